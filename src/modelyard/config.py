@@ -1,0 +1,158 @@
+"""Settings: the only reader of environment variables and settings files.
+
+Hides where a value came from (flag > environment > `settings.toml` in the home > default) behind one frozen value. It must
+have no effect at import and hold no secret.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelyard.errors import InvalidConfig
+
+PREFIX = "MODELYARD_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting, with its default. Units stand in the names; `workers` 0 means one per core that this process may use."""
+
+    home: Path = Path("~/.modelyard")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    grpc_port: int = 8081
+    control_host: str = "127.0.0.1"
+    control_port: int = 8090
+    workers: int = 0
+    insecure: bool = False
+    max_json_bytes: int = 4 << 20
+    max_body_bytes: int = 16 << 20
+    max_connections: int = 4096
+    max_batch_rows: int = 1024
+    max_queue_rows: int = 8192
+    request_timeout_s: float = 30.0
+    inline_limit_s: float = 0.0003
+    drain_timeout_s: float = 8.0
+    profile_rows_s: int = 20_000
+    log_predictions_s: int = 200
+    input_sample_rate: float = 0.01
+    spool_limit_bytes: int = 256 << 20
+    retention_days: int = 183
+
+    @property
+    def run(self) -> Path:
+        """Files that live with the running processes: states, sockets' addresses, pids."""
+        return self.home / "run"
+
+    @property
+    def plan(self) -> Path:
+        """The one plan file of this host."""
+        return self.home / "plan.json"
+
+    @property
+    def spool(self) -> Path:
+        """Where workers leave observations for the control process."""
+        return self.home / "spool"
+
+
+def load(flags: Mapping[str, Any] | None = None) -> Settings:
+    """The settings in force; `flags` with value None count as not given. Raises InvalidConfig naming setting and source."""
+    return resolve(flags)[0]
+
+
+def resolve(flags: Mapping[str, Any] | None = None) -> tuple[Settings, dict[str, str]]:
+    """The settings in force and, per setting, its source: `flag`, `environment`, `settings.toml` or `default`."""
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        raise InvalidConfig(f"no such setting: {', '.join(unknown)}", field=unknown[0])
+    environment = {name: os.environ[key] for name in fields if (key := PREFIX + name.upper()) in os.environ}
+    home = _path(given.get("home") or environment.get("home") or fields["home"].default)
+    in_file = _read_file(home / "settings.toml", fields.keys() - {"home"})
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, field in fields.items():
+        layers = (("flag", given), ("environment", environment), ("settings.toml", in_file))
+        for source, layer in layers:
+            if name in layer:
+                values[name], sources[name] = _convert(layer[name], field.type, name, source), source
+                break
+        else:
+            sources[name] = "default"
+    values["home"] = home
+    settings = Settings(**values)
+    _check(settings)
+    return settings, sources
+
+
+def _convert(value: Any, kind: Any, name: str, source: str) -> Any:
+    if kind is Path:
+        return _path(value)
+    if kind is bool and isinstance(value, str):
+        value = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(value.lower(), value)
+    try:
+        return msgspec.convert(value, kind, strict=source == "settings.toml")
+    except msgspec.ValidationError as error:
+        raise InvalidConfig(f"{name} from {source}: expected {kind.__name__}", field=name, rule="type") from error
+
+
+def _check(settings: Settings) -> None:
+    for name in ("port", "grpc_port", "control_port"):
+        if not 0 <= getattr(settings, name) <= 65535:
+            raise InvalidConfig(f"{name} is a number from 0 to 65535", field=name, rule="range")
+    if not 0 <= settings.input_sample_rate <= 1:
+        raise InvalidConfig("input_sample_rate is a share from 0 to 1", field="input_sample_rate", rule="range")
+    if not 0 <= settings.workers <= 512:
+        raise InvalidConfig("workers is a number from 0 (one per core) to 512", field="workers", rule="range")
+    for name in ("max_json_bytes", "max_body_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "request_timeout_s"):
+        if getattr(settings, name) <= 0:
+            raise InvalidConfig(f"{name} is above 0", field=name, rule="range")
+
+
+def _read_file(path: Path, known: set[str]) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InvalidConfig(f"{path} cannot be read as TOML: {error}") from error
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InvalidConfig(f"settings.toml: no such setting: {', '.join(unknown)}", field=unknown[0])
+    return values
+
+
+def _path(value: Any) -> Path:
+    return Path(os.path.abspath(Path(str(value)).expanduser()))
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def user() -> str:
+    """The name of the local user, for Principal `local:<user>`."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def quiet_onnxruntime() -> None:
+    """Switch onnxruntime's telemetry off; must run before `import onnxruntime` (1.29 and later start a thread and write files)."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment for a process of ours: this one's, with every setting that is in force spelled out."""
+    fields = msgspec.structs.fields(Settings)
+    spelled = {PREFIX + field.name.upper(): str(getattr(settings, field.name)) for field in fields}
+    return {**os.environ, **spelled, "ORT_DISABLE_TELEMETRY": "1"}

@@ -1,0 +1,86 @@
+"""The one path primitive: files that are replaced whole or not at all, and names that cannot leave their folder.
+
+Hides how a file is made durable (written beside, fsynced, renamed, folder fsynced) and how an operating-system
+failure becomes an error of ours. It must not know what the files hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import secrets
+from pathlib import Path
+
+from modelyard.errors import InvalidConfig, ModelyardError, NotFound, PayloadTooLarge, StorageFull, Unavailable
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace `path` by `data` so that a reader, or a crash at any moment, sees the old bytes or the new, never a part.
+
+    Raises StorageFull when the disk is full, InvalidConfig when the folder is not writable; leaves no temporary file.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise translate(error, path) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_limited(path: Path, limit_bytes: int) -> bytes:
+    """The bytes of the regular file `path`; a link, a device or more than `limit_bytes` is refused.
+
+    Raises NotFound, PayloadTooLarge or InvalidConfig.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise translate(error, path) from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidConfig(f"{path.name} is not a regular file")
+        if status.st_size > limit_bytes:
+            raise PayloadTooLarge(f"{path.name} has {status.st_size:,} bytes; the limit is {limit_bytes:,}")
+        return file.read(limit_bytes + 1)
+
+
+def make_folder(path: Path, *, mode: int = 0o700) -> Path:
+    """`path` as an existing, writable folder. Raises InvalidConfig (one line, naming it) or StorageFull."""
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise translate(error, path) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InvalidConfig(f"the folder {path} is not writable; set MODELYARD_HOME to one that is")
+    return path
+
+
+def translate(error: OSError, path: Path) -> ModelyardError:
+    """The error of ours for what the operating system said about `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(f"no space left for {path.name}; nothing was kept of it. Free some space and try again")
+    if error.errno == errno.ENOENT:
+        return NotFound(f"no such file: {path}")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
+        return InvalidConfig(f"{path}: {error.strerror or 'not usable'}")
+    return Unavailable(f"{path.name}: {error.strerror or 'input/output error'}")

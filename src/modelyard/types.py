@@ -1,0 +1,252 @@
+"""The nouns that both planes share: what a model takes and gives, what should be served, and what was judged.
+
+Hides the file forms of the plan and of a worker's state (JSON, replaced atomically). It must stay light: no numpy, no
+network, no clock at import, because the supervisor and every `--help` load it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar
+
+import msgspec
+
+from modelyard.errors import DigestMismatch, InvalidInput, MalformedPayload
+from modelyard.files import read_limited, write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+Digest = NewType("Digest", str)
+"""`sha256:` and 64 hex digits: of a bundle's OCI manifest (a model's only identity) or of any blob."""
+
+Datatype = Literal[
+    "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64", "BYTES"
+]
+Task = Literal["classification", "regression", "other"]
+Layout = Literal["frame", "array", "tensors"]
+Tag = Literal["drop", "hash", "mask"]
+Outcome = Literal["pass", "warn", "fail", "unknown"]
+Scalar = str | int | float | bool
+
+T = TypeVar("T")
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+PLAN_LIMIT_BYTES = 16 << 20
+
+
+def parse_digest(text: str) -> Digest:
+    """`text` as a Digest. Raises DigestMismatch when it has another form."""
+    if not _DIGEST.fullmatch(text):
+        raise DigestMismatch("a digest is written sha256: and 64 hex digits")
+    return Digest(text)
+
+
+def parse_name(text: str) -> str:
+    """`text` as a model or deployment name (a DNS label with dots and underscores). Raises InvalidInput."""
+    if not _NAME.fullmatch(text):
+        raise InvalidInput(
+            "a name has 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit",
+            field="name",
+            rule="name",
+        )
+    return text
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One named tensor: what the data had, so what may come.
+
+    `shape`: -1 is the batch or an open dimension. `minimum` and `maximum` are the observed range: one number per element of the last
+    dimension (one for shape [-1] and [-1, 1]), empty for strings. `categories` are the observed values of a categorical or
+    string column, sorted; with `unknown_allowed` others may come too. `is_nullable`: null (any type) and NaN (floats) mean missing.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    is_nullable: bool = False
+    categories: tuple[Scalar, ...] | None = None
+    unknown_allowed: bool = True
+    minimum: tuple[float, ...] = ()
+    maximum: tuple[float, ...] = ()
+    tag: Tag | None = None
+
+
+class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What goes in and comes out of a model.
+
+    layout `frame`: one input per column, shape [-1, 1], in the frame's order; `array`: one input `X` [-1, n…]; `tensors`: the
+    named inputs of a plain ONNX model. A classifier has outputs `label` [-1] and, where it has probabilities, `probability` [-1, k] with the
+    order of `classes`; a regressor `prediction` [-1] or [-1, m].
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    layout: Layout
+    task: Task
+    classes: tuple[Scalar, ...] | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The one noun for judgement: may we go on? `rule` names what was asked, `evidence` what was found, in a sentence."""
+
+    outcome: Outcome
+    rule: str
+    evidence: str
+    numbers: dict[str, float] = {}
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who acts: `local:<user>`, `key:<id>`, …; a mandatory argument of every control verb."""
+
+    name: str
+    roles: tuple[str, ...] = ()
+
+
+class InferenceRequest:
+    """The one internal form of a question: named numpy arrays; knows no wire.
+
+    Arrays have the schema's names and shapes with the batch first, all of `rows` rows. Numbers have the numpy dtype of their datatype, except that
+    a nullable BOOL or integer travels as float64; missing is NaN. BYTES are object arrays of `str`, missing is None.
+    `deadline_s` is a time of the monotonic clock.
+    """
+
+    __slots__ = ("deadline_s", "id", "inputs", "outputs", "parameters", "principal", "rows")
+
+    def __init__(self, inputs: dict[str, Array], rows: int, *, id: str = "", outputs: tuple[str, ...] | None = None) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.id = id
+        self.outputs = outputs
+        self.parameters: dict[str, Scalar] | None = None
+        self.principal: Principal | None = None
+        self.deadline_s: float | None = None
+
+
+class InferenceResponse:
+    """The one internal form of an answer: named numpy arrays in the schema's output order, and who gave them."""
+
+    __slots__ = ("digest", "id", "name", "outputs", "rows", "version")
+
+    def __init__(self, outputs: dict[str, Array], rows: int, *, name: str, version: int, digest: Digest, id: str) -> None:
+        self.outputs = outputs
+        self.rows = rows
+        self.name = name
+        self.version = version
+        self.digest = digest
+        self.id = id
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a bundle's bytes lie on this host: a folder of blobs (`<blobs>/sha256/<hex>`) and the digest of its OCI index in it."""
+
+    blobs: str
+    index: Digest
+
+
+class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who answers for one deployment. Weights sum to 100; digests in `hold` are ready and reachable by version, at weight 0.
+
+    `versions` gives the registry's number for every digest named. Laws: `tests/property/test_traffic_plan.py`.
+    """
+
+    name: str
+    generation: int
+    weights: dict[Digest, int]
+    versions: dict[Digest, int]
+    hold: tuple[Digest, ...] = ()
+    shadows: tuple[Digest, ...] = ()
+    sticky: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum(self.weights.values()) != 100 or any(not 0 < weight <= 100 for weight in self.weights.values()):
+            raise InvalidInput("the weights of a plan are above 0 and sum to 100", field="weights", rule="sum")
+        if set(self.digests) != set(self.versions):
+            raise InvalidInput("a plan gives a version for each digest that it names", field="versions", rule="complete")
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """Every digest that must be loaded, weighted ones first, each once."""
+        return tuple(dict.fromkeys((*self.weights, *self.hold, *self.shadows)))
+
+
+class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """All plans of one host under one sequence number; the single value by which control moves the data plane."""
+
+    sequence: int
+    plans: tuple[TrafficPlan, ...]
+    placements: dict[Digest, Placement]
+
+    def __post_init__(self) -> None:
+        named = {digest for plan in self.plans for digest in plan.digests}
+        if not named <= set(self.placements):
+            raise InvalidInput("a host plan places each digest that it names", field="placements", rule="complete")
+        if len({plan.name for plan in self.plans}) != len(self.plans):
+            raise InvalidInput("a name stands once in a host plan", field="plans", rule="unique")
+
+
+class ModelState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one worker says of one digest; a failed one says why."""
+
+    state: Literal["loading", "ready", "failed"]
+    verdict: Verdict | None = None
+
+
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one worker says of itself: `sequence` is the newest plan that it has applied (0: none yet)."""
+
+    slot: int
+    pid: int
+    sequence: int
+    models: dict[Digest, ModelState] = {}
+
+
+class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the serve supervisor says of itself: its slots whose worker lives, and where it listens."""
+
+    pid: int
+    host: str
+    port: int
+    slots: tuple[int, ...]
+    started_at: str
+
+
+def write_plan(path: Path, plan: HostPlan) -> None:
+    """Replace the plan file atomically. Raises StorageFull or InvalidConfig."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(plan, order="sorted"), indent=1))
+
+
+def read_plan(path: Path) -> HostPlan:
+    """The plan in `path`. Raises NotFound, or MalformedPayload when it is not a plan."""
+    return _read(path, HostPlan)
+
+
+def write_worker_state(run: Path, state: WorkerState) -> None:
+    """Replace `run/worker-<slot>.json` atomically."""
+    write_atomically(run / f"worker-{state.slot}.json", msgspec.json.encode(state))
+
+
+def read_worker_state(run: Path, slot: int) -> WorkerState:
+    """What the worker of `slot` last said. Raises NotFound or MalformedPayload."""
+    return _read(run / f"worker-{slot}.json", WorkerState)
+
+
+def write_serve_state(run: Path, state: ServeState) -> None:
+    """Replace `run/serve.json` atomically."""
+    write_atomically(run / "serve.json", msgspec.json.encode(state))
+
+
+def read_serve_state(run: Path) -> ServeState:
+    """What the supervisor last said. Raises NotFound or MalformedPayload."""
+    return _read(run / "serve.json", ServeState)
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(read_limited(path, PLAN_LIMIT_BYTES), type=kind)
+    except msgspec.MsgspecError as error:
+        raise MalformedPayload(f"{path.name} is not a {kind.__name__} of this release") from error
