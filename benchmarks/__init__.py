@@ -1,0 +1,1 @@
+"""Benchmarks: every figure that modelyard claims, beside its bar; `python -m benchmarks` runs them. Not part of the product."""
