@@ -91,6 +91,13 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     classes: tuple[Scalar, ...] | None = None
 
 
+class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a converted or replayed answer may lie from the original's: `|Δ| <= absolute + relative · |original|`."""
+
+    absolute: float = 1e-5
+    relative: float = 1e-5
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The one noun for judgement: may we go on? `rule` names what was asked, `evidence` what was found, in a sentence."""
 
