@@ -1,0 +1,56 @@
+"""config: flag > environment > settings.toml > default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelyard import config
+from modelyard.errors import InvalidConfig
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in config.os.environ if name.startswith("MODELYARD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
+
+
+def test_each_layer_wins_over_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert config.resolve()[1]["port"] == "default"
+    (tmp_path / "settings.toml").write_text("port = 1001\n")
+    assert (config.load().port, config.resolve()[1]["port"]) == (1001, "settings.toml")
+    monkeypatch.setenv("MODELYARD_PORT", "1002")
+    assert (config.load().port, config.resolve()[1]["port"]) == (1002, "environment")
+    assert (config.load({"port": 1003}).port, config.resolve({"port": 1003})[1]["port"]) == (1003, "flag")
+    assert config.load({"port": None}).port == 1002
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "many"), ("PORT", "70000"), ("WORKERS", "-1"), ("INPUT_SAMPLE_RATE", "2"), ("MAX_JSON_BYTES", "0"), ("INSECURE", "perhaps")],
+)
+def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"MODELYARD_{name}", value)
+    with pytest.raises(InvalidConfig, match=name.lower()):
+        config.load()
+
+
+def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("prot = 1\n")
+    with pytest.raises(InvalidConfig, match="prot"):
+        config.load()
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("port 1")
+    with pytest.raises(InvalidConfig, match="TOML"):
+        config.load()
+
+
+def test_a_child_sees_the_settings_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.load({"port": 1234, "insecure": True})
+    for name, value in config.child_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert config.load() == settings

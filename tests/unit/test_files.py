@@ -1,0 +1,90 @@
+"""files: replaced whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelyard.errors import InvalidConfig, NotFound, PayloadTooLarge, StorageFull
+from modelyard.files import make_folder, read_limited, translate, write_atomically
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new" * 100_000, mode=0o600)
+    assert path.read_bytes() == b"new" * 100_000
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["plan.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    write_atomically(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(Exception, match="plan.json"):
+            write_atomically(path, b"x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["plan.json"]
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    write_atomically(path, b"a" * 200_000)
+    code = (
+        "import sys; from pathlib import Path; from modelyard.files import write_atomically\n"
+        "print('go', flush=True)\n"
+        "for i in range(10**6): write_atomically(Path(sys.argv[1]), bytes([97 + i % 2]) * 200_000)"
+    )
+    for _ in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        for _ in range(30):
+            seen = path.read_bytes()
+            assert len(seen) == 200_000
+            assert len(set(seen)) == 1
+        writer.kill()
+        writer.communicate()
+        assert path.read_bytes() in (b"a" * 200_000, b"b" * 200_000)
+
+
+def test_no_space_is_named() -> None:
+    error = translate(OSError(28, "No space left on device"), Path("/home/plan.json"))
+    assert isinstance(error, StorageFull)
+    assert "plan.json" in error.message
+
+
+def test_reading_is_limited_and_follows_no_link(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert read_limited(path, 5) == b"12345"
+    with pytest.raises(PayloadTooLarge):
+        read_limited(path, 4)
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(InvalidConfig):
+        read_limited(tmp_path / "link", 5)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidConfig, match="regular"):
+        read_limited(tmp_path / "pipe", 5)
+    with pytest.raises(NotFound):
+        read_limited(tmp_path / "none", 5)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidConfig) as caught:
+        make_folder(tmp_path / "file" / "home")
+    assert "\n" not in caught.value.message
