@@ -1,0 +1,105 @@
+"""The command line: one literal table of verbs, each loaded when it is called.
+
+Hides how arguments are parsed (typer) and how results and errors are shown (rich). It must stay thin: what a verb does lies in
+`ControlPlane`, in the control process or in the data plane. `--help` reads the table alone and loads no verb.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+PROGRAM = "modelyard"
+
+VERBS: dict[str, dict[str, tuple[str, str]]] = {
+    "From a model to a bundle": {
+        "package": ("modelyard.cli.package:package", "Turn a trained model into a proven, sealed, registered bundle."),
+        "inspect": ("modelyard.cli.bundles:inspect", "Show what a bundle holds: schema, proof, lock, members."),
+        "verify": ("modelyard.cli.bundles:verify", "Check seal, every byte, the golden records and the lock, here and now."),
+        "export": ("modelyard.cli.bundles:export", "Write a bundle to a folder or .tar that other homes can import."),
+        "import": ("modelyard.cli.bundles:import_", "Register a bundle from a folder or .tar whose signer you trust."),
+        "trust": ("modelyard.cli.bundles:trust", "Add, list or remove the keys of signers that this home trusts."),
+    },
+    "Registry": {
+        "models": ("modelyard.cli.models:models", "List the models of this home."),
+        "versions": ("modelyard.cli.models:versions", "List the versions of a model."),
+        "alias": ("modelyard.cli.models:alias", "Point an alias such as champion at a version."),
+        "delete": ("modelyard.cli.models:delete", "Remove a version that nothing uses."),
+        "gc": ("modelyard.cli.models:gc", "Free the space of what no version needs."),
+    },
+    "The running world": {
+        "up": ("modelyard.cli.host:up", "Start control and data plane for this home."),
+        "down": ("modelyard.cli.host:down", "Drain and stop them."),
+        "deploy": ("modelyard.cli.world:deploy", "Put a version behind a name, after its gates."),
+        "undeploy": ("modelyard.cli.world:undeploy", "Take a name out of service."),
+        "rollback": ("modelyard.cli.world:rollback", "Go back to what served before."),
+        "status": ("modelyard.cli.world:status", "Show deployments, workers, traffic, latency and shift."),
+        "predict": ("modelyard.cli.predict:predict", "Ask a deployed model about the rows of a file."),
+        "serve": ("modelyard.cli.serve:serve", "Serve bundles by the data plane alone, without a control process."),
+    },
+    "More": {
+        "config": ("modelyard.cli.config:config", "Show each setting, its value and where it came from."),
+        "demo": ("modelyard.cli.demo:demo", "Train, package, deploy and watch a model on real data."),
+    },
+}
+"""Section -> verb -> (where its function is, what it does)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; the console script's entry."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("--help", "-h", "help"):
+        _help()
+        return 0
+    if given[0] in ("--version", "-V"):
+        from modelyard import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    verb = given[0]
+    where = {name: place for section in VERBS.values() for name, (place, _) in section.items()}
+    if verb not in where:
+        _unknown(verb, sorted(where))
+        return 2
+    return run(verb, load(where[verb]), given[1:])
+
+
+def load(place: str) -> Any:
+    """The function at "module:function"."""
+    module, _, function = place.partition(":")
+    return getattr(import_module(module), function)
+
+
+def run(verb: str, function: Any, arguments: Sequence[str]) -> int:
+    """Parse `arguments` by the signature of `function`, call it, and turn what it raises into one line and an exit code."""
+    import typer
+
+    from modelyard.cli.exits import guarded
+
+    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    application.command()(guarded(function))
+    try:
+        application(list(arguments), prog_name=f"{PROGRAM} {verb}")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _help() -> None:
+    width = max(len(name) for section in VERBS.values() for name in section)
+    print(f"Usage: {PROGRAM} VERB [ARGUMENTS]\n\nTakes a trained model to production and keeps it healthy there.")
+    for title, section in VERBS.items():
+        print(f"\n{title}")
+        for name, (_, line) in section.items():
+            print(f"  {name:<{width}}  {line}")
+    print(f"\n`{PROGRAM} VERB --help` tells more; every verb has --json. `{PROGRAM} --version` names the release.")
+
+
+def _unknown(verb: str, known: list[str]) -> None:
+    from difflib import get_close_matches
+
+    near = get_close_matches(verb, known, n=1)
+    hint = f"did you mean `{PROGRAM} {near[0]}`?" if near else f"`{PROGRAM} --help` lists them."
+    print(f"{PROGRAM}: no such verb: {verb}; {hint}", file=sys.stderr)

@@ -1,0 +1,85 @@
+"""How results look: the same value as JSON for machines or as a short table for people.
+
+Hides rich, which is loaded only when something is drawn. It must not fetch or change anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Home = Annotated[Path | None, typer.Option("--home", help="The home folder (default: MODELYARD_HOME or ~/.modelyard).")]
+
+_MARKS = {"pass": "[green]pass[/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]", "unknown": "[dim]unknown[/dim]"}
+
+
+def emit_json(value: Any) -> None:
+    """Print `value` as one JSON document."""
+    print(msgspec.json.format(msgspec.json.encode(value, enc_hook=str, order="deterministic"), indent=2).decode())
+
+
+def line(text: str) -> None:
+    """Print one line; `[bold]…[/bold]` marks are honoured on a terminal."""
+    _console().print(text, highlight=False, soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, right: Iterable[str] = ()) -> None:
+    """Print a table; columns named in `right` are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    aligned = set(right)
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in aligned else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*[cell if isinstance(cell, str) else _text(cell) for cell in row])
+    _console().print(drawn)
+
+
+def verdicts(given: Iterable[Any]) -> None:
+    """Print verdicts as a table: outcome, rule, evidence."""
+    table(["", "check", "found"], [(_MARKS[verdict.outcome], verdict.rule, escape(verdict.evidence)) for verdict in given])
+
+
+def escape(text: str) -> str:
+    """`text` with nothing in it read as a mark."""
+    from rich.markup import escape as escape_marks
+
+    return escape_marks(text)
+
+
+def short(digest: str) -> str:
+    """A digest short enough for a table: the first twelve hex digits."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def size(count: int) -> str:
+    """Bytes for people: `1.2 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def _text(cell: object) -> str:
+    if cell is None:
+        return "–"
+    if isinstance(cell, float):
+        return f"{cell:,.4g}"
+    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else escape(str(cell))
+
+
+def _console() -> Any:
+    import sys
+
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=160, no_color=True)
