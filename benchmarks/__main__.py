@@ -1,0 +1,115 @@
+"""Runs the benchmarks: `python -m benchmarks [--no-write] [NAME…]`.
+
+Prints one line per item, `NAME FIGURE BAR PASS|FAIL`, and a count last; exits 1 when an item fails. A run of everything also
+writes the table into docs/benchmarks.md between its markers, and the parity table into docs/parity.md. It holds no measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import traceback
+from datetime import UTC, datetime
+from importlib import import_module, metadata
+from pathlib import Path
+
+from benchmarks.items import Item
+
+# name -> "module:function"; each function gives the list of its items.
+BENCHMARKS = {
+    "serving": "benchmarks.serving:run",
+    "packaging": "benchmarks.packaging:run",
+    "profile": "benchmarks.profile:run",
+    "starts": "benchmarks.starts:run",
+}
+# page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
+PAGES = {"parity": "benchmarks.parity_table:table"}
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+LIBRARIES = ("numpy", "onnxruntime", "scikit-learn", "treelite", "uvicorn", "httptools", "uvloop", "msgspec")
+
+
+def load(target: str):
+    """The function that `module:function` names."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def machine() -> str:
+    """What the figures were measured on: its class, never its name or paths."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    except OSError:
+        pass
+    from modelyard.config import cores
+
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+    return f"{cores()} cores ({cpu}), {platform.system()} {platform.machine()}, Python {platform.python_version()}; {versions}"
+
+
+def markdown(items: list[Item]) -> str:
+    """The items as a table under the date and the machine's class."""
+    head = f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine()}.\n\n| item | figure | bar | | rounds |\n|---|---:|---:|---|---|\n"
+    rows = (
+        f"| {i.name} | {i.figure:,.4g} {i.unit} | {'≤' if i.better == 'lower' else '≥'} {i.bar:,g} {i.unit} | {'✓' if i.passed else '✗'} | {i.note} |"
+        for i in items
+    )
+    return head + "\n".join(rows)
+
+
+def replace_between(text: str, body: str) -> str:
+    """`text` with what stands between the markers replaced by `body`; raises ValueError without both markers."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page lacks the markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{body}\n{END}{after}"
+
+
+def write_page(page: str, body: str) -> None:
+    """Replace the figures in docs/<page>.md."""
+    path = ROOT / "docs" / f"{page}.md"
+    path.write_text(replace_between(path.read_text("utf-8"), body), "utf-8")
+
+
+def main() -> int:
+    """Run what was asked for. Exit code 1 when an item fails or could not be measured, 2 for an unknown name."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join([*BENCHMARKS, *PAGES])}; default: all")
+    parser.add_argument("--no-write", action="store_true", help="leave the pages under docs/ as they are")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(BENCHMARKS) - set(PAGES))
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(unknown)}")
+
+    wanted = arguments.names or [*BENCHMARKS, *PAGES]
+    items: list[Item] = []
+    broken: list[str] = []
+    for name in wanted:
+        try:
+            if name in PAGES:
+                body = load(PAGES[name])()
+                print(body, flush=True)
+                if not arguments.no_write:
+                    write_page(name, body)
+                continue
+            for item in load(BENCHMARKS[name])():
+                items.append(item)
+                print(item.line, flush=True)
+        except Exception:  # one broken benchmark must not hide the figures of the others  # noqa: BLE001
+            traceback.print_exc()
+            broken.append(name)
+            print(f"{name} nan - FAIL", flush=True)
+    if not arguments.names and not arguments.no_write and not broken:
+        write_page("benchmarks", markdown(items))
+    passed = sum(item.passed for item in items)
+    print(f"{passed} of {len(items) + len(broken)} reach their bar")
+    return 0 if passed == len(items) + len(broken) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
