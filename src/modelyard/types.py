@@ -222,6 +222,14 @@ class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_at: str
 
 
+class ControlState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the control process says of itself: where its API listens. Its access key lies elsewhere, in a file of mode 0600."""
+
+    pid: int
+    url: str
+    started_at: str
+
+
 def write_plan(path: Path, plan: HostPlan) -> None:
     """Replace the plan file atomically. Raises StorageFull or InvalidConfig."""
     write_atomically(path, msgspec.json.format(msgspec.json.encode(plan, order="sorted"), indent=1))
@@ -250,6 +258,16 @@ def write_serve_state(run: Path, state: ServeState) -> None:
 def read_serve_state(run: Path) -> ServeState:
     """What the supervisor last said. Raises NotFound or MalformedPayload."""
     return _read(run / "serve.json", ServeState)
+
+
+def write_control_state(run: Path, state: ControlState) -> None:
+    """Replace `run/control.json` atomically."""
+    write_atomically(run / "control.json", msgspec.json.encode(state))
+
+
+def read_control_state(run: Path) -> ControlState:
+    """What the control process last said. Raises NotFound or MalformedPayload."""
+    return _read(run / "control.json", ControlState)
 
 
 def _read(path: Path, kind: type[T]) -> T:

@@ -71,7 +71,7 @@ def size(count: int) -> str:
 
 def _text(cell: object) -> str:
     if cell is None:
-        return "–"
+        return "-"
     if isinstance(cell, float):
         return f"{cell:,.4g}"
     return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else escape(str(cell))

@@ -1,0 +1,141 @@
+"""The audit chain: every mutation and every denial, each entry carrying the hash of the one before.
+
+Hides the form of an entry and of the chain. A mutation is recorded before it is done, so that one which cannot be recorded is refused. An entry never
+holds a payload or a key. It must not know where lines are kept: that is an `AuditStore`; `FileLines` is the one on a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from modelyard import files
+from modelyard.errors import DigestMismatch
+from modelyard.security.base import AuditLine, AuditStore
+from modelyard.types import Principal
+
+FIRST = "0" * 64
+_TAIL_BYTES = 64 << 10
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that someone did or was denied. `sequence` counts from 1; `previous` is the hash of the entry before, `hash` its own."""
+
+    sequence: int
+    at: str
+    principal: str
+    action: str
+    subject: str
+    outcome: str
+    detail: str = ""
+    previous: str
+    hash: str = ""
+
+
+class AuditLog:
+    """The chain over one store. Law: `verify` accepts what `record` wrote and nothing that was changed, reordered or taken from its middle."""
+
+    def __init__(self, store: AuditStore) -> None:
+        self._store = store
+
+    def record(self, principal: Principal, action: str, subject: str, *, outcome: str, detail: str = "") -> None:
+        """Append one entry durably. Raises StorageFull, Unavailable or InvalidConfig: then do not act."""
+
+        def make(last: bytes | None) -> bytes:
+            before = None if last is None else msgspec.json.decode(last, type=Entry)
+            entry = Entry(
+                sequence=1 if before is None else before.sequence + 1,
+                at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                principal=principal.name,
+                action=action,
+                subject=subject[:200],
+                outcome=outcome,
+                detail=detail[:500],
+                previous=FIRST if before is None else before.hash,
+            )
+            return msgspec.json.encode(msgspec.structs.replace(entry, hash=_hash(entry)))
+
+        self._store.append(make)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, oldest first, unchecked."""
+        for line in self._store.lines():
+            yield msgspec.json.decode(line, type=Entry)
+
+    def verify(self) -> int:
+        """The number of entries, each checked against the one before. Raises DigestMismatch naming the first that does not fit."""
+        previous, count = FIRST, 0
+        for line in self._store.lines():
+            count += 1
+            try:
+                entry = msgspec.json.decode(line, type=Entry)
+            except msgspec.MsgspecError as error:
+                raise DigestMismatch(f"audit entry {count} cannot be read") from error
+            if entry.sequence != count or entry.previous != previous or not hmac.compare_digest(entry.hash, _hash(entry)):
+                raise DigestMismatch(f"audit entry {count} does not follow from the one before it")
+            previous = entry.hash
+        return count
+
+
+class FileLines:
+    """Lines in one file, each fsynced; writers of all processes take turns by a lock on it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, make: AuditLine) -> None:
+        """See `AuditStore.append`. A line cut short by a crash was never acknowledged; it is taken back before the next is written."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise files.translate(error, self._path) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            end = _whole_end(descriptor)
+            line = make(_last_line(descriptor, end)) + b"\n"
+            try:
+                os.ftruncate(descriptor, end)
+                if os.pwrite(descriptor, line, end) != len(line):
+                    raise OSError(28, "short write")
+                os.fsync(descriptor)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, end)
+                raise files.translate(error, self._path) from error
+        finally:
+            os.close(descriptor)
+
+    def lines(self) -> Iterator[bytes]:
+        """See `AuditStore.lines`."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                for line in file:
+                    if line.endswith(b"\n"):
+                        yield line[:-1]
+
+
+def _hash(entry: Entry) -> str:
+    bare = msgspec.structs.replace(entry, hash="")
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
+
+
+def _whole_end(descriptor: int) -> int:
+    """Where the last whole line ends."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, min(size, _TAIL_BYTES), max(0, size - _TAIL_BYTES))
+    return size - len(tail) + tail.rfind(b"\n") + 1
+
+
+def _last_line(descriptor: int, end: int) -> bytes | None:
+    if end == 0:
+        return None
+    tail = os.pread(descriptor, min(end, _TAIL_BYTES), max(0, end - _TAIL_BYTES))
+    return tail[:-1].rsplit(b"\n", 1)[-1]
