@@ -13,14 +13,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## Show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 18
 
-setup: $(READY)  ## Make .venv with everything pinned (about two minutes, once)
+setup: $(READY)  ## Make .venv with everything pinned (once)
 
 $(READY): requirements/all.txt pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "modelyard needs Python 3.11 to 3.14 on the PATH; set PYTHON=/path/to/python"; exit 1; }
-	@echo "setup: making .venv with $$($(PYTHON) --version) and the pinned packages (about two minutes, once)"
+	@echo "setup: making .venv with $$($(PYTHON) --version) and the pinned packages, once"
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv || { echo "setup: $(PYTHON) cannot make a virtual environment (on Debian: apt-get install python3-venv)"; exit 1; }
-	@$(BIN)/pip install --quiet --require-hashes -r requirements/all.txt
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/uv.txt
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python .venv --require-hashes -r requirements/all.txt || $(BIN)/pip install --quiet --require-hashes -r requirements/all.txt
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(READY)
 	@echo "setup: done in $$SECONDS s"
@@ -57,3 +58,4 @@ check: lint types test house  ## Exactly what CI runs
 lock:  ## Pin the newest versions that fit (needs uv)
 	uv pip compile -q --upgrade --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --all-extras pyproject.toml --group test --group lint -o requirements/all.txt
 	uv pip compile -q --upgrade --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 requirements/clients.in -o requirements/clients.txt
+	grep -oE '^uv==[0-9.]+' requirements/all.txt | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 - -o requirements/uv.txt
