@@ -52,6 +52,12 @@ class PayloadTooLarge(InvalidInput):
     code = "payload_too_large"
 
 
+class UnsupportedMedia(InvalidInput):
+    """A media type or content coding that the route does not read; the message names those that it does."""
+
+    code = "unsupported_media"
+
+
 class InvalidConfig(InvalidInput):
     """A setting, flag or argument is out of its range or cannot be honoured here."""
 

@@ -1,0 +1,68 @@
+"""What every wire codec can do; the suite that each passes is `tests/contract/test_codec.py`.
+
+Hides nothing. A codec is bound to one deployment's name and schema, is pure, and raises InvalidInput kinds only: never a foreign
+exception, never a message that holds any of the caller's data.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from modelyard.errors import MalformedPayload, ModelyardError, UnsupportedMedia
+from modelyard.types import InferenceRequest, InferenceResponse, Schema
+
+JSON_LINES = b"content-type: application/json\r\n"
+"""Header lines of a JSON answer, as `Codec.encode` returns them."""
+
+T = TypeVar("T")
+
+encode_json = msgspec.json.Encoder().encode
+
+
+class Codec(Protocol):
+    """One wire, bound to one schema. Law: an answer encoded and read by the wire's own rules holds the same values."""
+
+    def __init__(self, name: str, schema: Schema) -> None:
+        """Bind the wire to the deployment `name` and its champion's `schema`."""
+
+    def decode(self, body: bytes | bytearray, media: str, json_bytes: int | None = None) -> InferenceRequest:
+        """The question in `body`; `media` is the media type without parameters ("" when none was given), `json_bytes` the length of the
+        JSON part where the wire has binary parts behind it. Raises MalformedPayload, SchemaMismatch, PayloadTooLarge or UnsupportedMedia."""
+
+    def encode(self, request: InferenceRequest, response: InferenceResponse) -> tuple[bytes, bytes]:
+        """Header lines and body of the answer to `request`."""
+
+    def refuse(self, error: ModelyardError) -> bytes:
+        """The JSON body by which this wire reports `error`."""
+
+
+def refusal(error: ModelyardError) -> bytes:
+    """`{"error": …}` with code and, where known, field and rule: the form of the Open Inference Protocol and of KServe V1."""
+    report: dict[str, str] = {"error": error.message, "code": error.code}
+    if error.field is not None:
+        report["field"] = error.field
+    if error.rule is not None:
+        report["rule"] = error.rule
+    return encode_json(report)
+
+
+def accept_media(media: str, *known: str) -> None:
+    """Raise UnsupportedMedia unless `media` is one of `known`; no media type at all is read as JSON."""
+    if media and media not in known:
+        raise UnsupportedMedia(f"this route reads {', '.join(known)}", field="content-type", rule="media_type")
+
+
+def read_json(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | memoryview) -> T:
+    """`body` by `decoder`. Raises MalformedPayload, which says where and holds no data."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise MalformedPayload(f"the body has another form: {error}", field="body", rule="form") from error
+    except msgspec.DecodeError as error:
+        raise MalformedPayload(str(error), field="body", rule="json") from error
+    except UnicodeDecodeError as error:
+        raise MalformedPayload("JSON is malformed: not UTF-8", field="body", rule="utf8") from error
+    except RecursionError as error:
+        raise MalformedPayload("JSON is nested too deeply", field="body", rule="depth") from error
