@@ -9,42 +9,44 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 PROGRAM = "modelyard"
 
-VERBS: dict[str, dict[str, tuple[str, str]]] = {
-    "From a model to a bundle": {
-        "package": ("modelyard.cli.package:package", "Turn a trained model into a proven, sealed, registered bundle."),
-        "inspect": ("modelyard.cli.bundles:inspect", "Show what a bundle holds: schema, proof, lock, members."),
-        "verify": ("modelyard.cli.bundles:verify", "Check seal, every byte, the golden records and the lock, here and now."),
-        "export": ("modelyard.cli.bundles:export", "Write a bundle to a folder or .tar that other homes can import."),
-        "import": ("modelyard.cli.bundles:import_", "Register a bundle from a folder or .tar whose signer you trust."),
-        "trust": ("modelyard.cli.bundles:trust", "Add, list or remove the keys of signers that this home trusts."),
-    },
-    "Registry": {
-        "models": ("modelyard.cli.models:models", "List the models of this home."),
-        "versions": ("modelyard.cli.models:versions", "List the versions of a model."),
-        "alias": ("modelyard.cli.models:alias", "Point an alias such as champion at a version."),
-        "delete": ("modelyard.cli.models:delete", "Remove a version that nothing uses."),
-        "gc": ("modelyard.cli.models:gc", "Free the space of what no version needs."),
-    },
-    "The running world": {
-        "up": ("modelyard.cli.host:up", "Start control and data plane for this home."),
-        "down": ("modelyard.cli.host:down", "Drain and stop them."),
-        "deploy": ("modelyard.cli.world:deploy", "Put a version behind a name, after its gates."),
-        "undeploy": ("modelyard.cli.world:undeploy", "Take a name out of service."),
-        "rollback": ("modelyard.cli.world:rollback", "Go back to what served before."),
-        "status": ("modelyard.cli.world:status", "Show deployments, workers, traffic, latency and shift."),
-        "predict": ("modelyard.cli.predict:predict", "Ask a deployed model about the rows of a file."),
-        "serve": ("modelyard.cli.serve:serve", "Serve bundles by the data plane alone, without a control process."),
-    },
-    "More": {
-        "config": ("modelyard.cli.config:config", "Show each setting, its value and where it came from."),
-        "demo": ("modelyard.cli.demo:demo", "Train, package, deploy and watch a model on real data."),
-    },
+
+class Verb(NamedTuple):
+    """Where a verb's function is ("module:function"), what it does in one line, and under which heading it stands."""
+
+    place: str
+    line: str
+    heading: str
+
+
+VERBS: dict[str, Verb] = {
+    "package": Verb("modelyard.cli.package:package", "Turn a trained model into a proven, sealed, registered bundle.", "From a model to a bundle"),
+    "inspect": Verb("modelyard.cli.bundles:inspect", "Show what a bundle holds: schema, proof, lock, members.", "From a model to a bundle"),
+    "verify": Verb(
+        "modelyard.cli.bundles:verify", "Check seal, every byte, the golden records and the lock, here and now.", "From a model to a bundle"
+    ),
+    "export": Verb("modelyard.cli.bundles:export", "Write a bundle to a folder or .tar that other homes can import.", "From a model to a bundle"),
+    "import": Verb("modelyard.cli.bundles:import_", "Register a bundle from a folder or .tar whose signer you trust.", "From a model to a bundle"),
+    "trust": Verb("modelyard.cli.bundles:trust", "Add, list or remove the keys of signers that this home trusts.", "From a model to a bundle"),
+    "models": Verb("modelyard.cli.models:models", "List the models of this home.", "Registry"),
+    "versions": Verb("modelyard.cli.models:versions", "List the versions of a model.", "Registry"),
+    "alias": Verb("modelyard.cli.models:alias", "Point an alias such as champion at a version.", "Registry"),
+    "delete": Verb("modelyard.cli.models:delete", "Remove a version that nothing uses.", "Registry"),
+    "gc": Verb("modelyard.cli.models:gc", "Free the space of what no version needs.", "Registry"),
+    "up": Verb("modelyard.cli.host:up", "Start control and data plane for this home.", "The running world"),
+    "down": Verb("modelyard.cli.host:down", "Drain and stop them.", "The running world"),
+    "deploy": Verb("modelyard.cli.world:deploy", "Put a version behind a name, after its gates.", "The running world"),
+    "undeploy": Verb("modelyard.cli.world:undeploy", "Take a name out of service.", "The running world"),
+    "rollback": Verb("modelyard.cli.world:rollback", "Go back to what served before.", "The running world"),
+    "status": Verb("modelyard.cli.world:status", "Show deployments, workers, traffic, latency and shift.", "The running world"),
+    "predict": Verb("modelyard.cli.predict:predict", "Ask a deployed model about the rows of a file.", "The running world"),
+    "serve": Verb("modelyard.cli.serve:serve", "Serve bundles by the data plane alone, without a control process.", "The running world"),
+    "config": Verb("modelyard.cli.config:config", "Show each setting, its value and where it came from.", "More"),
+    "demo": Verb("modelyard.cli.demo:demo", "Train, package, deploy and watch a model on real data.", "More"),
 }
-"""Section -> verb -> (where its function is, what it does)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,11 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM} {__version__}")
         return 0
     verb = given[0]
-    where = {name: place for section in VERBS.values() for name, (place, _) in section.items()}
-    if verb not in where:
-        _unknown(verb, sorted(where))
+    if verb not in VERBS:
+        _unknown(verb)
         return 2
-    return run(verb, load(where[verb]), given[1:])
+    return run(verb, load(VERBS[verb].place), given[1:])
 
 
 def load(place: str) -> Any:
@@ -76,7 +77,7 @@ def run(verb: str, function: Any, arguments: Sequence[str]) -> int:
     """Parse `arguments` by the signature of `function`, call it, and turn what it raises into one line and an exit code."""
     import typer
 
-    from modelyard.cli.exits import guarded
+    from modelyard.cli.errors import guarded
 
     application = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     application.command()(guarded(function))
@@ -88,18 +89,20 @@ def run(verb: str, function: Any, arguments: Sequence[str]) -> int:
 
 
 def _help() -> None:
-    width = max(len(name) for section in VERBS.values() for name in section)
+    width = max(map(len, VERBS))
     print(f"Usage: {PROGRAM} VERB [ARGUMENTS]\n\nTakes a trained model to production and keeps it healthy there.")
-    for title, section in VERBS.items():
-        print(f"\n{title}")
-        for name, (_, line) in section.items():
-            print(f"  {name:<{width}}  {line}")
+    heading = ""
+    for name, verb in VERBS.items():
+        if verb.heading != heading:
+            heading = verb.heading
+            print(f"\n{heading}")
+        print(f"  {name:<{width}}  {verb.line}")
     print(f"\n`{PROGRAM} VERB --help` tells more; every verb has --json. `{PROGRAM} --version` names the release.")
 
 
-def _unknown(verb: str, known: list[str]) -> None:
+def _unknown(verb: str) -> None:
     from difflib import get_close_matches
 
-    near = get_close_matches(verb, known, n=1)
+    near = get_close_matches(verb, VERBS, n=1)
     hint = f"did you mean `{PROGRAM} {near[0]}`?" if near else f"`{PROGRAM} --help` lists them."
     print(f"{PROGRAM}: no such verb: {verb}; {hint}", file=sys.stderr)

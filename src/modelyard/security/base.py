@@ -1,13 +1,15 @@
-"""The ports of security: who signs, and who says whether a seal is good.
+"""The ports of security: who signs, who says whether a seal is good, and where access keys and audit entries are kept.
 
-Hides where keys live (a folder today, a key service for others). It must not import cryptography: everything that
-builds or opens a bundle loads this module.
+Hides where keys live (a folder today, a key service for others). No secret passes: an access key is kept as its id and
+SHA-256. It must not import cryptography: everything that builds or opens a bundle loads this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
+
+import msgspec
 
 from modelyard.types import Digest
 
@@ -33,4 +35,58 @@ class Verifier(Protocol):
 
         Raises SealInvalid or UntrustedSigner.
         """
+        ...
+
+
+class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of an access key: `sha256` of the whole key in hex, never the key. Times are ISO 8601 in UTC."""
+
+    id: str
+    sha256: str
+    name: str
+    roles: tuple[str, ...]
+    created_at: str
+    expires_at: str | None = None
+
+
+class KeyStore(Protocol):
+    """Access keys by id."""
+
+    def get(self, id: str) -> KeyRecord | None:
+        """The key with this id, or None."""
+        ...
+
+    def put(self, record: KeyRecord) -> None:
+        """Keep `record`, replacing what has its id."""
+        ...
+
+    def remove(self, id: str) -> None:
+        """Forget a key; nothing happens when there is none."""
+        ...
+
+    def all(self) -> tuple[KeyRecord, ...]:
+        """Every key kept."""
+        ...
+
+
+class AuditLine(Protocol):
+    """Makes the next line from the one before it."""
+
+    def __call__(self, last: bytes | None) -> bytes:
+        """The next line, without its end."""
+        ...
+
+
+class AuditStore(Protocol):
+    """An append-only sequence of lines, one writer at a time."""
+
+    def append(self, make: AuditLine) -> None:
+        """Append `make(last line or None)` durably, alone among all writers.
+
+        Raises StorageFull, Unavailable or InvalidConfig, and then nothing was kept.
+        """
+        ...
+
+    def lines(self) -> Iterator[bytes]:
+        """Every line, oldest first, without its end."""
         ...

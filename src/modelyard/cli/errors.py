@@ -1,7 +1,6 @@
 """From the error tree to exit codes and one line: the command line's edge.
 
-Hides how a failure is told. The table is total over the tree (`tests/unit/cli/test_exits.py`): a class without an entry takes its
-nearest base's, and the base of all has one.
+Hides how a failure is told. The table is total over the tree (`tests/house/test_error_tables.py`).
 """
 
 from __future__ import annotations
@@ -16,43 +15,37 @@ from typing import Any
 
 import msgspec
 
-from modelyard.errors import (
-    Conflict,
-    DeadlineExceeded,
-    Denied,
-    InvalidInput,
-    ModelFailed,
-    ModelyardError,
-    NotFound,
-    Overloaded,
-    Rejected,
-    StorageFull,
-    Tampered,
-    Unavailable,
-    Unconvertible,
-)
+from modelyard import errors
+from modelyard.errors import ModelyardError, Rejected, StorageFull
 
-EXIT_CODES: dict[type[ModelyardError], int] = {
-    ModelyardError: 1,
-    InvalidInput: 2,
-    NotFound: 3,
-    Conflict: 4,
-    Denied: 5,
-    Tampered: 6,
-    Rejected: 7,
-    Unavailable: 8,
-    DeadlineExceeded: 8,
-    Overloaded: 8,
-    ModelFailed: 9,
-    Unconvertible: 10,
-    StorageFull: 11,
+EXIT: dict[type[ModelyardError], int] = {
+    errors.ModelyardError: 1,
+    errors.InvalidInput: 2,
+    errors.SchemaMismatch: 2,
+    errors.MalformedPayload: 2,
+    errors.PayloadTooLarge: 2,
+    errors.UnsupportedMedia: 2,
+    errors.InvalidConfig: 2,
+    errors.NotFound: 3,
+    errors.Conflict: 4,
+    errors.Denied: 5,
+    errors.Unauthenticated: 5,
+    errors.Forbidden: 5,
+    errors.Tampered: 6,
+    errors.DigestMismatch: 6,
+    errors.SealInvalid: 6,
+    errors.UntrustedSigner: 6,
+    errors.UnsupportedFormat: 6,
+    errors.Rejected: 7,
+    errors.Unavailable: 8,
+    errors.DeadlineExceeded: 8,
+    errors.Overloaded: 8,
+    errors.ModelFailed: 9,
+    errors.Unconvertible: 10,
+    errors.StorageFull: 11,
 }
+"""Exit codes: 0 is success, 130 an interrupt."""
 INTERRUPTED = 130
-
-
-def exit_code(error: ModelyardError) -> int:
-    """The exit code for `error`: its class's, or its nearest base's."""
-    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
 
 
 def guarded(function: Callable[..., None]) -> Callable[..., None]:
@@ -64,7 +57,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
             function(*arguments, **options)
         except ModelyardError as error:
             _tell(error, as_json=bool(options.get("json")))
-            sys.exit(exit_code(error))
+            sys.exit(EXIT[type(error)])
         except KeyboardInterrupt:
             print("modelyard: interrupted; nothing half-written was left", file=sys.stderr)
             sys.exit(INTERRUPTED)
@@ -76,7 +69,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
                 raise
             full = StorageFull("no space left on the disk; nothing half-written was left. Free some space and try again")
             _tell(full, as_json=bool(options.get("json")))
-            sys.exit(exit_code(full))
+            sys.exit(EXIT[type(full)])
 
     call.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]  # typer reads annotations from here
     call.__annotations__ = inspect.get_annotations(function, eval_str=True)
