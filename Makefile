@@ -19,12 +19,14 @@ $(READY): requirements/all.txt pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "modelyard needs Python 3.11 to 3.14 on the PATH; set PYTHON=/path/to/python"; exit 1; }
 	@echo "setup: making .venv with $$($(PYTHON) --version) and the pinned packages, once"
 	@rm -rf .venv
+	@date +%s > .setup-started
 	@$(PYTHON) -m venv .venv || { echo "setup: $(PYTHON) cannot make a virtual environment (on Debian: apt-get install python3-venv)"; exit 1; }
 	@$(BIN)/pip install --quiet --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python .venv --require-hashes -r requirements/all.txt || $(BIN)/pip install --quiet --require-hashes -r requirements/all.txt
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(READY)
-	@echo "setup: done in $$SECONDS s"
+	@echo "setup: done in $$(( $$(date +%s) - $$(cat .setup-started) )) s"
+	@rm -f .setup-started
 
 demo: $(READY)  ## Train, package, deploy and watch a real model; KEEP=1 leaves it running
 	@$(BIN)/modelyard demo $(if $(KEEP),--keep)
