@@ -1,6 +1,7 @@
 """Seals of the certificate method: from the signer's certificate to an authority that the home trusts, checked by hand.
 
-Hides X.509. By hand, because `cryptography.x509.verification` asks for web server profiles and refuses the certificates that the reference tool of OpenSSF
+Hides X.509. By hand, because `cryptography.x509.verification` asks for web server profiles and refuses the certificates that the reference
+tool of OpenSSF
 Model Signing makes (a signer's certificate that says CA=true). It must not fetch anything: no revocation lists, no issuers by URL.
 """
 
@@ -24,7 +25,8 @@ _UNDERSTOOD = frozenset(("basicConstraints", "keyUsage", "extendedKeyUsage", "su
 def verify_chain(chain: Sequence[bytes], *, anchors: Sequence[bytes], at: datetime) -> EllipticCurvePublicKey:
     """The signer's key of `chain` (DER, signer first) when it leads to one of `anchors` (PEM) and all of it is valid at `at`.
 
-    Checked: each issuer's name and signature, validity, strong hashes, critical extensions, the signer's usage (digital signature, code signing), each issuer's
+    Checked: each issuer's name and signature, validity, strong hashes, critical extensions, the signer's usage (digital signature, code
+    signing), each issuer's
     (CA, certificate signing, path length). Source: RFC 5280, 6.1. Raises SealInvalid or UntrustedSigner.
     """
     from cryptography import x509

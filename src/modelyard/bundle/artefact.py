@@ -1,0 +1,119 @@
+"""The nouns of a bundle: what goes in (Contents, Attested), what comes out (Built), and the opened, immutable view (Bundle).
+
+Hides nothing but the members' bytes. It must not read or verify: `load.open` makes a Bundle, and only it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelyard.bundle.card import Card
+from modelyard.bundle.lock import Lock
+from modelyard.bundle.manifest import Member
+from modelyard.errors import NotFound
+from modelyard.types import Digest, Schema, Tolerance
+
+if TYPE_CHECKING:
+    from modelyard.types import Array
+
+
+class Contents:
+    """Everything under the Digest: what model, data and package versions determine. No time, name, path or figure of a machine.
+
+    `runtime` and `profile` are structs or plain data that become JSON; `runtime` has the field `kind`. `golden` are the golden inputs, by
+    schema name, tagged columns redacted.
+    """
+
+    __slots__ = ("card", "golden", "lock", "model", "profile", "runtime", "schema")
+
+    def __init__(self, *, model: bytes, runtime: Any, schema: Schema, lock: Lock, profile: Any, golden: Mapping[str, Array], card: Card) -> None:
+        self.model = model
+        self.runtime = runtime
+        self.schema = schema
+        self.lock = lock
+        self.profile = profile
+        self.golden = dict(golden)
+        self.card = card
+
+
+class Attested:
+    """What one machine found: the user's name for the model, its outputs on the golden inputs, the parity figures, and the platform (CPU,
+    threads, time, …)."""
+
+    __slots__ = ("name", "outputs", "parity", "platform")
+
+    def __init__(self, *, name: str, outputs: Mapping[str, Array], parity: Any, platform: Mapping[str, Any]) -> None:
+        self.name = name
+        self.outputs = dict(outputs)
+        self.parity = parity
+        self.platform = dict(platform)
+
+
+class Built(msgspec.Struct, frozen=True):
+    """A sealed bundle as blobs: `digest` is the model's identity, `index` the OCI index that leads to all of `blobs`."""
+
+    digest: Digest
+    index: Digest
+    blobs: dict[Digest, bytes]
+
+
+class Golden:
+    """Golden records: inputs as the wire delivers them, and the outputs that the packaged model gave where it was packaged."""
+
+    __slots__ = ("inputs", "outputs")
+
+    def __init__(self, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+
+
+class Bundle:
+    """A verified view of a bundle: every byte was hashed and both seals were verified before this object came to be.
+
+    It owns the members' bytes until it is dropped; whoever constructs a model from `read("model")` uses the very bytes that were
+    verified. Immutable, safe to share.
+    """
+
+    __slots__ = ("_bytes", "attestation", "card", "digest", "golden", "index", "lock", "members", "name", "schema", "signer")
+
+    def __init__(self, *, index: Digest, digest: Digest, signer: str, members: Mapping[Member, bytes], parsed: Parsed) -> None:
+        self.digest = digest
+        self.index = index
+        self.signer = signer
+        self.members = tuple(members)
+        self._bytes = {member.role: data for member, data in members.items()}
+        self.name = parsed.name
+        self.schema = parsed.schema
+        self.lock = parsed.lock
+        self.card = parsed.card
+        self.golden = parsed.golden
+        self.attestation = parsed.attestation
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How far an answer may lie from the original's, as packaged."""
+        return self.card.tolerance
+
+    def read(self, role: str) -> bytes:
+        """The bytes of the member with `role` (`model`, `runtime`, `profile`, …). Raises NotFound."""
+        try:
+            return self._bytes[role]
+        except KeyError:
+            raise NotFound(f"a bundle has no member {role!r}; it has {', '.join(self._bytes)}") from None
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.name!r}, {self.digest})"
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """The members that a bundle shows as values. `attestation` has the keys `parity` and `platform`."""
+
+    name: str
+    schema: Schema
+    lock: Lock
+    card: Card
+    golden: Golden
+    attestation: dict[str, Any]

@@ -1,0 +1,128 @@
+"""Build: members in, a sealed bundle out, as blobs by digest.
+
+Hides the order of layers and documents. It knows no runtime, no clock and no store; what it writes under the Digest is a function of
+`Contents` alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelyard.bundle import canonical, manifest, selfcontained, tensors
+from modelyard.bundle.artefact import Attested, Built, Contents
+from modelyard.bundle.base import digest_of
+from modelyard.bundle.bom import bill
+from modelyard.bundle.card import markdown, redacted
+from modelyard.bundle.manifest import Descriptor, Form
+from modelyard.errors import InvalidInput
+from modelyard.security.base import Signer
+from modelyard.security.seal import seal
+from modelyard.security.statement import BUNDLE_MEDIA_TYPE as SEAL
+from modelyard.types import Digest, Schema, parse_name
+
+if TYPE_CHECKING:
+    from modelyard.types import Array
+
+EMPTY = b"{}"
+
+
+def build(contents: Contents, attested: Attested, *, signer: Signer) -> Built:
+    """The sealed bundle of `contents`, attested as `attested`. Law: `open(build(x)) == x` (`tests/property/test_bundles.py`).
+
+    Equal contents give an equal Digest on every machine (`tests/unit/bundle/test_build.py`). Raises InvalidInput for contents that do not
+    fit together,
+    UnsupportedFormat for a model that keeps weights in other files.
+    """
+    parse_name(attested.name)
+    selfcontained.check(contents.model)
+    check_golden(contents.schema, contents.golden, attested.outputs)
+    blobs: dict[Digest, bytes] = {}
+    model = _model(contents, blobs)
+    attestation = _attestation(attested, model, blobs)
+    seals = tuple(_seal(item, signer, blobs) for item in (model, attestation))
+    index = manifest.write_index((model, attestation, *seals))
+    return Built(digest=model.digest, index=_keep(index, blobs), blobs=blobs)
+
+
+def check_golden(schema: Schema, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
+    """Golden records have the schema's names and one number of rows. Raises InvalidInput."""
+    if set(inputs) != {spec.name for spec in schema.inputs} or set(outputs) != {spec.name for spec in schema.outputs}:
+        raise InvalidInput("golden records carry exactly the schema's inputs and outputs", field="golden", rule="names")
+    rows = {len(array) if array.ndim else 0 for array in (*inputs.values(), *outputs.values())}
+    if len(rows) != 1 or rows == {0}:
+        raise InvalidInput("golden records have the same number of rows, at least one, in every tensor", field="golden", rule="rows")
+
+
+def _model(contents: Contents, blobs: dict[Digest, bytes]) -> Descriptor:
+    card = redacted(contents.card)
+    model = digest_of(contents.model)
+    data = {
+        "model": contents.model,
+        "runtime": canonical.encode(contents.runtime),
+        "schema": _struct(contents.schema),
+        "lock": _struct(contents.lock),
+        "profile": canonical.encode(contents.profile),
+        "golden": tensors.pack(contents.golden),
+        "card": _struct(card),
+        "card-text": markdown(card).encode(),
+        "bom": canonical.encode(bill(card, model=model)),
+    }
+    kind = msgspec.json.decode(data["runtime"]).get("kind")
+    if not isinstance(kind, str):
+        raise InvalidInput("the runtime member names its kind", field="runtime", rule="kind")
+    layers = _layers(data, manifest.ROLES, blobs)
+    config = manifest.write_config(layers, kind=kind)
+    _keep(config, blobs)
+    described = manifest.describe(config, media_type=manifest.CONFIG_TYPE)
+    return _document(manifest.write_manifest(manifest.MODEL, config=described, layers=layers), manifest.MODEL, blobs)
+
+
+def _attestation(attested: Attested, model: Descriptor, blobs: dict[Digest, bytes]) -> Descriptor:
+    data = {
+        "golden-outputs": tensors.pack(attested.outputs),
+        "parity": canonical.encode(attested.parity),
+        "platform": canonical.encode({**attested.platform, "name": attested.name}),
+    }
+    layers = _layers(data, manifest.ATTESTED_ROLES, blobs)
+    document = manifest.write_manifest(manifest.ATTESTATION, config=_empty(blobs), layers=layers, subject=model)
+    return _document(document, manifest.ATTESTATION, blobs)
+
+
+def _seal(sealed: Descriptor, signer: Signer, blobs: dict[Digest, bytes]) -> Descriptor:
+    listed = msgspec.json.decode(blobs[sealed.digest], type=manifest.Manifest)
+    roles = manifest.ROLES if sealed.artifact_type == manifest.MODEL else manifest.ATTESTED_ROLES
+    members = {member.path: member.digest for member in manifest.members(listed, roles, name="the bundle")}
+    bytes_ = seal(signer, subject=sealed.digest, members=members)
+    _keep(bytes_, blobs)
+    layer = manifest.describe(bytes_, media_type=SEAL)
+    return _document(manifest.write_manifest(SEAL, config=_empty(blobs), layers=(layer,), subject=sealed), SEAL, blobs)
+
+
+def _layers(data: dict[str, bytes], roles: dict[str, Form], blobs: dict[Digest, bytes]) -> tuple[Descriptor, ...]:
+    for role, form in roles.items():
+        if len(data[role]) > form.limit_bytes:
+            raise InvalidInput(f"{form.path} has {len(data[role]):,} bytes; a bundle carries at most {form.limit_bytes:,}", field=role, rule="size")
+        _keep(data[role], blobs)
+    return tuple(manifest.describe_member(role, form, data[role]) for role, form in roles.items())
+
+
+def _struct(value: Any) -> bytes:
+    return canonical.encode(manifest.plain(value))
+
+
+def _empty(blobs: dict[Digest, bytes]) -> Descriptor:
+    _keep(EMPTY, blobs)
+    return manifest.describe(EMPTY, media_type=manifest.EMPTY_TYPE)
+
+
+def _document(data: bytes, artifact_type: str, blobs: dict[Digest, bytes]) -> Descriptor:
+    _keep(data, blobs)
+    return manifest.describe(data, media_type=manifest.MANIFEST_TYPE, artifact_type=artifact_type)
+
+
+def _keep(data: bytes, blobs: dict[Digest, bytes]) -> Digest:
+    digest = digest_of(data)
+    blobs[digest] = data
+    return digest

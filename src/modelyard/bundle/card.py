@@ -1,0 +1,124 @@
+"""The model card: what a reader must know of a model, as data and as Markdown.
+
+Hides the card's layout. It lies under the Digest, so it holds no time, no name that a user gave, no path, no figure of one machine; those are in the
+attestation and shown beside the card. Tagged columns appear by name and tag only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import msgspec
+
+from modelyard.types import Scalar, Schema, TensorSpec, Tolerance
+
+Value = Scalar | None | list[Scalar | None]
+
+SHOWN_CATEGORIES = 12
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts on a card. `example` is the public example: medians and commonest values by input, never a row of the data. `method` is
+    the conversion
+    that was chosen and why; `rows` those on which parity was proved; `provenance` free facts on where model and data come from."""
+
+    title: str
+    schema: Schema
+    method: str
+    tolerance: Tolerance
+    rows: int
+    golden_rows: int
+    packages: dict[str, str]
+    python: str
+    example: dict[str, Value] = {}
+    provenance: dict[str, str] = {}
+    limits: tuple[str, ...] = ()
+
+
+def redacted(card: Card) -> Card:
+    """`card` with nothing but name, type and tag of each tagged column."""
+    schema = msgspec.structs.replace(card.schema, inputs=tuple(map(_redacted, card.schema.inputs)))
+    tagged = {spec.name for spec in schema.inputs if spec.tag}
+    example = {name: value for name, value in card.example.items() if name not in tagged}
+    return msgspec.structs.replace(card, schema=schema, example=example)
+
+
+def markdown(card: Card) -> str:
+    """The card as Markdown; the same card gives the same text."""
+    schema = card.schema
+    absolute, relative = card.tolerance.absolute, card.tolerance.relative
+    lines = [
+        f"# {_text(card.title)}",
+        "",
+        f"A model for {schema.task}, served as ONNX and proved to give the original's answers on {card.rows:,} rows.",
+        "",
+        "## Inputs",
+        "",
+        *_table(("Name", "Type", "Shape", "Missing allowed", "Observed", "Redaction"), map(_input, schema.inputs)),
+        "",
+        "## Outputs",
+        "",
+        *_table(("Name", "Type", "Shape"), ((spec.name, spec.datatype, _shape(spec)) for spec in schema.outputs)),
+    ]
+    if schema.classes is not None:
+        lines += ["", f"Classes, in the order of the probabilities: {_list(schema.classes, len(schema.classes))}."]
+    if card.example:
+        example = json.dumps(card.example, indent=2, ensure_ascii=False, sort_keys=True)
+        lines += ["", "## Example", "", "Made of medians and commonest values; not a row of the data.", "", "```json", example, "```"]
+    lines += [
+        "",
+        "## Conversion",
+        "",
+        f"{_text(card.method)}",
+        "",
+        f"Each answer lies within {absolute:g} + {relative:g} · |original| of the original's; "
+        f"{card.golden_rows:,} golden records are replayed before it serves.",
+        "",
+        "## Made with",
+        "",
+        *_table(("Distribution", "Version"), [("python", card.python), *sorted(card.packages.items())]),
+    ]
+    if card.provenance:
+        lines += ["", "## Provenance", "", *_table(("Fact", "Value"), sorted(card.provenance.items()))]
+    if card.limits:
+        lines += ["", "## Limits", "", *(f"- {_text(limit)}" for limit in card.limits)]
+    return "\n".join(lines) + "\n"
+
+
+def _redacted(spec: TensorSpec) -> TensorSpec:
+    return msgspec.structs.replace(spec, categories=None, minimum=(), maximum=()) if spec.tag else spec
+
+
+def _input(spec: TensorSpec) -> tuple[str, ...]:
+    observed = ""
+    if spec.tag:
+        observed = "not shown"
+    elif spec.categories is not None:
+        observed = _list(spec.categories, SHOWN_CATEGORIES) + ("" if spec.unknown_allowed else "; no others")
+    elif spec.minimum:
+        observed = f"{min(spec.minimum):g} to {max(spec.maximum):g}"
+    return spec.name, spec.datatype, _shape(spec), "yes" if spec.is_nullable else "no", observed, spec.tag or ""
+
+
+def _shape(spec: TensorSpec) -> str:
+    return " x ".join("n" if extent == -1 else str(extent) for extent in spec.shape)
+
+
+def _list(values: tuple[Scalar, ...], shown: int) -> str:
+    text = ", ".join(str(value) for value in values[:shown])
+    return text if len(values) <= shown else f"{text} and {len(values) - shown:,} more"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    def line(cells: tuple[str, ...]) -> str:
+        return "| " + " | ".join(map(_text, cells)) + " |"
+
+    return [line(head), "|" + " --- |" * len(head), *map(line, rows)]
+
+
+def _text(value: str) -> str:
+    """One line of Markdown that cannot break its table or start markup of its own: names and categories come from users' data."""
+    for mark in "\\`*_[]<>|#":
+        value = value.replace(mark, f"\\{mark}")
+    return " ".join(value.split())
