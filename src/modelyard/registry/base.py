@@ -1,0 +1,99 @@
+"""The ports of the registry: blobs by digest, and small named records under compare-and-swap.
+
+Hides which store holds them: SQLite and a folder today, PostgreSQL and object stores by the same two ports. It must not know what a record means.
+Contract suites: `tests/contract/test_blob_stores.py`, `tests/contract/test_record_stores.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import msgspec
+
+from modelyard.types import Digest
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A named value. `revision` rises with every write in the whole store, so that an old one never comes back."""
+
+    kind: str
+    key: str
+    revision: int
+    body: dict[str, Any]
+
+
+class Records(Protocol):
+    """The four verbs, on a store (each call its own transaction) or inside a transaction."""
+
+    def get(self, kind: str, key: str) -> Record | None:
+        """The record, or None."""
+        ...
+
+    def list(self, kind: str) -> tuple[Record, ...]:
+        """All records of a kind, by key."""
+        ...
+
+    def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
+        """Write a record. `expected` is the revision that it must have now, 0 that there must be none, None that any will do. Raises Conflict."""
+        ...
+
+    def delete(self, kind: str, key: str, *, expected: int | None) -> None:
+        """Remove a record; one that is absent stays so, unless a revision was expected. Raises Conflict."""
+        ...
+
+
+class RecordStore(Records, Protocol):
+    """Named records. A write that has returned survives a crash of the machine. Safe for threads and processes."""
+
+    def transaction(self) -> AbstractContextManager[Records]:
+        """Several verbs as one: serialisable, all or nothing, nothing when the block raises. Raises Conflict or Unavailable."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What a sweep removed."""
+
+    blobs: int
+    size_bytes: int
+
+
+class BlobStore(Protocol):
+    """Bytes by their SHA-256: written whole or not at all, once however often they are put. Safe for threads and processes."""
+
+    def put(self, data: bytes) -> Digest:
+        """Keep `data`; durable when it returns. Raises StorageFull with nothing half-written."""
+        ...
+
+    def read(self, digest: Digest, *, limit_bytes: int) -> bytes:
+        """The bytes stored as `digest`, unverified. Raises NotFound, or PayloadTooLarge above `limit_bytes`."""
+        ...
+
+    def listing(self) -> None:
+        """None: a store that many bundles share (see `bundle.base.BlobReader`)."""
+        ...
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the store holds `digest`."""
+        ...
+
+    def delete(self, digest: Digest) -> None:
+        """Remove `digest`; one that is absent stays so."""
+        ...
+
+    def list(self) -> tuple[Digest, ...]:
+        """Every digest held, sorted."""
+        ...
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold off `sweep` from the first put to the record that refers to the blobs. Many may hold it at once."""
+        ...
+
+    def sweep(self, keep: Callable[[], frozenset[Digest]], *, min_age_s: float) -> Swept:
+        """Remove blobs older than `min_age_s` that `keep()` does not name; it is asked when no writer is left. Raises Conflict when writers stay."""
+        ...

@@ -1,0 +1,147 @@
+"""Blobs in a folder: `<folder>/sha256/<hex>`, the layout that a worker reads by a plan's Placement.
+
+Hides temporary files, fsyncs and the lock between writers and the sweep. It must not know what refers to a blob.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelyard.bundle.base import FolderReader, digest_of
+from modelyard.errors import Conflict, ModelyardError
+from modelyard.files import make_folder, sync_folder, translate
+from modelyard.registry.base import Swept
+from modelyard.types import Digest
+
+SWEEP_WAIT_S = 10.0
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class FolderBlobs(FolderReader):
+    """A BlobStore in `folder`, shared by threads and processes of one machine. Opening it removes what writers that died left behind."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._blobs = make_folder(folder / "sha256")
+        self._lock = folder / ".lock"
+        self._remove_leftovers()
+
+    def put(self, data: bytes) -> Digest:
+        """Keep `data`; durable when it returns. A blob that is there already is left, unless its bytes were damaged. Raises StorageFull."""
+        digest = digest_of(data)
+        path = self.path(digest)
+        try:
+            if digest_of(self.read(digest, limit_bytes=len(data))) == digest:
+                os.utime(path)
+                return digest
+        except (ModelyardError, FileNotFoundError):
+            pass  # absent, damaged or just deleted: write it
+        try:
+            self._write(path, data)
+        except OSError as error:
+            raise translate(error, path) from error
+        return digest
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the store holds `digest`."""
+        return self.path(digest).is_file()
+
+    def delete(self, digest: Digest) -> None:
+        """Remove `digest`; one that is absent stays so."""
+        try:
+            self.path(digest).unlink(missing_ok=True)
+        except OSError as error:
+            raise translate(error, self.path(digest)) from error
+
+    def list(self) -> tuple[Digest, ...]:
+        """Every digest held, sorted."""
+        return tuple(Digest(f"sha256:{path.name}") for path in sorted(self._blobs.iterdir()) if _HEX.fullmatch(path.name))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold off `sweep` from the first put to the record that refers to the blobs. Many may hold it at once."""
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    def sweep(self, keep: Callable[[], frozenset[Digest]], *, min_age_s: float) -> Swept:
+        """Remove blobs older than `min_age_s` that `keep()` does not name. Raises Conflict when writers hold it off for 10 s."""
+        removed = size_bytes = 0
+        with self._locked(fcntl.LOCK_EX):
+            kept = keep()
+            newest = time.time() - min_age_s
+            for digest in self.list():
+                if digest in kept:
+                    continue
+                status = self.path(digest).stat()
+                if status.st_mtime <= newest:
+                    self.delete(digest)
+                    removed += 1
+                    size_bytes += status.st_size
+        return Swept(removed, size_bytes)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        temporary = self._blobs / f"{secrets.token_hex(8)}.tmp"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        try:
+            # Held while the writer lives; `_remove_leftovers` takes files whose lock is free.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+            temporary.replace(path)
+            sync_folder(self._blobs)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _remove_leftovers(self) -> None:
+        with self._locked(fcntl.LOCK_SH):
+            for temporary in self._blobs.glob("*.tmp"):
+                _remove_if_orphan(temporary)
+
+    @contextmanager
+    def _locked(self, mode: int) -> Iterator[None]:
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise translate(error, self._lock) from error
+        try:
+            give_up = time.monotonic() + SWEEP_WAIT_S
+            while not _try_lock(descriptor, mode):
+                if time.monotonic() > give_up:
+                    raise Conflict("another process is writing to this home or sweeping it; try again when it is done")
+                time.sleep(0.02)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _try_lock(descriptor: int, mode: int) -> bool:
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_if_orphan(temporary: Path) -> None:
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return  # its writer was done first
+    try:
+        # One second of grace covers the moment between a writer's open and its lock.
+        if time.time() - os.fstat(descriptor).st_mtime > 1 and _try_lock(descriptor, fcntl.LOCK_EX):
+            temporary.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
