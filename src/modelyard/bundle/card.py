@@ -21,7 +21,8 @@ SHOWN_CATEGORIES = 12
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     """The facts on a card. `example` is the public example: medians and commonest values by input, never a row of the data. `method` is
     the conversion
-    that was chosen and why; `rows` those on which parity was proved; `provenance` free facts on where model and data come from."""
+    that was chosen and why; `rows` those on which parity was proved; `provenance` free facts on where model and data come from; `quality` figures
+    against the labels given with the data."""
 
     title: str
     schema: Schema
@@ -33,6 +34,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     example: dict[str, Value] = {}
     provenance: dict[str, str] = {}
+    quality: dict[str, float] = {}
     limits: tuple[str, ...] = ()
 
 
@@ -79,6 +81,10 @@ def markdown(card: Card) -> str:
         "",
         *_table(("Distribution", "Version"), [("python", card.python), *sorted(card.packages.items())]),
     ]
+    if card.quality:
+        figures = [(name, f"{value:g}") for name, value in sorted(card.quality.items())]
+        lines += ["", "## Quality", "", f"On the {card.rows:,} rows given at packaging, with their labels.", ""]
+        lines += _table(("Figure", "Value"), figures)
     if card.provenance:
         lines += ["", "## Provenance", "", *_table(("Fact", "Value"), sorted(card.provenance.items()))]
     if card.limits:

@@ -129,6 +129,11 @@ class Registry:
             raise NotFound(f"no model is called {name!r}; see: modelyard models", field="name")
         return tuple(_version(record, model.body["aliases"]) for record in self.records.list(VERSION) if record.body["name"] == name)
 
+    def versions_in(self, records: Records, digest: Digest) -> tuple[Version, ...]:
+        """The versions that have `digest`, read inside a transaction: what that transaction then writes cannot race with `delete`."""
+        aliases = {model.key: model.body["aliases"] for model in records.list(MODEL)}
+        return tuple(_version(item, aliases[item.body["name"]]) for item in records.list(VERSION) if item.body["digest"] == digest)
+
     def set_alias(self, name: str, alias: str, version: int | None) -> None:
         """Point `alias` of `name` at `version`; None removes it. Doing it twice is a no-op. Raises NotFound or InvalidInput."""
         parse_alias(alias)

@@ -26,8 +26,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 def begin(deployment: Deployment, goal: Release, *, kind: Literal["deploy", "rollback"], verdicts: Sequence[Verdict], at: str) -> Deployment:
     """`deployment` with a rollout to `goal` under way. Raises Conflict while another is."""
-    if deployment.rollout is not None:
-        raise Conflict(f"a rollout of {deployment.name} to version {deployment.rollout.goal.version} is under way; wait for its end", rule="rollout")
+    require_idle(deployment)
     rollout = Rollout(
         kind=kind,
         strategy="direct",
@@ -41,8 +40,17 @@ def begin(deployment: Deployment, goal: Release, *, kind: Literal["deploy", "rol
     return msgspec.structs.replace(deployment, rollout=rollout)
 
 
+def require_idle(deployment: Deployment) -> None:
+    """Return when no rollout is under way. Raises Conflict."""
+    if deployment.rollout is not None:
+        raise Conflict(f"a rollout of {deployment.name} to version {deployment.rollout.goal.version} is under way; wait for its end", rule="rollout")
+
+
 def plan(deployment: Deployment) -> TrafficPlan | None:
-    """The traffic that `deployment` stands for now; None when nothing shall serve. A generation is a state of the weights: holding keeps the old one."""
+    """The traffic that `deployment` stands for now; None: nothing shall serve.
+
+    A generation is a state of the weights, so holding keeps the old one.
+    """
     rollout, current = deployment.rollout, deployment.current
     if rollout is not None and rollout.phase == "switching":
         # The old release stays ready until the new one is acknowledged: a worker that is late still answers by it.

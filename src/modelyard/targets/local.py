@@ -63,8 +63,11 @@ class Local:
             if state is not None and state.state == "failed":
                 return state.verdict or Verdict(outcome="fail", rule="load", evidence="a worker could not load the model")
         ready = sum(state is not None and state.state == "ready" for state in states)
-        outcome = "pass" if ready == len(serve.slots) else "unknown"
-        return Verdict(outcome=outcome, rule="ready", evidence=f"{ready} of {len(serve.slots)} workers have it ready")
+        return Verdict(
+            outcome="pass" if ready == len(serve.slots) else "unknown",
+            rule="ready",
+            evidence=f"{ready} of {len(serve.slots)} workers have it ready",
+        )
 
     def has_applied(self, ticket: int) -> bool:
         """See `Target.has_applied`."""

@@ -1,0 +1,353 @@
+"""`up` and `down`: the small parent of the control process and the serve supervisor.
+
+Hides process life: who is up, what a dead process left behind, what is restarted and how all of it stops. The parent holds no model, no store and
+no socket; it starts the two planes and never imports either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Annotated
+
+import msgspec
+import typer
+
+from modelyard import config, files
+from modelyard.cli.show import Home, Json, emit_json, line
+from modelyard.config import Settings
+from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Unavailable
+from modelyard.types import HostPlan, read_control_state, read_plan, read_serve_state, write_plan
+
+START_LIMIT_S = 60.0
+STEADY_S = 10.0  # a child that lived this long has its restart delay forgiven
+MODULES = {"control": "modelyard.console", "serve": "modelyard.serve"}
+
+
+class Up(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a home that is up can be reached; `key` is the admin key when this start has made it."""
+
+    home: str
+    data: str
+    control: str
+    pid: int
+    was_up: bool = False
+    key: str | None = None
+
+
+def up(
+    *,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when both planes are ready; stop them with `modelyard down`.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port of the data plane.")] = None,
+    control_port: Annotated[int | None, typer.Option(help="Port of the control API.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the data plane.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Serving processes; 0 is one per core.")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Start control and data plane for this home; on a home already up, say where it is.
+
+    Stays in the foreground until Ctrl-C or `modelyard down`, unless --detach.
+    """
+    settings = config.load({"home": home, "port": port, "control_port": control_port, "host": host, "workers": workers})
+    files.make_folder(settings.home)
+    files.make_folder(settings.run)
+    if _parent(settings) is not None:
+        where = _wait(settings, lambda: _parent(settings) is not None)
+        _tell(msgspec.structs.replace(where, was_up=True), json=json)
+        return
+    from modelyard.control.access import admin_key
+
+    key = admin_key(settings)
+    if detach:
+        _tell(msgspec.structs.replace(_detached(settings), key=key.if_new), json=json)
+    else:
+        sys.exit(run(settings, lambda where: _tell(msgspec.structs.replace(where, key=key.if_new), json=json)))
+
+
+def down(*, home: Home = None, json: Json = False) -> None:
+    """Drain and stop control and data plane of this home; one that is not up stays so."""
+    settings = config.load({"home": home})
+    parent = _parent(settings)
+    if parent is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(parent, signal.SIGTERM)
+        if not _until(lambda: _parent(settings) is None, settings.drain_timeout_s + 10):
+            raise Unavailable(f"process {parent} does not stop; end it with: kill -9 {parent}, then run `modelyard down` again")
+    left = _end_orphans(settings)
+    stopped = parent is not None or bool(left)
+    if json:
+        emit_json({"home": str(settings.home), "stopped": stopped})
+    else:
+        line(f"{settings.home} is down" if stopped else f"{settings.home} was not up")
+
+
+def run(settings: Settings, ready: Callable[[Up], None]) -> int:
+    """Be the parent until told to stop: start both planes, call `ready` once they are, restart each that dies. Returns the exit code."""
+    stop = Stop()
+    with _alone(settings) as is_alone:
+        if not is_alone:
+            ready(_wait(settings, lambda: True))
+            return 0
+        _end_orphans(settings)
+        _check_ports(settings)
+        _ensure_plan(settings)
+        children = [Child(name, settings) for name in MODULES]
+        try:
+            for child in children:
+                child.start()
+            ready(_wait(settings, lambda: stop.is_set() or all(child.is_running() for child in children)))
+            while not stop.wait(0.1):
+                for child in children:
+                    child.keep()
+        except ModelyardError:
+            if not stop.is_set():
+                raise
+        finally:
+            _end(children, settings.drain_timeout_s + 2, stop)
+            for name in ("control.json", "serve.json"):
+                (settings.run / name).unlink(missing_ok=True)
+    return 0
+
+
+class Stop:
+    """Whether a signal has asked to stop; a second one asks to stop at once."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self.is_urgent = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.is_urgent = self._asked.is_set()
+        self._asked.set()
+
+    def is_set(self) -> bool:
+        """Whether it was asked."""
+        return self._asked.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until asked or `timeout_s` has passed; whether it was asked."""
+        return self._asked.wait(timeout_s)
+
+
+class Child:
+    """One plane's process, started again when it ends: at once the first time, then after growing pauses until it has been steady."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self._command = [sys.executable, "-m", *_arguments(name, settings)]
+        self._environment = config.child_environment(settings)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._pause_s = 0.0
+
+    def start(self) -> None:
+        """Start the process, in a session of its own: Ctrl-C reaches the parent alone, which stops it in order."""
+        self._started_s = time.monotonic()
+        self._process = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def keep(self) -> None:
+        """Start the process again when it has ended and its pause is over."""
+        if self.is_running():
+            return
+        lived = time.monotonic() - self._started_s
+        if lived < self._pause_s:
+            return
+        self._pause_s = 0.1 if lived > STEADY_S else min(5.0, max(0.1, 2 * self._pause_s))
+        self.start()
+
+    def tell(self, number: int) -> None:
+        """Send a signal to the process if it lives."""
+        if self._process is not None and self.is_running():
+            self._process.send_signal(number)
+
+
+def _end(children: list[Child], timeout_s: float, stop: Stop) -> None:
+    for child in children:
+        child.tell(signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while any(child.is_running() for child in children) and time.monotonic() < deadline and not stop.is_urgent:
+        time.sleep(0.02)
+    for child in children:
+        child.tell(signal.SIGKILL)
+    _until(lambda: not any(child.is_running() for child in children), 5.0)
+
+
+def _arguments(name: str, settings: Settings) -> list[str]:
+    if name == "control":
+        return [MODULES[name]]
+    return [MODULES[name], "--plan", str(settings.plan), "--run", str(settings.run), "--spool", str(settings.spool)]
+
+
+@contextlib.contextmanager
+def _alone(settings: Settings) -> Iterator[bool]:
+    """Whether this process is now the one parent of the home; it stays so until the block ends, or the process does."""
+    descriptor = os.open(settings.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def _parent(settings: Settings) -> int | None:
+    """The pid of the living parent of this home; a file that a dead one left counts for nothing, because its lock went with it."""
+    try:
+        descriptor = os.open(settings.run / "up.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise files.translate(error, settings.run / "up.lock") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 20, 0)
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _end_orphans(settings: Settings) -> list[int]:
+    """Stop planes whose parent was killed, by the pids that they wrote (if those are still theirs), and remove what dead ones left."""
+    left = []
+    for name, read in (("control", read_control_state), ("serve", read_serve_state)):
+        try:
+            pid = read(settings.run).pid
+        except (NotFound, MalformedPayload):
+            continue
+        if _is_ours(pid, MODULES[name]):
+            left.append(pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            if not _until(partial(_is_gone, pid, MODULES[name]), settings.drain_timeout_s + 2):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        (settings.run / f"{name}.json").unlink(missing_ok=True)
+    for path in settings.run.glob("worker-*.json"):
+        path.unlink(missing_ok=True)
+    return left
+
+
+def _is_ours(pid: int, module: str) -> bool:
+    """Whether process `pid` runs `module`: a pid outlives its process only as a number that another may bear."""
+    done = subprocess.run(["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    state, _, arguments = done.stdout.strip().partition(" ")
+    return not state.startswith("Z") and f"-m {module}" in arguments
+
+
+def _is_gone(pid: int, module: str) -> bool:
+    return not _is_ours(pid, module)
+
+
+def _check_ports(settings: Settings) -> None:
+    for name, host, port in (("port", settings.host, settings.port), ("control_port", settings.control_host, settings.control_port)):
+        if port == 0:
+            continue
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                flag = f"--{name.replace('_', '-')}"
+                reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+                raise Unavailable(f"port {port} on {host} {reason}; give another with {flag}") from error
+
+
+def _ensure_plan(settings: Settings) -> None:
+    try:
+        read_plan(settings.plan)
+    except (NotFound, MalformedPayload):
+        write_plan(settings.plan, HostPlan(sequence=1, plans=(), placements={}))
+
+
+def _wait(settings: Settings, is_alive: Callable[[], bool]) -> Up:
+    """Where both planes are reached, once they are. Raises Unavailable when they end first or take too long."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while is_alive() and time.monotonic() < deadline:
+        try:
+            serve, control = read_serve_state(settings.run), read_control_state(settings.run)
+        except (NotFound, MalformedPayload):
+            time.sleep(0.02)
+            continue
+        if serve.slots:
+            data = f"http://{f'[{serve.host}]' if ':' in serve.host else serve.host}:{serve.port}"
+            return Up(home=str(settings.home), data=data, control=control.url, pid=_parent(settings) or os.getpid())
+        time.sleep(0.02)
+    raise Unavailable(f"modelyard did not come up in {settings.home}; the lines above, or run/up.log in it, say why")
+
+
+def _detached(settings: Settings) -> Up:
+    """Start a parent that outlives this process, and wait for it. Raises Unavailable with the last line that it wrote."""
+    log = settings.run / "up.log"
+    with log.open("ab") as file:
+        start = file.tell()
+        command = [sys.executable, "-m", "modelyard.cli.host"]
+        environment = config.child_environment(settings)
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    try:
+        return msgspec.structs.replace(_wait(settings, lambda: process.poll() is None), pid=process.pid)
+    except Unavailable as error:
+        process.terminate()
+        said = log.read_bytes()[start:].decode("utf-8", "replace").strip().splitlines()
+        raise Unavailable(said[-1].removeprefix("modelyard: ") if said else error.message) from error
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
+
+
+def _tell(up: Up, *, json: bool) -> None:
+    if json:
+        emit_json(up)
+        sys.stdout.flush()
+        return
+    line(f"[bold]modelyard is {'already ' if up.was_up else ''}up[/bold] in {up.home}")
+    line(f"  predictions  {up.data}")
+    line(f"  control      {up.control}")
+    if up.key is not None:
+        line(f"  admin key    {up.key}   (shown this once; the command line reads it from {up.home}/keys/admin.key)")
+    line("  next         modelyard deploy NAME, modelyard status, modelyard down")
+    sys.stdout.flush()
+
+
+def _until(is_so: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _main() -> int:
+    """The detached parent: told everything by its environment, telling its failure in one line."""
+    try:
+        return run(config.load(), lambda _: None)
+    except ModelyardError as error:
+        print(f"modelyard: {error.message}", file=sys.stderr, flush=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

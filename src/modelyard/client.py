@@ -1,0 +1,188 @@
+"""Clients in Python: of a data plane (predictions by Open Inference Protocol V2) and of a control process (changes of the world).
+
+Hides HTTP and both wires' forms, and turns what a server refuses back into the error tree. It must not know what a deployment or a bundle is:
+answers of the control process are decoded into the type that the caller names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from modelyard import errors
+from modelyard.errors import ModelyardError, Rejected, Unavailable
+from modelyard.types import TensorSpec, Verdict
+
+if TYPE_CHECKING:
+    from modelyard.types import Array
+
+T = TypeVar("T")
+
+BATCH_ROWS = 512
+_BY_STATUS: dict[int, type[ModelyardError]] = {
+    400: errors.InvalidInput,
+    401: errors.Unauthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    413: errors.PayloadTooLarge,
+    415: errors.UnsupportedMedia,
+    422: errors.SchemaMismatch,
+    429: errors.Overloaded,
+    503: errors.Unavailable,
+    504: errors.DeadlineExceeded,
+    507: errors.StorageFull,
+}
+
+
+class Client:
+    """Asks a data plane. Holds one pool of connections until `close`; may be used from several threads."""
+
+    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+        self._http = _Http(url, timeout_s=timeout_s, headers={})
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def inputs(self, name: str, *, version: int | None = None) -> tuple[TensorSpec, ...]:
+        """What the model takes: name, datatype and shape of each input. Raises NotFound or Unavailable."""
+        told = self._http.ask("GET", _path(name, version))
+        return tuple(TensorSpec(name=item["name"], datatype=item["datatype"], shape=tuple(item["shape"])) for item in told["inputs"])
+
+    def predict(self, name: str, inputs: Mapping[str, Array], *, version: int | None = None) -> dict[str, Array]:
+        """The model's outputs for `inputs` (arrays by input name, batch first), asked in batches that fit the server's limits.
+
+        Strings are object arrays of `str`, missing is None or NaN. Raises what the server refuses with, as the error tree.
+        """
+        import numpy as np
+
+        parts = list(self.batches(name, inputs, version=version))
+        return {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
+
+    def batches(self, name: str, inputs: Mapping[str, Array], *, version: int | None = None) -> Iterator[dict[str, Array]]:
+        """As `predict`, one batch of outputs after the other, in order."""
+        specs = self.inputs(name, version=version)
+        missing = [spec.name for spec in specs if spec.name not in inputs]
+        if missing:
+            raise errors.SchemaMismatch(f"{name} also takes {', '.join(missing)}", field=missing[0], rule="required")
+        rows = len(inputs[specs[0].name])
+        at, size = 0, BATCH_ROWS
+        while at < rows:
+            part = {spec.name: inputs[spec.name][at : at + size] for spec in specs}
+            try:
+                answer = self._http.ask("POST", f"{_path(name, version)}/infer", {"inputs": [_tensor(spec, part[spec.name]) for spec in specs]})
+            except errors.PayloadTooLarge:
+                if size == 1:
+                    raise
+                size = max(1, size // 4)
+                continue
+            at += size
+            yield {output["name"]: _array(output) for output in answer["outputs"]}
+
+
+class ControlClient:
+    """Asks the control process of one home, with its access key."""
+
+    def __init__(self, url: str, key: str, *, timeout_s: float = 180.0) -> None:
+        self._http = _Http(url, timeout_s=timeout_s, headers={"authorization": f"Bearer {key}"})
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def call(self, method: str, path: str, body: object = None, *, answer: type[T]) -> T:
+        """What `method` on `/api/v1` + `path` answers, as `answer`. Raises the error that the control process names, or Unavailable."""
+        return msgspec.convert(self._http.ask(method, f"/api/v1{path}", body), answer)
+
+
+class _Http:
+    """One server, spoken to in JSON."""
+
+    def __init__(self, url: str, *, timeout_s: float, headers: Mapping[str, str]) -> None:
+        import httpx
+
+        # A proxy from the environment must never see what is meant for this machine.
+        self._client = httpx.Client(base_url=url, timeout=timeout_s, headers=dict(headers), trust_env=False)
+        self._url = url
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """The decoded answer. Raises the error tree for a refusal, Unavailable when there is no server."""
+        import httpx
+
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if content is None else {"content-type": "application/json"}
+        try:
+            response = self._client.request(method, path, content=content, headers=headers)
+        except httpx.TimeoutException as error:
+            raise errors.DeadlineExceeded(f"{self._url} did not answer in time") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Unavailable(f"nothing answers at {self._url}") from error
+        try:
+            told = msgspec.json.decode(response.content) if response.content else None
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"{self._url} answered with HTTP {response.status_code} and no JSON") from error
+        if response.status_code >= 400:
+            raise refusal(response.status_code, told)
+        return told
+
+
+def refusal(status: int, told: Any) -> ModelyardError:
+    """The error of the tree for what a server refused with: by its code where it names one, else by the status."""
+    told = told.get("error") if isinstance(told, dict) else None
+    if isinstance(told, dict):
+        kind = _by_code().get(str(told.get("code")), ModelyardError)
+        message = str(told.get("message") or f"HTTP {status}")
+        if kind is Rejected:
+            return Rejected(message, verdicts=msgspec.convert(told.get("verdicts") or (), tuple[Verdict, ...]))
+        error = kind(message)
+        error.field, error.rule = told.get("field"), told.get("rule")
+        return error
+    return _BY_STATUS.get(status, ModelyardError)(told if isinstance(told, str) else f"HTTP {status}")
+
+
+def _by_code() -> dict[str, type[ModelyardError]]:
+    return {kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ModelyardError)}
+
+
+def _path(name: str, version: int | None) -> str:
+    return f"/v2/models/{name}" if version is None else f"/v2/models/{name}/versions/{version}"
+
+
+def _tensor(spec: TensorSpec, array: Array) -> dict[str, object]:
+    shape = [len(array), *(-1 if size < 0 else size for size in spec.shape[1:])]
+    flat = array.reshape(-1).tolist()
+    if -1 in shape[1:]:
+        shape = list(array.shape)
+    if spec.datatype == "BYTES":
+        data: list[object] = [None if item is None or item != item else str(item) for item in flat]  # noqa: PLR0124  # NaN
+    elif spec.datatype == "BOOL":
+        data = [None if item is None or item != item else bool(item) for item in flat]  # noqa: PLR0124
+    else:
+        data = flat
+    return {"name": spec.name, "shape": shape, "datatype": spec.datatype, "data": data}
+
+
+def _array(output: Mapping[str, Any]) -> Array:
+    import numpy as np
+
+    data, datatype = output["data"], output["datatype"]
+    if datatype == "BYTES":
+        array = np.array(data, dtype=object)
+    elif datatype.startswith("FP"):
+        array = np.array([np.nan if item is None else item for item in data], dtype=f"float{datatype[2:]}")
+    else:
+        array = np.array(data, dtype="bool" if datatype == "BOOL" else datatype.lower())
+    return array.reshape(output["shape"])

@@ -1,0 +1,152 @@
+"""The door of the control API: every request passes Host, Origin, identity and policy before any handler sees it.
+
+Hides how a route is found for a request (Starlette's matching). Default deny: what no route and policy name is refused, with or without a key. A
+denial is audited; under a flood, denials within a second of one another share an entry, which counts them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from modelyard.console.errors import STATUS, body
+from modelyard.errors import Denied, Forbidden, ModelyardError, NotFound, PayloadTooLarge, Unauthenticated
+from modelyard.security import policy
+from modelyard.security.audit import AuditLog
+from modelyard.security.identity import Keyring
+from modelyard.types import Principal
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+BODY_LIMIT_BYTES = 64 << 10
+ANONYMOUS = Principal("anonymous")
+
+
+class Guard:
+    """ASGI middleware around `app`, whose `routes` were checked against the policy table. Used by one event loop."""
+
+    def __init__(self, app: Any, *, routes: Iterable[Any], keyring: Keyring, audit: AuditLog, hosts: Iterable[str]) -> None:
+        self._app = app
+        self._routes = tuple(routes)
+        self._keyring = keyring
+        self._denials = Denials(audit)
+        self._hosts = frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; its Principal is in `scope["principal"]` when a handler runs."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            raise Forbidden("this API speaks HTTP requests alone")
+        principal = ANONYMOUS
+        try:
+            headers = _headers(scope)
+            self._check_origin(headers)
+            principal = self._keyring.authenticate(_bearer(headers))
+            route = self._route(scope)
+            if route is None:
+                raise NotFound("no such route; the API's routes are in docs/reference.md")
+            policy.allow(principal, scope["method"], route)
+            content = await _read(headers, receive)
+        except ModelyardError as error:
+            if isinstance(error, Denied):
+                self._denials.add(principal, scope["method"], error)
+            await _refuse(error, send)
+            return
+        scope["principal"] = principal
+        await self._app(scope, _replay(content, receive), send)
+
+    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
+        if headers.get(b"host", b"").decode("latin-1").lower() not in self._hosts:
+            raise Forbidden("this Host is not served here", rule="host")
+        origin = headers.get(b"origin")
+        if origin is not None and origin.decode("latin-1").lower().removeprefix("http://") not in self._hosts:
+            raise Forbidden("requests from other origins are refused", rule="origin")
+
+    def _route(self, scope: Scope) -> str | None:
+        from starlette.routing import Match
+
+        for route in self._routes:
+            if route.matches(scope)[0] == Match.FULL:
+                return str(route.path)
+        return None
+
+
+class Denials:
+    """Audits denials: each at once, but those that follow within a second are counted into one entry of the next."""
+
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
+        self._lock = threading.Lock()
+        self._last_s = float("-inf")
+        self._waiting = 0
+
+    def add(self, principal: Principal, method: str, error: Denied) -> None:
+        """Record that `principal` was denied; a chain that cannot be written does not turn the denial into anything else."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._last_s < 1.0:
+                self._waiting += 1
+                return
+            also, self._waiting, self._last_s = self._waiting, 0, now
+        detail = error.rule or error.code
+        try:
+            self._audit.record(principal, "request", method, outcome="denied", detail=f"{detail}; {also} more before" if also else detail)
+        except ModelyardError:
+            with self._lock:
+                self._waiting += also + 1
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in headers and name in (b"host", b"origin", b"authorization", b"content-length"):
+            raise Unauthenticated("a header that decides access was sent twice")
+        headers[name] = value
+    return headers
+
+
+def _bearer(headers: dict[bytes, bytes]) -> str | None:
+    scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
+
+
+async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    declared = headers.get(b"content-length", b"0")
+    parts: list[bytes] = []
+    size = int(declared) if declared.isdigit() else 0
+    while size <= BODY_LIMIT_BYTES:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size = max(size, sum(map(len, parts)))
+        if size <= BODY_LIMIT_BYTES and not message.get("more_body", False):
+            return b"".join(parts)
+    raise PayloadTooLarge(f"a request to the control API has at most {BODY_LIMIT_BYTES:,} bytes")
+
+
+def _replay(content: bytes, receive: Receive) -> Receive:
+    """A receive that gives the body already read, then whatever the connection says next."""
+    is_given = False
+
+    async def receive_again() -> MutableMapping[str, Any]:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    return receive_again
+
+
+async def _refuse(error: ModelyardError, send: Send) -> None:
+    content = body(error)
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    if isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": STATUS[type(error)], "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,157 @@
+"""From a trained model and data to what a bundle holds: the schema, the proof, the golden records and the facts around them.
+
+Hides the order of the steps and what of it lies under the Digest (what model, data and package versions determine) and what is attested (what this
+machine found). It must not register or seal anything: `ControlPlane.package` does, so that an interrupted packaging leaves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelyard import bundle, config
+from modelyard.bundle import lock
+from modelyard.bundle.card import Card
+from modelyard.types import Tag, Tolerance
+
+if TYPE_CHECKING:
+    from modelyard.runtime.convert import Conversion
+    from modelyard.runtime.data import Table
+    from modelyard.runtime.originals.base import Original
+    from modelyard.types import Array, Schema
+
+Progress = Callable[[str, float], None]
+
+SERVED_BY = ("numpy", "onnxruntime")
+"""Distributions that answer for every bundle, whatever trained its model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to package: the name, what to hide, how exact the proof is, and whom to tell how far it is."""
+
+    name: str
+    tags: Mapping[str, Tag]
+    tolerance: Tolerance
+    progress: Progress
+
+
+def make(original: Original, table: Table, labels: Array | None, options: Options) -> tuple[bundle.Contents, bundle.Attested]:
+    """What the bundle of `original` holds, after its answers were proved equal on every row of `table`.
+
+    Raises SchemaMismatch when the data does not fit its own schema, Unconvertible with the reason of every way tried.
+    """
+    from modelyard.monitor import profile
+    from modelyard.runtime import convert, golden, schema
+    from modelyard.runtime.onnx import Onnx
+    from modelyard.runtime.replay import batch_bits
+
+    tell = options.progress
+    tell("learning the schema", 0.0)
+    learnt = schema.infer(
+        table,
+        outputs=original.outputs,
+        task=original.task,
+        classes=original.classes,
+        tags=options.tags,
+        accepts=lambda changed: _answers(original, changed),
+    )
+    conversion = convert.convert(original, table, learnt, tolerance=options.tolerance, progress=_part(tell, 0.05, 0.80))
+    runtime = Onnx(conversion.model, conversion.binding, learnt)
+    try:
+        tell("choosing golden records", 0.80)
+        rows = golden.choose(table)
+        records = schema.conform(learnt, golden.redact(table, learnt).take(rows).columns)
+        answers = runtime.predict(records)
+        bits = batch_bits(runtime, records, answers)
+        tell("profiling inputs and outputs", 0.85)
+        outputs = _in_batches(runtime, schema.conform(learnt, table.columns), table.rows)
+    finally:
+        runtime.close()
+    measured = profile.measure({**table.columns, **outputs}, learnt)
+    locked = lock.take({*original.packages, *SERVED_BY})
+    card = Card(
+        title=original.title,
+        schema=learnt,
+        method=conversion.method,
+        tolerance=options.tolerance,
+        rows=table.rows,
+        golden_rows=len(rows),
+        packages=locked.packages,
+        python=locked.python,
+        example=golden.public_example(learnt, table),
+        quality=_quality(learnt, outputs, labels),
+    )
+    contents = bundle.Contents(
+        model=conversion.model, runtime=conversion.binding, schema=learnt, lock=locked, profile=measured, golden=records, card=card
+    )
+    tell("checking the machine", 0.95)
+    attested = bundle.Attested(name=options.name, outputs=answers, parity=_parity(conversion, bits), platform=here())
+    return contents, attested
+
+
+def here() -> dict[str, Any]:
+    """What the answers may depend on besides the bundle: the facts of this machine, and when they were taken."""
+    from importlib.metadata import version
+
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": _cpu(),
+        "cores": config.cores(),
+        "threads": 1,
+        "python": platform.python_version(),
+        "implementation": sys.implementation.name,
+        "onnxruntime": version("onnxruntime"),
+        "modelyard": version("modelyard"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), platform.machine())
+    except OSError:
+        return platform.processor() or os.uname().machine
+
+
+def _parity(conversion: Conversion, bits: Mapping[str, Any]) -> dict[str, Any]:
+    parity: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(conversion.parity, batch_bits=dict(bits)))
+    return {**parity, "method": conversion.method, "attempts": msgspec.to_builtins(conversion.attempts)}
+
+
+def _answers(original: Original, table: Table) -> bool:
+    """Whether the original answers these rows at all. What it raises is its own business: any failure is a no."""
+    try:
+        original.predict(table)
+    except Exception:  # noqa: BLE001  # a model's code may raise anything
+        return False
+    return True
+
+
+def _part(tell: Progress, start: float, end: float) -> Progress:
+    return lambda stage, fraction: tell(stage, start + (end - start) * min(1.0, max(0.0, fraction)))
+
+
+def _in_batches(runtime: Any, columns: Mapping[str, Array], rows: int, *, size: int = 8192) -> dict[str, Array]:
+    import numpy as np
+
+    parts = [runtime.predict({name: array[at : at + size] for name, array in columns.items()}) for at in range(0, rows, size)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _quality(schema: Schema, outputs: Mapping[str, Array], labels: Array | None) -> dict[str, float]:
+    """How well the answers fit the labels given with the data, to six digits: what is written under the Digest must not depend on the last bit."""
+    if labels is None:
+        return {}
+    from modelyard.control import quality
+
+    return {name: float(f"{value:.6g}") for name, value in quality.figures(schema, outputs, labels).items()}

@@ -1,0 +1,314 @@
+"""ControlPlane: one home's verbs, each under a Principal.
+
+Hides how rooms are put together and in what order they are asked. Verbs on bundles and the registry run wherever they are called, under compare-
+and-swap; verbs on the running world run in the home's one control process, whose driver carries out what they write down. Every mutation is audited
+before it is made. It must not import the data plane.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelyard import bundle, config, files, registry
+from modelyard.bundle import archive
+from modelyard.bundle.base import FolderReader
+from modelyard.config import Settings
+from modelyard.control.progress import shown
+from modelyard.errors import Conflict, InvalidConfig, ModelyardError
+from modelyard.rollout.deployments import Deployments, Stored
+from modelyard.rollout.driver import Driver
+from modelyard.security.audit import AuditLog, FileLines
+from modelyard.security.seal import Trust, TrustedKey, local_signer
+from modelyard.targets.base import Deployment, Release, Target
+from modelyard.targets.local import Local
+from modelyard.types import Placement, Principal, Tag, Tolerance, Verdict, parse_name
+
+if TYPE_CHECKING:
+    from modelyard.control.packaging import Progress
+    from modelyard.registry import Model, Version
+    from modelyard.registry.base import Swept
+
+KEY_LIMIT_BYTES = 64 << 10
+
+
+def package(
+    model: object,
+    *,
+    name: str,
+    data: object,
+    labels: object = None,
+    label: str | None = None,
+    tags: Mapping[str, Tag] | None = None,
+    tolerance: float | Tolerance | None = None,
+    home: Path | str | None = None,
+    progress: Progress | None = None,
+) -> bundle.Bundle:
+    """Turn a trained model into a bundle that proves itself, and register it as the next version of `name`.
+
+    `model` is a fitted estimator or the path of a model file; `data` what it predicts on (pandas or polars frame, numpy array, dict of arrays, or
+    the path of a Parquet or CSV file), every row of which is asked of both the original and its conversion. `labels` (or the column `label` of the
+    data) are the true answers: with them the card tells how well the model does on these rows. `tags` maps columns to `drop`, `hash` or `mask`.
+    `tolerance` widens the proof from 1e-5. `progress` is called with a stage and a fraction; without it a bar is drawn on a terminal. The same
+    model, data and package versions give the version that is already there.
+
+    Raises UnsupportedFormat (pickle), InvalidInput, SchemaMismatch, Unconvertible with the reason of every way tried, InvalidConfig or StorageFull;
+    then nothing is registered.
+    """
+    plane = ControlPlane(config.load({"home": home}))
+    with shown(f"Packaging {name}") if progress is None else contextlib.nullcontext(progress) as tell:
+        return plane.package(
+            local_principal(), model, name=name, data=data, labels=labels, label=label, tags=tags or {}, tolerance=tolerance, progress=tell
+        )
+
+
+def local_principal() -> Principal:
+    """The user of this machine, for verbs that run in the caller."""
+    return Principal(f"local:{config.user()}", ("admin",))
+
+
+class ControlPlane:
+    """The verbs of one home. Holds the registry open; use it from one process, from any of its threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        files.make_folder(settings.home)
+        self.settings = settings
+        self.keys = settings.home / "keys"
+        self.registry = registry.open(settings.home)
+        self.trust = Trust(self.keys)
+        self.audit = AuditLog(FileLines(settings.home / "audit.jsonl"))
+        self.deployments = Deployments(self.registry)
+        self.targets: dict[str, Target] = {"local": Local(plan=settings.plan, run=settings.run)}
+
+    # Bundles
+
+    def package(
+        self,
+        principal: Principal,
+        model: object,
+        *,
+        name: str,
+        data: object,
+        labels: object,
+        label: str | None,
+        tags: Mapping[str, Tag],
+        tolerance: float | Tolerance | None,
+        progress: Progress,
+    ) -> bundle.Bundle:
+        """See the function `package`."""
+        from modelyard.control import packaging
+        from modelyard.runtime import originals
+        from modelyard.runtime.data import read
+
+        parse_name(name)
+        options = packaging.Options(name=name, tags=tags, tolerance=_tolerance(tolerance), progress=progress)
+        signer = local_signer(self.keys)
+        progress("reading the model", 0.0)
+        original = originals.load(Path(model)) if isinstance(model, str | Path) else originals.adapt(model)
+        table, answers = read(data, label=label, labels=labels)
+        contents, attested = packaging.make(original, table, answers, options)
+        progress("sealing", 0.96)
+        built = bundle.build(contents, attested, signer=signer)
+        card = contents.card
+        with self._audited(principal, "package", f"{name}@{built.digest}"):
+            version = self.registry.add(name, built, summary={"title": card.title, "task": card.schema.task, "rows": card.rows, **card.quality})
+        progress("opening it again", 0.98)
+        opened = self._open(version)
+        progress(f"registered {name}:{version.version}", 1.0)
+        return opened
+
+    def open(self, reference: str) -> tuple[bundle.Bundle, Version | None]:
+        """The verified bundle of a reference, and its version; a path of a folder or .tar has none. Raises NotFound or Tampered."""
+        if registry.is_file(reference):
+            source = archive.source(Path(reference))
+            return bundle.open(source, source.index, trust=self.trust), None
+        version = self.registry.resolve(reference)
+        return self._open(version), version
+
+    def verify(self, reference: str) -> tuple[bundle.Bundle, tuple[Verdict, ...]]:
+        """Open a bundle and run every gate on it here. Raises NotFound, or Tampered when it does not open."""
+        from modelyard import gates
+        from modelyard.gates.base import Candidate
+
+        opened, version = self.open(reference)
+        if version is not None:
+            return opened, gates.run(Candidate(bundle=opened, placement=self._place(version), keys=self.keys))
+        with unpacked(Path(reference)) as placement:
+            return opened, gates.run(Candidate(bundle=opened, placement=placement, keys=self.keys))
+
+    def export(self, reference: str, target: Path) -> bundle.Bundle:
+        """Write the bundle of `reference` to `target`, a .tar or a new folder. Raises Conflict when it is there."""
+        version = self.registry.resolve(reference)
+        opened = self._open(version)
+        archive.export(self.registry.blobs, version.index, target)
+        return opened
+
+    def import_(self, principal: Principal, path: Path, *, name: str | None = None) -> Version:
+        """Register the bundle in `path` under its own or another name. Raises Tampered; UntrustedSigner when its signer is unknown here."""
+        source = archive.source(path)
+        opened = bundle.open(source, source.index, trust=self.trust)
+        card = opened.card
+        called = parse_name(name or opened.name)
+        with self._audited(principal, "import", f"{called}@{opened.digest}"):
+            summary = {"title": card.title, "task": card.schema.task, "rows": card.rows, **card.quality}
+            return self.registry.add(called, bundle.collect(source, source.index), summary=summary)
+
+    def trust_add(self, principal: Principal, path: Path) -> str:
+        """Trust the signer whose public key (or authority whose certificate) is in `path`; the id. Raises NotFound or InvalidInput."""
+        pem = files.read_limited(path, KEY_LIMIT_BYTES)
+        with self._audited(principal, "trust-add", path.name):
+            return self.trust.add(pem)
+
+    def trust_remove(self, principal: Principal, id: str) -> str:
+        """Trust a signer no longer, by the first digits of the id; the whole id. Raises NotFound or InvalidInput."""
+        with self._audited(principal, "trust-remove", id):
+            return self.trust.remove(id)
+
+    def trusted(self) -> tuple[TrustedKey, ...]:
+        """Every signer that this home trusts, its own key first."""
+        local_signer(self.keys)
+        return self.trust.list()
+
+    # Registry
+
+    def models(self) -> tuple[Model, ...]:
+        """Every model of the registry."""
+        return self.registry.models()
+
+    def versions(self, name: str) -> tuple[Version, ...]:
+        """Every version of a model. Raises NotFound."""
+        return self.registry.versions(name)
+
+    def set_alias(self, principal: Principal, name: str, alias: str, version: int | None) -> None:
+        """Point `alias` at a version, or remove it (None). Raises NotFound or InvalidInput."""
+        with self._audited(principal, "alias", f"{name}@{alias}", detail=f"version {version}" if version is not None else "removed"):
+            self.registry.set_alias(name, alias, version)
+
+    def delete(self, principal: Principal, name: str, version: int) -> None:
+        """Remove a version from the registry. Raises NotFound, or Conflict while it is deployed, aliased or a rollback target."""
+        with self._audited(principal, "delete", f"{name}:{version}"):
+            self.registry.delete(name, version)
+
+    def gc(self, principal: Principal) -> Swept:
+        """Free the blobs that no version needs."""
+        with self._audited(principal, "gc", "blobs"):
+            return self.registry.gc()
+
+    # The running world: called in the control process
+
+    def deploy(self, principal: Principal, reference: str, *, name: str | None = None, breaking: bool = False) -> Deployment:
+        """Let a version serve under `name` (default: its model's), once every gate has let it pass; the rollout is then under way.
+
+        What serves already, or is on its way, is returned as it is. Raises NotFound, Tampered, Conflict while another rollout is under way or when
+        the name serves another model, or Rejected: by a gate, or because its schema would refuse requests in use and `breaking` is False.
+        """
+        version = self.registry.resolve(reference)
+        called = parse_name(name or version.name)
+        found = self.deployments.find(called)
+        if found is not None and _is_there(found.deployment, version):
+            return found.deployment
+        with self._audited(principal, "deploy", called, detail=f"{version.name}:{version.version} {version.digest}"):
+            return self._deploy(version, called, found, breaking=breaking)
+
+    def _deploy(self, version: Version, called: str, found: Stored | None, *, breaking: bool) -> Deployment:
+        from modelyard import gates
+        from modelyard.gates.base import Candidate
+        from modelyard.gates.schema import compatible
+        from modelyard.rollout import direct
+
+        before = Deployment(name=called, model=version.name, generation=0) if found is None else found.deployment
+        if before.model != version.name:
+            raise Conflict(f"{called} serves the model {before.model}; deploy {version.name} under a name of its own (--as NAME)", field="name")
+        goal = Release(model=version.name, version=version.version, digest=version.digest, index=version.index)
+        direct.require_idle(before)
+        opened = self._open(version)
+        verdicts = gates.run(Candidate(bundle=opened, placement=self._place(version), keys=self.keys))
+        if before.current is not None and not breaking:
+            serving = bundle.open(self.registry.blobs, before.current.index, trust=self.trust)
+            verdicts = (*verdicts, compatible(serving.schema, opened.schema))
+        gates.require(verdicts, what=f"{version.name}:{version.version}")
+        after = direct.begin(before, goal, kind="deploy", verdicts=verdicts, at=_now())
+        return self.deployments.put(after, expected=0 if found is None else found.revision).deployment
+
+    def rollback(self, principal: Principal, name: str) -> Deployment:
+        """Go back to what served before, as a new generation; the rollout is then under way. Raises NotFound, or Conflict when nothing is left."""
+        from modelyard.rollout import direct
+
+        found = self.deployments.get(name)
+        before = found.deployment
+        direct.require_idle(before)
+        if not before.previous:
+            raise Conflict(f"nothing served as {name} before what serves now", rule="history")
+        with self._audited(principal, "rollback", name):
+            after = direct.begin(before, before.previous[-1], kind="rollback", verdicts=(), at=_now())
+            return self.deployments.put(after, expected=found.revision).deployment
+
+    def undeploy(self, principal: Principal, name: str) -> Deployment:
+        """Serve `name` no longer and forget its deployment, which is returned. Raises NotFound."""
+        found = self.deployments.get(name)
+        with self._audited(principal, "undeploy", name):
+            self.deployments.remove(found)
+            self.targets[found.deployment.target].remove(name)
+        return found.deployment
+
+    def driver(self) -> Driver:
+        """What carries out rollouts; the control process runs one."""
+        return Driver(self.deployments, self.targets, blobs=self.settings.home / "blobs")
+
+    def _open(self, version: Version) -> bundle.Bundle:
+        return bundle.open(self.registry.blobs, version.index, trust=self.trust)
+
+    def _place(self, version: Version) -> Placement:
+        return Placement(blobs=str(self.settings.home / "blobs"), index=version.index)
+
+    @contextlib.contextmanager
+    def _audited(self, principal: Principal, action: str, subject: str, *, detail: str = "") -> Iterator[None]:
+        """Record a mutation before the block makes it, and its failure after. Raises what the audit raises, and then the block does not run."""
+        self.audit.record(principal, action, subject, outcome="begun", detail=detail)
+        try:
+            yield
+        except BaseException as error:
+            code = error.code if isinstance(error, ModelyardError) else type(error).__name__
+            with contextlib.suppress(ModelyardError):
+                self.audit.record(principal, action, subject, outcome="failed", detail=code)
+            raise
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[Placement]:
+    """The bundle in a folder or .tar as blobs in a temporary folder, for processes that read placements; every blob was hashed."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+        yield unpack(path, Path(folder))
+
+
+def unpack(path: Path, folder: Path) -> Placement:
+    """Write the blobs of the bundle in `path` into `folder`."""
+    source = archive.source(path)
+    reader = FolderReader(folder)
+    (folder / "sha256").mkdir(exist_ok=True)
+    for digest, data in bundle.collect(source, source.index).blobs.items():
+        files.write_atomically(reader.path(digest), data)
+    return Placement(blobs=str(folder), index=source.index)
+
+
+def _is_there(deployment: Deployment, version: Version) -> bool:
+    if deployment.rollout is not None:
+        return deployment.rollout.goal.digest == version.digest
+    return deployment.current is not None and deployment.current.digest == version.digest
+
+
+def _tolerance(given: float | Tolerance | None) -> Tolerance:
+    if given is None:
+        return Tolerance()
+    tolerance = given if isinstance(given, Tolerance) else Tolerance(absolute=float(given), relative=float(given))
+    if not (0 <= tolerance.absolute < 1 and 0 <= tolerance.relative < 1):
+        raise InvalidConfig("a tolerance is a number from 0 to below 1", field="tolerance", rule="range")
+    return tolerance
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,84 @@
+"""The deployments of a home as records: read, and changed by compare-and-swap.
+
+Hides the records' form. A deployment names what it serves, moves to and may go back to, so that the registry refuses to delete those; each write
+looks, in the same transaction, that they are still there. It must not act on a target.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from modelyard.errors import NotFound
+from modelyard.targets.base import Deployment, Release
+
+if TYPE_CHECKING:
+    from modelyard.registry import Registry
+    from modelyard.registry.base import Record
+
+KIND = "deployment"
+
+
+class Stored(NamedTuple):
+    """A deployment and the revision at which it was read; a change expects that revision."""
+
+    deployment: Deployment
+    revision: int
+
+
+class Deployments:
+    """All deployments of one registry. Safe from several threads and processes: of two changes to one revision, one raises Conflict."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def find(self, name: str) -> Stored | None:
+        """The deployment called `name`, or None."""
+        record = self._registry.records.get(KIND, name)
+        return None if record is None else _stored(record)
+
+    def get(self, name: str) -> Stored:
+        """The deployment called `name`. Raises NotFound."""
+        found = self.find(name)
+        if found is None:
+            raise NotFound(f"no deployment is called {name}; `modelyard status` lists them", field="name")
+        return found
+
+    def all(self) -> tuple[Stored, ...]:
+        """Every deployment, by name."""
+        return tuple(sorted(map(_stored, self._registry.records.list(KIND)), key=lambda stored: stored.deployment.name))
+
+    def put(self, deployment: Deployment, *, expected: int) -> Stored:
+        """Keep `deployment`, whose record must have the revision `expected` (0: none).
+
+        Raises Conflict, or NotFound for a release deleted meanwhile.
+        """
+        with self._registry.records.transaction() as transaction:
+            for release in deployment.releases:
+                if not self._registry.versions_in(transaction, release.digest):
+                    raise NotFound(f"version {release.version} of {release.model} was deleted meanwhile")
+            record = transaction.put(KIND, deployment.name, _body(deployment), expected=expected)
+        return _stored(record)
+
+    def remove(self, stored: Stored) -> None:
+        """Forget a deployment. Raises Conflict when it has changed since it was read."""
+        self._registry.records.delete(KIND, stored.deployment.name, expected=stored.revision)
+
+
+def _stored(record: Record) -> Stored:
+    return Stored(msgspec.convert(record.body["deployment"], Deployment), record.revision)
+
+
+def _body(deployment: Deployment) -> dict[str, Any]:
+    goal = () if deployment.rollout is None else (deployment.rollout.goal,)
+    serving = () if deployment.current is None else (deployment.current,)
+    return {
+        "digests": [release.digest for release in (*serving, *goal)],
+        "history": [_brief(release) for release in deployment.previous],
+        "deployment": msgspec.to_builtins(deployment),
+    }
+
+
+def _brief(release: Release) -> dict[str, Any]:
+    return {"digest": release.digest, "version": release.version, "model": release.model}
