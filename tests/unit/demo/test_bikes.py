@@ -1,6 +1,5 @@
 import csv
 import datetime
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 
 from modelyard.demo import bikes
 
-SOURCE = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "bike_sharing_hour.csv"
 SEASONS = {"1": "winter", "2": "spring", "3": "summer", "4": "fall"}
 WEATHERS = {"1": "clear", "2": "mist", "3": "light rain or snow", "4": "heavy rain or snow"}
 
@@ -25,11 +23,8 @@ def test_every_hour_is_carried_and_nothing_that_adds_up_to_the_target(rows):
     assert not rows.isna().any().any()
 
 
-def test_the_carried_data_is_the_original_in_words(rows):
-    if not SOURCE.exists():
-        message = "the original data is not beside the checkout"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    with SOURCE.open(newline="") as file:
+def test_the_carried_data_is_the_original_in_words(rows, shared_data):
+    with (shared_data / "bike_sharing_hour.csv").open(newline="") as file:
         originals = list(csv.DictReader(file))
     assert len(originals) == len(rows)
     for original, row in zip(originals, rows.to_dict("records"), strict=True):

@@ -1,0 +1,197 @@
+"""What the demo found, as one value, and how it is shown at the end.
+
+Hides the layout of tables and the words of the summary. It measures nothing: every figure comes in a Report.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from modelyard.demo.telling import Teller
+
+BARS = "▁▂▃▄▅▆▇█"
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+
+
+class Packaged(msgspec.Struct, frozen=True, kw_only=True):
+    """What packaging gave. `largest_difference` is between scikit-learn's answers and the served model's, in bikes an hour."""
+
+    reference: str
+    digest: str
+    title: str
+    rows: int
+    largest_difference: float
+    training_error: float
+    seconds: float
+
+
+class Speed(msgspec.Struct, frozen=True, kw_only=True):
+    """One prediction of one row, medians: by the trained pipeline in process, and by the endpoint over HTTP at one connection."""
+
+    trained_s: float
+    endpoint_s: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the endpoint answers."""
+        return self.trained_s / self.endpoint_s
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """The replay as the client saw it. `refused` counts what was not answered, by status or reason."""
+
+    requests: int
+    answered: int
+    refused: dict[str, int]
+    connections: int
+    seconds: float
+    p50_s: float
+    p99_s: float
+
+
+class Month(msgspec.Struct, frozen=True, kw_only=True):
+    """One month: mean demand, mean absolute error and bias (prediction minus label) in bikes an hour, and PSI per input against training.
+
+    `unseen` counts the rows per word that training never saw.
+    """
+
+    month: str
+    rows: int
+    demand: float
+    error: float
+    bias: float
+    shifts: dict[str, float]
+    unseen: dict[str, int]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `live` is what `modelyard status` said of the deployment at the end; `answer` what `curl` was answered."""
+
+    packaged: Packaged
+    speed: Speed
+    traffic: Traffic
+    months: tuple[Month, ...]
+    live: dict[str, object]
+    refusal: str
+    url: str
+    home: str | None
+    curl: str
+    answer: str
+    next: tuple[str, ...]
+    seconds: float
+
+
+def tell(report: Report, teller: Teller) -> None:
+    """Show the months and the summary."""
+    from rich.markup import escape
+
+    teller.say()
+    teller.say(_months(report))
+    teller.say(_summary(report))
+    stopped = "" if report.home else "  [dim](this endpoint has stopped; KEEP=1 make demo leaves one running)[/dim]"
+    teller.say(f"[bold]Ask it yourself[/bold]{stopped}")
+    teller.say(escape(report.curl), wrap=False)
+    teller.say(f"[dim]{escape(report.answer)}[/dim]", wrap=False)
+    teller.say()
+    teller.say("[bold]What to try next[/bold]")
+    for line in report.next:
+        teller.say(f"  {line}", wrap=False)
+
+
+def _months(report: Report) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Month by month: what the endpoint saw, and how wrong it was", title_justify="left")
+    table.add_column("month", no_wrap=True)
+    for name in ("requests", "bikes/h", "error", "bias"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("inputs moved most (PSI), new words", overflow="fold")
+    worst = max(month.error for month in report.months)
+    trained = report.packaged.training_error
+    table.add_row("training", f"{report.packaged.rows:,}", "", f"{trained:.0f}", "", _bar(trained, worst), "error on hours out of bag", style="dim")
+    for month in report.months:
+        table.add_row(
+            month.month,
+            f"{month.rows:,}",
+            f"{month.demand:.0f}",
+            f"{month.error:.0f}",
+            f"{month.bias:+.0f}",
+            _bar(month.error, worst),
+            _moved(month),
+        )
+    return table
+
+
+def _bar(value: float, top: float) -> str:
+    share = value / top if top else 0.0
+    colour = "green" if share < 0.34 else "yellow" if share < 0.67 else "red"
+    return f"[{colour}]{BARS[min(len(BARS) - 1, int(share * len(BARS)))]}[/{colour}]"
+
+
+def _moved(month: Month) -> str:
+    top = sorted(month.shifts.items(), key=lambda item: -item[1])[:2]
+    cells = [f"{name} [{'red' if psi >= 0.25 else 'yellow' if psi >= 0.1 else 'green'}]{psi:.2f}[/]" for name, psi in top]
+    cells += [f"[magenta]{count:,} {word}[/magenta]" for word, count in month.unseen.items()]
+    return "  ".join(cells)
+
+
+def _summary(report: Report) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    packaged, speed, traffic, months = report.packaged, report.speed, report.traffic, report.months
+    most = max(((month, name, psi) for month in months for name, psi in month.shifts.items()), key=lambda item: item[2])
+    worst = max(months, key=lambda month: month.error)
+    lines = [
+        ("Parity", f"{packaged.rows:,} rows; largest difference from scikit-learn {packaged.largest_difference:.1e} bikes an hour"),
+        (
+            "Speed",
+            f"[bold]{speed.ratio:,.0f} times faster[/bold]: one prediction takes {speed.endpoint_s * 1000:.2f} ms over HTTP, "
+            f"{speed.trained_s * 1000:.1f} ms in scikit-learn without a network",
+        ),
+        (
+            "Traffic",
+            f"{traffic.answered:,} of {traffic.requests:,} requests answered, {traffic.answered / traffic.seconds:,.0f} a second on "
+            f"{traffic.connections} connections; p50 {traffic.p50_s * 1000:.1f} ms, p99 {traffic.p99_s * 1000:.1f} ms",
+        ),
+        ("Inputs", f"{most[1]} moved most: PSI {most[2]:.1f} in {named(most[0].month)} (0.25 is much){_new(months)}"),
+        (
+            "Error",
+            f"{packaged.training_error:.0f} bikes an hour in training, {months[0].error:.0f} in {named(months[0].month)}, "
+            f"[bold]{worst.error:.0f} in {named(worst.month)}[/bold], when demand had outgrown the model: time to retrain",
+        ),
+        ("Refused", escape(report.refusal)),
+    ]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, text in lines:
+        table.add_row(title, text)
+    table.add_row("", "")
+    return table
+
+
+def _new(months: tuple[Month, ...]) -> str:
+    """The word that training never saw and that came most, since when and how often; empty when none came."""
+    totals: dict[str, int] = {}
+    for month in months:
+        for word, count in month.unseen.items():
+            totals[word] = totals.get(word, 0) + count
+    if not totals:
+        return ""
+    word = max(totals, key=lambda key: totals[key])
+    since = next(month.month for month in months if word in month.unseen)
+    return f"; '{word}', which training never saw and the schema allows, came {totals[word]:,} times since {named(since)}"
+
+
+def named(month: str) -> str:
+    """`2011-07` as `July 2011`."""
+    year, _, number = month.partition("-")
+    return f"{MONTHS[int(number) - 1]} {year}"

@@ -1,0 +1,219 @@
+"""The story itself: train, package, serve, deploy, replay the months that followed, and see what became of the model.
+
+Hides the order of steps and how each figure is had. It must not know how a step is drawn (`telling`), nor how the end is shown (`report`).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from modelyard.demo import bikes, traffic
+from modelyard.demo.report import Month, Packaged, Report, Speed, Traffic
+from modelyard.demo.world import World, private_world
+from modelyard.errors import Unavailable
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
+    from modelyard.demo.telling import Step, Teller
+
+NAME = "bikes"
+CONNECTIONS = 4
+SINGLE_TRAINED, SINGLE_ENDPOINT = 20, 300
+SETTLE_LIMIT_S = 15.0
+
+
+def run(teller: Teller, *, keep: bool = False) -> Report:
+    """Tell the whole story in a private home and return what was found; with `keep` the home is left running.
+
+    Raises what a step raises; nothing is left behind then.
+    """
+    bikes.need_libraries()
+    started = time.monotonic()
+    teller.say("[bold]modelyard demo[/bold]: from a trained model to a watched endpoint")
+    teller.say(f"[dim]Hourly bike rentals in Washington, D.C., 2011-2012 ({bikes.CITATION})[/dim]")
+    teller.say()
+    with private_world() as world:
+        with teller.step("Train") as step:
+            past, later = bikes.split(bikes.load())
+            model = bikes.train(past)
+            error = float(np.abs(model[-1].oob_prediction_ - past[bikes.TARGET]).mean())
+            step.done(f"a scikit-learn pipeline: one-hot words, a forest of {bikes.TREES} trees; {len(past):,} hours, January to June 2011")
+        with teller.step("Package") as step:
+            bundle, packaged = _package(model, past, world, step, error)
+        with teller.step("Serve") as step:
+            world.start()
+            step.done(f"a home of its own, {world.url}: control process and data plane")
+        with teller.step("Deploy") as step:
+            world.verb("deploy", packaged.reference, "--as", NAME)
+            step.done(f"{packaged.reference} answers as {NAME}; its seal, golden replay and lock were checked here first")
+        with teller.step("Measure") as step:
+            speed = _single(model, bundle, past, world, step)
+            step.done(f"one row at a time: {speed.endpoint_s * 1000:.2f} ms over HTTP, {speed.trained_s * 1000:.1f} ms in scikit-learn")
+        with teller.step("Replay") as step:
+            replayed, months = _replay(bundle, later, world, step)
+            step.done(f"{replayed.requests:,} hours, {len(months)} months, one request each over two protocols; labels joined by prediction id")
+        with teller.step("Watch") as step:
+            refusal = _refusal(bundle, later, world)
+            live = _status(world, at_least=replayed.answered + SINGLE_ENDPOINT)
+            step.done("status: every answer counted, each input compared with the training data")
+        world.is_kept = keep
+        home = str(world.settings.home) if keep else None
+        return Report(
+            packaged=packaged,
+            speed=speed,
+            traffic=replayed,
+            months=months,
+            live=live,
+            refusal=refusal,
+            url=world.url,
+            home=home,
+            curl=_curl(bundle, world),
+            next=_next(home),
+            seconds=time.monotonic() - started,
+        )
+
+
+def _package(model: Any, past: Any, world: World, step: Step, error: float) -> tuple[Bundle, Packaged]:
+    from modelyard.control import package
+
+    started = time.monotonic()
+    bundle = package(model, name=NAME, data=past[list(bikes.FEATURES)], labels=past[bikes.TARGET], home=world.settings.home, progress=step.progress)
+    parity = bundle.attestation["parity"]
+    difference = max(output["max_abs"] for output in parity["outputs"].values())
+    step.done(
+        f"converted, proven on {parity['rows']:,} rows (largest difference {difference:.0e}), sealed, registered as {NAME}:1",
+        f"[dim]{bundle.digest}[/dim]",
+    )
+    packaged = Packaged(
+        reference=f"{NAME}:1",
+        digest=bundle.digest,
+        title=type(model[-1]).__name__,
+        rows=parity["rows"],
+        largest_difference=difference,
+        training_error=error,
+        seconds=time.monotonic() - started,
+    )
+    return bundle, packaged
+
+
+def _single(model: Any, bundle: Bundle, past: Any, world: World, step: Step) -> Speed:
+    """Medians of one row at a time: the pipeline here, and the endpoint through one connection; neither runs while the other is timed."""
+    rows = past[list(bikes.FEATURES)]
+    step.progress("scikit-learn, one row at a time", 0.2)
+    trained = []
+    for index in range(SINGLE_TRAINED):
+        row = rows.iloc[[index]]
+        started = time.perf_counter()
+        model.predict(row)
+        trained.append(time.perf_counter() - started)
+    step.progress("the endpoint, one row at a time", 0.6)
+    asked = [(f"single-{index}", row) for index, row in enumerate(rows.head(SINGLE_ENDPOINT).to_dict("records"))]
+    answers = traffic.send(world.settings.host, world.settings.port, NAME, bundle.schema, asked, connections=1)
+    if not answers.latencies_s:
+        raise Unavailable(f"the endpoint answered no request: {answers.refused}")
+    return Speed(trained_s=statistics.median(trained), endpoint_s=statistics.median(answers.latencies_s))
+
+
+def _replay(bundle: Bundle, later: Any, world: World, step: Step) -> tuple[Traffic, tuple[Month, ...]]:
+    """Send month after month; when a month is over its labels come in, each joined to its prediction by id."""
+    months: list[Month] = []
+    latencies: list[float] = []
+    refused: dict[str, int] = {}
+    seconds = 0.0
+    for month, hours in later.groupby("month", sort=True):
+        step.progress(f"{month}: {len(hours)} requests", len(latencies) / len(later))
+        rows = hours[list(bikes.FEATURES)].to_dict("records")
+        asked = [(f"{date}T{row['hour']:02}", row) for date, row in zip(hours["date"], rows, strict=True)]
+        answers = traffic.send(world.settings.host, world.settings.port, NAME, bundle.schema, asked, connections=CONNECTIONS)
+        labels = {key: count for key, count in zip(answers.ids, hours[bikes.TARGET], strict=True) if key}
+        months.append(_judge(str(month), hours, answers, labels, bundle))
+        latencies += answers.latencies_s
+        seconds += answers.seconds
+        for reason, count in answers.refused.items():
+            refused[reason] = refused.get(reason, 0) + count
+    if not latencies:
+        raise Unavailable(f"the endpoint answered no request: {refused}")
+    p50, p99 = np.quantile(latencies, [0.5, 0.99])
+    return (
+        Traffic(
+            requests=len(later),
+            answered=len(latencies),
+            refused=refused,
+            connections=CONNECTIONS,
+            seconds=seconds,
+            p50_s=float(p50),
+            p99_s=float(p99),
+        ),
+        tuple(months),
+    )
+
+
+def _judge(month: str, hours: Any, answers: traffic.Answers, labels: dict[str, int], bundle: Bundle) -> Month:
+    """Error by the labels, and the inputs beside the bundle's own profile, counted in its bins."""
+    from modelyard.monitor import profile
+    from modelyard.runtime import data, schema
+
+    reference = profile.decode(bundle.read("profile"))
+    binner = profile.Binner(reference)
+    binner.add(schema.conform(bundle.schema, data.read(hours[list(bikes.FEATURES)])[0].columns), {})
+    seen = profile.filled(reference, binner.take())
+    errors = np.array([answers.predictions[key] - label for key, label in labels.items()])
+    return Month(
+        month=month,
+        rows=len(errors),
+        demand=float(hours[bikes.TARGET].mean()),
+        error=float(np.abs(errors).mean()),
+        bias=float(errors.mean()),
+        shifts={shift.feature: shift.effect for shift in profile.compare(reference, seen)},
+        unseen=_unseen(bundle, hours),
+    )
+
+
+def _unseen(bundle: Bundle, hours: Any) -> dict[str, int]:
+    """How often each word came that training never saw."""
+    found: dict[str, int] = {}
+    for spec in bundle.schema.inputs:
+        if spec.datatype == "BYTES" and spec.categories is not None:
+            words = hours[spec.name]
+            found |= words[~words.isin(spec.categories)].value_counts().to_dict()
+    return found
+
+
+def _refusal(bundle: Bundle, later: Any, world: World) -> str:
+    """What the endpoint says to a question that no hour could ask."""
+    row = later[list(bikes.FEATURES)].iloc[0].to_dict() | {"hour": "nine"}
+    with closing(traffic.Caller(world.settings.host, world.settings.port, NAME, bundle.schema)) as caller:
+        try:
+            caller.ask_v1(row)
+        except traffic.Refused as refused:
+            told = msgspec.json.decode(refused.text).get("error")
+            return f"HTTP {refused.status}, {told}"
+    raise Unavailable("the endpoint accepted an hour written as a word")
+
+
+def _curl(bundle: Bundle, world: World) -> str:
+    """A question that works as printed: medians and commonest values, no hour of the data."""
+    body = msgspec.json.encode({"instances": [bundle.card.example]}).decode()
+    return f"curl -s {world.url}/v1/models/{NAME}:predict -H 'content-type: application/json' -d '{body}'"
+
+
+def _next(home: str | None) -> tuple[str, ...]:
+    if home is None:
+        return (
+            "KEEP=1 make demo                  # the same, and the endpoint stays up for you to ask",
+            "modelyard package FILE --name churn --data FILE    # a model of your own: .onnx, skops, XGBoost, LightGBM, CatBoost",
+            "modelyard serve churn             # its endpoint, with a curl line that works as printed",
+        )
+    return (
+        f"export MODELYARD_HOME={home}",
+        "modelyard status                  # traffic, latency, and each input's shift against training",
+        f"modelyard inspect {NAME}           # schema, proof, lock and members of the bundle",
+        f"modelyard verify {NAME}            # seal, every byte and the golden records, here and now",
+        "modelyard down                    # stop it",
+    )

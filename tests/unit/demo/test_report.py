@@ -1,0 +1,66 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from modelyard.demo import report
+from modelyard.demo.telling import Teller
+
+
+def month(name, error, psi, unseen=0):
+    words = {"fall": unseen} if unseen else {}
+    return report.Month(month=name, rows=700, demand=150.0, error=error, bias=-error / 2, shifts={"temp": psi, "hum": 0.01}, unseen=words)
+
+
+@pytest.fixture
+def found():
+    return report.Report(
+        packaged=report.Packaged(
+            reference="bikes:1",
+            digest="sha256:" + "0" * 64,
+            title="RandomForestRegressor",
+            rows=4250,
+            largest_difference=1.5e-13,
+            training_error=21.4,
+            seconds=3.0,
+        ),
+        speed=report.Speed(trained_s=0.020, endpoint_s=0.0002),
+        traffic=report.Traffic(requests=2100, answered=2099, refused={"503": 1}, connections=4, seconds=1.0, p50_s=0.001, p99_s=0.0034),
+        months=(month("2011-07", 31.2, 1.94), month("2011-09", 37.0, 0.4, 12), month("2012-10", 133.0, 0.2, 708)),
+        live={"requests": 2099},
+        refusal="HTTP 422, hour: expected INT64",
+        url="http://127.0.0.1:1",
+        home=None,
+        curl="curl -s http://127.0.0.1:1/v1/models/bikes:predict -H 'content-type: application/json' -d '{\"instances\":[{\"hour\":12}]}'",
+        answer='{"predictions":[212.5]}',
+        next=("make demo",),
+        seconds=40.0,
+    )
+
+
+def told(found, *, width=80):
+    teller = Teller()
+    teller._made = Console(file=io.StringIO(), width=width, highlight=False)
+    report.tell(found, teller)
+    return teller._made.file.getvalue()
+
+
+def test_the_summary_names_every_figure(found):
+    text = " ".join(told(found).split())
+    for figure in ("4,250 rows", "1.5e-13", "100 times faster", "2,099 of 2,100", "p99 3.4 ms", "PSI 1.9 in July 2011", "133 in October 2012"):
+        assert figure in text
+    assert "'fall', which training never saw and the schema allows, came 720 times since September 2011" in text
+    assert "HTTP 422" in text
+
+
+def test_a_line_to_copy_stays_one_line(found):
+    assert found.curl in told(found, width=60).splitlines()
+
+
+def test_every_month_has_its_row(found):
+    text = told(found)
+    assert [name for name in ("2011-07", "2011-09", "2012-10") if name in text] == ["2011-07", "2011-09", "2012-10"]
+
+
+def test_nothing_is_cut_at_eighty_columns(found):
+    assert "…" not in told(found)
