@@ -10,9 +10,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
+
+from modelyard.bundle import Attested, Built, Contents, build
+from modelyard.bundle.card import Card
+from modelyard.bundle.lock import Lock
+from modelyard.security.seal import LocalSigner, Trust, local_signer
+from modelyard.types import Schema, TensorSpec, Tolerance
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,7 +84,16 @@ def test_environment() -> Callable[..., Path]:
                 (folder / "requirements.txt").write_text(wanted, "utf-8")
                 uv = [sys.executable, "-m", "uv", "--quiet"]
                 subprocess.run([*uv, "venv", "--python", python, str(folder / "venv")], check=True)
-                install = ["pip", "install", "--python", str(folder / "venv"), "--require-hashes", "--no-deps", "-r", str(folder / "requirements.txt")]
+                install = [
+                    "pip",
+                    "install",
+                    "--python",
+                    str(folder / "venv"),
+                    "--require-hashes",
+                    "--no-deps",
+                    "-r",
+                    str(folder / "requirements.txt"),
+                ]
                 done = subprocess.run([*uv, *install], capture_output=True, text=True, check=False)
                 if done.returncode:
                     missing(f"packages for the test environment {name}: {done.stderr[-500:]}")
@@ -91,3 +107,84 @@ def test_environment() -> Callable[..., Path]:
 def clients_python(test_environment: Callable[..., Path]) -> Path:
     """A Python that has the real clients: tritonclient and KServe's."""
     return test_environment("clients", ROOT / "requirements" / "clients.txt")
+
+
+def sample_contents(**changes: Any) -> Contents:
+    """The contents of a small bundle whose model is no real one: what bundle, registry and archives need to be tested."""
+    number = TensorSpec(name="age", datatype="FP64", shape=(-1, 1), is_nullable=True, minimum=(18,), maximum=(90.5,))
+    text = TensorSpec(name="city", datatype="BYTES", shape=(-1, 1), categories=("Oslo", "Łódź"), tag="mask")
+    output = TensorSpec(name="prediction", datatype="FP64", shape=(-1,))
+    schema = Schema(inputs=(number, text), outputs=(output,), layout="frame", task="regression")
+    lock = Lock(python="3.11.7", packages={"numpy": "2.4.6", "scikit-learn": "1.9.1"})
+    card = Card(
+        title="Pipeline(ColumnTransformer, Ridge)",
+        schema=schema,
+        method="double graph",
+        tolerance=Tolerance(),
+        rows=100,
+        golden_rows=3,
+        packages=lock.packages,
+        python=lock.python,
+        example={"age": 41.5, "city": "Oslo"},
+        limits=("seen ages are 18 to 90 | others extrapolate",),
+    )
+    golden = {"age": np.array([[18.0], [np.nan], [90.5]]), "city": np.array([["x"], [None], ["é"]], dtype=object)}
+    given: dict[str, Any] = {
+        "model": b"a model",
+        "runtime": {"kind": "onnx", "inputs": ["age", "city"]},
+        "schema": schema,
+        "lock": lock,
+        "profile": {"age": {"edges": [18.0, 40.0, 90.5], "counts": [50, 50]}},
+        "golden": golden,
+        "card": card,
+    }
+    return Contents(**{**given, **changes})
+
+
+def sample_attested(**changes: Any) -> Attested:
+    """What a machine could have found of `sample_contents`."""
+    given: dict[str, Any] = {
+        "name": "churn",
+        "outputs": {"prediction": np.array([1.5, -2.0, 3.25])},
+        "parity": {"rows": 100, "outputs": {"prediction": {"max_abs": 1e-15}}},
+        "platform": {"cpu": "some", "threads": 2, "time": "2026-01-02T03:04:05+00:00"},
+    }
+    return Attested(**{**given, **changes})
+
+
+@pytest.fixture
+def contents() -> Callable[..., Contents]:
+    """Makes sample contents, with changes."""
+    return sample_contents
+
+
+@pytest.fixture
+def attested() -> Callable[..., Attested]:
+    """Makes a sample attestation, with changes."""
+    return sample_attested
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The key folder of a home that has its key; read-only for tests."""
+    folder = tmp_path_factory.mktemp("keys")
+    local_signer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def signer(keys: Path) -> LocalSigner:
+    """The signer of `keys`."""
+    return local_signer(keys)
+
+
+@pytest.fixture(scope="session")
+def trust(keys: Path) -> Trust:
+    """The trust of a home that believes itself alone."""
+    return Trust(keys)
+
+
+@pytest.fixture(scope="session")
+def built(signer: LocalSigner) -> Built:
+    """A sealed sample bundle."""
+    return build(sample_contents(), sample_attested(), signer=signer)
