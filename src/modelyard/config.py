@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control_port: int = 8090
     workers: int = 0
     insecure: bool = False
+    keys_file: str = ""
     max_json_bytes: int = 4 << 20
     max_body_bytes: int = 16 << 20
     max_connections: int = 4096

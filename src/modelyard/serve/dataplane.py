@@ -1,0 +1,174 @@
+"""DataPlane: a request for a deployment goes in, an answer of one of its versions comes out.
+
+Hides the plan in force, which versions are loaded, and the switch from one to the next, which happens between two turns of the event loop: a
+request sees one plan, old or new. It must not know HTTP or any wire; codecs are bound here because a wire is read by a schema.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol, cast
+
+from modelyard import protocols
+from modelyard.config import Settings
+from modelyard.errors import ModelyardError, NotFound, Unavailable
+from modelyard.protocols.base import Codec
+from modelyard.runtime.validate import Checker
+from modelyard.serve.batching import Batcher, Call, Limits, Ran
+from modelyard.serve.loading import Loaded
+from modelyard.serve.metrics import Meter
+from modelyard.serve.router import Router, champion
+from modelyard.types import Digest, InferenceResponse, Schema, TrafficPlan
+
+if TYPE_CHECKING:
+    from modelyard.serve.observe import Recorder
+
+THREADS = 4
+"""Runs that may be off the event loop at once; a session releases the interpreter lock while it computes."""
+
+
+class Waiting(Call, Protocol):
+    """A call with somebody to answer."""
+
+    prepared_s: float
+
+    def answer(self, response: InferenceResponse) -> None:
+        """Deliver the answer."""
+
+    def fail(self, error: ModelyardError) -> None:
+        """Deliver the refusal."""
+
+
+class Version:
+    """One loaded version of one deployment: its schema, its codecs, its queue. Lives in the event loop."""
+
+    def __init__(self, name: str, number: int, loaded: Loaded, settings: Settings, *, executor: ThreadPoolExecutor, meter: Meter) -> None:
+        self.name = name
+        self.number = number
+        self.loaded = loaded
+        self.digest: Digest = loaded.bundle.digest
+        self.schema: Schema = loaded.bundle.schema
+        self.codecs: dict[str, Codec] = protocols.bind(name, self.schema)
+        self.meter = meter
+        self.recorder: Recorder | None = None
+        self._loop = asyncio.get_running_loop()
+        limits = Limits(
+            batch_rows=settings.max_batch_rows if loaded.can_batch else 1,
+            queue_rows=settings.max_queue_rows,
+            inline_s=settings.inline_limit_s,
+        )
+        self.batcher = Batcher(loaded.runtime, Checker(self.schema).check, limits, executor, on_ran=self._answer, on_failed=self._fail)
+        self.batcher.expect(loaded.seconds_per_row)
+
+    def _answer(self, ran: Ran) -> None:
+        calls = cast("list[Waiting]", ran.calls)
+        name, number, digest = self.name, self.number, self.digest
+        outputs = ran.outputs
+        ids: list[str] = []
+        counts: list[int] = []
+        at = 0
+        prepare_s = 0.0
+        for call in calls:
+            request = call.request
+            rows = request.rows
+            part = outputs if rows == ran.rows else {key: array[at : at + rows] for key, array in outputs.items()}
+            at += rows
+            prepare_s += call.prepared_s - call.received_s
+            if call.is_open:
+                call.answer(InferenceResponse(part, rows, name=name, version=number, digest=digest, id=request.id))
+            ids.append(request.id)
+            counts.append(rows)
+        now = monotonic()
+        latencies = [now - call.received_s for call in calls]
+        self.meter.answered(latencies, ran.rows, ran.seconds, prepare_s / len(calls))
+        if self.recorder is not None:
+            # In the next turn: the answers leave at the end of this one.
+            self._loop.call_soon(self.recorder.answered, ids, counts, ran.inputs, outputs, latencies)
+
+    def _fail(self, call: Call, error: ModelyardError) -> None:
+        waiting = cast("Waiting", call)
+        if waiting.is_open:
+            waiting.fail(error)
+
+    def failed(self, code: str, latency_s: float) -> None:
+        """Count a request that got no prediction."""
+        self.meter.failed(code)
+        if self.recorder is not None:
+            self.recorder.failed(code, latency_s)
+
+
+class Deployment:
+    """What one served name means under one plan; immutable, replaced whole."""
+
+    def __init__(self, plan: TrafficPlan, versions: dict[Digest, Version]) -> None:
+        self.plan = plan
+        self.name = plan.name
+        self.router = Router(plan)
+        self.by_digest = versions
+        self.versions = {version.number: version for version in versions.values()}
+        self.champion = versions[champion(plan)]
+
+    def pick(self) -> Version:
+        """The version that answers the next request."""
+        return self.by_digest[self.router.pick()]
+
+
+class DataPlane:
+    """All deployments of one worker. Lives in the event loop; `deployments` is replaced, never changed in place."""
+
+    def __init__(self, settings: Settings, *, slot: int, meter: Callable[[str, int], Meter], attach: Callable[[Version], None] | None = None) -> None:
+        self.settings = settings
+        self.deployments: dict[str, Deployment] = {}
+        self.is_ready = False
+        self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
+        self._meter = meter
+        self._attach = attach
+        self._prefix = f"{slot:x}{os.getpid():x}-{time.time_ns() // 1_000_000 & 0xFFFFFFFFFF:x}-"
+        self._count = itertools.count()
+
+    def version(self, name: str, number: int, loaded: Loaded) -> Version:
+        """Version `number` of `name` on `loaded`: the one that serves already, or a new one, which takes no traffic before `switch`."""
+        deployment = self.deployments.get(name)
+        known = deployment.versions.get(number) if deployment else None
+        if known is not None and known.loaded is loaded:
+            return known
+        made = Version(name, number, loaded, self.settings, executor=self.executor, meter=self._meter(name, number))
+        if self._attach is not None:
+            self._attach(made)
+        return made
+
+    def switch(self, deployments: dict[str, Deployment]) -> None:
+        """From the next turn of the loop on, these answer; who waits in an old version's queue is still answered by it."""
+        self.deployments = deployments
+        self.is_ready = True
+
+    def find(self, name: str, number: int | None = None) -> Version | Deployment:
+        """The deployment `name`, or its loaded version `number`. Raises NotFound, or Unavailable before the first plan is applied."""
+        deployment = self.deployments.get(name)
+        if deployment is None:
+            if not self.is_ready:
+                raise Unavailable("the server is not ready yet")
+            raise NotFound("no model of this name is served here", field="model", rule="known")
+        if number is None:
+            return deployment
+        version = deployment.versions.get(number)
+        if version is None:
+            raise NotFound("this version of the model is not loaded here", field="version", rule="loaded")
+        return version
+
+    def infer(self, version: Version, call: Waiting) -> None:
+        """Let `version` answer `call` with the next batch. Raises Overloaded or PayloadTooLarge at once; later failures go to the call."""
+        request = call.request
+        if not request.id:
+            request.id = self._prefix + str(next(self._count))
+        version.batcher.add(call)
+
+    def close(self) -> None:
+        """Stop the threads; the models belong to who loaded them."""
+        self.executor.shutdown(wait=False, cancel_futures=True)

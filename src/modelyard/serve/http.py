@@ -1,0 +1,208 @@
+"""What one HTTP/1.1 message may be: its limits, its head once parsed, and the bytes of an answer.
+
+Hides the grammar that httptools leaves open (no Host or two, HTTP/0.9, lengths in disguise, transfer codings) and the text of status
+lines. Pure: no socket, no clock. Sources: RFC 9110, RFC 9112.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+
+HEADER_BYTES = 16 << 10
+HEADER_COUNT = 100
+URL_BYTES = 8 << 10
+CHUNKS = 65_536
+HEADER_TIMEOUT_S = 10.0
+BODY_GRACE_S = 10.0
+BODY_BYTES_S = 1024
+IDLE_TIMEOUT_S = 75.0
+STALLED_WRITE_S = 30.0
+LINGER_S = 2.0
+PIPELINED = 64
+DEADLINE_LIMIT_S = 3600.0
+
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"})
+_LENGTHS_IN_DISGUISE = frozenset({b"content_length", b"transfer_encoding"})
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]{1,128}")
+_DECIMAL = re.compile(r"\d{1,9}(\.\d{1,9})?")
+
+STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
+
+
+class Refused(Exception):  # noqa: N818 - a verdict on a message, turned into an answer at once
+    """The message breaks a limit or the grammar: answer `status` and close."""
+
+    def __init__(self, status: int, message: str, rule: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.rule = rule
+
+
+class Head:
+    """A request's line and headers, read once and then immutable: the same bytes always mean the same head."""
+
+    __slots__ = (
+        "authorization", "coding", "expects_continue", "is_cacheable", "is_chunked", "is_http_1_0", "json_bytes", "keep_alive", "length",
+        "media", "method", "path", "request_id", "route", "timeout_s", "traceparent",
+    )  # fmt: skip
+
+    def __init__(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
+        self.method = method
+        self.path = _path(url)
+        self.keep_alive = keep_alive
+        self.is_http_1_0 = version == "1.0"
+        self.length = 0
+        self.is_chunked = False
+        self.expects_continue = False
+        self.media = ""
+        self.coding = ""
+        self.authorization = b""
+        self.json_bytes: int | None = None
+        self.request_id = b""
+        self.traceparent = b""
+        self.timeout_s: float | None = None
+        self.is_cacheable = True
+        self.route: Any = None
+        if version not in {"1.0", "1.1"}:
+            raise Refused(505, "this server speaks HTTP/1.1", "version")
+        if method not in METHODS:
+            raise Refused(501, "the method is not one that this server knows", "method")
+        hosts = 0
+        for name, value in headers:
+            if name == b"host":
+                hosts += 1
+            else:
+                self._take(name, value)
+        if hosts > 1 or (hosts == 0 and not self.is_http_1_0):
+            raise Refused(400, "a request has one Host header", "host")
+        if self.is_chunked and self.is_http_1_0:
+            raise Refused(400, "HTTP/1.0 has no transfer codings", "transfer_encoding")
+
+    def _take(self, name: bytes, value: bytes) -> None:
+        take = _TAKERS.get(name)
+        if take is not None:
+            take(self, value)
+        elif name in _LENGTHS_IN_DISGUISE:
+            raise Refused(400, "a header's name holds an underscore where a hyphen belongs", "header")
+
+
+def _content_length(head: Head, value: bytes) -> None:
+    if not value.isdigit() or len(value) > 18:
+        raise Refused(400, "Content-Length is a number", "content_length")
+    head.length = int(value)
+
+
+def _transfer_encoding(head: Head, value: bytes) -> None:
+    if value.strip().lower() != b"chunked":
+        raise Refused(501, "the only transfer coding is chunked", "transfer_encoding")
+    head.is_chunked = True
+
+
+def _expect(head: Head, value: bytes) -> None:
+    if value.strip().lower() != b"100-continue":
+        raise Refused(417, "the only expectation is 100-continue", "expect")
+    head.expects_continue = True
+
+
+def _content_type(head: Head, value: bytes) -> None:
+    head.media = value.split(b";", 1)[0].strip().lower().decode("latin-1")
+
+
+def _content_encoding(head: Head, value: bytes) -> None:
+    coding = value.strip().lower().decode("latin-1")
+    head.coding = "" if coding == "identity" else coding
+
+
+def _authorization(head: Head, value: bytes) -> None:
+    head.authorization = value
+
+
+def _json_length(head: Head, value: bytes) -> None:
+    if not value.isdigit() or len(value) > 18:
+        raise Refused(400, "Inference-Header-Content-Length is a number", "inference-header-content-length")
+    head.json_bytes = int(value)
+
+
+def _request_id(head: Head, value: bytes) -> None:
+    head.is_cacheable = False
+    head.request_id = value if is_header_safe(value.decode("latin-1")) else b""
+
+
+def _traceparent(head: Head, value: bytes) -> None:
+    head.is_cacheable = False
+    head.traceparent = value if is_header_safe(value.decode("latin-1")) else b""
+
+
+def _timeout(head: Head, value: bytes) -> None:
+    text = value.strip().decode("latin-1")
+    if not _DECIMAL.fullmatch(text) or not 0 < float(text) <= DEADLINE_LIMIT_S:
+        raise Refused(400, f"X-Request-Timeout is a number of seconds above 0 and at most {DEADLINE_LIMIT_S:.0f}", "x-request-timeout")
+    head.timeout_s = float(text)
+
+
+_TAKERS = {
+    b"content-length": _content_length,
+    b"transfer-encoding": _transfer_encoding,
+    b"expect": _expect,
+    b"content-type": _content_type,
+    b"content-encoding": _content_encoding,
+    b"authorization": _authorization,
+    b"inference-header-content-length": _json_length,
+    b"x-request-id": _request_id,
+    b"traceparent": _traceparent,
+    b"x-request-timeout": _timeout,
+}
+
+
+def is_header_safe(text: str) -> bool:
+    """Whether `text` may stand in a header that we send: up to 128 visible ASCII characters."""
+    return _HEADER_SAFE.fullmatch(text) is not None
+
+
+def _path(url: bytes) -> str:
+    """The path of a request target, percent-decoded by segment; what follows `?` means nothing to the data plane."""
+    if not url.startswith(b"/"):
+        if url == b"*":
+            return "*"
+        scheme, found, rest = url.partition(b"://")
+        if not found or scheme.lower() not in {b"http", b"https"}:
+            raise Refused(400, "the request target is a path", "target")
+        url = b"/" + rest.partition(b"/")[2]
+    text = url.partition(b"?")[0].decode("latin-1")
+    if "#" in text:
+        raise Refused(400, "the request target has no fragment", "target")
+    return "/".join(unquote(segment) for segment in text.split("/")) if "%" in text else text
+
+
+def decompress(body: bytes | bytearray, coding: str, limit_bytes: int) -> bytes:
+    """`body` without its content coding, at most `limit_bytes` of it. Raises Refused."""
+    if coding not in {"gzip", "deflate"}:
+        raise Refused(415, "a body may be coded as gzip or deflate", "content-encoding")
+    stream = zlib.decompressobj(31 if coding == "gzip" else 15)
+    try:
+        plain = stream.decompress(body, limit_bytes + 1)
+    except zlib.error:
+        raise Refused(400, f"the body is not {coding}", "content-encoding") from None
+    if len(plain) > limit_bytes:
+        raise Refused(413, too_large(limit_bytes), "body_size")
+    if not stream.eof or stream.unused_data:
+        raise Refused(400, f"the body is not one whole {coding} stream", "content-encoding")
+    return plain
+
+
+def too_large(limit_bytes: int) -> str:
+    """What a caller with more than `limit_bytes` is told."""
+    return (
+        f"the body is larger than {limit_bytes:,} bytes: send fewer rows at a time, or binary tensors (the V2 binary data extension), "
+        "or give a Parquet (Arrow) file to `modelyard predict NAME --data FILE`, which sends it in parts"
+    )
+
+
+def answer(status: int, lines: bytes, body: bytes) -> bytes:
+    """The bytes of a whole answer; `lines` are header lines, each with its end."""
+    return b"%bcontent-length: %d\r\n%b\r\n%b" % (STATUS_LINES[status], len(body), lines, body)

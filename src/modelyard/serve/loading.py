@@ -1,0 +1,74 @@
+"""From a Placement to a model that may serve: verify, open, replay the golden records.
+
+Hides that three rooms are asked in order (bundle, runtime, replay) and that one digest is loaded once however many deployments name
+it. Everything here blocks; a worker calls it on its loading thread. Nothing is served that failed a step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+from pathlib import Path
+
+from modelyard import bundle, runtime
+from modelyard.bundle.base import FolderReader
+from modelyard.errors import ModelyardError, Rejected
+from modelyard.runtime.base import Runtime
+from modelyard.runtime.replay import replay
+from modelyard.security.seal import Trust
+from modelyard.types import Digest, Placement, Verdict
+
+
+class Loaded:
+    """One digest, opened and proved on this machine. Whoever loaded it closes it, once no version uses it."""
+
+    __slots__ = ("bundle", "can_batch", "runtime", "seconds_per_row", "verdict")
+
+    def __init__(self, bundle: bundle.Bundle, runtime: Runtime, *, seconds_per_row: float, verdict: Verdict) -> None:
+        self.bundle = bundle
+        self.runtime = runtime
+        self.seconds_per_row = seconds_per_row
+        self.verdict = verdict
+        self.can_batch = all(spec.shape[:1] == (-1,) for spec in bundle.schema.inputs)
+
+
+def load(digest: Digest, placement: Placement, keys: Path) -> Loaded:
+    """Open `digest` and replay its golden records. Raises Tampered kinds, UnsupportedFormat, or Rejected with the replay's Verdict."""
+    opened = bundle.open(FolderReader(Path(placement.blobs)), placement.index, trust=Trust(keys))
+    if opened.digest != digest:
+        raise Rejected("the bundle placed there is another one", verdicts=[_fail("digest", "the index leads to another digest than the plan names")])
+    model = runtime.open(opened)
+    replayed = replay(model, opened.golden, opened.schema, opened.tolerance)
+    if replayed.verdict.outcome == "fail":
+        model.close()
+        raise Rejected("golden replay failed", verdicts=[replayed.verdict])
+    return Loaded(opened, model, seconds_per_row=replayed.seconds_per_row, verdict=replayed.verdict)
+
+
+def verdict_of(error: ModelyardError) -> Verdict:
+    """Why a digest is not served, for the worker's state."""
+    if isinstance(error, Rejected) and error.verdicts:
+        return error.verdicts[0]
+    return _fail(error.code, error.message)
+
+
+def _fail(rule: str, evidence: str) -> Verdict:
+    return Verdict(outcome="fail", rule=rule, evidence=evidence)
+
+
+def give_back_memory() -> None:
+    """Collect what dropped models left and return freed pages to the system, where the C library can."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -1,0 +1,454 @@
+"""A small HTTP/1.1 server for one event loop: request in, answer out, in order, within limits.
+
+Hides connections, pipelining, timeouts and back-pressure. A head that was read before, byte for byte, is not parsed again; everything
+else goes through httptools (llhttp). It must not know routes, wires or models: it hands each `Exchange` to one callable and
+writes what that answers with. All of it runs in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from email.utils import formatdate
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httptools
+
+from modelyard.config import Settings
+from modelyard.errors import ModelyardError
+from modelyard.protocols.base import JSON_LINES, encode_json
+from modelyard.serve.http import (
+    BODY_BYTES_S,
+    BODY_GRACE_S,
+    CHUNKS,
+    HEADER_BYTES,
+    HEADER_COUNT,
+    HEADER_TIMEOUT_S,
+    IDLE_TIMEOUT_S,
+    LINGER_S,
+    PIPELINED,
+    STALLED_WRITE_S,
+    STATUS_LINES,
+    URL_BYTES,
+    Head,
+    Refused,
+    answer,
+    decompress,
+    is_header_safe,
+    too_large,
+)
+
+if TYPE_CHECKING:
+    from modelyard.types import InferenceRequest, InferenceResponse
+
+KNOWN_HEADS = 1024
+KNOWN_HEAD_BYTES = 2048
+SWEEP_S = 0.5
+CHUNK_OVERHEAD_BYTES = 4 << 20
+"""What the framing of a chunked body (sizes, extensions, trailers) may take beside its bytes."""
+WAITING, HEADER, BODY, CLOSING = "waiting", "header", "body", "closing"
+
+
+class Exchange:
+    """One request and its answer to be; answered exactly once, by `reply`. Fields behind `received_s` belong to the edge."""
+
+    __slots__ = ("_answer", "body", "codec", "connection", "deadline_s", "head", "prepared_s", "received_s", "request", "version")
+
+    def __init__(self, connection: Connection, head: Head, body: bytes | bytearray, received_s: float) -> None:
+        self.connection = connection
+        self.head = head
+        self.body = body
+        self.received_s = received_s
+        self._answer: bytes | None = None
+        self.request: InferenceRequest
+        self.codec: Any = None
+        self.version: Any = None
+        self.deadline_s = 0.0
+        self.prepared_s = received_s
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody still waits for the answer."""
+        return self._answer is None and self.connection.transport is not None
+
+    def answer(self, response: InferenceResponse) -> None:
+        """Answer with a prediction, in the form of the request's wire."""
+        lines, body = self.codec.encode(self.request, response)
+        given = response.id
+        shown = given if is_header_safe(given) else quote(given[:64])
+        self.reply(200, b"%bx-prediction-id: %b\r\n" % (lines, shown.encode()), body)
+
+    def fail(self, error: ModelyardError) -> None:
+        """Answer with a refusal."""
+        self.connection.server.on_failed(self, error)
+
+    def reply(self, status: int, lines: bytes, body: bytes) -> None:
+        """Answer with `status`, further header `lines` and `body`."""
+        head, connection = self.head, self.connection
+        if head.request_id:
+            lines += b"x-request-id: %b\r\n" % head.request_id
+        if head.traceparent:
+            lines += b"traceparent: %b\r\n" % head.traceparent
+        if not head.keep_alive or connection.server.is_draining:
+            lines += b"connection: close\r\n"
+        elif head.is_http_1_0:
+            lines += b"connection: keep-alive\r\n"
+        data = b"%bcontent-length: %d\r\n%b%b\r\n" % (STATUS_LINES[status], len(body), connection.server.date, lines)
+        self._answer = data if head.method == b"HEAD" else data + body
+        connection.flush()
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection. Its phases: WAITING for a message, in its HEADER, in its BODY, CLOSING."""
+
+    __slots__ = (
+        "_body",
+        "_body_limit",
+        "_chunks",
+        "_head",
+        "_head_raw",
+        "_header_bytes",
+        "_headers",
+        "_is_between",
+        "_is_write_paused",
+        "_parser",
+        "_raw_left",
+        "_url",
+        "is_reading",
+        "pending",
+        "phase",
+        "server",
+        "since_s",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.transport: Any = None
+        self.pending: deque[Exchange] = deque()
+        self.phase = HEADER  # the first request has the header's time from the moment of connecting
+        self.since_s = monotonic()
+        self.is_reading = True
+        self._is_write_paused = False
+        self._is_between = True  # the parser stands before the first byte of a message
+        self._parser: Any = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_bytes = 0
+        self._head_raw = 0
+        self._head: Head | None = None
+        self._body: bytes | bytearray = b""
+        self._body_limit = 0
+        self._chunks = 0
+        self._raw_left = 0
+
+    # asyncio calls these.
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.set_write_buffer_limits(high=256 << 10)
+        server = self.server
+        if len(server.connections) >= server.settings.max_connections:
+            transport.write(answer(503, JSON_LINES + b"retry-after: 1\r\nconnection: close\r\n", server.full))
+            transport.close()
+            self.phase = CLOSING
+        server.connections.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+        self.server.connections.discard(self)
+        self.transport = None
+        self.pending.clear()
+        self._body = b""
+        self._parser = None
+
+    def eof_received(self) -> bool:
+        if not self.pending:
+            return False
+        self.phase = CLOSING
+        self.since_s = monotonic()
+        return True  # what was asked is still answered; `flush` closes behind the last answer
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        self.since_s = monotonic()
+        self._stop_reading()
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self.since_s = monotonic()
+        self._go_on_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase == CLOSING or self.transport is None:
+            return
+        now = monotonic()
+        if self._is_between:
+            end = data.find(b"\r\n\r\n") + 4
+            head = self.server.heads.get(data[:end])
+            if head is not None and len(data) - end == head.length:
+                self._dispatch(head, data[end:], now)
+                return
+        try:
+            self._parse(data)
+        except Refused as refused:
+            self.refuse(refused.status, refused.message, refused.rule)
+
+    # httptools calls these; what they raise arrives as HttpParserCallbackError.
+
+    def on_message_begin(self) -> None:
+        self._begin()
+        self._is_between = False
+        self.phase = HEADER
+        self.since_s = monotonic()
+
+    def on_url(self, part: bytes) -> None:
+        self._url += part
+        if len(self._url) > URL_BYTES:
+            raise Refused(414, f"the request target is longer than {URL_BYTES:,} bytes", "url")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > HEADER_BYTES or len(self._headers) >= HEADER_COUNT:
+            raise Refused(431, f"the header is larger than {HEADER_BYTES:,} bytes or {HEADER_COUNT} fields", "header")
+        if self._head is None:  # else a trailer: counted, and without meaning
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        if parser.should_upgrade():
+            raise Refused(501, "this server does not change protocols", "upgrade")
+        version = parser.get_http_version()
+        head = Head(parser.get_method(), self._url, version, self._headers, keep_alive=parser.should_keep_alive())
+        self._head = head
+        settings = self.server.settings
+        is_json = head.json_bytes is None and head.media in {"", "application/json"}
+        self._body_limit = settings.max_json_bytes if is_json else settings.max_body_bytes
+        if head.length > self._body_limit:
+            raise Refused(413, too_large(self._body_limit), "body_size")
+        self._raw_left = self._body_limit + CHUNK_OVERHEAD_BYTES
+        self.phase = BODY
+        self.since_s = monotonic()
+        if head.expects_continue and (head.length or head.is_chunked) and not self.pending:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > CHUNKS:
+            raise Refused(413, f"the body has more than {CHUNKS:,} chunks", "chunks")
+
+    def on_body(self, part: bytes) -> None:
+        if not self._body:
+            self._body = part
+        else:
+            if type(self._body) is bytes:
+                self._body = bytearray(self._body)
+            self._body += part
+        if len(self._body) > self._body_limit:
+            raise Refused(413, too_large(self._body_limit), "body_size")
+
+    def on_message_complete(self) -> None:
+        head, body = self._head, self._body
+        if head is None:
+            raise Refused(400, "the message is malformed", "http")
+        if head.coding and body:
+            body = decompress(body, head.coding, self._body_limit)
+        self._begin()
+        self._is_between = True
+        self._dispatch(head, body, monotonic())
+
+    def _parse(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
+        first = data if self._is_between else None
+        if first is not None and not 65 <= data[0] <= 90:
+            raise Refused(400, "a request begins with a method", "http")
+        view = memoryview(data)
+        while view:
+            piece = view if self.phase == BODY else view[:HEADER_BYTES]
+            view = view[len(piece) :]
+            if self.phase == BODY:
+                self._raw_left -= len(piece)
+                if self._raw_left < 0:
+                    raise Refused(413, too_large(self._body_limit), "body_size")
+            else:
+                self._head_raw += len(piece)
+            self._feed(piece)
+            if self.phase == CLOSING:
+                return
+            if self.phase == HEADER and self._head_raw > 2 * HEADER_BYTES:
+                # httptools hands a header over when it has all of it, and would keep any amount until then.
+                raise Refused(431, f"the header is larger than {HEADER_BYTES:,} bytes or {HEADER_COUNT} fields", "header")
+        if first is not None:
+            self._remember(first)
+
+    def _feed(self, piece: memoryview) -> None:
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserCallbackError as error:
+            if isinstance(error.__context__, Refused):
+                raise error.__context__ from None
+            raise
+        except httptools.HttpParserUpgrade:
+            raise Refused(501, "this server does not change protocols", "upgrade") from None
+        except httptools.HttpParserError:
+            raise Refused(400, "the message is not HTTP/1.1 as RFC 9112 has it", "http") from None
+
+    def _remember(self, data: bytes) -> None:
+        """Keep the head of `data` when it was exactly one whole message: then the same head, byte for byte, means the same again."""
+        end = data.find(b"\r\n\r\n") + 4
+        head = self.server.last_head
+        if head is None or not head.is_cacheable or head.is_chunked or head.coding or head.expects_continue or end > KNOWN_HEAD_BYTES:
+            return
+        if self._is_between and len(data) - end == head.length:
+            heads = self.server.heads
+            if len(heads) >= KNOWN_HEADS:
+                heads.clear()
+            heads[data[:end]] = head
+
+    # Requests and answers.
+
+    def _dispatch(self, head: Head, body: bytes | bytearray, now: float) -> None:
+        exchange = Exchange(self, head, body, now)
+        self.phase = WAITING
+        self.since_s = now
+        self.pending.append(exchange)
+        if not head.keep_alive:
+            self.phase = CLOSING  # nothing behind this message is read
+        server = self.server
+        server.last_head = head
+        if len(self.pending) >= PIPELINED:
+            self._stop_reading()
+        server.handle(exchange)
+
+    def flush(self) -> None:
+        """Write the answers that are due, in the order of their requests."""
+        pending, transport = self.pending, self.transport
+        if transport is None:
+            return
+        while pending and pending[0]._answer is not None:
+            transport.write(pending.popleft()._answer)
+        if pending:
+            return
+        self.since_s = monotonic()
+        if self.phase == CLOSING or (self.server.is_draining and self.phase == WAITING):
+            self._close()
+        elif not self.is_reading:
+            self._go_on_reading()
+
+    def refuse(self, status: int, message: str, rule: str) -> None:
+        """Answer a message that cannot be read, behind the answers still due, and close."""
+        if self.transport is None:
+            return
+        self.server.on_refused(status, rule)
+        body = encode_json({"error": message, "code": "malformed_message", "rule": rule})
+        exchange = Exchange(self, _LAST, b"", monotonic())
+        self.phase = CLOSING
+        self.pending.append(exchange)
+        exchange.reply(status, JSON_LINES, body)
+
+    def _close(self) -> None:
+        """Say that no more will be sent, then wait a little for the other side, so that a reset does not overtake the answer."""
+        self.phase = CLOSING
+        self.since_s = monotonic()
+        self._parser = None
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._go_on_reading()
+
+    def _stop_reading(self) -> None:
+        if self.is_reading and self.transport is not None:
+            self.is_reading = False
+            self.transport.pause_reading()
+
+    def _go_on_reading(self) -> None:
+        if not self.is_reading and not self._is_write_paused and self.transport is not None:
+            self.is_reading = True
+            self.transport.resume_reading()
+
+    def sweep(self, now: float) -> None:
+        """Close what has overstayed; called about every half second."""
+        if self.transport is None:
+            return
+        age_s = now - self.since_s
+        if self._is_write_paused:
+            if age_s > STALLED_WRITE_S:
+                self.transport.abort()
+        elif self.phase == CLOSING:
+            if not self.pending and age_s > LINGER_S:
+                self.transport.abort()
+        elif self.phase == HEADER:
+            if age_s > HEADER_TIMEOUT_S:
+                self.refuse(408, f"the header did not arrive within {HEADER_TIMEOUT_S:.0f} s", "header_time")
+        elif self.phase == BODY:
+            if age_s > BODY_GRACE_S and len(self._body) < BODY_BYTES_S * (age_s - BODY_GRACE_S):
+                self.refuse(408, f"the body arrived slower than {BODY_BYTES_S:,} bytes/s", "body_rate")
+        elif not self.pending and age_s > IDLE_TIMEOUT_S:
+            self._close()
+
+
+_LAST = Head(b"GET", b"/", "1.1", [(b"host", b"")], keep_alive=False)
+
+
+class Server:
+    """All connections of one worker. `handle` is called for each whole request, in the event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        handle: Callable[[Exchange], None],
+        on_failed: Callable[[Exchange, ModelyardError], None],
+        on_refused: Callable[[int, str], None],
+    ) -> None:
+        self.settings = settings
+        self.handle = handle
+        self.on_failed = on_failed
+        self.on_refused = on_refused
+        self.connections: set[Connection] = set()
+        self.heads: dict[bytes, Head] = {}
+        self.last_head: Head | None = None
+        self.is_draining = False
+        self.date = b""
+        self.full = encode_json({"error": "this server has as many connections as it takes; try again", "code": "overloaded"})
+        self._listeners: list[asyncio.Server] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep()
+
+    def _sweep(self) -> None:
+        self.date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        now = monotonic()
+        for connection in list(self.connections):
+            connection.sweep(now)
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    async def listen(self, sock: Any) -> None:
+        """Accept connections from the bound socket `sock`."""
+        loop = asyncio.get_running_loop()
+        self._listeners.append(await loop.create_server(lambda: Connection(self), sock=sock, backlog=2048))
+
+    def stop_listening(self) -> None:
+        """Take no further connections; those that are idle are closed, the others behind their last answer."""
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self.connections):
+            if not connection.pending and connection.phase in {WAITING, HEADER} and connection.transport is not None:
+                connection.transport.close()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an answer yet."""
+        return sum(len(connection.pending) for connection in self.connections)
+
+    def close(self) -> None:
+        """Drop every connection."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self.connections):
+            if connection.transport is not None:
+                connection.transport.abort()

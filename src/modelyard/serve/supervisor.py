@@ -1,0 +1,354 @@
+"""The supervisor: keeps one worker per slot on one port, and holds no model code.
+
+Hides sockets, processes and signals. On Linux each slot has its own SO_REUSEPORT socket, opened and kept here and inherited by the slot's
+worker, so that what waits at a dead worker is answered by its successor; elsewhere all slots share one socket. It must stay light (no numpy)
+and never end because a worker did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import ipaddress
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from modelyard import config
+from modelyard.config import Settings
+from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, ModelyardError, NotFound
+from modelyard.files import make_folder
+from modelyard.serve import card
+from modelyard.types import ServeState, read_plan, read_serve_state, read_worker_state, write_serve_state
+
+RESTART_S = (0.0, 0.0, 0.2, 0.5, 1.0)
+"""Waits before restarts that follow one another quickly; the last one repeats."""
+
+STEADY_S = 10.0
+"""A worker that lived this long did not die of starting."""
+
+ABANDONED_S = 2.0
+"""A slot without a worker that accepts for this long is closed until it has one, so that its share of connections is not kept waiting."""
+
+TICK_S = 0.05
+HAS_SLOT_SOCKETS = sys.platform == "linux"
+
+
+class Slot:
+    """One place for a worker: its socket, and the process in it, if any."""
+
+    def __init__(self, number: int, listener: socket.socket) -> None:
+        self.number = number
+        self.listener = listener
+        self.process: subprocess.Popen[bytes] | None = None
+        self.channel: socket.socket | None = None
+        self.is_ready = False
+        self.is_listening = False
+        self.started_s = 0.0
+        self.idle_since_s = time.monotonic()
+        self.restart_at_s = 0.0
+        self.quick_deaths = 0
+
+
+class Supervisor:
+    """The slots of one run folder. Single-threaded; `run` returns the exit code."""
+
+    def __init__(self, settings: Settings, *, plan: Path, run: Path, spool: Path | None, as_json: bool, needs_models: bool) -> None:
+        count = settings.workers or config.cores()
+        self.settings = msgspec.structs.replace(settings, workers=count)
+        self._plan = plan
+        self._run = run
+        self._spool = spool
+        self._as_json = as_json
+        self._needs_models = needs_models
+        self._signals = 0
+        self._has_announced = False
+        self._shown: tuple[int, ...] | None = None
+        self._selector = selectors.DefaultSelector()
+        self._lock = _lock(run)
+        listeners = _open_sockets(self.settings.host, self.settings.port, count, run)
+        self.port: int = listeners[0].getsockname()[1]
+        self.slots = [Slot(number, listener) for number, listener in enumerate(listeners)]
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        _tidy(run)
+
+    @property
+    def url(self) -> str:
+        """Where the data plane answers."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.settings.host, self.settings.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def run(self) -> int:
+        """Keep the slots filled until told to stop."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        environment = config.child_environment(self.settings)
+        for slot in self.slots:
+            self._start(slot, environment)
+        self._write_state()
+        code = 0
+        while not self._signals:
+            self._wait(TICK_S)
+            self._reap()
+            now = time.monotonic()
+            for slot in self.slots:
+                if slot.process is None and now >= slot.restart_at_s:
+                    self._start(slot, environment)
+                if not slot.is_ready and slot.is_listening and now - slot.idle_since_s > ABANDONED_S:
+                    _stop_listening(slot)
+            self._write_state()
+            if not self._has_announced and all(slot.is_ready for slot in self.slots):
+                code = self._announce()
+                if code:
+                    break
+        return self._stop(code)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._signals += 1
+
+    def _start(self, slot: Slot, environment: dict[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        command = [
+            sys.executable, "-P", "-m", "modelyard.serve.worker", f"--slot={slot.number}", f"--listener={slot.listener.fileno()}",
+            f"--channel={theirs.fileno()}", f"--plan={self._plan}", f"--run={self._run}",
+        ]  # fmt: skip
+        if self._spool is not None:
+            command.append(f"--spool={self._spool}")
+        slot.started_s = time.monotonic()
+        try:
+            slot.process = subprocess.Popen(
+                command, env=environment, pass_fds=(slot.listener.fileno(), theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
+        except OSError as error:
+            _say(f"worker {slot.number} could not be started: {error.strerror}")
+            slot.restart_at_s = slot.started_s + RESTART_S[-1]
+            ours.close()
+            return
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        slot.channel = ours
+        self._selector.register(ours, selectors.EVENT_READ, slot)
+
+    def _wait(self, seconds: float) -> None:
+        for key, _ in self._selector.select(seconds):
+            slot: Slot = key.data
+            try:
+                said = key.fileobj.recv(64)  # type: ignore[union-attr]
+            except OSError:
+                said = b""
+            if not said:
+                self._selector.unregister(key.fileobj)
+                continue
+            slot.is_ready = slot.is_listening = True
+
+    def _reap(self) -> None:
+        for slot in self.slots:
+            if slot.process is None or slot.process.poll() is None:
+                continue
+            now = time.monotonic()
+            slot.quick_deaths = slot.quick_deaths + 1 if now - slot.started_s < STEADY_S else 0
+            slot.restart_at_s = now + RESTART_S[min(slot.quick_deaths, len(RESTART_S) - 1)]
+            if not self._signals:
+                _say(f"worker {slot.number} (pid {slot.process.pid}) ended with {slot.process.returncode}; starting another")
+            if slot.is_ready:
+                slot.idle_since_s = now
+            slot.process, slot.is_ready = None, False
+            if slot.channel is not None:
+                with contextlib.suppress(KeyError, ValueError):
+                    self._selector.unregister(slot.channel)
+                slot.channel.close()
+                slot.channel = None
+
+    def _write_state(self) -> None:
+        living = tuple(slot.number for slot in self.slots if slot.process is not None)
+        if living == self._shown:
+            return
+        state = ServeState(pid=os.getpid(), host=self.settings.host, port=self.port, slots=living, started_at=self._started_at)
+        try:
+            write_serve_state(self._run, state)
+            self._shown = living
+        except ModelyardError as error:
+            _say(error.message)
+
+    def _announce(self) -> int:
+        """Print the endpoint card once every slot is ready. Gives the exit code: 1 when models are needed and none came up."""
+        self._has_announced = True
+        try:
+            endpoint = card.read(self._run)
+        except (NotFound, MalformedPayload):
+            endpoint = card.Endpoint(sequence=0, models=())
+        failures = self._failures()
+        for line in failures:
+            _say(line)
+        if self._needs_models and failures:
+            return 1
+        workers, needs_key = len(self.slots), bool(self.settings.keys_file)
+        if self._as_json:
+            text = json.dumps(card.as_data(self.url, endpoint, workers=workers, needs_key=needs_key)) + "\n"
+        else:
+            text = card.as_text(self.url, endpoint, workers=workers, needs_key=needs_key)
+        with contextlib.suppress(OSError):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        return 0
+
+    def _failures(self) -> list[str]:
+        try:
+            plan, state = read_plan(self._plan), read_worker_state(self._run, 0)
+        except (NotFound, MalformedPayload):
+            return []
+        names = {digest: each.name for each in plan.plans for digest in each.digests}
+        failed = [(digest, each.verdict) for digest, each in state.models.items() if each.state == "failed"]
+        return [f"{names.get(digest, digest)} is not served: {verdict.evidence if verdict else 'it did not load'}" for digest, verdict in failed]
+
+    def _stop(self, code: int) -> int:
+        """Drain the workers; a second signal ends them at once."""
+        self._tell(signal.SIGTERM)
+        until = time.monotonic() + self.settings.drain_timeout_s + 1.0
+        first = self._signals
+        while any(slot.process is not None for slot in self.slots):
+            self._wait(0.02)
+            self._reap()
+            if time.monotonic() > until or self._signals > max(first, 1):
+                self._tell(signal.SIGKILL)
+        for slot in self.slots:
+            slot.listener.close()
+        with contextlib.suppress(OSError):
+            (self._run / "serve.json").unlink(missing_ok=True)
+        return code
+
+    def _tell(self, number: int) -> None:
+        for slot in self.slots:
+            if slot.process is not None and slot.process.poll() is None:
+                slot.process.send_signal(number)
+
+
+def run(settings: Settings, plan: Path, run: Path, spool: Path | None = None, *, as_json: bool = False, needs_models: bool = False) -> int:
+    """Serve what `plan` says on the settings' host and port until SIGTERM or SIGINT; gives the exit code.
+
+    `run` takes the state files, `spool` the observations (none are kept without one). With `needs_models` a model that cannot be served at the start
+    ends it all with code 1. Raises InvalidConfig (a port in use, an open address without keys, a folder that is not writable), Conflict.
+    """
+    _check_address(settings)
+    make_folder(run)
+    if spool is not None:
+        make_folder(spool)
+    return Supervisor(settings, plan=plan, run=run, spool=spool, as_json=as_json, needs_models=needs_models).run()
+
+
+def _check_address(settings: Settings) -> None:
+    if settings.insecure or settings.keys_file or is_loopback(settings.host):
+        return
+    raise InvalidConfig(f"serving on {settings.host} lets others in: give keys_file, or say --insecure in as many words", field="host", rule="keys")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _lock(run: Path) -> int:
+    descriptor = os.open(run / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise Conflict(f"a data plane already runs from {run}") from error
+    return descriptor
+
+
+def _tidy(run: Path) -> None:
+    """Remove what an earlier supervisor's processes said of themselves; Prometheus takes counters that begin again for what they are."""
+    for pattern in ("worker-*.json", "metrics-*.bin", card.NAME):
+        for path in run.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _open_sockets(host: str, port: int, count: int, run: Path) -> list[socket.socket]:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise InvalidConfig(f"no such address: {host}", field="host", rule="address") from error
+    until = time.monotonic() + (10.0 if _is_orphaned(run, port) else 0.0)
+    while True:
+        try:
+            first = _bind(family, address, shared=False)
+            break
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            raise InvalidConfig(_why(error, host, port), field="port", rule="free") from error
+    if not HAS_SLOT_SOCKETS:
+        return [first, *(first.dup() for _ in range(count - 1))]
+    # Bound without SO_REUSEPORT, so that a taken port was seen; now once per slot.
+    address = first.getsockname()
+    first.close()
+    return [_bind(family, address, shared=True) for _ in range(count)]
+
+
+def _bind(family: int, address: object, *, shared: bool) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(address)  # type: ignore[arg-type]
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _is_orphaned(run: Path, port: int) -> bool:
+    """Whether workers of a supervisor that died may still hold the port; they let go within a moment."""
+    try:
+        state = read_serve_state(run)
+        os.kill(state.pid, 0)
+    except (NotFound, MalformedPayload):
+        return False
+    except ProcessLookupError:
+        return state.port == port
+    except PermissionError:
+        return False
+    return False
+
+
+def _why(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use; choose another with --port, or end what holds it"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights than this user has; choose one above 1023"
+    return f"cannot listen on {host}, port {port}: {error.strerror}"
+
+
+def _stop_listening(slot: Slot) -> None:
+    """Refuse connections at a slot that nobody works for; its next worker listens again."""
+    slot.is_listening = False
+    if HAS_SLOT_SOCKETS:
+        with contextlib.suppress(OSError):
+            slot.listener.shutdown(socket.SHUT_RDWR)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()

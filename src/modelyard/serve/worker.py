@@ -1,0 +1,305 @@
+"""One worker: an event loop that answers, and follows the plan file.
+
+Hides the order of things: apply the newest plan before accepting, load a new version beside the old, switch between ticks, free the old,
+say so in the state file. It ends when its supervisor does. Started as `python -m modelyard.serve.worker` with inherited sockets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+
+from modelyard import config
+from modelyard.config import Settings
+from modelyard.errors import InvalidInput, ModelyardError, NotFound
+from modelyard.serve import card
+from modelyard.serve.dataplane import DataPlane, Deployment, Version
+from modelyard.serve.edge import Edge
+from modelyard.serve.keys import Keys
+from modelyard.serve.loading import Loaded, give_back_memory, load, resident_bytes, verdict_of
+from modelyard.serve.metrics import Metrics
+from modelyard.serve.observe import Observer
+from modelyard.serve.openapi import is_complete, v1_request
+from modelyard.serve.router import champion
+from modelyard.serve.server import Server
+from modelyard.types import Digest, HostPlan, ModelState, Placement, TrafficPlan, WorkerState, read_plan, write_worker_state
+
+WATCH_S = 0.05
+HOUSEKEEPING_S = 1.0
+GRACE_S = 0.4
+"""Between readiness failing and the listener closing: time for a balancer to look away."""
+
+READY = b"ready\n"
+Loader = Callable[[Digest, Placement, Path], Loaded]
+
+
+class Worker:
+    """One slot's process. Owns the models that it loaded; everything but loading happens in the event loop."""
+
+    def __init__(self, settings: Settings, *, slot: int, plan: Path, run: Path, spool: Path | None, load: Loader = load) -> None:
+        self.settings = settings
+        self.slot = slot
+        self._plan_path = plan
+        self._run = run
+        self._load = load
+        self._loop = asyncio.get_running_loop()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loaded: dict[Digest, Loaded] = {}
+        self._states: dict[Digest, ModelState] = {}
+        self._sequence = 0
+        self._plan_stamp: tuple[int, int, int] | None = None
+        self._stop = asyncio.Event()
+        self._is_orphan = False
+        self.metrics = Metrics(run, slot)
+        self.observer = Observer(settings, slot=slot, spool=spool)
+        self.keys = Keys(Path(settings.keys_file)) if settings.keys_file else None
+        self.plane = DataPlane(settings, slot=slot, meter=self.metrics.meter, attach=self._attach)
+        self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, keys=self.keys)
+        self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
+
+    def _attach(self, version: Version) -> None:
+        version.recorder = self.observer.attach(version.name, version.number, version.loaded.bundle)
+
+    def _metrics_text(self) -> bytes:
+        self._gauge()
+        return self.metrics.text(range(self.settings.workers))
+
+    def _gauge(self) -> None:
+        self.metrics.server.gauge(in_progress=self.server.in_flight, resident_bytes=resident_bytes())
+        for deployment in self.plane.deployments.values():
+            for version in deployment.versions.values():
+                version.meter.gauge(queue_rows=version.batcher.queued_rows)
+
+    async def serve(self, listener: socket.socket, channel: socket.socket) -> None:
+        """Apply the newest plan, accept, and go on until told to stop; then drain."""
+        self._loop.add_signal_handler(signal.SIGTERM, self._on_term)
+        self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
+        channel.setblocking(False)
+        self._loop.add_reader(channel, self._on_supervisor, channel)
+        await self._follow()
+        if not self._stop.is_set():
+            listener.setblocking(False)
+            await self.server.listen(listener)
+            with suppress(OSError):
+                channel.send(READY)
+        watching = asyncio.ensure_future(self._watch())
+        keeping = asyncio.ensure_future(self._keep_house())
+        await self._stop.wait()
+        for task in (watching, keeping):
+            task.cancel()
+        await self._drain(listener)
+        self._flush()
+
+    def _on_term(self) -> None:
+        if self._stop.is_set():
+            self._flush()
+            os._exit(1)
+        self._stop.set()
+
+    def _on_supervisor(self, channel: socket.socket) -> None:
+        try:
+            gone = not channel.recv(16)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._loop.remove_reader(channel)
+            self._is_orphan = True
+            self._stop.set()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            await self._follow()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            self._gauge()
+            self._flush()
+            if self.keys is not None:
+                self.keys.refresh()
+
+    def _flush(self) -> None:
+        try:
+            self.observer.flush()
+        except ModelyardError as error:
+            self.edge.report(error)
+
+    # Following the plan.
+
+    async def _follow(self) -> None:
+        """Apply the plan file if it changed since the last look; what cannot be read is reported and left."""
+        try:
+            status = self._plan_path.stat()
+        except OSError:
+            self._applied(None)
+            return
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if stamp == self._plan_stamp:
+            return
+        self._plan_stamp = stamp
+        try:
+            plan = read_plan(self._plan_path)
+        except NotFound:
+            return
+        except InvalidInput as error:
+            self.edge.report(error)
+            return
+        if plan.sequence != self._sequence:
+            await self._apply(plan)
+
+    def _applied(self, plan: HostPlan | None) -> None:
+        if plan is None and not self.plane.is_ready:
+            self.plane.switch({})  # no plan yet is a plan of nothing
+            self._say()
+
+    async def _apply(self, plan: HostPlan) -> None:
+        wanted = list(dict.fromkeys(digest for each in plan.plans for digest in each.digests))
+        serving = {digest for each in self.plane.deployments.values() for digest in each.by_digest}
+        self._states = {digest: state for digest, state in self._states.items() if digest in wanted or digest in serving}
+        for digest in wanted:
+            if digest not in self._loaded:
+                self._states[digest] = ModelState(state="loading")
+        if any(state.state == "loading" for state in self._states.values()):
+            self._say()
+        for digest in wanted:
+            if digest not in self._loaded:
+                await self._bring(digest, plan.placements[digest])
+        before = self.plane.deployments
+        self.plane.switch(self._deployments(plan))
+        self._sequence = plan.sequence
+        self._say()
+        self._write_card()
+        await self._let_go(before)
+
+    async def _bring(self, digest: Digest, placement: Placement) -> None:
+        try:
+            self._loaded[digest] = await self._loop.run_in_executor(self._loader, self._load, digest, placement, self.settings.home / "keys")
+            self._states[digest] = ModelState(state="ready", verdict=self._loaded[digest].verdict)
+        except ModelyardError as error:
+            self._states[digest] = ModelState(state="failed", verdict=verdict_of(error))
+            self.edge.report(error)
+        except Exception as error:  # noqa: BLE001 - a library's failure on one model must not end the others
+            failure = ModelyardError(f"the model could not be loaded ({type(error).__name__})")
+            self._states[digest] = ModelState(state="failed", verdict=verdict_of(failure))
+            self.edge.report(failure)
+
+    def _deployments(self, plan: HostPlan) -> dict[str, Deployment]:
+        """What the plan asks for, as far as it loaded; a deployment whose weighted versions did not all load stays as it was."""
+        made: dict[str, Deployment] = {}
+        for each in plan.plans:
+            if all(digest in self._loaded for digest in each.weights):
+                made[each.name] = self._deployment(each)
+            elif each.name in self.plane.deployments:
+                made[each.name] = self.plane.deployments[each.name]
+        return made
+
+    def _deployment(self, plan: TrafficPlan) -> Deployment:
+        known = self.plane.deployments.get(plan.name)
+        if known is not None and known.plan == plan and set(known.by_digest) == {digest for digest in plan.digests if digest in self._loaded}:
+            return known
+        present = [digest for digest in plan.digests if digest in self._loaded]
+        return Deployment(plan, {digest: self.plane.version(plan.name, plan.versions[digest], self._loaded[digest]) for digest in present})
+
+    async def _let_go(self, before: dict[str, Deployment]) -> None:
+        """Free the models that nothing serves any more, once their queues have run empty."""
+        serving = {digest for each in self.plane.deployments.values() for digest in each.by_digest}
+        retired = [digest for digest in self._loaded if digest not in serving]
+        if not retired:
+            gc.collect()
+            gc.freeze()  # models and codecs live long; the collector need not look at them again
+            return
+        queues = [version.batcher for each in before.values() for digest, version in each.by_digest.items() if digest in retired]
+        until = monotonic() + self.settings.request_timeout_s
+        while not all(queue.is_idle for queue in queues) and monotonic() < until:
+            await asyncio.sleep(0.01)
+        gc.unfreeze()
+        for digest in retired:
+            self._loaded.pop(digest).runtime.close()
+            self._states.pop(digest, None)
+        before.clear()
+        self._say()
+        await self._loop.run_in_executor(self._loader, give_back_memory)
+
+    def _say(self) -> None:
+        state = WorkerState(slot=self.slot, pid=os.getpid(), sequence=self._sequence, models=dict(self._states))
+        try:
+            write_worker_state(self._run, state)
+        except ModelyardError as error:
+            self.edge.report(error)
+
+    def _write_card(self) -> None:
+        served = []
+        for name, deployment in sorted(self.plane.deployments.items()):
+            version = deployment.versions[deployment.plan.versions[champion(deployment.plan)]]
+            shown = version.loaded.bundle.card
+            example = v1_request(version.schema, shown.example) if is_complete(version.schema, shown.example) else None
+            served.append(card.Served(name=name, version=version.number, title=shown.title, example=example))
+        try:
+            card.write(self._run, card.Endpoint(sequence=self._sequence, models=tuple(served)))
+        except ModelyardError as error:
+            self.edge.report(error)
+
+    # The end.
+
+    async def _drain(self, listener: socket.socket) -> None:
+        """Readiness fails first; what was asked is answered; then nothing is left."""
+        until = monotonic() + self.settings.drain_timeout_s
+        self.edge.is_draining = self.server.is_draining = True
+        if not self._is_orphan and self.server.connections:
+            await asyncio.sleep(min(GRACE_S, self.settings.drain_timeout_s / 4))
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # for every process that holds this socket
+        self.server.stop_listening()
+        while self.server.in_flight and monotonic() < until:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # let the last answers leave
+        self.server.close()
+        self.plane.close()
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+
+async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
+    listener = socket.socket(fileno=arguments.listener)
+    channel = socket.socket(fileno=arguments.channel)
+    worker = Worker(settings, slot=arguments.slot, plan=arguments.plan, run=arguments.run, spool=arguments.spool)
+    await worker.serve(listener, channel)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one worker; its sockets are inherited, its settings come from the environment that the supervisor made."""
+    parser = argparse.ArgumentParser(prog="python -m modelyard.serve.worker", description="One worker; the supervisor starts it.")
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--listener", type=int, required=True)
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--spool", type=Path)
+    arguments = parser.parse_args(argv)
+    settings = config.load()
+    import uvloop
+
+    try:
+        uvloop.run(_run(arguments, settings))
+    except ModelyardError as error:
+        sys.stderr.write(f"worker {arguments.slot}: {error.message}\n")
+        return 1
+    # Threads that still compute for nobody must not hold the process back.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
