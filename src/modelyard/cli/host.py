@@ -155,7 +155,7 @@ class Child:
     def start(self) -> None:
         """Start the process, in a session of its own: Ctrl-C reaches the parent alone, which stops it in order."""
         self._started_s = time.monotonic()
-        self._process = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._process = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
 
     def is_running(self) -> bool:
         """Whether the process lives."""

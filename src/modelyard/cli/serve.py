@@ -1,0 +1,75 @@
+"""`serve`: the data plane alone, for bundles of the registry or from files, until Ctrl-C."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelyard import config
+from modelyard.cli.show import Home, Json
+
+if TYPE_CHECKING:
+    from modelyard.control.plane import ControlPlane
+    from modelyard.types import Digest, HostPlan
+
+
+def serve(
+    references: Annotated[list[str], typer.Argument(metavar="REF...", help="churn, churn:3, churn@champion, or a bundle's folder or .tar.")],
+    *,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: this machine alone).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Serving processes; 0 is one per core.")] = None,
+    insecure: Annotated[bool | None, typer.Option("--insecure", help="Serve other machines without an access key.")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Serve bundles by the data plane alone, without a control process, until Ctrl-C.
+
+    Each is opened, so every byte and both seals are verified, and answers its golden records before it takes a request.
+    """
+    from modelyard.control.plane import ControlPlane
+    from modelyard.serve.supervisor import run
+    from modelyard.types import write_plan
+
+    settings = config.load({"home": home, "port": port, "host": host, "workers": workers, "insecure": insecure})
+    run_folder = Path(tempfile.mkdtemp(prefix="modelyard-serve-"))
+    try:
+        plan = _plan(ControlPlane(settings), references, run_folder)
+        write_plan(run_folder / "plan.json", plan)
+        sys.exit(run(settings, run_folder / "plan.json", run_folder, None, as_json=json, needs_models=True))
+    finally:
+        shutil.rmtree(run_folder, ignore_errors=True)
+
+
+def _plan(plane: ControlPlane, references: list[str], folder: Path) -> HostPlan:
+    """One deployment per model; of several versions of one, the first named answers and the others are reached by their number."""
+    from modelyard.control.plane import unpack
+    from modelyard.errors import InvalidConfig
+    from modelyard.types import HostPlan, Placement, TrafficPlan
+
+    versions: dict[str, dict[Digest, int]] = {}
+    placements = {}
+    for number, reference in enumerate(references):
+        opened, version = plane.open(reference)
+        name = version.name if version is not None else opened.name
+        if version is not None:
+            placements[opened.digest] = Placement(blobs=str(plane.settings.home / "blobs"), index=version.index)
+        else:
+            blobs = folder / f"bundle-{number}"
+            blobs.mkdir()
+            placements[opened.digest] = unpack(Path(reference), blobs)
+        known = versions.setdefault(name, {})
+        if opened.digest not in known:
+            known[opened.digest] = version.version if version is not None else 1
+        if len(set(known.values())) < len(known):
+            raise InvalidConfig(f"two bundles named {name} have the same version number; import one under another name", field="reference")
+    plans = tuple(
+        TrafficPlan(name=name, generation=1, weights={next(iter(known)): 100}, versions=known, hold=tuple(known)[1:])
+        for name, known in versions.items()
+    )
+    return HostPlan(sequence=1, plans=plans, placements=placements)

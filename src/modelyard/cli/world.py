@@ -1,0 +1,153 @@
+"""`deploy`, `undeploy`, `rollback`, `status`: verbs on the running world, asked of the home's control process.
+
+Hides how that process is found and waited for: it may be killed and restarted while a rollout is under way, which goes on all the same.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelyard import config
+from modelyard.cli.show import Home, Json, emit_json, escape, line, short, table, verdicts
+from modelyard.client import ControlClient
+from modelyard.config import Settings
+from modelyard.control.access import read_admin_key
+from modelyard.control.plane import ControlPlane, local_principal
+from modelyard.control.status import DeploymentStatus, Status
+from modelyard.errors import DeadlineExceeded, NotFound, Rejected, Unavailable
+from modelyard.registry import is_file
+from modelyard.targets.base import Deployment, Outcome
+from modelyard.types import read_control_state
+
+WAIT_S = 300.0
+
+
+def deploy(
+    reference: Annotated[str, typer.Argument(help="churn, churn:3, churn@champion, churn@sha256:…, or a bundle's folder or .tar.")],
+    *,
+    as_: Annotated[str | None, typer.Option("--as", help="Serve under this name (default: the model's).")] = None,
+    breaking: Annotated[bool, typer.Option("--breaking", help="Let the schema refuse requests in use today.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Put a version behind a name: its gates first, then loaded beside what serves, then all traffic in one flip.
+
+    The old version serves until the new one is ready everywhere, and goes on serving if it never is.
+    """
+    settings = config.load({"home": home})
+    control = connect(settings)
+    plane = ControlPlane(settings)
+    version = plane.import_(local_principal(), Path(reference)) if is_file(reference) else plane.registry.resolve(reference)
+    name = as_ or version.name
+    body = {"reference": f"{version.name}@{version.digest}", "breaking": breaking}
+    started = control.call("POST", f"/deployments/{name}", body, answer=Deployment)
+    if started.rollout is None:
+        _tell(started, json=json, said=f"{name} serves version {version.version} already")
+        return
+    ended = _wait(settings, name, started.rollout.generation)
+    _tell(ended, json=json, said=f"{name} serves version {version.version} (generation {ended.generation})")
+
+
+def rollback(name: Annotated[str, typer.Argument(help="The deployment.")], *, home: Home = None, json: Json = False) -> None:
+    """Go back to what served before, as a new generation; repeated, further back."""
+    settings = config.load({"home": home})
+    started = connect(settings).call("POST", f"/deployments/{name}/rollback", answer=Deployment)
+    generation = started.rollout.generation if started.rollout else started.generation
+    ended = _wait(settings, name, generation)
+    version = ended.current.version if ended.current else 0
+    _tell(ended, json=json, said=f"{name} is back on version {version} (generation {ended.generation})")
+
+
+def undeploy(name: Annotated[str, typer.Argument(help="The deployment.")], *, home: Home = None, json: Json = False) -> None:
+    """Take a name out of service; its versions stay in the registry."""
+    gone = connect(config.load({"home": home})).call("DELETE", f"/deployments/{name}", answer=Deployment)
+    _tell(gone, json=json, said=f"{name} is out of service")
+
+
+def status(*, home: Home = None, json: Json = False) -> None:
+    """Show what is deployed, who serves it, its traffic, latency and errors, and how far each feature has moved."""
+    settings = config.load({"home": home})
+    found = connect(settings).call("GET", "/status", answer=Status)
+    if json:
+        emit_json(found)
+        return
+    if found.data_plane is None:
+        line(f"[bold]{escape(found.home)}[/bold]  the data plane is not running")
+    else:
+        plane = found.data_plane
+        line(f"[bold]{escape(found.home)}[/bold]  {plane.url}  {plane.up_to_date} of {plane.workers} workers act by the newest plan")
+    if not found.deployments:
+        line("nothing is deployed; next: modelyard deploy NAME")
+        return
+    rows = [row for each in found.deployments for row in _rows(each)]
+    table(["deployment", "version", "digest", "weight", "ready", "rollback to", "state"], rows, right=("version", "weight", "ready", "rollback to"))
+
+
+def connect(settings: Settings) -> ControlClient:
+    """A client of the home's control process. Raises Unavailable, saying `modelyard up`, when there is none."""
+    try:
+        state = read_control_state(settings.run)
+        key = read_admin_key(settings)
+    except NotFound as error:
+        raise Unavailable(f"{settings.home} is not up; start it: modelyard up --detach") from error
+    return ControlClient(state.url, key)
+
+
+def _wait(settings: Settings, name: str, generation: int) -> Deployment:
+    """The deployment once its rollout to `generation` has ended well. Raises Rejected when it went back, Conflict or Unavailable."""
+    deadline = time.monotonic() + WAIT_S
+    control: ControlClient | None = None
+    while time.monotonic() < deadline:
+        try:
+            control = control or connect(settings)
+            found = control.call("GET", f"/deployments/{name}", answer=Deployment)
+        except Unavailable:  # the control process is being restarted, perhaps on another port; the rollout is written down
+            control = None
+            time.sleep(0.2)
+            continue
+        last = found.last
+        if last is not None and last.generation == generation and found.rollout is None:
+            _require_success(name, last)
+            return found
+        time.sleep(0.03)
+    raise DeadlineExceeded(f"the rollout of {name} is still under way after {WAIT_S:.0f} s; see: modelyard status")
+
+
+def _require_success(name: str, last: Outcome) -> None:
+    if last.verdict.outcome == "fail":
+        raise Rejected(f"{name} did not take version {last.goal.version}; what served before serves on", verdicts=(last.verdict,))
+
+
+def _tell(deployment: Deployment, *, json: bool, said: str) -> None:
+    if json:
+        emit_json(deployment)
+        return
+    if deployment.last is not None and deployment.last.gates and sys.stdout.isatty():
+        verdicts(deployment.last.gates)
+    line(said)
+
+
+def _rows(found: DeploymentStatus) -> list[tuple[object, ...]]:
+    deployment = found.deployment
+    rows: list[tuple[object, ...]] = []
+    for serving in found.serving:
+        first = serving is found.serving[0]
+        name, back = (deployment.name, found.rollback_to) if first else ("", "")
+        rows.append((name, serving.version, short(serving.digest), f"{serving.weight} %", serving.ready, back, _state(found) if first else ""))
+    return rows or [(deployment.name, None, None, None, None, None, _state(found))]
+
+
+def _state(found: DeploymentStatus) -> str:
+    deployment = found.deployment
+    if found.trouble is not None:
+        return f"[red]{escape(found.trouble)}[/red]"
+    if deployment.rollout is not None:
+        return f"[yellow]{deployment.rollout.kind} of version {deployment.rollout.goal.version}: {deployment.rollout.phase}[/yellow]"
+    if deployment.last is not None and deployment.last.verdict.outcome == "fail":
+        return f"[yellow]version {deployment.last.goal.version} went back: {escape(deployment.last.verdict.evidence)}[/yellow]"
+    return f"[green]serving[/green] generation {deployment.generation}"

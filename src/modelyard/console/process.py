@@ -1,0 +1,145 @@
+"""The control process: one per home, from its lock to its last tick.
+
+Hides the lock, the socket, and the two loops beside the API: the driver, which carries out what the records say, and the intake, which takes the
+workers' observations in. It can be killed at any moment: all that it knows is in the records, the plan file and the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from modelyard import files
+from modelyard.config import Settings
+from modelyard.console.app import build
+from modelyard.control.access import RecordKeys, admin_key
+from modelyard.control.plane import ControlPlane
+from modelyard.control.status import Status, status
+from modelyard.errors import Conflict, ModelyardError, Unavailable
+from modelyard.rollout.driver import Driver
+from modelyard.security.identity import Keyring
+from modelyard.types import ControlState, write_control_state
+
+REST_S = 1.0  # between ticks when nothing moves
+MOVING_S = 0.05  # between ticks of a rollout
+
+log = logging.getLogger("modelyard.control")
+
+
+def serve(settings: Settings) -> None:
+    """Be the control process of this home until SIGTERM or SIGINT. Raises Conflict when there is one, Unavailable for a port in use."""
+    import uvicorn
+
+    files.make_folder(settings.run)
+    with _alone(settings), _listen(settings) as listener:
+        plane = ControlPlane(settings)
+        admin_key(settings)
+        port = listener.getsockname()[1]
+        loops = Loops(plane)
+        hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]")}
+        app = build(plane, keyring=Keyring(RecordKeys(plane.registry.records)), hosts=hosts, status=loops.status, changed=loops.changed)
+        options = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_keep_alive=75,
+            limit_concurrency=256,
+            timeout_graceful_shutdown=5,
+        )
+        server = uvicorn.Server(options)
+        with loops:
+            url = f"http://{f'[{settings.control_host}]' if ':' in settings.control_host else settings.control_host}:{port}"
+            write_control_state(settings.run, ControlState(pid=os.getpid(), url=url, started_at=datetime.now(UTC).isoformat(timespec="seconds")))
+            try:
+                server.run(sockets=[listener])
+            finally:
+                (settings.run / "control.json").unlink(missing_ok=True)
+
+
+class Loops:
+    """The driver's and the intake's threads, from `with` to its end. A failure of one turn is logged and the next turn comes all the same."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._driver: Driver = plane.driver()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._threads = [threading.Thread(target=target, name=name) for name, target in (("driver", self._drive), ("intake", self._take_in))]
+        self._traffic: dict[str, Any] = {}
+
+    def __enter__(self) -> Loops:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+
+    def changed(self) -> None:
+        """Something was written down: let the driver look now."""
+        self._wake.set()
+
+    def status(self) -> Status:
+        """The running world as these loops know it."""
+        return status(self._plane, trouble=dict(self._driver.trouble), traffic=self._traffic)
+
+    def _drive(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                is_moving = self._driver.tick()
+            except Exception as error:  # noqa: BLE001  # a turn that fails must not be the last
+                is_moving = False
+                _log_failure("driver", error)
+            self._wake.wait(MOVING_S if is_moving else REST_S)
+
+    def _take_in(self) -> None:
+        while not self._stop.wait(REST_S):
+            pass
+
+
+def _log_failure(what: str, error: Exception) -> None:
+    if isinstance(error, ModelyardError):
+        log.warning("%s: %s", what, error.message)
+    else:
+        log.error("%s failed", what, exc_info=error)
+
+
+@contextlib.contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Hold the home's control lock while the block runs; it goes with the process, however that ends. Raises Conflict."""
+    descriptor = os.open(settings.run / "control.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"a control process of {settings.home} is running already") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.control_host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.control_host, settings.control_port))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"port {settings.control_port} on {settings.control_host} cannot be used ({error.strerror}); give another with --control-port"
+        ) from error
+    return listener
