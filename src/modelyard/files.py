@@ -15,9 +15,10 @@ from pathlib import Path
 from modelyard.errors import InvalidConfig, ModelyardError, NotFound, PayloadTooLarge, StorageFull, Unavailable
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Replace `path` by `data` so that a reader, or a crash at any moment, sees the old bytes or the new, never a part.
 
+    Without `durable` that holds for a crash of the process; after a loss of power the file may be short or gone (a disk is not waited for).
     Raises StorageFull when the disk is full, InvalidConfig when the folder is not writable; leaves no temporary file.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -27,11 +28,13 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise translate(error, path) from error
@@ -77,7 +80,7 @@ def make_folder(path: Path, *, mode: int = 0o700) -> Path:
 
 def translate(error: OSError, path: Path) -> ModelyardError:
     """The error of ours for what the operating system said about `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageFull(f"no space left for {path.name}; nothing was kept of it. Free some space and try again")
     if error.errno == errno.ENOENT:
         return NotFound(f"no such file: {path}")

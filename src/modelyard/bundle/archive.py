@@ -123,8 +123,8 @@ def export(blobs: BlobReader, index: Digest, target: Path) -> None:
     finally:
         if beside.is_dir():
             shutil.rmtree(beside)
-        else:
-            beside.unlink(missing_ok=True)
+        elif beside.exists():
+            beside.unlink()
 
 
 def read_tar(path: Path) -> dict[str, tuple[int, int]]:

@@ -1,0 +1,145 @@
+"""What every RecordStore keeps: compare-and-swap, all or nothing, and what was said to be written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelyard.errors import Conflict
+from modelyard.registry.base import RecordStore
+from modelyard.registry.records import SqliteRecords
+
+
+@pytest.fixture(params=[SqliteRecords])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecordStore]:
+    made: RecordStore = request.param(tmp_path / "records")
+    yield made
+    made.close()
+
+
+def test_a_record_is_what_was_put(store: RecordStore) -> None:
+    assert store.get("model", "a") is None and store.list("model") == ()
+    made = store.put("model", "a", {"latest": 1, "name": "Łódź"}, expected=0)
+    assert store.get("model", "a") == made and made.body == {"latest": 1, "name": "Łódź"}
+    store.put("model", "b", {}, expected=None)
+    store.put("other", "a", {}, expected=0)
+    assert [record.key for record in store.list("model")] == ["a", "b"]
+
+
+def test_compare_and_swap(store: RecordStore) -> None:
+    first = store.put("m", "a", {"n": 1}, expected=0)
+    with pytest.raises(Conflict):
+        store.put("m", "a", {"n": 9}, expected=0)
+    second = store.put("m", "a", {"n": 2}, expected=first.revision)
+    assert second.revision > first.revision
+    for stale in (first.revision, 10**6):
+        with pytest.raises(Conflict):
+            store.put("m", "a", {"n": 9}, expected=stale)
+        with pytest.raises(Conflict):
+            store.delete("m", "a", expected=stale)
+    assert store.get("m", "a") == second
+    store.put("m", "a", {"n": 3}, expected=None)
+    store.delete("m", "a", expected=None)
+    store.delete("m", "a", expected=None)
+    with pytest.raises(Conflict):
+        store.delete("m", "a", expected=second.revision)
+
+
+def test_a_revision_never_comes_back(store: RecordStore) -> None:
+    first = store.put("m", "a", {}, expected=0)
+    store.delete("m", "a", expected=first.revision)
+    again = store.put("m", "a", {}, expected=0)
+    assert again.revision > first.revision
+    with pytest.raises(Conflict):
+        store.put("m", "a", {"stale": True}, expected=first.revision)
+
+
+def test_a_transaction_is_all_or_nothing(store: RecordStore) -> None:
+    store.put("m", "a", {"n": 1}, expected=0)
+    with pytest.raises(Conflict), store.transaction() as records:
+        records.put("m", "b", {"n": 1}, expected=0)
+        records.put("m", "a", {"n": 2}, expected=0)
+    with pytest.raises(KeyboardInterrupt), store.transaction() as records:
+        records.delete("m", "a", expected=None)
+        assert records.get("m", "a") is None
+        raise KeyboardInterrupt
+    assert [(record.key, record.body) for record in store.list("m")] == [("a", {"n": 1})]
+    with store.transaction() as records:
+        records.put("m", "b", {"n": 1}, expected=0)
+        records.delete("m", "a", expected=None)
+    assert [record.key for record in store.list("m")] == ["b"]
+
+
+def test_what_is_not_data_is_refused_and_nothing_is_written(store: RecordStore) -> None:
+    for body in ({"n": float("nan")}, {"n": object()}):
+        with pytest.raises((ValueError, TypeError)):
+            store.put("m", "a", body, expected=0)
+    assert store.get("m", "a") is None
+
+
+def test_threads_count_without_a_gap(store: RecordStore) -> None:
+    def count() -> None:
+        for _ in range(20):
+            with store.transaction() as records:
+                record = records.get("m", "n")
+                records.put("m", "n", {"n": (record.body["n"] if record else 0) + 1}, expected=None)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = store.get("m", "n")
+    assert found is not None and found.body == {"n": 80}
+
+
+COUNT = """
+import sys
+from pathlib import Path
+from modelyard.registry.records import SqliteRecords
+store = SqliteRecords(Path(sys.argv[1]))
+print("go", flush=True)
+for number in range(int(sys.argv[2])):
+    with store.transaction() as records:
+        record = records.get("m", "n")
+        records.put("m", "n", {"n": (record.body["n"] if record else 0) + 1}, expected=None)
+    print(number + 1, flush=True)
+"""
+
+
+def test_processes_count_without_a_gap_and_the_first_of_several_makes_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    started = [
+        subprocess.Popen([sys.executable, "-c", COUNT, str(path), "20"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert [process.communicate()[1] for process in started] == ["", "", ""]
+    store = SqliteRecords(path)
+    found = store.get("m", "n")
+    store.close()
+    assert found is not None and found.body == {"n": 60}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    process = subprocess.Popen([sys.executable, "-c", COUNT, str(path), "1000000"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = 0
+    for line in process.stdout:
+        told = int(line) if line.strip().isdigit() else told
+        if told >= 25:
+            process.kill()
+            break
+    rest = [int(line) for line in process.stdout if line.strip().isdigit()]
+    process.wait()
+    process.stdout.close()
+    store = SqliteRecords(path)
+    found = store.get("m", "n")
+    store.close()
+    assert found is not None and found.body["n"] >= max([told, *rest])

@@ -1,0 +1,82 @@
+"""A disk that is really full: said in one clear error, nothing half-written, and all is well when there is room again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[2]
+MOUNT = 'mount -t tmpfs -o size=8m none "$1" && shift && exec "$@"'
+SCRIPT = """
+import importlib.util, os, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("conftest", sys.argv[1])
+conftest = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(conftest)
+from modelyard import registry
+from modelyard.bundle import archive, build, open as open_bundle
+from modelyard.errors import StorageFull
+from modelyard.security.seal import Trust, local_signer
+
+disk = Path(sys.argv[2])
+home = registry.open(disk)
+signer = local_signer(disk / "keys")
+
+def files():
+    return sorted(path for path in disk.rglob("*") if path.is_file() and "registry.sqlite-" not in path.name)
+
+def refused(act):
+    try:
+        act()
+    except StorageFull as error:
+        return str(error)
+    sys.exit("not refused")
+
+small = build(conftest.sample_contents(), conftest.sample_attested(), signer=signer)
+large = build(conftest.sample_contents(model=os.urandom(9 << 20)), conftest.sample_attested(), signer=signer)
+first = home.add("churn", small)
+before = files()
+refused(lambda: home.add("churn", large))
+kept = [path for path in files() if path not in before]
+assert all(len(path.name) == 64 for path in kept), "no temporary file"
+home.gc()
+assert files() == before, "nothing of the refused one is left"
+ballast = disk / "ballast"
+with ballast.open("wb", buffering=0) as file:
+    try:
+        while file.write(b"x" * 4096):
+            pass
+    except OSError:
+        pass
+print(refused(lambda: home.add("fraud", small)))
+print(refused(lambda: home.records.put("m", "a", {"text": "x" * 100_000}, expected=0)))
+print(refused(lambda: archive.export(home.blobs, first.index, disk / "x.tar")))
+print(refused(lambda: Trust(disk / "keys").add((Path(sys.argv[3]) / "signing.pub").read_bytes())))
+print(refused(lambda: local_signer(disk / "others")))
+assert [model.name for model in home.models()] == ["churn"]
+open_bundle(home.blobs, first.index, trust=Trust(disk / "keys"))
+ballast.unlink()
+assert home.add("fraud", small).version == 1
+home.close()
+home = registry.open(disk)
+assert [model.name for model in home.models()] == ["churn", "fraud"]
+home.close()
+print("WELL")
+"""
+
+
+def test_a_full_disk(tmp_path: Path, keys: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    inside = ["unshare", "-rm", "sh", "-c", MOUNT, "sh", str(disk)]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    arguments = [*inside, sys.executable, "-c", SCRIPT, str(ROOT / "tests/conftest.py"), str(disk), str(keys)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("WELL\n"), done.stdout + done.stderr
+    assert done.stdout.count("no space left") == 5

@@ -1,0 +1,52 @@
+"""bundle.card: the facts, readable, and nothing of a tagged column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from modelyard.bundle.artefact import Contents
+from modelyard.bundle.card import Card, markdown, redacted
+from modelyard.types import TensorSpec
+
+
+def test_a_card_tells_the_facts(contents: Callable[..., Contents]) -> None:
+    text = markdown(contents().card)
+    for fact in (
+        "Pipeline(ColumnTransformer, Ridge)",
+        "regression",
+        "double graph",
+        "18 to 90.5",
+        "1e-05",
+        "100 rows",
+        "scikit-learn",
+        "3.11.7",
+        "41.5",
+    ):
+        assert fact in text
+    assert text == markdown(contents().card)
+
+
+def test_a_tagged_column_shows_its_name_and_tag_only(contents: Callable[..., Contents]) -> None:
+    card = contents().card
+    assert "Oslo" in str(card), "the check can fail"
+    assert "Oslo" not in str(redacted(card)) and "Oslo" not in markdown(redacted(card))
+    assert "city" in markdown(redacted(card)) and "mask" in markdown(redacted(card))
+
+
+def test_names_and_categories_cannot_break_the_layout(contents: Callable[..., Contents]) -> None:
+    card = contents().card
+    spec = TensorSpec(
+        name="a|b\n# Title <script>", datatype="BYTES", shape=(-1, 1), categories=tuple(f"c{i}" for i in range(40)), unknown_allowed=False
+    )
+    evil = msgspec.structs.replace(card, schema=msgspec.structs.replace(card.schema, inputs=(spec,), classes=("[x](http://y)", 1)))
+    text = markdown(evil)
+    row = next(line for line in text.splitlines() if "Title" in line)
+    assert row.startswith("| a\\|b \\# Title \\<script\\> | BYTES") and "c11 and 28 more; no others" in row
+    assert "\n# Title" not in text and text.count("\n# ") == 0
+
+
+def test_a_card_survives_its_json(contents: Callable[..., Contents]) -> None:
+    card = contents().card
+    assert msgspec.json.decode(msgspec.json.encode(card), type=Card) == card

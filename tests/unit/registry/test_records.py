@@ -1,0 +1,121 @@
+"""registry.records: SQLite's ways to fail, each told clearly and none answered by an empty database."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from modelyard.errors import ModelyardError, Tampered, Unavailable, UnsupportedFormat
+from modelyard.registry import records as records_module
+from modelyard.registry.records import SqliteRecords
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database with one record, closed."""
+    store = SqliteRecords(tmp_path / "registry.sqlite")
+    store.put("m", "a", {"n": 1}, expected=0)
+    store.close()
+    return tmp_path / "registry.sqlite"
+
+
+def test_every_commit_is_on_disk_before_it_returns(path: Path) -> None:
+    store = SqliteRecords(path)
+    modes = [store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "busy_timeout")]
+    store.close()
+    assert modes == ["wal", 2, 15_000]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("damage", [b"", b"SQLite format 3\0", b"x" * 8192, None])
+def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, damage: bytes | None) -> None:
+    data = path.read_bytes()
+    damaged = damage if damage is not None else b"\0" * 100 + data[100:]
+    path.write_bytes(damaged)
+    with pytest.raises(Tampered, match="Restore"):
+        SqliteRecords(path)
+    assert path.read_bytes() == damaged
+    path.write_bytes(data)
+    store = SqliteRecords(path)
+    assert store.get("m", "a") is not None
+    store.close()
+
+
+def test_pages_damaged_behind_a_good_header_are_told_when_met(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as plain:
+        plain.execute("PRAGMA journal_mode=DELETE")
+    data = bytearray(path.read_bytes())
+    data[4096 : 4096 * 3] = b"\xff" * 8192
+    path.write_bytes(data)
+    with pytest.raises(Tampered), closing(SqliteRecords(path)) as store:
+        store.list("m")
+
+
+def test_another_database_and_a_newer_one_are_refused(path: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other")) as other:
+        other.execute("CREATE TABLE t (a)")
+    with pytest.raises(Tampered):
+        SqliteRecords(tmp_path / "other")
+    with closing(sqlite3.connect(path)) as plain:
+        plain.execute(f"PRAGMA user_version={records_module.SCHEMA_VERSION + 1}")
+    with pytest.raises(UnsupportedFormat, match="newer"):
+        SqliteRecords(path)
+    with closing(sqlite3.connect(path)) as plain:
+        plain.execute(f"PRAGMA user_version={records_module.SCHEMA_VERSION}")
+    SqliteRecords(path).close()
+
+
+def test_a_path_with_odd_characters_is_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / "a?b#c%20 d"
+    folder.mkdir()
+    SqliteRecords(folder / "registry.sqlite").close()
+    assert os.listdir(folder) == ["registry.sqlite"]
+
+
+def test_a_write_that_fails_loses_nothing(path: Path) -> None:
+    store = SqliteRecords(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    try:
+        with pytest.raises(Unavailable):
+            store.put("m", "b", {"text": "x" * 200_000}, expected=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert [record.key for record in store.list("m")] == ["a"]
+    store.put("m", "b", {"text": "x" * 200_000}, expected=0)
+    store.close()
+
+
+def test_a_first_start_that_fails_leaves_no_half_made_database(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+    try:
+        with pytest.raises(Unavailable):
+            SqliteRecords(tmp_path / "registry.sqlite")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_held_too_long_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "BUSY_TIMEOUT_S", 0.05)
+    store = SqliteRecords(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ModelyardError, match="locked") as caught:
+            store.put("m", "b", {}, expected=0)
+        assert caught.value.retryable
+        other.execute("ROLLBACK")
+    store.put("m", "b", {}, expected=0)
+    store.close()
