@@ -1,0 +1,74 @@
+"""Runs an ONNX graph in this process.
+
+Hides onnxruntime: its session, its options and its exceptions. It must not load a converter or the `onnx` package; a serving
+worker imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelyard.config import quiet_onnxruntime
+from modelyard.errors import ModelFailed, UnsupportedFormat
+from modelyard.runtime.binding import feeder
+
+if TYPE_CHECKING:
+    from modelyard.runtime.binding import Binding
+    from modelyard.types import Array, Schema
+
+
+def session(model: bytes) -> Any:
+    """An onnxruntime session of one thread for `model`. Raises UnsupportedFormat when onnxruntime cannot load it.
+
+    One thread: workers are the unit of parallelism, and the order of additions must not depend on the number of cores.
+    """
+    quiet_onnxruntime()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - onnxruntime raises a class of its own for each status, and RuntimeError
+        raise UnsupportedFormat(f"onnxruntime {onnxruntime.__version__} cannot load this graph: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library said, at most 300 characters: enough to name the operator, no dump of a graph."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+class Onnx:
+    """A Runtime over one session. `predict` is safe in several threads at once; whoever opened it closes it."""
+
+    def __init__(self, model: bytes, binding: Binding, schema: Schema) -> None:
+        self._session = session(model)
+        self._feeders = tuple((given.graph, feeder(given, schema)) for given in binding.inputs)
+        self._names = tuple(output.name for output in binding.outputs)
+        self._fetch = [output.graph for output in binding.outputs]
+        self._first = schema.inputs[0].name
+        self._limit = binding.max_batch_rows
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Runtime.predict`."""
+        if self._limit is not None and len(inputs[self._first]) > self._limit:
+            return self._in_parts(inputs, self._limit)
+        try:
+            answers = self._session.run(self._fetch, {graph: feed(inputs) for graph, feed in self._feeders})
+        except Exception as error:
+            raise ModelFailed("the model failed on an input that its schema accepts") from error
+        return dict(zip(self._names, answers, strict=True))
+
+    def _in_parts(self, inputs: Mapping[str, Array], limit: int) -> dict[str, Array]:
+        rows = len(inputs[self._first])
+        parts = [self.predict({name: array[at : at + limit] for name, array in inputs.items()}) for at in range(0, rows, limit)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
+
+    def close(self) -> None:
+        """See `Runtime.close`."""
+        self._session = None
