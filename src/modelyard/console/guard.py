@@ -6,6 +6,8 @@ denial is audited; under a flood, denials within a second of one another share a
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -33,21 +35,18 @@ class Guard:
         self._app = app
         self._routes = tuple(routes)
         self._keyring = keyring
-        self._denials = Denials(audit)
+        self.denials = Denials(audit)
         self._hosts = frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; its Principal is in `scope["principal"]` when a handler runs."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         if scope["type"] != "http":
             raise Forbidden("this API speaks HTTP requests alone")
         principal = ANONYMOUS
         try:
             headers = _headers(scope)
             self._check_origin(headers)
-            principal = self._keyring.authenticate(_bearer(headers))
+            principal = await asyncio.to_thread(self._keyring.authenticate, _bearer(headers))
             route = self._route(scope)
             if route is None:
                 raise NotFound("no such route; the API's routes are in docs/reference.md")
@@ -55,7 +54,7 @@ class Guard:
             content = await _read(headers, receive)
         except ModelyardError as error:
             if isinstance(error, Denied):
-                self._denials.add(principal, scope["method"], error)
+                await asyncio.to_thread(self.denials.add, principal, scope["method"], error)
             await _refuse(error, send)
             return
         scope["principal"] = principal
@@ -93,13 +92,22 @@ class Denials:
             if now - self._last_s < 1.0:
                 self._waiting += 1
                 return
-            also, self._waiting, self._last_s = self._waiting, 0, now
-        detail = error.rule or error.code
+            self._last_s = now
+        self.flush()
+        with contextlib.suppress(ModelyardError):
+            self._audit.record(principal, "request", method, outcome="denied", detail=error.rule or error.code)
+
+    def flush(self) -> None:
+        """Record those that were only counted, in one entry."""
+        with self._lock:
+            more, self._waiting = self._waiting, 0
+        if not more:
+            return
         try:
-            self._audit.record(principal, "request", method, outcome="denied", detail=f"{detail}; {also} more before" if also else detail)
+            self._audit.record(ANONYMOUS, "request", "various", outcome="denied", detail=f"{more} more")
         except ModelyardError:
             with self._lock:
-                self._waiting += also + 1
+                self._waiting += more
 
 
 def _headers(scope: Scope) -> dict[bytes, bytes]:

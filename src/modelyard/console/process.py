@@ -62,6 +62,7 @@ def serve(settings: Settings) -> None:
             try:
                 server.run(sockets=[listener])
             finally:
+                app.denials.flush()
                 (settings.run / "control.json").unlink(missing_ok=True)
 
 

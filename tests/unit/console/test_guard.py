@@ -1,0 +1,158 @@
+"""The door of the control API: what has no key, no right or another Host does not reach a handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from modelyard import config
+from modelyard.console.app import build, served
+from modelyard.console.guard import BODY_LIMIT_BYTES, Denials
+from modelyard.control.access import RecordKeys
+from modelyard.control.plane import ControlPlane
+from modelyard.control.status import Status
+from modelyard.errors import Forbidden, InvalidConfig
+from modelyard.security import policy
+from modelyard.security.audit import AuditLog, FileLines
+from modelyard.security.identity import Keyring, mint
+
+HOST = "127.0.0.1:8090"
+Ask = Callable[..., httpx.Response]
+
+
+@pytest.fixture
+def plane() -> ControlPlane:
+    return ControlPlane(config.load())
+
+
+@pytest.fixture
+def keyring(plane: ControlPlane) -> Keyring:
+    return Keyring(RecordKeys(plane.registry.records))
+
+
+@pytest.fixture
+def ask(plane: ControlPlane, keyring: Keyring) -> Ask:
+    world = Status(home="h", data_plane=None, deployments=())
+    app = build(plane, keyring=keyring, hosts={HOST}, status=lambda: world, changed=lambda: None)
+    admin = keyring.add("admin", roles=("admin",))
+
+    def send(method: str, path: str, *, key: str | None = admin, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
+        async def go() -> httpx.Response:
+            sent = {"host": HOST, **({"authorization": f"Bearer {key}"} if key else {}), **(headers or {})}
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://{HOST}") as client:
+                return await client.request(method, path, headers=sent, **options)
+
+        return asyncio.run(go())
+
+    return send
+
+
+def test_the_admin_is_let_in(ask: Ask) -> None:
+    answer = ask("GET", "/api/v1/status")
+    assert answer.status_code == 200 and answer.json()["home"] == "h"
+
+
+@pytest.mark.parametrize(("method", "route"), sorted(policy.ROUTES))
+def test_every_route_wants_a_key(ask: Ask, method: str, route: str) -> None:
+    path = route.replace("{name}", "churn")
+    for key in (None, "my_", mint()):
+        answer = ask(method, path, key=key)
+        assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("method", "route"), sorted(policy.ROUTES))
+def test_the_lowest_role_does_nothing(ask: Ask, keyring: Keyring, method: str, route: str) -> None:
+    assert ask(method, route.replace("{name}", "churn"), key=keyring.add("low", roles=("invoker",))).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/openapi.json", "/api/v1/status/", "//api/v1/status", "/api/v1/deployments/a/b", "/api/v1/%2e%2e/status"]
+)
+def test_what_is_no_route_is_401_without_a_key_and_404_with_one(ask: Ask, path: str) -> None:
+    assert ask("GET", path, key=None).status_code == 401
+    assert ask("GET", path).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "PATCH", "TRACE"])
+def test_other_methods_are_refused(ask: Ask, method: str) -> None:
+    assert ask(method, "/api/v1/status").status_code in (403, 404)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8090", "127.0.0.1", "127.0.0.1:80", ""])
+def test_another_host_is_refused(ask: Ask, host: str) -> None:
+    assert ask("GET", "/api/v1/status", headers={"host": host}).status_code == 403
+
+
+def test_another_origin_is_refused(ask: Ask) -> None:
+    assert ask("GET", "/api/v1/status", headers={"origin": "http://evil.example"}).status_code == 403
+    assert ask("GET", "/api/v1/status", headers={"origin": "null"}).status_code == 403
+    assert ask("GET", "/api/v1/status", headers={"origin": f"http://{HOST}"}).status_code == 200
+
+
+def test_a_large_body_is_refused_declared_or_not(ask: Ask) -> None:
+    assert ask("POST", "/api/v1/deployments/churn", content=b"x" * (BODY_LIMIT_BYTES + 1)).status_code == 413
+
+    async def parts() -> Any:
+        for _ in range(3):
+            yield b"x" * (BODY_LIMIT_BYTES // 2)
+
+    assert ask("POST", "/api/v1/deployments/churn", content=parts()).status_code == 413
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"reference": 1}', b'{"reference": "churn", "extra": 1}'])
+def test_a_body_that_does_not_fit_is_400(ask: Ask, body: bytes) -> None:
+    answer = ask("POST", "/api/v1/deployments/churn", content=body)
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "malformed_payload"
+
+
+def test_errors_have_code_and_message(ask: Ask) -> None:
+    answer = ask("POST", "/api/v1/deployments/churn", json={"reference": "churn"})
+    assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found" and "churn" in answer.json()["error"]["message"]
+    assert ask("DELETE", "/api/v1/deployments/churn").status_code == 404
+    assert ask("POST", "/api/v1/deployments/churn/rollback").status_code == 404
+
+
+def test_denials_are_audited_without_the_key(ask: Ask, plane: ControlPlane) -> None:
+    key = mint()
+    ask("GET", "/api/v1/status", key=key)
+    (entry,) = plane.audit.entries()
+    assert (entry.principal, entry.outcome, entry.detail) == ("anonymous", "denied", "unauthenticated")
+    assert key not in plane.settings.home.joinpath("audit.jsonl").read_text()
+    assert plane.audit.verify() == 1
+
+
+def test_a_flood_of_denials_is_counted_into_few_entries(tmp_path: Path) -> None:
+    log = AuditLog(FileLines(tmp_path / "audit.jsonl"))
+    denials = Denials(log)
+    for _ in range(50):
+        denials.add(plane_principal(), "GET", Forbidden("no"))
+    assert log.verify() == 1
+    denials.flush()
+    assert list(log.entries())[-1].detail.endswith("49 more")
+
+
+def plane_principal() -> Any:
+    from modelyard.types import Principal
+
+    return Principal("anonymous")
+
+
+def test_a_route_that_was_added_without_a_policy_stops_the_start(plane: ControlPlane, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    reduced = {key: roles for key, roles in policy.ROUTES.items() if key != ("GET", "/api/v1/status")}
+    monkeypatch.setattr(policy, "ROUTES", reduced)
+    with pytest.raises(InvalidConfig, match="routes without a policy: GET /api/v1/status"):
+        build(plane, keyring=keyring, hosts={HOST}, status=lambda: Status(home="", data_plane=None, deployments=()), changed=lambda: None)
+
+
+def test_a_mounted_application_does_not_escape_the_table() -> None:
+    from fastapi import FastAPI
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.mount("/files", FastAPI())
+    with pytest.raises(InvalidConfig):
+        policy.require_complete(served(app))
