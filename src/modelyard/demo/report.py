@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from modelyard.demo.telling import Teller
 
+TITLE = "Month by month: mean error in bikes an hour, and how far inputs are from training"
 BARS = "▁▂▃▄▅▆▇█"
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
 
@@ -107,7 +108,7 @@ def _months(report: Report) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Month by month: what the endpoint saw, and how wrong it was", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=TITLE, title_style="bold", title_justify="left")
     table.add_column("month", no_wrap=True)
     for name in ("requests", "bikes/h", "error", "bias"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -150,7 +151,7 @@ def _summary(report: Report) -> Table:
     most = max(((month, name, psi) for month in months for name, psi in month.shifts.items()), key=lambda item: item[2])
     worst = max(months, key=lambda month: month.error)
     lines = [
-        ("Parity", f"{packaged.rows:,} rows; largest difference from scikit-learn {packaged.largest_difference:.1e} bikes an hour"),
+        ("Parity", f"{packaged.rows:,} rows; largest difference from scikit-learn: {difference(packaged.largest_difference)}"),
         (
             "Speed",
             f"[bold]{speed.ratio:,.0f} times faster[/bold]: one prediction takes {speed.endpoint_s * 1000:.2f} ms over HTTP, "
@@ -189,6 +190,11 @@ def _new(months: tuple[Month, ...]) -> str:
     word = max(totals, key=lambda key: totals[key])
     since = next(month.month for month in months if word in month.unseen)
     return f"; '{word}', which training never saw and the schema allows, came {totals[word]:,} times since {named(since)}"
+
+
+def difference(bikes: float) -> str:
+    """How far answers lie apart, in words."""
+    return f"{bikes:.1e} bikes an hour" if bikes else "none, to the last bit"
 
 
 def named(month: str) -> str:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from modelyard.demo import bikes, traffic
-from modelyard.demo.report import Month, Packaged, Report, Speed, Traffic
+from modelyard.demo.report import Month, Packaged, Report, Speed, Traffic, difference
 from modelyard.demo.world import World, private_world
 from modelyard.errors import Unavailable
 
@@ -43,15 +43,15 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             past, later = bikes.split(bikes.load())
             model = bikes.train(past)
             error = float(np.abs(model[-1].oob_prediction_ - past[bikes.TARGET]).mean())
-            step.done(f"a scikit-learn pipeline: one-hot words, a forest of {bikes.TREES} trees; {len(past):,} hours, January to June 2011")
+            step.done(f"a scikit-learn pipeline with a forest of {bikes.TREES} trees, on {len(past):,} hours of January to June 2011")
         with teller.step("Package") as step:
             bundle, packaged = _package(model, past, world, step, error)
         with teller.step("Serve") as step:
             world.start()
-            step.done(f"a home of its own, {world.url}: control process and data plane")
+            step.done(f"control process and data plane in a home of their own, {world.url}")
         with teller.step("Deploy") as step:
             world.verb("deploy", packaged.reference, "--as", NAME)
-            step.done(f"{packaged.reference} answers as {NAME}; its seal, golden replay and lock were checked here first")
+            step.done(f"{packaged.reference} answers as {NAME}; seal, golden replay and lock were checked first")
         with teller.step("Measure") as step:
             speed = _single(model, bundle, past, world, step)
             step.done(f"one row at a time: {speed.endpoint_s * 1000:.2f} ms over HTTP, {speed.trained_s * 1000:.1f} ms in scikit-learn")
@@ -60,7 +60,8 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             step.done(f"{replayed.requests:,} hours, {len(months)} months, one request each over two protocols; labels joined by prediction id")
         with teller.step("Watch") as step:
             refusal = _refusal(bundle, later, world)
-            live = _status(world, at_least=replayed.answered + SINGLE_ENDPOINT)
+            live = _status(world)
+            curl, answer = _curl(bundle, world)
             step.done("status: every answer counted, each input compared with the training data")
         world.is_kept = keep
         home = str(world.settings.home) if keep else None
@@ -73,7 +74,8 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             refusal=refusal,
             url=world.url,
             home=home,
-            curl=_curl(bundle, world),
+            curl=curl,
+            answer=answer,
             next=_next(home),
             seconds=time.monotonic() - started,
         )
@@ -85,9 +87,9 @@ def _package(model: Any, past: Any, world: World, step: Step, error: float) -> t
     started = time.monotonic()
     bundle = package(model, name=NAME, data=past[list(bikes.FEATURES)], labels=past[bikes.TARGET], home=world.settings.home, progress=step.progress)
     parity = bundle.attestation["parity"]
-    difference = max(output["max_abs"] for output in parity["outputs"].values())
+    largest = max(output["max_abs"] for output in parity["outputs"].values())
     step.done(
-        f"converted, proven on {parity['rows']:,} rows (largest difference {difference:.0e}), sealed, registered as {NAME}:1",
+        f"converted, proven on all {parity['rows']:,} rows (largest difference: {difference(largest)}), sealed",
         f"[dim]{bundle.digest}[/dim]",
     )
     packaged = Packaged(
@@ -95,7 +97,7 @@ def _package(model: Any, past: Any, world: World, step: Step, error: float) -> t
         digest=bundle.digest,
         title=type(model[-1]).__name__,
         rows=parity["rows"],
-        largest_difference=difference,
+        largest_difference=largest,
         training_error=error,
         seconds=time.monotonic() - started,
     )
@@ -197,10 +199,19 @@ def _refusal(bundle: Bundle, later: Any, world: World) -> str:
     raise Unavailable("the endpoint accepted an hour written as a word")
 
 
-def _curl(bundle: Bundle, world: World) -> str:
-    """A question that works as printed: medians and commonest values, no hour of the data."""
-    body = msgspec.json.encode({"instances": [bundle.card.example]}).decode()
-    return f"curl -s {world.url}/v1/models/{NAME}:predict -H 'content-type: application/json' -d '{body}'"
+def _status(world: World) -> Any:
+    """What `modelyard status` says of the deployment."""
+    return next(each for each in world.verb("status")["deployments"] if each["deployment"]["name"] == NAME)
+
+
+def _curl(bundle: Bundle, world: World) -> tuple[str, str]:
+    """A question of medians and commonest values, as a line that works as printed, and its answer."""
+    from modelyard.serve import card
+
+    served = card.Served(name=NAME, version=1, title=bundle.card.title, example={"instances": [bundle.card.example]})
+    with closing(traffic.Caller(world.settings.host, world.settings.port, NAME, bundle.schema)) as caller:
+        answer, _ = caller.post(f"/v1/models/{NAME}:predict", served.example)
+    return card.curl(world.url, served), msgspec.json.encode(answer).decode()
 
 
 def _next(home: str | None) -> tuple[str, ...]:
