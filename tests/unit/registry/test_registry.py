@@ -179,7 +179,7 @@ print(json.dumps(numbers))
 def test_processes_at_once_never_get_the_same_number_and_gc_takes_nothing_of_theirs(tmp_path: Path) -> None:
     started = [subprocess.Popen([sys.executable, "-c", PACKAGE, str(tmp_path), str(who)], stdout=subprocess.PIPE, text=True) for who in range(3)]
     numbers = [json.loads(process.communicate()[0]) for process in started]
-    assert sorted(sum(numbers, [])) == list(range(1, 37)) and all(item == sorted(item) for item in numbers)
+    assert sorted(number for each in numbers for number in each) == list(range(1, 37)) and all(item == sorted(item) for item in numbers)
     home = registry.open(tmp_path)
     home.gc()
     assert all(home.blobs.has(item.index) for item in home.versions("churn")) and len(home.blobs.list()) == 36
