@@ -58,10 +58,11 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise translate(error, path) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise InvalidConfig(f"{path.name} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidConfig(f"{path.name} is not a regular file")
         if status.st_size > limit_bytes:
             raise PayloadTooLarge(f"{path.name} has {status.st_size:,} bytes; the limit is {limit_bytes:,}")
         return file.read(limit_bytes + 1)

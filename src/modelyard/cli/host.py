@@ -27,6 +27,7 @@ from modelyard import config, files
 from modelyard.cli.show import Home, Json, emit_json, line
 from modelyard.config import Settings
 from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Unavailable
+from modelyard.targets.local import Local
 from modelyard.types import HostPlan, read_control_state, read_plan, read_serve_state, write_plan
 
 START_LIMIT_S = 60.0
@@ -284,14 +285,16 @@ def _ensure_plan(settings: Settings) -> None:
 
 def _wait(settings: Settings, is_alive: Callable[[], bool]) -> Up:
     """Where both planes are reached, once they are. Raises Unavailable when they end first or take too long."""
-    deadline = time.monotonic() + START_LIMIT_S
-    while is_alive() and time.monotonic() < deadline:
+    started = time.monotonic()
+    workers = Local(plan=settings.plan, run=settings.run)
+    while is_alive() and time.monotonic() < started + START_LIMIT_S:
         try:
             serve, control = read_serve_state(settings.run), read_control_state(settings.run)
         except (NotFound, MalformedPayload):
             time.sleep(0.02)
             continue
-        if serve.slots:
+        # Models that take long to load must not keep a home from being up: their workers say when they are ready.
+        if workers.has_applied(1) or (serve.slots and time.monotonic() > started + START_LIMIT_S / 2):
             data = f"http://{f'[{serve.host}]' if ':' in serve.host else serve.host}:{serve.port}"
             return Up(home=str(settings.home), data=data, control=control.url, pid=_parent(settings) or os.getpid())
         time.sleep(0.02)

@@ -6,6 +6,7 @@ killed at any moment is continued by the next one. One driver per home runs at a
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -50,8 +51,9 @@ class Driver:
         """
         with self._lock:
             stored = self._deployments.all()
-            self._remove_strays({each.deployment.name for each in stored})
             is_moving = False
+            with contextlib.suppress(ModelyardError):  # what fails here fails below for each deployment, whose trouble tells it
+                self._remove_strays({each.deployment.name for each in stored})
             for each in stored:
                 name = each.deployment.name
                 try:
