@@ -248,10 +248,11 @@ def _is_missing(value: object) -> bool:
 class Binner:
     """Counts rows in the bins of a profile. One thread owns it; the arrays that are added must not change until they are counted.
 
-    Rows are held until there are 256, then counted together; `take` counts what is held. 30 features cost .4 to 1.1 µs a row.
+    Rows are held until there are `block_rows`, then counted together; `take` counts what is held. 30 features cost .4 to 1.1 µs a row.
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, *, block_rows: int = BLOCK_ROWS) -> None:
+        self._block_rows = block_rows
         features = profile.features
         numbers = [feature for feature in features if feature.kind == "number"]
         self._numbers = _Numbers(numbers)
@@ -271,7 +272,7 @@ class Binner:
         rows = len((inputs if role == "input" else outputs)[source])
         self._held.append((inputs, outputs, rows))
         self._held_rows += rows
-        if self._held_rows >= BLOCK_ROWS:
+        if self._held_rows >= self._block_rows:
             self._count()
 
     def take(self) -> Array:
@@ -416,6 +417,8 @@ class _Numbers:
     def take(self, rows: int) -> list[list[int]]:
         """Per feature: (below, bin …, above), missing, total, squares in two parts."""
         taken = []
+        self._moments[1] += self._moments[2] >> _LOW_BITS
+        self._moments[2] &= (1 << _LOW_BITS) - 1
         for place, feature in enumerate(self._features):
             reached = self._reached[place, : len(feature.edges) + 1]
             cells = [*(reached[:-1] - reached[1:]).tolist(), int(reached[-1])]

@@ -1,9 +1,8 @@
 """The schema check of every request: what the schema does not allow never reaches a model.
 
-Hides how the check is made cheap: a Checker is compiled once per schema, and looks at all floats of a request in one pass. It is asked
-**once per request, before batching**, so that a bad request is refused alone and its neighbours in the batch go on (checking a batch and
-then searching it for the culprit would cost the same for the good and more for the bad). It must never echo data: messages
-name the field, the rule and what the schema says, nothing that came in.
+Hides how the check is made cheap: a Checker is compiled once per schema and looks at all floats in one pass. It checks what it is given as a
+whole: whoever batches checks the batch, and request by request only when that fails, so that a bad request is refused alone at no cost to the good.
+It must never echo data: messages name the field, the rule and what the schema says, nothing that came in.
 """
 
 from __future__ import annotations

@@ -1,0 +1,354 @@
+"""Append-only facts on their way from the data plane to the control plane: observations, in segments, through a spool folder.
+
+Hides the form of a segment (data only, hashed, bounded) and of the spool (names, byte cap, what goes first when it is full), and by which ids are
+chosen where not all can be kept. Workers write, the control process reads; neither calls the other. It must not know what the counts mean, and
+must not keep the data plane waiting: a write does not wait for the disk, and what finds no room is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import numpy as np
+
+from modelyard.errors import MalformedPayload, ModelyardError, NotFound
+from modelyard.files import make_folder, read_limited, write_atomically
+from modelyard.types import Datatype, Digest
+
+if TYPE_CHECKING:
+    from modelyard.types import Array
+
+SUFFIX = ".segment"
+SEGMENT_LIMIT_BYTES = 256 << 20
+_MAGIC = b"modelyard segment 1\n"
+_HASH_BYTES = 32
+_LOOK_S = 5.0
+_INPUTS_UNTIL = 0.6
+_PREDICTIONS_UNTIL = 0.85
+_BUCKETS_PER_OCTAVE = 8
+_LAST_BUCKET = 35 * _BUCKETS_PER_OCTAVE  # 2^35 µs: nine hours
+_ALL = 1 << 32
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """One named column of logged rows: numbers as little-endian bytes, texts as a list with None for missing. `shape` is that of one row."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    values: bytes | tuple[str | None, ...]
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """Logged rows: of all predictions of the segment those whose id falls into `share` (see `positions`).
+
+    `times` are little-endian float64, seconds since 1970, UTC.
+    """
+
+    share: float
+    ids: tuple[str, ...]
+    times: bytes
+    columns: tuple[Column, ...]
+
+
+class ProfileCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts (`monitor.profile.pack`) of the rows whose id falls into `share`."""
+
+    share: float
+    counts: bytes
+
+
+class Failures(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests that got no prediction, of one error code, and how long they took together."""
+
+    requests: int
+    seconds: float
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one worker saw of one version since its last segment.
+
+    `latencies` counts answered requests by bucket, `dropped` rows by what of them found no room.
+    """
+
+    name: str
+    version: int
+    digest: Digest
+    requests: int = 0
+    rows: int = 0
+    failures: dict[str, Failures] = {}
+    latencies: dict[int, int] = {}
+    profiles: tuple[ProfileCounts, ...] = ()
+    predictions: Rows | None = None
+    inputs: Rows | None = None
+    dropped: dict[str, int] = {}
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """About a second of one worker. Times are seconds since 1970, UTC. `lost` counts the segments before this one that found no room at all."""
+
+    slot: int
+    pid: int
+    started_at: float
+    ended_at: float
+    parts: tuple[Part, ...]
+    lost: int = 0
+
+
+class EventSink(Protocol):
+    """Where facts go. `write` never blocks on another process and never raises for want of room: it drops and counts."""
+
+    def write(self, segment: Segment) -> None: ...
+
+
+# -- which ids are kept ----------------------------------------------------------------------------------------------------------------------
+
+
+def positions(ids: Sequence[str], counts: Array | None = None) -> Array:
+    """For each row of each id a number below 2^32, spread evenly, the same wherever it is asked. `counts[i]` rows belong to `ids[i]` (None: one).
+
+    A row is in a share `s` when its number is below s · 2^32; so shares are nested, and whether a prediction was kept is known from its id alone.
+    """
+    hashes = np.array([zlib.crc32(name.encode("utf-8", "replace")) for name in ids], dtype=np.uint32)
+    if counts is not None:
+        ends = np.cumsum(counts)
+        rows = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
+        hashes = np.repeat(hashes, counts) ^ (rows.astype(np.uint32) * np.uint32(0x9E3779B1))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of MurmurHash3: CRCs of counters are too regular
+        hashes ^= hashes >> np.uint32(shift)
+        hashes *= np.uint32(factor)
+    return hashes ^ (hashes >> np.uint32(16))
+
+
+def threshold(share: float) -> int:
+    """Positions below it are in the share."""
+    return math.ceil(share * _ALL)
+
+
+def prediction_id(id: str, row: int, rows: int) -> str:
+    """The id of one row of a request: the request's own where it has one row, else with the row appended."""
+    return id if rows == 1 else f"{id}/{row}"
+
+
+# -- latencies -------------------------------------------------------------------------------------------------------------------------------
+
+
+def latency_buckets(seconds: Sequence[float]) -> dict[int, int]:
+    """Counts by bucket; bucket b holds 2^(b/8) to 2^((b+1)/8) µs."""
+    if not seconds:
+        return {}
+    found = np.log2(np.maximum(np.array(seconds), 1e-6) * 1e6) * _BUCKETS_PER_OCTAVE
+    counts = np.bincount(np.minimum(found.astype(np.int64), _LAST_BUCKET))
+    return {int(bucket): int(counts[bucket]) for bucket in np.flatnonzero(counts)}
+
+
+def quantile_s(buckets: Mapping[int, int], share: float) -> float:
+    """The latency that `share` of the requests do not exceed, within 4.5 %; NaN without requests."""
+    wanted = share * sum(buckets.values())
+    seen = 0
+    for bucket in sorted(buckets):
+        seen += buckets[bucket]
+        if seen >= wanted and seen:
+            return float(2 ** ((bucket + 0.5) / _BUCKETS_PER_OCTAVE)) * 1e-6
+    return math.nan
+
+
+# -- the form of a segment -------------------------------------------------------------------------------------------------------------------
+
+_KINDS: dict[str, Datatype] = {
+    "?": "BOOL",
+    "b": "INT8",
+    "h": "INT16",
+    "i": "INT32",
+    "l": "INT64",
+    "q": "INT64",
+    "B": "UINT8",
+    "H": "UINT16",
+    "I": "UINT32",
+    "L": "UINT64",
+    "Q": "UINT64",
+    "e": "FP16",
+    "f": "FP32",
+    "d": "FP64",
+}
+_DTYPES = {datatype: np.dtype(char).newbyteorder("<") for char, datatype in _KINDS.items()}
+
+
+def column(name: str, values: Array) -> Column:
+    """`values` [rows, …] as a Column; a trailing dimension of one is left out."""
+    shape = () if values.ndim < 2 or values.shape[1:] == (1,) else tuple(values.shape[1:])
+    if values.dtype == object:
+        return Column(name=name, datatype="BYTES", shape=shape, values=tuple(values.ravel().tolist()))
+    datatype = _KINDS[values.dtype.char]
+    data = np.ascontiguousarray(values, dtype=_DTYPES[datatype]).tobytes()
+    return Column(name=name, datatype=datatype, shape=shape, values=data)
+
+
+def column_array(item: Column, rows: int) -> Array:
+    """The values of a Column, [rows, *shape]. Raises MalformedPayload when they are not as many as that."""
+    try:
+        if item.datatype == "BYTES":
+            if isinstance(item.values, bytes):
+                raise ValueError
+            array = np.empty(len(item.values), dtype=object)
+            array[:] = item.values
+        else:
+            if not isinstance(item.values, bytes):
+                raise ValueError
+            array = np.frombuffer(item.values, dtype=_DTYPES[item.datatype])
+        return array.reshape(rows, *item.shape)
+    except ValueError as error:
+        raise MalformedPayload("a segment's column does not have the size that it claims") from error
+
+
+def times_array(rows: Rows) -> Array:
+    """When each row was answered, float64 seconds since 1970, UTC. Raises MalformedPayload."""
+    if len(rows.times) != 8 * len(rows.ids):
+        raise MalformedPayload("a segment's times do not have the size that they claim")
+    return np.frombuffer(rows.times, dtype="<f8")
+
+
+def encode(segment: Segment) -> bytes:
+    """The bytes of a segment file."""
+    body = msgspec.msgpack.encode(segment)
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def decode(data: bytes) -> Segment:
+    """`decode(encode(s)) == s`. Raises MalformedPayload for anything else, whole or in part."""
+    head = len(_MAGIC) + _HASH_BYTES
+    if not data.startswith(_MAGIC) or hashlib.sha256(data[head:]).digest() != data[len(_MAGIC) : head]:
+        raise MalformedPayload("not a whole segment")
+    try:
+        segment = msgspec.msgpack.decode(data[head:], type=Segment)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise MalformedPayload("not a segment of this release") from error
+    for part in segment.parts:
+        for rows in (part.predictions, part.inputs):
+            if rows is not None:
+                times_array(rows)
+                for item in rows.columns:
+                    column_array(item, len(rows.ids))
+    return segment
+
+
+# -- the spool -------------------------------------------------------------------------------------------------------------------------------
+
+
+class Spool:
+    """The worker's end of a spool folder: an EventSink with a byte cap that all workers share. One thread owns it.
+
+    A segment is named slot-pid-sequence. The sequence starts at the worker's start in milliseconds, so that a worker that gets the pid of a
+    dead one never takes its names. As the spool fills, inputs go first, then predictions, then whole segments; each loss is counted in what
+    follows.
+    """
+
+    def __init__(self, folder: Path, *, slot: int, limit_bytes: int) -> None:
+        self.folder = make_folder(folder)
+        self._limit_bytes = limit_bytes
+        self._prefix = f"{slot}-{os.getpid()}-"
+        self._sequence = time.time_ns() // 1_000_000
+        self._used_bytes = 0
+        self._looked_s = -math.inf
+        self._lost = 0
+
+    def write(self, segment: Segment) -> None:
+        """Leave a segment for the control process; drops what finds no room (cap or disk) and counts it."""
+        used = self._used() / self._limit_bytes if self._limit_bytes > 0 else 1.0
+        if used > _PREDICTIONS_UNTIL:
+            segment = _without(segment, "predictions")
+        if used > _INPUTS_UNTIL:
+            segment = _without(segment, "inputs")
+        segment = msgspec.structs.replace(segment, lost=self._lost)
+        data = encode(segment)
+        if self._used_bytes + len(data) > self._limit_bytes or len(data) > SEGMENT_LIMIT_BYTES:
+            self._lost += 1
+            return
+        self._sequence += 1
+        try:
+            write_atomically(self.folder / f"{self._prefix}{self._sequence}{SUFFIX}", data, mode=0o600, durable=False)
+        except ModelyardError:
+            self._lost += 1
+        else:
+            self._used_bytes += len(data)
+            self._lost = 0
+
+    def _used(self) -> int:
+        """Bytes in the folder: looked up every few seconds, counted on in between."""
+        now = time.monotonic()
+        if now - self._looked_s > _LOOK_S:
+            self._used_bytes = 0
+            try:
+                with os.scandir(self.folder) as entries:
+                    for entry in entries:
+                        status = _status(entry)
+                        self._used_bytes += status.st_size if status else 0
+            except OSError:
+                self._used_bytes = self._limit_bytes
+            # A folder that takes long to list is looked at less often: at most a hundredth of the time.
+            self._looked_s = now + 100 * (time.monotonic() - now)
+        return self._used_bytes
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Of a segment; None for other files, and for one that the control process took in between."""
+    try:
+        return entry.stat(follow_symlinks=False) if entry.name.endswith(SUFFIX) else None
+    except OSError:
+        return None
+
+
+def _without(segment: Segment, what: str) -> Segment:
+    parts = []
+    for part in segment.parts:
+        rows: Rows | None = getattr(part, what)
+        if rows is not None:
+            dropped = {**part.dropped, what: part.dropped.get(what, 0) + len(rows.ids)}
+            part = msgspec.structs.replace(part, **{what: None, "dropped": dropped})  # noqa: PLW2901
+        parts.append(part)
+    return msgspec.structs.replace(segment, parts=tuple(parts))
+
+
+def pending(folder: Path) -> list[Path]:
+    """The segments that wait in a spool, the oldest first; none where there is no spool yet."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(status.st_mtime_ns, entry.name) for entry in entries if (status := _status(entry)) is not None]
+    except FileNotFoundError:
+        return []
+    return [folder / name for _, name in sorted(found)]
+
+
+def read(path: Path) -> Segment:
+    """The segment in `path`. Raises NotFound, or MalformedPayload when it is not one."""
+    try:
+        return decode(read_limited(path, SEGMENT_LIMIT_BYTES))
+    except (NotFound, MalformedPayload):
+        raise
+    except ModelyardError as error:
+        raise MalformedPayload(f"{path.name} is not a segment") from error
+
+
+def salt(folder: Path) -> bytes:
+    """The key of this spool's hashes, made by whoever asks first; it stays in the folder, readable by its owner alone."""
+    path = folder / "salt"
+    try:
+        return read_limited(path, 64)
+    except NotFound:
+        mine = folder / f".salt-{os.getpid()}-{os.urandom(4).hex()}"
+        write_atomically(mine, os.urandom(32), mode=0o600)
+        try:
+            path.hardlink_to(mine)
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+        return read_limited(path, 64)

@@ -1,0 +1,366 @@
+"""What leaves the data plane beside the answers: counts, profiles and sampled rows of every prediction, once a second, into the spool.
+
+Hides how that stays cheap: rows are kept as the arrays they came in, looked at in blocks of up to 256 after the replies have left, and no object
+is made per row. Above `profile_rows_s` and `log_predictions_s` rows are taken by hash of their id, at 1, ½, ¼ …, and the share is recorded. It must
+not write a value of a tagged column, nor ever fail or delay a prediction: what finds no room is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from modelyard import events
+from modelyard.errors import NotFound
+from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment, Spool
+from modelyard.monitor import profile
+from modelyard.monitor.profile import BLOCK_ROWS, Binner, joined
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
+    from modelyard.config import Settings
+    from modelyard.events import EventSink
+    from modelyard.types import Array, Digest, Schema, Tag
+
+MASKED = "***"
+_HELD_BYTES = 8 << 20
+_SMALLEST_SHARE = 2.0**-20
+_NONE = Failures(requests=0, seconds=0.0)
+
+
+class Observer:
+    """All recorders of one worker and its end of the spool. Lives on the event loop's thread."""
+
+    def __init__(self, settings: Settings, *, slot: int, spool: Path | None) -> None:
+        self._settings = settings
+        self._slot = slot
+        self._sink: EventSink | None = None
+        self._salt = b""
+        if spool is not None:
+            self._sink = Spool(spool, slot=slot, limit_bytes=settings.spool_limit_bytes)
+            self._salt = events.salt(spool)
+        # A recorder lives as long as its version, or until what it holds is flushed.
+        self._recorders: WeakValueDictionary[tuple[str, int, Digest], Recorder] = WeakValueDictionary()
+        self._busy: dict[Recorder, None] = {}
+        self._flushed_at = time.time()
+        self._flushed_s = time.monotonic()
+
+    def attach(self, name: str, version: int, bundle: Bundle) -> Recorder | None:
+        """The recorder of one served version; None where nothing is kept. Raises MalformedPayload for a profile that this release does not read."""
+        if self._sink is None:
+            return None
+        key = (name, version, bundle.digest)
+        recorder = self._recorders.get(key)
+        if recorder is None:
+            recorder = Recorder(key, bundle, self._settings, busy=self._busy, salt=self._salt)
+            self._recorders[key] = recorder
+        return recorder
+
+    def flush(self) -> None:
+        """Leave what was seen since the last flush as one segment, if anything was. Called once a second, and at the end of a drain."""
+        started_at, self._flushed_at = self._flushed_at, time.time()
+        started_s, self._flushed_s = self._flushed_s, time.monotonic()
+        if self._sink is None or not self._busy:
+            return
+        recorders = list(self._busy)
+        self._busy.clear()
+        elapsed_s = max(self._flushed_s - started_s, 0.05)
+        parts = tuple(recorder.take(elapsed_s) for recorder in recorders)
+        self._sink.write(Segment(slot=self._slot, pid=os.getpid(), started_at=started_at, ended_at=self._flushed_at, parts=parts))
+
+
+class Recorder:
+    """What one version's answers leave behind. One thread owns it; the arrays that it is given must not change any more."""
+
+    def __init__(
+        self, key: tuple[str, int, Digest], bundle: Bundle, settings: Settings, *, busy: dict[Recorder, None] | None = None, salt: bytes = b""
+    ) -> None:
+        self.key = key
+        self._busy = {} if busy is None else busy
+        self._block_rows = _block_rows(bundle.schema)
+        self._binner = Binner(reference(bundle), block_rows=self._block_rows)
+        self._redactor = Redactor(bundle.schema, salt)
+        self._profile_rows_s = settings.profile_rows_s
+        self._log_rows_s = settings.log_predictions_s
+        self._input_rate = settings.input_sample_rate
+        self._profile_share = _share(0.0, self._profile_rows_s)
+        self._log_share = _share(0.0, self._log_rows_s)
+        self._held = _Held()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._requests = 0
+        self._rows = 0
+        self._failures: dict[str, Failures] = {}
+        self._latencies: dict[int, int] = {}
+        self._profiled = 0
+        self._profiles: list[ProfileCounts] = []
+        self._predictions = _Kept()
+        self._inputs = _Kept()
+
+    def answered(self, ids: list[str], rows: list[int], inputs: Mapping[str, Array], outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
+        """Record one run that was answered: `rows[i]` rows of each array belong to request `ids[i]`. Call it after the replies have been written."""
+        held = self._held
+        if not held.rows and not self._requests:
+            self._busy[self] = None
+        held.add(ids, rows, inputs, outputs, latencies_s)
+        if held.rows >= self._block_rows:
+            self._look()
+
+    def failed(self, code: str, latency_s: float) -> None:
+        """Record one request that got no prediction."""
+        self._busy[self] = None
+        before = self._failures.get(code, _NONE)
+        self._failures[code] = Failures(requests=before.requests + 1, seconds=before.seconds + latency_s)
+
+    def take(self, elapsed_s: float) -> Part:
+        """All that was seen in the last `elapsed_s` seconds; begins anew, at the shares that this traffic asks for."""
+        self._look()
+        self._close_profile()
+        name, version, digest = self.key
+        part = Part(
+            name=name,
+            version=version,
+            digest=digest,
+            requests=self._requests,
+            rows=self._rows,
+            failures=self._failures,
+            latencies=self._latencies,
+            profiles=tuple(self._profiles),
+            predictions=self._predictions.close(self._log_share),
+            inputs=self._inputs.close(min(self._input_rate, self._log_share)),
+        )
+        rows_s = self._rows / elapsed_s
+        self._profile_share = _share(rows_s, self._profile_rows_s)
+        self._log_share = _share(rows_s, self._log_rows_s)
+        self._begin()
+        return part
+
+    def _look(self) -> None:
+        """Take in the block that is held."""
+        if not self._held.rows:
+            return
+        block, self._held = _Block(self._held), _Held()
+        self._requests += len(block.ids)
+        self._rows += block.rows
+        for bucket, count in events.latency_buckets(block.latencies_s).items():
+            self._latencies[bucket] = self._latencies.get(bucket, 0) + count
+        self._profile(block)
+        self._log(block)
+
+    def _profile(self, block: _Block) -> None:
+        if self._profile_share <= 0:
+            return
+        if self._profile_share == 1:
+            taken = block.rows
+            self._binner.add(block.inputs(), block.outputs())
+        else:
+            chosen = np.flatnonzero(block.positions < events.threshold(self._profile_share))
+            taken = len(chosen)
+            if taken:
+                self._binner.add(_rows(block.inputs(), chosen), _rows(block.outputs(), chosen))
+        self._profiled += taken
+        if self._profiled > self._profile_rows_s and self._profile_share > _SMALLEST_SHARE:
+            # More than a second's worth within one: what was counted stays, with its share; the rest is counted at half of it.
+            self._close_profile()
+            self._profile_share /= 2
+
+    def _close_profile(self) -> None:
+        if self._profiled:
+            self._profiles.append(ProfileCounts(share=self._profile_share, counts=profile.pack(self._binner.take())))
+            self._profiled = 0
+
+    def _log(self, block: _Block) -> None:
+        if self._log_share <= 0:
+            return
+        chosen = np.flatnonzero(block.positions < events.threshold(self._log_share))
+        if not len(chosen):
+            return
+        self._predictions.add(block, chosen, block.outputs())
+        with_inputs = chosen[block.positions[chosen] < events.threshold(min(self._input_rate, self._log_share))]
+        if len(with_inputs):
+            self._inputs.add(block, with_inputs, self._redactor.columns(_rows(block.inputs(), with_inputs)), are_chosen=True)
+        while self._predictions.rows > self._log_rows_s and self._log_share > _SMALLEST_SHARE:
+            self._log_share /= 2
+            self._predictions.thin(self._log_share)
+            self._inputs.thin(min(self._input_rate, self._log_share))
+
+
+def reference(bundle: Bundle) -> profile.Profile:
+    """What a bundle's live data is counted against: the profile of its inputs, and of its outputs where it carries one."""
+    inputs = profile.decode(bundle.read("profile"))
+    try:
+        return inputs + profile.decode(bundle.read("output-profile"))
+    except NotFound:
+        return inputs
+
+
+def _share(rows_s: float, limit_rows_s: float) -> float:
+    """The largest of 1, ½, ¼ … at which `rows_s` stay within the limit; 0 where nothing is to be kept."""
+    if limit_rows_s <= 0:
+        return 0.0
+    share = 1.0
+    while rows_s * share > limit_rows_s and share > _SMALLEST_SHARE:
+        share /= 2
+    return share
+
+
+def _block_rows(schema: Schema) -> int:
+    """How many rows may be held: wide ones (images) must not pile up."""
+    row_bytes = sum(8 * math.prod(max(size, 1) for size in spec.shape[1:]) for spec in (*schema.inputs, *schema.outputs))
+    return min(BLOCK_ROWS, max(1, _HELD_BYTES // row_bytes))
+
+
+def _rows(arrays: Mapping[str, Array], chosen: Array) -> dict[str, Array]:
+    return {name: values[chosen] for name, values in arrays.items()}
+
+
+class _Held:
+    """Answered runs, as they came."""
+
+    __slots__ = ("counts", "ids", "inputs", "latencies_s", "outputs", "requests", "rows", "times")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.ids: list[str] = []
+        self.counts: list[int] = []
+        self.latencies_s: list[float] = []
+        self.inputs: list[Mapping[str, Array]] = []
+        self.outputs: list[Mapping[str, Array]] = []
+        self.times: list[float] = []
+        self.requests: list[int] = []
+
+    def add(self, ids: list[str], counts: list[int], inputs: Mapping[str, Array], outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
+        self.rows += sum(counts)
+        self.ids += ids
+        self.counts += counts
+        self.latencies_s += latencies_s
+        self.inputs.append(inputs)
+        self.outputs.append(outputs)
+        self.times.append(time.time())
+        self.requests.append(len(ids))
+
+
+class _Block:
+    """Held runs end to end; what is not asked for is not put together."""
+
+    def __init__(self, held: _Held) -> None:
+        self._held = held
+        self._joined: dict[str, dict[str, Array]] = {}
+        self.ids = held.ids
+        self.latencies_s = held.latencies_s
+        self.rows = held.rows
+        self._counts = None if held.rows == len(held.ids) and max(held.counts, default=1) == 1 else np.array(held.counts, dtype=np.int64)
+        self._positions: Array | None = None
+
+    @property
+    def positions(self) -> Array:
+        """Of each row, see `events.positions`."""
+        if self._positions is None:
+            self._positions = events.positions(self.ids, self._counts)
+        return self._positions
+
+    def inputs(self) -> dict[str, Array]:
+        return self._join("inputs", self._held.inputs)
+
+    def outputs(self) -> dict[str, Array]:
+        return self._join("outputs", self._held.outputs)
+
+    def _join(self, side: str, runs: list[Mapping[str, Array]]) -> dict[str, Array]:
+        if side not in self._joined:
+            self._joined[side] = {name: joined([run[name] for run in runs]) for name in runs[0]}
+        return self._joined[side]
+
+    def identify(self, chosen: Array) -> tuple[list[str], Array]:
+        """Prediction ids and times of the chosen rows."""
+        if self._counts is None:
+            requests = chosen
+            ids = [self.ids[request] for request in chosen.tolist()]
+        else:
+            ends = np.cumsum(self._counts)
+            requests = np.searchsorted(ends, chosen, side="right")
+            within = (chosen - (ends - self._counts)[requests]).tolist()
+            counts = self._held.counts
+            ids = [events.prediction_id(self.ids[at], row, counts[at]) for at, row in zip(requests.tolist(), within, strict=True)]
+        runs = np.searchsorted(np.cumsum(self._held.requests), requests, side="right")
+        return ids, np.array(self._held.times)[runs]
+
+
+class _Kept:
+    """Rows for the log, thinned as the share falls."""
+
+    __slots__ = ("_columns", "_ids", "_positions", "_times", "rows")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._ids: list[str] = []
+        self._positions: list[Array] = []
+        self._times: list[Array] = []
+        self._columns: list[dict[str, Array]] = []
+
+    def add(self, block: _Block, chosen: Array, columns: Mapping[str, Array], *, are_chosen: bool = False) -> None:
+        ids, times = block.identify(chosen)
+        self.rows += len(ids)
+        self._ids += ids
+        self._times.append(times)
+        self._positions.append(block.positions[chosen])
+        self._columns.append(dict(columns) if are_chosen else _rows(columns, chosen))
+
+    def thin(self, share: float) -> None:
+        if not self.rows:
+            return
+        positions, times, columns = self._together()
+        keep = np.flatnonzero(positions < events.threshold(share))
+        self._ids = [self._ids[row] for row in keep.tolist()]
+        self._positions, self._times, self._columns = [positions[keep]], [times[keep]], [_rows(columns, keep)]
+        self.rows = len(keep)
+
+    def _together(self) -> tuple[Array, Array, dict[str, Array]]:
+        columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
+        return np.concatenate(self._positions), np.concatenate(self._times), columns
+
+    def close(self, share: float) -> Rows | None:
+        if not self.rows:
+            return None
+        _, times, columns = self._together()
+        named = tuple(events.column(name, values) for name, values in columns.items())
+        return Rows(share=share, ids=tuple(self._ids), times=times.astype("<f8").tobytes(), columns=named)
+
+
+class Redactor:
+    """What may be written of a schema's inputs: `drop` is absent, `hash` a keyed SHA-256 per row, `mask` a constant; missing stays missing."""
+
+    def __init__(self, schema: Schema, salt: bytes) -> None:
+        self._tags: dict[str, Tag] = {spec.name: spec.tag for spec in schema.inputs if spec.tag is not None}
+        self._salt = salt
+
+    def columns(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """`inputs` without a tagged value."""
+        if not self._tags:
+            return dict(inputs)
+        written = {}
+        for name, values in inputs.items():
+            tag = self._tags.get(name)
+            if tag is None:
+                written[name] = values
+            elif tag != "drop":
+                hidden = np.empty(len(values), dtype=object)
+                hidden[:] = [self._hidden(tag, row) for row in values.reshape(len(values), -1).tolist()]
+                written[name] = hidden
+        return written
+
+    def _hidden(self, tag: Tag, row: list[Any]) -> str | None:
+        if all(item is None or item != item for item in row):  # noqa: PLR0124  only NaN differs from itself
+            return None
+        if tag == "mask":
+            return MASKED
+        return hmac.digest(self._salt, repr(row).encode("utf-8", "surrogatepass"), hashlib.sha256).hex()

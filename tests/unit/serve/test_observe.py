@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+import numpy as np
+import pytest
+
+from modelyard import events
+from modelyard.config import Settings
+from modelyard.errors import NotFound
+from modelyard.events import Part, Segment
+from modelyard.monitor import profile
+from modelyard.serve import observe
+from modelyard.serve.observe import Observer, Recorder, reference
+from modelyard.types import Digest, Schema, TensorSpec
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
+
+DIGEST = Digest("sha256:" + "0" * 64)
+SCHEMA = Schema(
+    inputs=(
+        TensorSpec(name="n", datatype="FP64", shape=(-1, 1)),
+        TensorSpec(name="k", datatype="INT64", shape=(-1, 1), tag="hash"),
+        TensorSpec(name="secret", datatype="BYTES", shape=(-1, 1), is_nullable=True, tag="mask"),
+        TensorSpec(name="gone", datatype="BYTES", shape=(-1, 1), tag="drop"),
+    ),
+    outputs=(TensorSpec(name="prediction", datatype="FP64", shape=(-1,)),),
+    layout="frame",
+    task="regression",
+)
+
+
+def draw(rows: int, *, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    secret = np.array([["s3cret"], [None]] * rows, dtype=object)[:rows]
+    return {"n": rng.normal(size=(rows, 1)), "k": np.full((rows, 1), 918273645), "secret": secret, "gone": secret.copy()}
+
+
+def answers(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"prediction": inputs["n"][:, 0] * 2}
+
+
+class Packed:
+    """A bundle, as far as an Observer reads one."""
+
+    def __init__(self, *, with_outputs: bool = True, schema: Schema = SCHEMA, data: dict[str, np.ndarray] | None = None) -> None:
+        data = data or draw(2000)
+        self.schema = schema
+        self.digest = DIGEST
+        self._members = {"profile": profile.encode(profile.measure(data, schema))}
+        if with_outputs:
+            self._members["output-profile"] = profile.encode(profile.measure_outputs(answers(draw(2000)), SCHEMA))
+
+    def read(self, role: str) -> bytes:
+        if role not in self._members:
+            raise NotFound(role)
+        return self._members[role]
+
+
+def packed(**options: object) -> Bundle:
+    return cast("Bundle", Packed(**options))  # type: ignore[arg-type]
+
+
+class World:
+    """One observer on a clock of the test's: each second is told."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: float) -> None:
+        self.seconds = count(1000)
+        self.now = float(next(self.seconds))
+        monkeypatch.setattr(observe.time, "monotonic", lambda: self.now)
+        self.folder = folder
+        self.bundle = packed()
+        self.observer = Observer(msgspec.structs.replace(Settings(), **settings), slot=3, spool=folder)
+        self.recorder = self.attach()
+        self._ids = count()
+
+    def attach(self) -> Recorder:
+        recorder = self.observer.attach("m", 7, self.bundle)
+        assert recorder is not None
+        return recorder
+
+    def second(self) -> Segment | None:
+        self.now = float(next(self.seconds))
+        self.observer.flush()
+        found = events.pending(self.folder)
+        segments = [events.read(path) for path in found]
+        for path in found:
+            path.unlink()
+        assert len(segments) <= 1
+        return segments[0] if segments else None
+
+    def ask(self, *rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+        inputs = draw(sum(rows), seed=seed)
+        self.recorder.answered([f"w-{next(self._ids)}" for _ in rows], list(rows), inputs, answers(inputs), [0.001] * len(rows))
+        return inputs
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    yield World(tmp_path, monkeypatch, input_sample_rate=1.0)
+
+
+def only(segment: Segment | None) -> Part:
+    assert segment is not None
+    assert len(segment.parts) == 1
+    return segment.parts[0]
+
+
+def column(part: Part, name: str, *, of: str = "predictions") -> list[object]:
+    rows = part.predictions if of == "predictions" else part.inputs
+    assert rows is not None
+    item = next(item for item in rows.columns if item.name == name)
+    return cast("list[object]", events.column_array(item, len(rows.ids)).tolist())
+
+
+def test_every_prediction_is_counted_profiled_and_logged(world: World) -> None:
+    first = world.ask(1, 1, 3)
+    second = world.ask(1, seed=1)
+    world.recorder.failed("schema_mismatch", 0.5)
+    segment = world.second()
+    part = only(segment)
+    assert (segment.slot if segment else None) == 3
+    assert (part.name, part.version, part.digest, part.requests, part.rows) == ("m", 7, DIGEST, 4, 6)
+    assert part.failures["schema_mismatch"] == events.Failures(requests=1, seconds=0.5)
+    assert sum(part.latencies.values()) == 4
+    assert part.predictions is not None
+    assert part.predictions.ids == ("w-0", "w-1", "w-2/0", "w-2/1", "w-2/2", "w-3")
+    expected = np.concatenate([answers(first)["prediction"], answers(second)["prediction"]])
+    assert column(part, "prediction") == expected.tolist()
+    assert column(part, "n", of="inputs") == [*first["n"][:, 0].tolist(), *second["n"][:, 0].tolist()]
+    (counts,) = part.profiles
+    live = profile.filled(reference(world.bundle), profile.unpack(counts.counts))
+    assert (counts.share, live.rows) == (1.0, 6)
+    assert [item.name for item in live.features] == ["n", "k", "secret", "prediction"]
+    assert world.second() is None
+
+
+def test_counts_are_those_of_the_rows_that_came(world: World) -> None:
+    sent = [world.ask(*([1] * size), seed=size) for size in (1, 7, 64, 300, 2)]
+    part = only(world.second())
+    together = {name: np.concatenate([inputs[name] for inputs in sent]) for name in sent[0]}
+    binner = profile.Binner(reference(world.bundle))
+    binner.add(together, answers(together))
+    assert np.array_equal(profile.unpack(part.profiles[0].counts), binner.take())
+
+
+def test_no_tagged_value_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, monkeypatch, input_sample_rate=1.0)
+    world.ask(4)
+    world.now = float(next(world.seconds))
+    world.observer.flush()
+    (path,) = events.pending(tmp_path)
+    assert b"s3cret" not in path.read_bytes()
+    assert np.int64(918273645).tobytes() not in path.read_bytes()
+    part = events.read(path).parts[0]
+    assert column(part, "secret", of="inputs") == ["***", None, "***", None]
+    hashes = set(column(part, "k", of="inputs"))
+    assert len(hashes) == 1
+    assert len(str(hashes.pop())) == 64
+    assert part.inputs is not None
+    assert "gone" not in [item.name for item in part.inputs.columns]
+
+
+def test_untagged_values_are_written(world: World) -> None:
+    """The control of the test above: without tags the same values do reach the file."""
+    schema = msgspec.structs.replace(SCHEMA, inputs=tuple(msgspec.structs.replace(spec, tag=None) for spec in SCHEMA.inputs))
+    world.bundle = packed(schema=schema, with_outputs=False)
+    world.bundle.digest = Digest("sha256:" + "1" * 64)
+    world.recorder = world.attach()
+    world.ask(4)
+    part = only(world.second())
+    assert column(part, "gone", of="inputs") == ["s3cret", None, "s3cret", None]
+
+
+def test_above_the_rate_predictions_are_a_share_by_hash_of_the_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, monkeypatch, log_predictions_s=200, input_sample_rate=0.05)
+    parts = []
+    for _ in range(3):
+        for _ in range(100):
+            world.ask(*([1] * 40))
+        parts.append(only(world.second()))
+    for part in parts:
+        assert part.rows == 4000
+        assert part.predictions is not None
+        share = part.predictions.share
+        assert share in (1 / 32, 1 / 64)
+        assert 20 < len(part.predictions.ids) <= 200
+        assert (events.positions(part.predictions.ids) < events.threshold(share)).all()
+        if part.inputs is not None:
+            assert set(part.inputs.ids) <= set(part.predictions.ids)
+    ids = [f"w-{number}" for number in range(12_000)]
+    logged = {name for part in parts if part.predictions for name in part.predictions.ids if part.predictions.share == 1 / 32}
+    chosen = {name for name, position in zip(ids, events.positions(ids), strict=True) if position < events.threshold(1 / 32)}
+    assert logged <= chosen
+    world.ask(1)
+    world.second()
+    world.ask(1)
+    assert only(world.second()).predictions is not None
+
+
+def test_above_the_rate_profiles_are_a_share_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, monkeypatch, profile_rows_s=1000)
+    for _ in range(100):
+        world.ask(*([1] * 40))
+    part = only(world.second())
+    shares = [counts.share for counts in part.profiles]
+    assert shares[:2] == [1.0, 0.5]
+    for _ in range(100):
+        world.ask(*([1] * 40))
+    (counts,) = only(world.second()).profiles
+    assert counts.share == 0.25
+    assert 800 < profile.unpack(counts.counts)[0] < 1200
+
+
+def test_rows_of_a_large_request_are_sampled_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, monkeypatch, log_predictions_s=200, input_sample_rate=0.0)
+    world.ask(5000)
+    part = only(world.second())
+    assert part.predictions is not None
+    assert 50 < len(part.predictions.ids) <= 200
+    assert all(name.startswith("w-0/") for name in part.predictions.ids)
+    assert part.inputs is None
+
+
+def test_nothing_is_kept_where_nothing_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, monkeypatch, log_predictions_s=0, profile_rows_s=0)
+    world.ask(3)
+    part = only(world.second())
+    assert (part.rows, part.predictions, part.inputs, part.profiles) == (3, None, None, ())
+
+
+def test_without_a_spool_there_is_no_recorder() -> None:
+    observer = Observer(Settings(), slot=0, spool=None)
+    assert observer.attach("m", 1, packed()) is None
+    observer.flush()
+
+
+def test_a_version_is_recorded_once_and_forgotten_when_it_goes(world: World) -> None:
+    assert world.attach() is world.recorder
+    world.ask(2)
+    del world.recorder
+    gc.collect()
+    assert only(world.second()).rows == 2
+    gc.collect()
+    assert len(world.observer._recorders) == 0
+
+
+def test_wide_rows_do_not_pile_up() -> None:
+    wide = Schema(inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 512, 512, 3)),), outputs=(), layout="tensors", task="other")
+    assert observe._block_rows(wide) == 1
+    assert observe._block_rows(SCHEMA) == profile.BLOCK_ROWS
+
+
+def test_a_bundle_without_output_profile_is_watched_by_its_inputs(world: World) -> None:
+    assert [item.role for item in reference(packed(with_outputs=False)).features] == ["input", "input", "input"]
