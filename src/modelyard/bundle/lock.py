@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from importlib import metadata
 from platform import python_version
 
 import msgspec
@@ -47,6 +46,8 @@ def difference(lock: Lock, here: Lock) -> Verdict:
 
 
 def _version(name: str) -> str | None:
+    from importlib import metadata  # 50 ms, and a worker never asks
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -26,8 +26,10 @@ _TREE: dict[str, dict[int, str]] = {
     "Tensor": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
-# Long runs of unpacked floats and ints in attributes (trees have millions), skipped in one step.
-_RUN = re.compile(rb"(?:\x3d.{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f])+", re.DOTALL)
+# Runs of unpacked floats (field 7), ints (8) and short strings (9) in attributes, which trees have by the million, skipped in one step
+# (possessively: a run is never tried again). No way of `_TREE` leads through these fields.
+_SHORT_STRINGS = b"|".join(re.escape(bytes([size])) + b".{%d}" % size for size in range(32))
+_RUN = re.compile(rb"(?:\x3d.{4}|\x40[\x80-\xff]{0,9}+[\x00-\x7f]|\x4a(?>" + _SHORT_STRINGS + rb"))++", re.DOTALL)
 
 
 def check(model: bytes) -> None:
