@@ -26,7 +26,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Path = Path("~/.modelyard")
     host: str = "127.0.0.1"
     port: int = 8080
-    grpc_port: int = 8081
     control_host: str = "127.0.0.1"
     control_port: int = 8090
     workers: int = 0
@@ -105,7 +104,7 @@ def _convert(value: Any, kind: Any, name: str, source: str) -> Any:
 
 
 def _check(settings: Settings) -> None:
-    for name in ("port", "grpc_port", "control_port"):
+    for name in ("port", "control_port"):
         if not 0 <= getattr(settings, name) <= 65535:
             raise InvalidConfig(f"{name} is a number from 0 to 65535", field=name, rule="range")
     if not 0 <= settings.input_sample_rate <= 1:

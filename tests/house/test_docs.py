@@ -15,7 +15,7 @@ from modelyard.config import Settings
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs/reference.md").read_text("utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-PLACES = {name: place for section in VERBS.values() for name, (place, _) in section.items()}
+PLACES = {name: verb.place for name, verb in VERBS.items()}
 
 
 @pytest.mark.parametrize("verb", PLACES)

@@ -18,25 +18,40 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(modelyard.__path__,
 HEAVY = {"sqlalchemy", "fastapi", "uvicorn", "sklearn", "scipy", "river", "pandas", "polars", "onnx", "skl2onnx", "onnxmltools", "treelite", "duckdb", "httpx"}
 
 SIDE_EFFECTS = """
-import os, sys, threading, warnings, importlib, json, signal
-folder = sys.argv[2]
+import os, sys, threading, importlib, json, signal
+folder, *modules = sys.argv[1:]
 os.chdir(folder)
-before = dict(os.environ), threading.active_count(), set(os.listdir(folder)), signal.getsignal(signal.SIGTERM), list(warnings.filters)
-importlib.import_module(sys.argv[1])
-after = dict(os.environ), threading.active_count(), set(os.listdir(folder)), signal.getsignal(signal.SIGTERM), list(warnings.filters)
-names = ("environment", "threads", "files", "signals")
-print(json.dumps([name for name, a, b in zip(names, before, after) if a != b]))
+def world():
+    return dict(os.environ), threading.active_count(), set(os.listdir(folder)), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+found, before = {}, world()
+for module in modules:
+    importlib.import_module(module)
+    after = world()
+    if after != before:
+        found[module] = [name for name, a, b in zip(("environment", "threads", "files", "SIGTERM", "SIGINT"), before, after) if a != b]
+    before = after
+print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_importing_a_module_changes_nothing(module: str, tmp_path: Path) -> None:
-    environment = {**os.environ, "HOME": str(tmp_path), "ORT_DISABLE_TELEMETRY": "1"}
-    shown = subprocess.run(
-        [sys.executable, "-c", SIDE_EFFECTS, module, str(tmp_path)], capture_output=True, text=True, check=False, env=environment
-    )
+def side_effects(folder: Path, *modules: str, search: Path = ROOT) -> dict[str, list[str]]:
+    """What importing each module, one after the other in one process, changed."""
+    environment = {**os.environ, "HOME": str(folder), "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(search), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", SIDE_EFFECTS, str(folder), *modules]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert shown.returncode == 0, shown.stderr
-    assert json.loads(shown.stdout) == []
+    return dict(json.loads(shown.stdout))
+
+
+def test_importing_a_module_changes_nothing(tmp_path: Path) -> None:
+    assert side_effects(tmp_path, *MODULES) == {}
+
+
+def test_the_check_for_side_effects_can_fail(tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "rude.py").write_text("import os; os.environ['RUDE'] = '1'; open('rude.txt', 'w').close()")
+    (tmp_path / "home").mkdir()
+    assert side_effects(tmp_path / "home", "json", "rude", search=tmp_path / "search") == {"rude": ["environment", "files"]}
 
 
 def loaded_by(*arguments: str) -> set[str]:

@@ -88,8 +88,8 @@ class World:
 def private_world() -> Iterator[World]:
     """A World in a fresh temporary home; stopped and removed at the end unless the block ended well and set `is_kept`."""
     home = Path(tempfile.mkdtemp(prefix="modelyard-demo-"))
-    ports = _free_ports(3)
-    world = World(config.load({"home": home, "port": ports[0], "control_port": ports[1], "grpc_port": ports[2], "host": "127.0.0.1"}))
+    ports = _free_ports(2)
+    world = World(config.load({"home": home, "port": ports[0], "control_port": ports[1], "host": "127.0.0.1"}))
     with _signals_as_interrupts():
         try:
             yield world

@@ -10,7 +10,7 @@ def test_the_home_is_fresh_and_gone_at_the_end():
     with private_world() as world:
         home = world.settings.home
         assert home.is_dir()
-        assert len({world.settings.port, world.settings.control_port, world.settings.grpc_port}) == 3
+        assert len({world.settings.port, world.settings.control_port}) == 2
     assert not home.exists()
 
 
