@@ -1,7 +1,7 @@
 """A real data plane for tests: homes with small sealed models, the server as a process, and a client that sends any bytes.
 
-The models are graphs written down here, so that making a home costs no training: `line` (a frame of numbers, one nullable), `shop` (a string category beside a
-number), `grid` (one array), `slow` (takes as long as its input says).
+The models are graphs written down here, so that making a home costs no training: `line` (a frame of numbers, one nullable), `shop` (a string category
+beside a number), `grid` (one array), `slow` (takes as long as its input says).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -295,10 +295,8 @@ class Running:
         """Everything that is answered to `data` until the server closes, or falls silent behind at least one answer."""
         answers: list[Answer] = []
         with self.connect(timeout) as connection, connection.makefile("rb") as stream:
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(data)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
             while True:
                 try:
                     answer = read_answer(stream)

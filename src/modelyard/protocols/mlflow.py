@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import Any
 
 import msgspec
@@ -128,6 +129,7 @@ class MLflow:
 
 
 _CALLERS = (MalformedPayload, SchemaMismatch)
+_NUMBER = re.compile(r"\s*([+-]?(\d{1,400}(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?|[+-]?(?i:nan|inf(inity)?))\s*", re.ASCII)
 _FLAGS = {"true": True, "false": False}
 
 
@@ -139,11 +141,9 @@ def _parse(column: Column, text: str) -> Any:
         return text
     if column.kind == "b":
         return _FLAGS.get(text.lower(), text)
+    if not _NUMBER.fullmatch(text):
+        return text
     try:
         return int(text)
     except ValueError:
-        pass
-    try:
         return float(text)
-    except ValueError:
-        return text

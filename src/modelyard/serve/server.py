@@ -49,6 +49,9 @@ KNOWN_HEAD_BYTES = 2048
 SWEEP_S = 0.5
 CHUNK_OVERHEAD_BYTES = 4 << 20
 """What the framing of a chunked body (sizes, extensions, trailers) may take beside its bytes."""
+LINGER_BYTES = 32 << 20
+"""What is read and dropped behind a refusal, so that a caller who is still sending gets to read why."""
+
 WAITING, HEADER, BODY, CLOSING = "waiting", "header", "body", "closing"
 
 
@@ -186,6 +189,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.phase == CLOSING or self.transport is None:
+            self._discard(len(data))
             return
         now = monotonic()
         if self._is_between:
@@ -356,10 +360,17 @@ class Connection(asyncio.Protocol):
         """Say that no more will be sent, then wait a little for the other side, so that a reset does not overtake the answer."""
         self.phase = CLOSING
         self.since_s = monotonic()
+        self._raw_left = 0
         self._parser = None
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._go_on_reading()
+
+    def _discard(self, size: int) -> None:
+        """What comes behind the last message is dropped, and dropped for good when it does not end."""
+        self._raw_left -= size
+        if self._raw_left < -LINGER_BYTES and self.transport is not None:
+            self.transport.abort()
 
     def _stop_reading(self) -> None:
         if self.is_reading and self.transport is not None:
