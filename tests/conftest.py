@@ -125,7 +125,7 @@ def sample_contents(**changes: Any) -> Contents:
         golden_rows=3,
         packages=lock.packages,
         python=lock.python,
-        example={"age": 41.5, "city": "Oslo"},
+        example={"age": 41.5, "city": "text"},
         limits=("seen ages are 18 to 90 | others extrapolate",),
     )
     golden = {"age": np.array([[18.0], [np.nan], [90.5]]), "city": np.array([["x"], [None], ["é"]], dtype=object)}

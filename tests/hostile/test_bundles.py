@@ -337,6 +337,15 @@ def test_a_member_of_a_wrong_form_is_refused_even_under_a_good_seal(built: Built
     assert opened(_reseal(Forge(built), signer), trust).digest == built.digest
 
 
+@pytest.mark.parametrize("role", ["model", "golden-outputs"])
+def test_a_size_that_is_not_the_members_is_refused_even_under_a_good_seal(built: Built, signer: LocalSigner, trust: Trust, role: str) -> None:
+    for wrong in (1, -1):
+        forge = Forge(built)
+        forge.layer(role)["size"] += wrong
+        with pytest.raises(DigestMismatch, match="bytes where"):
+            opened(_reseal(forge, signer), trust)
+
+
 def open_folder(folder: Path, trust: Trust) -> Bundle:
     source = archive.source(folder)
     return open_bundle(source, source.index, trust=trust)

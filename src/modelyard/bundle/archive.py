@@ -1,8 +1,8 @@
 """Bundles outside a home: an OCI image layout as a folder or a .tar, written the same way each time and read with nothing beside it.
 
-Hides the layout's files and the tar format. This is the one archive reader of the house: it never writes what it finds, and links,
-devices, `..`, absolute names,
-case collisions, duplicates and sizes beyond the caps refuse the whole archive. It must not decide whether a bundle is good; `bundle.open` does.
+Hides the layout's files and the tar format. This is the one archive reader of the house: it never writes what it finds, and links, devices, `..`,
+absolute names, case collisions, duplicates and sizes beyond the caps refuse the whole archive. It must not decide whether a bundle is good;
+`bundle.open` does.
 Source: OCI image-layout 1.0; POSIX.1-1988 ustar (and GNU tar's regular headers).
 """
 
@@ -130,9 +130,8 @@ def export(blobs: BlobReader, index: Digest, target: Path) -> None:
 def read_tar(path: Path) -> dict[str, tuple[int, int]]:
     """Where each file of the .tar `path` lies: name → (offset, size). Nothing is extracted.
 
-    Refuses the whole archive for one bad entry: links, devices, extended headers, `..`, absolute names, duplicates, names that differ in
-    case alone, more
-    than 256 entries, more bytes than there are, anything behind the end. Raises UnsupportedFormat or DigestMismatch.
+    Refuses the whole archive for one bad entry: links, devices, extended headers, `..`, absolute names, duplicates, names that differ in case
+    alone, more than 256 entries, more bytes than there are, anything behind the end. Raises UnsupportedFormat or DigestMismatch.
     """
     entries: dict[str, tuple[int, int]] = {}
     seen: set[str] = set()

@@ -31,9 +31,8 @@ EMPTY = b"{}"
 def build(contents: Contents, attested: Attested, *, signer: Signer) -> Built:
     """The sealed bundle of `contents`, attested as `attested`. Law: `open(build(x)) == x` (`tests/property/test_bundles.py`).
 
-    Equal contents give an equal Digest on every machine (`tests/unit/bundle/test_build.py`). Raises InvalidInput for contents that do not
-    fit together,
-    UnsupportedFormat for a model that keeps weights in other files.
+    Equal contents give an equal Digest on every machine (`tests/unit/bundle/test_build.py`). Raises InvalidInput for contents that do not fit
+    together, UnsupportedFormat for a model that keeps weights in other files.
     """
     parse_name(attested.name)
     selfcontained.check(contents.model)

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from modelyard.types import Scalar, Schema, TensorSpec, Tolerance
 
-Value = Scalar | None | list[Scalar | None]
-
 SHOWN_CATEGORIES = 12
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts on a card. `example` is the public example: medians and commonest values by input, never a row of the data. `method` is
-    the conversion
-    that was chosen and why; `rows` those on which parity was proved; `provenance` free facts on where model and data come from; `quality` figures
-    against the labels given with the data."""
+    """The facts on a card. `example` is the public example: medians and commonest values by input, never a row of the data. `method` is the
+    conversion that was chosen and why; `rows` those on which parity was proved; `provenance` free facts on where model and data come from;
+    `quality` figures against the labels given with the data."""
 
     title: str
     schema: Schema
@@ -32,18 +30,16 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     golden_rows: int
     packages: dict[str, str]
     python: str
-    example: dict[str, Value] = {}
+    example: dict[str, Any] = {}
     provenance: dict[str, str] = {}
     quality: dict[str, float] = {}
     limits: tuple[str, ...] = ()
 
 
 def redacted(card: Card) -> Card:
-    """`card` with nothing but name, type and tag of each tagged column."""
+    """`card` with nothing but name, type and tag of each tagged column; its example stands in for them already."""
     schema = msgspec.structs.replace(card.schema, inputs=tuple(map(_redacted, card.schema.inputs)))
-    tagged = {spec.name for spec in schema.inputs if spec.tag}
-    example = {name: value for name, value in card.example.items() if name not in tagged}
-    return msgspec.structs.replace(card, schema=schema, example=example)
+    return msgspec.structs.replace(card, schema=schema)
 
 
 def markdown(card: Card) -> str:

@@ -1,8 +1,7 @@
 """A model file carries all that it needs: ONNX whose weights lie in other files is refused.
 
-Hides the protobuf wire format, walked here without the onnx package (2 s to import) because every load asks. The danger is a `location`
-that the runtime would
-open as a path (`../../etc/passwd`), and weights that no digest covers. It must not judge anything else of a model.
+Hides the protobuf wire format, walked here without the onnx package (2 s to import) because every load asks. The danger is a `location` that the
+runtime would open as a path (`../../etc/passwd`), and weights that no digest covers. It must not judge anything else of a model.
 Source: onnx.proto3, TensorProto.external_data and data_location.
 """
 

@@ -1,8 +1,8 @@
 """Named arrays as bytes: the form of golden records. Data only, one byte string for one meaning.
 
 Hides the layout, which follows the binary tensors of the Open Inference Protocol V2: 8 bytes with the header's length (little-endian), a
-canonical JSON header, then each
-array's elements, row-major and little-endian. BYTES elements are a 4-byte length and UTF-8; the length 0xFFFFFFFF stands for a missing string.
+canonical JSON header, then each array's elements, row-major and little-endian. BYTES elements are a 4-byte length and UTF-8; the length
+0xFFFFFFFF stands for a missing string.
 Law: `unpack(pack(x))` equals x, and pack is a function of the values alone (`tests/property/test_tensors.py`).
 """
 

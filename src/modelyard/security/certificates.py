@@ -1,8 +1,7 @@
 """Seals of the certificate method: from the signer's certificate to an authority that the home trusts, checked by hand.
 
-Hides X.509. By hand, because `cryptography.x509.verification` asks for web server profiles and refuses the certificates that the reference
-tool of OpenSSF
-Model Signing makes (a signer's certificate that says CA=true). It must not fetch anything: no revocation lists, no issuers by URL.
+Hides X.509. By hand, because `cryptography.x509.verification` asks for web server profiles and refuses the certificates that the reference tool
+of OpenSSF Model Signing makes (a signer's certificate that says CA=true). It must not fetch anything: no revocation lists, no issuers by URL.
 """
 
 from __future__ import annotations
