@@ -109,8 +109,13 @@ def _expect(head: Head, value: bytes) -> None:
     head.expects_continue = True
 
 
+FORM = "application/x-www-form-urlencoded"
+"""What `curl -d` says when its user says nothing; no wire here has forms, so it is read as if no type were given."""
+
+
 def _content_type(head: Head, value: bytes) -> None:
-    head.media = value.split(b";", 1)[0].strip().lower().decode("latin-1")
+    media = value.split(b";", 1)[0].strip().lower().decode("latin-1")
+    head.media = "" if media == FORM else media
 
 
 def _content_encoding(head: Head, value: bytes) -> None:
