@@ -5,9 +5,12 @@ Hides the order of steps and how each figure is had. It must not know how a step
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import sys
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -133,14 +136,14 @@ def _replay(bundle: Bundle, later: Any, world: World, step: Step) -> tuple[Traff
         rows = hours[list(bikes.FEATURES)].to_dict("records")
         asked = [(f"{date}T{row['hour']:02}", row) for date, row in zip(hours["date"], rows, strict=True)]
         answers = traffic.send(world.settings.host, world.settings.port, NAME, bundle.schema, asked, connections=CONNECTIONS)
+        if not answers.latencies_s:
+            raise Unavailable(f"the endpoint answered no request of {month}: {answers.refused}")
         labels = {key: count for key, count in zip(answers.ids, hours[bikes.TARGET], strict=True) if key}
         months.append(_judge(str(month), hours, answers, labels, bundle))
         latencies += answers.latencies_s
         seconds += answers.seconds
         for reason, count in answers.refused.items():
             refused[reason] = refused.get(reason, 0) + count
-    if not latencies:
-        raise Unavailable(f"the endpoint answered no request: {refused}")
     p50, p99 = np.quantile(latencies, [0.5, 0.99])
     return (
         Traffic(
@@ -215,16 +218,30 @@ def _curl(bundle: Bundle, world: World) -> tuple[str, str]:
 
 
 def _next(home: str | None) -> tuple[str, ...]:
+    program = _program()
+    steps: tuple[tuple[str, str], ...]
     if home is None:
-        return (
-            "KEEP=1 make demo                  # the same, and the endpoint stays up for you to ask",
-            "modelyard package FILE --name churn --data FILE    # a model of your own: .onnx, skops, XGBoost, LightGBM, CatBoost",
-            "modelyard serve churn             # its endpoint, with a curl line that works as printed",
+        steps = (
+            ("KEEP=1 make demo", "the same, and the endpoint stays up for you to ask"),
+            (f"{program} package MODEL --name churn --data DATA", "your own: .onnx, skops, XGBoost, LightGBM, CatBoost"),
+            (f"{program} serve churn", "its endpoint, with a curl line that works as printed"),
         )
-    return (
-        f"export MODELYARD_HOME={home}",
-        "modelyard status                  # traffic, latency, and each input's shift against training",
-        f"modelyard inspect {NAME}           # schema, proof, lock and members of the bundle",
-        f"modelyard verify {NAME}            # seal, every byte and the golden records, here and now",
-        "modelyard down                    # stop it",
-    )
+    else:
+        steps = (
+            (f"export MODELYARD_HOME={home}", "the home that is still up"),
+            (f"{program} status", "traffic, latency, and each input's shift against training"),
+            (f"{program} inspect {NAME}", "schema, proof, lock and members of the bundle"),
+            (f"{program} verify {NAME}", "seal, every byte and the golden records, here and now"),
+            (f"{program} down", "stop it"),
+        )
+    width = max(len(command) for command, _ in steps)
+    return tuple(f"{command:<{width}}  # {what}" for command, what in steps)
+
+
+def _program() -> str:
+    """How to call the command line from here: by name where the PATH has it, else by its place beside this Python."""
+    if shutil.which("modelyard"):
+        return "modelyard"
+    script = Path(sys.executable).with_name("modelyard")
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)

@@ -21,7 +21,8 @@ from typing import Any
 import msgspec
 
 from modelyard import config
-from modelyard.errors import ModelyardError, Unavailable
+from modelyard.errors import DeadlineExceeded, ModelyardError, Unavailable
+from modelyard.files import translate
 
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 20.0  # longer than a parent gives its children to drain
@@ -61,7 +62,10 @@ class World:
     def verb(self, *arguments: str) -> Any:
         """What `modelyard ARGUMENTS --json` prints. Raises ModelyardError with its message when it fails."""
         command = [*_program(), *arguments, "--home", str(self.settings.home), "--json"]
-        done = subprocess.run(command, env=config.child_environment(self.settings), capture_output=True, timeout=VERB_LIMIT_S, check=False)
+        try:
+            done = subprocess.run(command, env=config.child_environment(self.settings), capture_output=True, timeout=VERB_LIMIT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise DeadlineExceeded(f"modelyard {' '.join(arguments)} took longer than {VERB_LIMIT_S:.0f} s") from error
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip()
             raise ModelyardError(f"modelyard {' '.join(arguments)}: {said.removeprefix('modelyard: ') or f'exit code {done.returncode}'}")
@@ -80,14 +84,17 @@ class World:
             if up.poll() is None:
                 up.kill()
                 up.wait()
-                with contextlib.suppress(ModelyardError, subprocess.TimeoutExpired):
+                with contextlib.suppress(ModelyardError):
                     self.verb("down")
 
 
 @contextlib.contextmanager
 def private_world() -> Iterator[World]:
     """A World in a fresh temporary home; stopped and removed at the end unless the block ended well and set `is_kept`."""
-    home = Path(tempfile.mkdtemp(prefix="modelyard-demo-"))
+    try:
+        home = Path(tempfile.mkdtemp(prefix="modelyard-demo-"))
+    except OSError as error:
+        raise translate(error, Path(tempfile.gettempdir())) from error
     ports = _free_ports(2)
     world = World(config.load({"home": home, "port": ports[0], "control_port": ports[1], "host": "127.0.0.1"}))
     with _signals_as_interrupts():
