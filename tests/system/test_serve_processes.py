@@ -1,0 +1,449 @@
+"""The life of supervisor and workers: killed, drained, orphaned, refused at the start; and the switch from one plan to the next."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Home, Running, children, command, home_with, line_row, running, tensor
+
+from modelyard.types import read_serve_state, read_worker_state
+
+pytestmark = pytest.mark.system
+REQUEST = json.dumps({"inputs": line_row()}).encode()
+
+
+def until(true: Callable[[], Any], timeout: float = 20) -> None:
+    end = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+class Client:
+    """A caller who keeps one connection, never tries twice, and checks every answer."""
+
+    def __init__(self, server: Running, accepted: tuple[float, ...] = (321.0,)) -> None:
+        self.server = server
+        self.accepted = accepted
+        self.good = 0
+        self.lost = 0
+        self.wrong: list[Any] = []
+        self.values: list[float] = []
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        while not self.stop.is_set():
+            try:
+                connection.request("POST", "/v2/models/line/infer", REQUEST)
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException):
+                self.lost += 1
+                connection.close()
+                continue
+            value = json.loads(body)["outputs"][0]["data"][0] if answer.status == 200 else None
+            if value in self.accepted:
+                self.good += 1
+                self.values.append(value)
+            else:
+                self.wrong.append((answer.status, body))
+        connection.close()
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+def test_a_killed_worker_loses_no_more_than_the_requests_it_held(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "line"), workers=2) as server:
+        clients = [Client(server) for _ in range(8)]
+        until(lambda: all(client.good > 20 for client in clients))
+        for _ in range(3):
+            before = server.workers()
+            os.kill(before[0], signal.SIGKILL)
+            until(lambda before=before: len(server.workers()) == 2 and before[0] not in server.workers(), 5)
+            goods = [client.good for client in clients]
+            until(lambda goods=goods: all(client.good > good + 20 for client, good in zip(clients, goods, strict=True)))
+        for client in clients:
+            client.end()
+        assert server.process.poll() is None
+    assert [client.wrong for client in clients] == [[]] * 8
+    # A closed loop holds one request each: at a kill at most one per connection of that worker is lost.
+    assert sum(client.lost for client in clients) <= 3 * 8
+    assert all(client.lost <= 3 for client in clients)
+
+
+def test_what_waits_at_a_dead_worker_is_answered_by_its_successor(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "line")) as server:
+        (pid,) = server.workers()
+        os.kill(pid, signal.SIGKILL)
+        assert server.infer("line", line_row()).status == 200  # connected while nobody was there
+        assert server.workers() != [pid]
+
+
+def test_a_slot_that_stays_empty_is_closed_and_opens_again(tmp_path: Path) -> None:
+    """Otherwise the system would go on handing it connections that nobody takes."""
+    with running(home_with(tmp_path / "h", "line"), workers=2) as server:
+        state = read_worker_state(server.home.run, 0)
+        os.kill(state.pid, signal.SIGKILL)
+        until(lambda: state.pid not in server.workers() and len(server.workers()) == 2)
+        successor = next(pid for pid in server.workers() if pid != read_worker_state(server.home.run, 1).pid)
+        os.kill(successor, signal.SIGSTOP)  # alive, and not accepting
+        time.sleep(3)
+        assert [server.infer("line", line_row()).status for _ in range(20)] == [200] * 20
+        os.kill(successor, signal.SIGCONT)
+        until(lambda: read_worker_state(server.home.run, 0).pid == successor)
+        assert [server.infer("line", line_row()).status for _ in range(20)] == [200] * 20
+
+
+def test_workers_end_with_their_supervisor_and_a_new_one_takes_the_port(tmp_path: Path) -> None:
+    home = home_with(tmp_path / "h", "line")
+    with running(home, workers=2) as server:
+        workers, port = server.workers(), server.port
+        server.process.kill()
+        server.process.wait()
+        with running(home, "--port", str(port)) as successor:
+            assert successor.port == port
+            assert successor.infer("line", line_row()).status == 200
+        until(lambda: not any(map(is_alive, workers)))
+
+
+def test_the_supervisor_outlives_its_parent(tmp_path: Path) -> None:
+    home = home_with(tmp_path / "h", "line")
+    parent = subprocess.Popen(["sh", "-c", '"$@" & echo $!; wait', "sh", *command(home, "--workers", "1")], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    try:
+        card = json.loads(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        server = Running(parent, card, home, home.folder)
+        for _ in range(3):
+            assert server.infer("line", line_row(a="x")).status == 400  # nobody reads its log any more either
+            assert server.infer("line", line_row()).status == 200
+    finally:
+        workers = children(pid)
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not is_alive(pid) and not any(map(is_alive, workers)))
+
+
+def test_a_drain_fails_readiness_first_and_answers_what_was_asked(tmp_path: Path) -> None:
+    home = home_with(tmp_path / "h", "slow")
+    with running(home) as server:
+        answers: list[Any] = []
+        asking = [threading.Thread(target=lambda: answers.append(server.infer("slow", [tensor("turns", [2500.0])]))) for _ in range(3)]
+        with server.connect() as probe, probe.makefile("rb") as stream:
+            for thread in asking:
+                thread.start()
+            until(lambda: b"modelyard_in_flight_requests 4" in server.ask("GET", "/metrics").body)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.15)
+            probe.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 503 " in stream.readline()
+        for thread in asking:
+            thread.join()
+        assert [answer.status for answer in answers] == [200] * 3
+        assert server.process.wait(15) == 0
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    home = home_with(tmp_path / "h", "slow")
+    with running(home, settings={"drain_timeout_s": 60}) as server:
+        workers = server.workers()
+        lost: list[Any] = []
+
+        def ask() -> None:
+            try:
+                lost.append(server.infer("slow", [tensor("turns", [200_000.0])]))
+            except (OSError, ValueError):
+                lost.append(None)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        until(lambda: b"modelyard_in_flight_requests 2" in server.ask("GET", "/metrics").body)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(5)
+        thread.join()
+        assert lost == [None]
+        assert not any(map(is_alive, workers))
+
+
+def test_the_state_file_says_where_it_listens(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "line"), workers=2) as server:
+        state = read_serve_state(server.home.run)
+        assert (state.pid, state.port, state.slots) == (server.process.pid, server.port, (0, 1))
+        worker = read_worker_state(server.home.run, 1)
+        assert (worker.sequence, [model.state for model in worker.models.values()]) == (1, ["ready"])
+    assert not (server.home.run / "serve.json").exists()
+
+
+def start(home: Home, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command(home), "--workers", "1", *flags], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = start(home, "--port", str(port))
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [f"modelyard: port {port} on 127.0.0.1 is in use; choose another with --port, or end what holds it"]
+
+
+def test_two_data_planes_do_not_share_a_folder(tmp_path: Path) -> None:
+    home = home_with(tmp_path / "h", "line")
+    with running(home) as server:
+        done = start(home)
+        assert done.returncode == 2
+        assert "already runs" in done.stderr
+        assert server.is_well()
+
+
+def test_an_open_address_without_keys_is_refused(tmp_path: Path) -> None:
+    done = start(Home(tmp_path / "h"), "--host", "0.0.0.0")
+    assert done.returncode == 2
+    assert "--insecure" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_with_insecure_it_is_open_as_asked(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "line"), "--host", "0.0.0.0", "--insecure") as server:
+        assert server.infer("line", line_row()).status == 200
+
+
+def test_keys_are_asked_for_and_a_revoked_one_is_refused_within_moments(tmp_path: Path) -> None:
+    import hashlib
+
+    home = home_with(tmp_path / "h", "line")
+    keys = tmp_path / "keys"
+    keys.write_text(f"{hashlib.sha256(b'my_first').hexdigest()} first\n{hashlib.sha256(b'my_second').hexdigest()} second\n")
+    with running(home, "--keys-file", str(keys)) as server:
+
+        def ask(key: str | None) -> int:
+            headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+            answer = server.ask("POST", "/v2/models/line/infer", REQUEST, headers=headers)
+            assert answer.status == 200 or answer.headers["www-authenticate"] == "Bearer"
+            return answer.status
+
+        assert [ask(key) for key in ("my_first", "my_second", "my_third", None, "")] == [200, 200, 401, 401, 401]
+        assert server.ask("GET", "/v2/health/ready").status == 200
+        assert server.ask("GET", "/metrics").status == 401
+        keys.write_text(f"{hashlib.sha256(b'my_second').hexdigest()} second\n")
+        until(lambda: ask("my_first") == 401, 5)
+        assert ask("my_second") == 200
+        keys.unlink()
+        until(lambda: ask("my_second") == 401, 5)
+
+
+def test_a_folder_that_is_not_writable_is_one_clear_line(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = start(Home(tmp_path / "h"), "--run", str(blocked / "run"))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+# Plans.
+
+
+def test_hot_swaps_under_load_lose_nothing_and_mix_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    versions = [home.add("line", offset=float(offset)) for offset in (0, 1000, 2000)]
+    home.deploy("line", {versions[0]: 100})
+    with running(home, workers=2) as server:
+        clients = [Client(server, accepted=(321.0, 1321.0, 2321.0)) for _ in range(4)]
+        until(lambda: all(client.good > 10 for client in clients))
+        for turn in range(1, 7):
+            after = versions[turn % 3]
+            server.wait(sequence=home.deploy("line", {versions[(turn - 1) % 3]: 100}, hold=(after,)))
+            server.wait(sequence=home.deploy("line", {after: 100}))
+            marks = [len(client.values) for client in clients]
+            until(lambda marks=marks: all(client.good > mark + 5 for client, mark in zip(clients, marks, strict=True)))
+            for client, mark in zip(clients, marks, strict=True):
+                # The one that was on its way may still be the old; none that was started later.
+                assert set(client.values[mark + 1 :]) == {321.0 + 1000 * (turn % 3)}
+        for client in clients:
+            client.end()
+        assert [(client.lost, client.wrong) for client in clients] == [(0, [])] * 4
+        assert len(read_worker_state(home.run, 0).models) == 1  # what served before was let go
+
+
+def test_weights_and_held_versions(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    old, new, held = (home.add("line", offset=offset) for offset in (0.0, 1000.0, 2000.0))
+    home.deploy("line", {old: 50, new: 50}, hold=(held,))
+    with running(home) as server:
+        answers = {tuple(server.infer("line", line_row()).json()["outputs"][0]["data"]) for _ in range(60)}
+        assert answers == {(321.0,), (1321.0,)}
+        held_path = f"/v2/models/line/versions/{held[1]}/infer"
+        assert server.ask("POST", held_path, REQUEST).json()["outputs"][0]["data"] == [2321.0]
+        server.wait(sequence=home.deploy("line", {old: 100}))
+        assert server.ask("POST", held_path, REQUEST).status == 404
+
+
+@pytest.mark.parametrize("fault", ["wrong answers", "a changed byte", "a missing blob", "another signer"])
+def test_a_new_version_that_fails_leaves_the_old_serving_and_says_why(tmp_path: Path, fault: str) -> None:
+    home = Home(tmp_path / "h")
+    old = home.add("line")
+    home.deploy("line", {old: 100})
+    with running(home) as server:
+        new = home.add("line", offset=1.0, wrong_answers=fault == "wrong answers")
+        if fault in {"a changed byte", "a missing blob"}:
+            before = {path for path in home.registry.blobs.folder.rglob("*") if path.is_file()}
+            new = home.add("line", offset=2.0)
+            added = max(
+                (path for path in home.registry.blobs.folder.rglob("*") if path.is_file() and path not in before), key=lambda p: p.stat().st_size
+            )
+            data = bytearray(added.read_bytes())
+            data[len(data) // 2] ^= 1
+            added.chmod(0o600)
+            added.unlink()
+            if fault == "a changed byte":
+                added.write_bytes(data)
+        elif fault == "another signer":
+            elsewhere = Home(tmp_path / "elsewhere")
+            new = elsewhere.add("line", offset=3.0)
+            home.placements |= elsewhere.placements
+        server.wait(sequence=home.deploy("line", {new: 100}))
+        model = read_worker_state(home.run, 0).models[new[0]]
+        assert model.state == "failed"
+        assert model.verdict is not None
+        assert model.verdict.outcome == "fail"
+        assert model.verdict.evidence
+        assert server.infer("line", line_row()).json()["outputs"][0]["data"] == [321.0]
+        better = home.add("line", offset=4.0)
+        server.wait(sequence=home.deploy("line", {better: 100}))
+        assert server.infer("line", line_row()).json()["outputs"][0]["data"] == [325.0]
+
+
+def test_a_removed_deployment_is_gone_and_a_broken_plan_changes_nothing(tmp_path: Path) -> None:
+    home = home_with(tmp_path / "h", "line", "shop")
+    with running(home) as server:
+        (home.folder / "plan.json").write_text("{")
+        time.sleep(0.3)
+        assert server.infer("line", line_row()).status == 200
+        del home.plans["shop"]
+        server.wait(sequence=home.write())
+        assert server.ask("GET", "/v2/models/shop").status == 404
+        assert server.infer("line", line_row()).status == 200
+
+
+def test_a_worker_that_starts_applies_the_newest_plan_before_it_accepts(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    old, new = home.add("line"), home.add("line", offset=1000.0)
+    home.deploy("line", {old: 100})
+    with running(home) as server:
+        (pid,) = server.workers()
+        os.kill(pid, signal.SIGSTOP)
+        home.deploy("line", {new: 100})
+        os.kill(pid, signal.SIGKILL)
+        assert server.infer("line", line_row()).json()["outputs"][0]["data"] == [1321.0]
+
+
+def test_without_a_plan_it_is_ready_and_waits_for_one(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    with running(home) as server:
+        assert server.is_well()
+        assert server.infer("line", line_row()).status == 404
+        server.wait(sequence=home.deploy("line", {home.add("line"): 100}))
+        assert server.infer("line", line_row()).status == 200
+
+
+def test_needed_models_that_fail_end_it_with_their_verdict(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    home.deploy("line", {home.add("line", wrong_answers=True): 100})
+    script = "import sys; from pathlib import Path; from modelyard import config; from modelyard.serve import supervisor\n"
+    script += "settings = config.load({'home': sys.argv[1], 'port': 0, 'workers': 1})\n"
+    script += "sys.exit(supervisor.run(settings, settings.plan, settings.run, needs_models=True))"
+    done = subprocess.run([sys.executable, "-P", "-c", script, str(home.folder)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "line is not served" in done.stderr
+
+
+# Overload.
+
+
+def test_a_slow_model_delays_neither_a_fast_one_nor_health(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "slow", "line")) as server:
+        answers: list[Any] = []
+        thread = threading.Thread(target=lambda: answers.append(server.infer("slow", [tensor("turns", [3000.0])])))
+        thread.start()
+        until(lambda: b"modelyard_in_flight_requests 2" in server.ask("GET", "/metrics").body)
+        assert server.infer("line", line_row()).status == 200
+        assert server.is_well()
+        assert thread.is_alive()  # so both were answered while it ran
+        thread.join()
+        assert answers[0].status == 200
+
+
+def test_a_full_queue_and_a_deadline_that_cannot_be_met_are_refused_with_an_honest_wait(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "slow"), settings={"max_queue_rows": 4}) as server:
+        statuses: list[Any] = []
+
+        def ask(turns: float, **headers: str) -> None:
+            body = json.dumps({"inputs": [tensor("turns", [turns])]}).encode()
+            statuses.append(server.ask("POST", "/v2/models/slow/infer", body, headers=headers))
+
+        first = threading.Thread(target=ask, args=(3000.0,))
+        first.start()
+        until(lambda: b"modelyard_in_flight_requests 2" in server.ask("GET", "/metrics").body)
+        others = [threading.Thread(target=ask, args=(5.0,)) for _ in range(12)]
+        for thread in others:
+            thread.start()
+        for thread in (first, *others):
+            thread.join()
+        refused = [answer for answer in statuses if answer.status == 429]
+        assert len(refused) == 8
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        assert sorted(answer.status for answer in statuses)[:5] == [200] * 5
+        assert b'modelyard_shed_total{model_name="slow",model_version="1"} 8' in server.ask("GET", "/metrics").body
+
+
+def test_a_deadline_that_passes_is_answered_when_it_passes(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "slow")) as server:
+        body = json.dumps({"inputs": [tensor("turns", [5000.0])]}).encode()
+        answer = server.ask("POST", "/v2/models/slow/infer", body, headers={"X-Request-Timeout": "0.2"})
+        assert answer.status == 504
+        assert b"modelyard_requests_total" in server.ask("GET", "/metrics").body
+
+
+def test_connections_are_capped(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "line"), settings={"max_connections": 5}) as server:
+        held = [server.connect() for _ in range(5)]
+        time.sleep(0.2)
+        (answer,) = server.send(b"")
+        assert answer.status == 503
+        assert answer.headers["retry-after"] == "1"
+        for connection in held:
+            connection.close()
+        until(server.is_well)
