@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from modelyard.errors import Conflict, MalformedPayload
+from modelyard.errors import Conflict, MalformedPayload, NotFound
 from modelyard.types import Scalar
 
 if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
     from modelyard.types import Array, Schema, TensorSpec
 
 BINS = 10
@@ -151,6 +152,15 @@ def decode(data: bytes) -> Profile:
         if len(feature.counts) != _cells(feature) or list(feature.edges) != sorted(set(feature.edges)) or abs(feature.exponent) > 1100:
             raise MalformedPayload(f"the profile's bins of {feature.name!r} do not fit together")
     return profile
+
+
+def reference(bundle: Bundle) -> Profile:
+    """What a bundle's live data is counted against: the profile of its inputs, and of its outputs where it carries one. Raises MalformedPayload."""
+    inputs = decode(bundle.read("profile"))
+    try:
+        return inputs + decode(bundle.read("output-profile"))
+    except NotFound:
+        return inputs
 
 
 def merge(left: Profile, right: Profile) -> Profile:

@@ -20,10 +20,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from modelyard import events
-from modelyard.errors import NotFound
 from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import profile
-from modelyard.monitor.profile import BLOCK_ROWS, Binner, joined
+from modelyard.monitor.profile import BLOCK_ROWS, Binner, joined, reference
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
@@ -193,15 +192,6 @@ class Recorder:
             self._log_share /= 2
             self._predictions.thin(self._log_share)
             self._inputs.thin(min(self._input_rate, self._log_share))
-
-
-def reference(bundle: Bundle) -> profile.Profile:
-    """What a bundle's live data is counted against: the profile of its inputs, and of its outputs where it carries one."""
-    inputs = profile.decode(bundle.read("profile"))
-    try:
-        return inputs + profile.decode(bundle.read("output-profile"))
-    except NotFound:
-        return inputs
 
 
 def _share(rows_s: float, limit_rows_s: float) -> float:

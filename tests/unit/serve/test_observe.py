@@ -15,8 +15,9 @@ from modelyard.config import Settings
 from modelyard.errors import NotFound
 from modelyard.events import Part, Segment
 from modelyard.monitor import profile
+from modelyard.monitor.profile import reference
 from modelyard.serve import observe
-from modelyard.serve.observe import Observer, Recorder, reference
+from modelyard.serve.observe import Observer, Recorder
 from modelyard.types import Digest, Schema, TensorSpec
 
 if TYPE_CHECKING:

@@ -1,0 +1,190 @@
+"""The control process's end of the spool: every segment is taken in once, then deleted.
+
+Hides the order that makes it so: first the segment's name and data in one transaction, then the file goes; rows wait in that database until they
+are in the log's Parquet files. What is not a segment is set aside and counted; it must never stop the loop, and a full disk only makes segments wait.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from modelyard import events
+from modelyard.config import Settings
+from modelyard.errors import Conflict, DigestMismatch, InvalidInput, MalformedPayload, NotFound
+from modelyard.events import Segment
+from modelyard.files import make_folder
+from modelyard.monitor import profile
+from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
+from modelyard.monitor.windows import Windows
+from modelyard.types import parse_digest, parse_name
+
+TURN_SEGMENTS = 256
+TURN_BYTES = 64 << 20
+LOG_EVERY_S = 30.0
+LOG_AT_BYTES = 16 << 20
+FILE_BYTES = 64 << 20
+FORGET_EVERY_S = 3600.0
+SET_ASIDE = 100
+_STRAY_S = 600.0
+_LAST_S = float(2**35)  # in the year 3058
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn: segments taken in, set aside, files written to the log, and whether more wait."""
+
+    segments: int
+    set_aside: int
+    files: int
+    is_more: bool
+
+
+def windows_path(settings: Settings) -> Path:
+    """Where a home keeps its windows."""
+    return settings.home / "monitor.sqlite"
+
+
+def log_path(settings: Settings) -> Path:
+    """Where a home keeps its prediction log."""
+    return settings.home / "log"
+
+
+class Intake:
+    """The loop's body. One thread owns it, and its `windows`; a second intake on the same home does no harm, since a segment's name is kept once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._spool = make_folder(settings.spool)
+        self.windows = Windows(windows_path(settings))
+        self._log = PredictionLog(make_folder(log_path(settings)))
+        self._forgot_s = -math.inf
+
+    def turn(self, *, now: float | None = None, is_last: bool = False) -> Taken:
+        """Take in what waits (bounded; see `is_more`), and write the log when that is due or this is the last turn. `now` is in seconds since 1970.
+
+        Raises StorageFull, InvalidConfig, Unavailable or Tampered about the home's own files; segments then wait in the spool.
+        """
+        now = time.time() if now is None else now
+        waiting = events.pending(self._spool)
+        segments, bad = self._read(waiting)
+        aside = [path for path in bad if self._set_aside(path)]
+        taken = self._take(segments)
+        files = self._write_log() if is_last or self._is_log_due(now) else 0
+        if time.monotonic() - self._forgot_s > FORGET_EVERY_S:
+            self._forget(now, waiting)
+        return Taken(segments=taken, set_aside=len(aside), files=files, is_more=len(waiting) > len(segments) + len(bad))
+
+    def drain(self) -> None:
+        """Take in all that waits, and write the log."""
+        while self.turn(is_last=True).is_more:
+            pass
+
+    def close(self) -> None:
+        """Let go of the files. Nothing is lost by not coming here."""
+        self.windows.close()
+
+    def _read(self, waiting: list[Path]) -> tuple[dict[Path, Segment], list[Path]]:
+        found: dict[Path, Segment] = {}
+        bad: list[Path] = []
+        size = 0
+        for path in waiting[:TURN_SEGMENTS]:
+            try:
+                size += path.lstat().st_size
+                if found and size > TURN_BYTES:
+                    break
+                segment = events.read(path)
+                check(segment)
+                found[path] = segment
+            except (NotFound, FileNotFoundError):  # another control process was faster
+                continue
+            except (MalformedPayload, OSError):
+                bad.append(path)
+        return found, bad
+
+    def _take(self, segments: dict[Path, Segment]) -> int:
+        if not segments:
+            return 0
+        try:
+            taken = self.windows.take({path.name: segment for path, segment in segments.items()}, day_of=day_of)
+        except Conflict:  # counts that contradict what is kept: one by one, so that only the guilty is set aside
+            taken = 0
+            for path, segment in segments.items():
+                try:
+                    taken += self.windows.take({path.name: segment}, day_of=day_of)
+                except Conflict:
+                    self._set_aside(path)
+        for path in segments:
+            with suppress(FileNotFoundError):
+                path.unlink()
+        return taken
+
+    def _set_aside(self, path: Path) -> bool:
+        """Move what is not a segment out of the way, keep the newest hundred, count it."""
+        folder = make_folder(self._spool / "set-aside")
+        try:
+            path.rename(folder / path.name)
+        except OSError:
+            return False
+        for old in sorted(folder.iterdir(), key=lambda item: item.lstat().st_mtime_ns)[:-SET_ASIDE]:
+            with suppress(OSError):
+                old.unlink()
+        self.windows.trouble("corrupt")
+        return True
+
+    def _is_log_due(self, now: float) -> bool:
+        size, oldest = self.windows.staged_bytes()
+        return size > LOG_AT_BYTES or (oldest is not None and now - oldest > LOG_EVERY_S)
+
+    def _write_log(self) -> int:
+        files = 0
+        for group in self.windows.staged(limit_bytes=FILE_BYTES):
+            try:
+                self._log.write(group)
+                files += 1
+            except InvalidInput:  # must not stand in the way of all others for ever
+                self.windows.trouble("unwritable", sum(len(rows.ids) for rows in group.pieces))
+            self.windows.written(group)
+        return files
+
+    def _forget(self, now: float, waiting: list[Path]) -> None:
+        """Delete what is older than the home keeps, and what killed workers left half-written."""
+        self._forgot_s = time.monotonic()
+        oldest = oldest_kept(now, self._settings.retention_days)
+        self._log.forget(before=oldest)
+        self.windows.forget(before=now - self._settings.retention_days * 86400, waiting=[path.name for path in waiting])
+        for stray in self._spool.glob(".*"):
+            with suppress(OSError):
+                if now - stray.lstat().st_mtime > _STRAY_S:
+                    stray.unlink()
+
+
+def check(segment: Segment) -> None:
+    """A segment's names, numbers and counts are such as a worker writes: names become folders, so nothing else may pass. Raises MalformedPayload."""
+    try:
+        if not (0 <= segment.started_at < _LAST_S and 0 <= segment.ended_at < _LAST_S):
+            raise MalformedPayload("a segment of no time")
+        for part in segment.parts:
+            parse_name(part.name)
+            parse_digest(part.digest)
+            for item in part.profiles:
+                if not 0 < item.share <= 1:
+                    raise MalformedPayload("a share is above 0 and at most 1")
+                if (profile.unpack(item.counts)[:1] < 0).any():
+                    raise MalformedPayload("counts are not negative")
+            numbers = [part.requests, part.rows, part.version, *part.latencies, *part.latencies.values(), *part.dropped.values()]
+            if min(numbers) < 0 or max(numbers) >= 2**62:
+                raise MalformedPayload("counts are not negative, and have 62 bits")
+            for rows in (part.predictions, part.inputs):
+                if rows is None:
+                    continue
+                times = events.times_array(rows)
+                if not ((times >= 0) & (times < _LAST_S)).all() or not 0 < rows.share <= 1:
+                    raise MalformedPayload("a time or share that cannot be")
+                if len({item.name for item in rows.columns}) != len(rows.columns):
+                    raise MalformedPayload("a column stands once in a segment")
+    except (InvalidInput, DigestMismatch) as error:
+        raise MalformedPayload("not a segment that a worker of ours writes") from error

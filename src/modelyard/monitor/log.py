@@ -1,0 +1,152 @@
+"""The prediction log: every logged prediction, and the sampled inputs, as Parquet.
+
+Hides the files (zstd, one folder per kind, deployment and day) and DuckDB, which writes them. Anything that reads Parquet reads the log. A file
+is written beside, then renamed; it is named after the first of its rows in the waiting room, so that writing it again after a crash replaces it.
+It must not decide what is logged.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelyard import events
+from modelyard.errors import InvalidInput, StorageFull
+from modelyard.files import make_folder, sync_folder
+
+if TYPE_CHECKING:
+    from modelyard.events import Rows
+    from modelyard.monitor.windows import Staged
+    from modelyard.types import Array
+
+LISTED_ELEMENTS = 1024
+"""Rows of an array with more elements than this are written as bytes, others as lists."""
+_OURS = ("prediction_id", "answered_at", "version", "digest", "share")
+
+
+def day_of(at: float) -> str:
+    """The day (UTC) of a time in seconds since 1970."""
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
+
+
+class PredictionLog:
+    """The log's folder. One process writes it.
+
+    Columns: `prediction_id`, `answered_at` (UTC), `version`, `digest`, `share` (of all ids, those whose hash falls into it were logged), then the
+    model's outputs (kind `predictions`) or its inputs, redacted (kind `inputs`).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, group: Staged) -> Path:
+        """Write one group of rows as one file. Raises StorageFull, or InvalidInput for rows that no file can hold; then nothing of it is left."""
+        import duckdb
+
+        folder = make_folder(self._folder / group.kind / group.name / group.day)
+        path = folder / f"{group.version}-{group.first}.parquet"
+        temporary = folder / f".{path.name}.tmp"
+        columns, selected = _columns(group)
+        query = f"COPY (SELECT {', '.join(selected)} FROM part) TO {_text(str(temporary))} (FORMAT parquet, COMPRESSION zstd)"  # noqa: S608  quoted
+        try:
+            with duckdb.connect(config={"threads": 1}) as connection:
+                connection.register("part", columns)
+                connection.execute(query)
+            _sync(temporary)
+            temporary.replace(path)
+            sync_folder(folder)
+        except (duckdb.Error, OSError) as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, duckdb.IOException | OSError):
+                raise StorageFull("no space left for the prediction log; its rows wait. Free some space") from error
+            raise InvalidInput("rows that the prediction log cannot hold") from error
+        return path
+
+    def files(self, kind: str, name: str) -> list[Path]:
+        """The Parquet files of one deployment, `kind` predictions or inputs, the oldest day first."""
+        return sorted((self._folder / kind / name).glob("*/[!.]*.parquet"))
+
+    def forget(self, *, before: date) -> None:
+        """Delete the folders of days before a day."""
+        for folder in self._folder.glob("*/*/*"):
+            try:
+                is_old = date.fromisoformat(folder.name) < before
+            except ValueError:  # not one of ours
+                continue
+            if is_old:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def oldest_kept(now: float, retention_days: int) -> date:
+    """The first day that is kept."""
+    return datetime.fromtimestamp(now, UTC).date() - timedelta(days=retention_days)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _columns(group: Staged) -> tuple[dict[str, Array], list[str]]:
+    """Flat arrays for DuckDB, and how they are selected."""
+    counts = [len(rows.ids) for rows in group.pieces]
+    total = sum(counts)
+    flat: dict[str, Array] = {
+        "prediction_id": _texts([name for rows in group.pieces for name in rows.ids]),
+        "answered_at": (np.concatenate([events.times_array(rows) for rows in group.pieces]) * 1e6).astype("datetime64[us]"),
+        "version": np.full(total, group.version, dtype=np.int64),
+        "digest": _texts([group.digest] * total),
+        "share": np.repeat([rows.share for rows in group.pieces], counts),
+    }
+    selected = [_name(name) for name in _OURS]
+    used = set(_OURS)
+    for place, item in enumerate(group.pieces[0].columns):
+        values = _joined(group.pieces, item.name)
+        shown = item.name
+        while shown.lower() in used:  # DuckDB's names know no case, and ours are taken
+            shown += "_"
+        used.add(shown.lower())
+        selected.append(f"{_spread(flat, f'c{place}', values)} AS {_name(shown)}")
+    return flat, selected
+
+
+def _joined(pieces: Sequence[Rows], name: str) -> Array:
+    return np.concatenate([events.column_array(item, len(rows.ids)) for rows in pieces for item in rows.columns if item.name == name])
+
+
+def _spread(flat: dict[str, Array], key: str, values: Array) -> str:
+    """Put `values` into `flat` as one-dimensional arrays; the expression that makes one value per row of them."""
+    if values.ndim == 1:
+        flat[key] = values
+        return f"{key}::VARCHAR" if values.dtype == object else key
+    wide = values.reshape(len(values), -1)
+    if wide.dtype != object and wide.shape[1] > LISTED_ELEMENTS:
+        flat[key] = _texts([row.tobytes() for row in wide])
+        return f"{key}::BLOB"
+    cast = "::VARCHAR" if wide.dtype == object else ""
+    for element in range(wide.shape[1]):
+        flat[f"{key}_{element}"] = np.ascontiguousarray(wide[:, element])
+    return f"[{', '.join(f'{key}_{element}{cast}' for element in range(wide.shape[1]))}]"
+
+
+def _texts(values: Sequence[Any]) -> Array:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _name(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,91 @@
+"""What `status` tells of a deployment's traffic: how much, how fast, what failed, and how far each feature has moved.
+
+Pure over the windows; it must not judge. Nothing here pages: with nothing changed one feature in twenty has p below .05.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from modelyard.errors import Conflict, MalformedPayload
+from modelyard.events import quantile_s
+from modelyard.monitor.profile import Profile, Shift, compare, filled
+from modelyard.monitor.windows import Window, Windows
+from modelyard.types import Digest
+
+RECENT_S = 3600.0
+
+
+class VersionTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """One version's part of the traffic."""
+
+    version: int
+    digest: Digest
+    requests: int
+    rows: int
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A deployment's traffic over the last `span_s` seconds in which it had any; latencies are of answered requests, in seconds (None without).
+
+    `shifts` are of the digest that was asked for, the largest first, over `profiled_rows` rows; empty where it has seen none.
+    """
+
+    name: str
+    span_s: float
+    requests: int
+    rows: int
+    requests_s: float
+    p50_s: float | None = None
+    p99_s: float | None = None
+    failures: dict[str, int] = {}
+    versions: tuple[VersionTraffic, ...] = ()
+    shifts: tuple[Shift, ...] = ()
+    profiled_rows: int = 0
+    dropped: dict[str, int] = {}
+
+
+def summary(
+    windows: Windows, name: str, *, now: float, digest: Digest | None = None, reference: Profile | None = None, recent_s: float = RECENT_S
+) -> Traffic:
+    """The traffic of deployment `name` in the `recent_s` seconds before `now`, and the shifts of `digest` against `reference`, its bundle's profile.
+
+    Raises what the windows raise.
+    """
+    since = now - recent_s
+    seen = windows.seen(name, since=since)
+    total = Window(started_at=now, ended_at=since)
+    for window in seen.values():
+        total.add(window)
+    span_s = max(total.ended_at - total.started_at, 1.0) if seen else 0.0
+    p50_s, p99_s = (quantile_s(total.latencies, share) for share in (0.5, 0.99))
+    profiled_rows, shifts = _shifts(windows, name, digest, reference, since) if digest is not None and reference is not None else (0, ())
+    return Traffic(
+        name=name,
+        span_s=span_s,
+        requests=total.requests,
+        rows=total.rows,
+        requests_s=total.requests / span_s if seen else 0.0,
+        p50_s=None if math.isnan(p50_s) else p50_s,
+        p99_s=None if math.isnan(p99_s) else p99_s,
+        failures={code: failures.requests for code, failures in sorted(total.failures.items())},
+        versions=tuple(
+            VersionTraffic(version=version, digest=of, requests=window.requests, rows=window.rows) for (version, of), window in sorted(seen.items())
+        ),
+        shifts=shifts,
+        profiled_rows=profiled_rows,
+        dropped=total.dropped,
+    )
+
+
+def _shifts(windows: Windows, name: str, digest: Digest, reference: Profile, since: float) -> tuple[int, tuple[Shift, ...]]:
+    try:
+        counts = windows.counts(name, digest, since=since)
+        if counts is None:
+            return 0, ()
+        live = filled(reference, counts)
+    except (Conflict, MalformedPayload):  # counts of other bins: an attestation made anew with other outputs; traffic is still told
+        return 0, ()
+    return live.rows, compare(reference, live)

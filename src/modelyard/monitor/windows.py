@@ -1,0 +1,335 @@
+"""What was seen, minute by minute: counters, latencies and profile counts of every deployment, in one SQLite file of the home.
+
+Hides the tables, and the one transaction in which a segment's name and its data are kept, so that each segment counts once however often it
+is offered. Rows for the prediction log wait here until `monitor.log` has written them. It must not know what a shift is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from modelyard.errors import Conflict, InvalidConfig, ModelyardError, StorageFull, Tampered, Unavailable, UnsupportedFormat
+from modelyard.events import Failures, Part, Rows, Segment
+from modelyard.monitor import profile
+from modelyard.types import Digest
+
+if TYPE_CHECKING:
+    from modelyard.types import Array
+
+WINDOW_S = 60
+VERSION = 1
+_TABLES = """
+CREATE TABLE taken (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE windows (
+  name TEXT NOT NULL, start INTEGER NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL,
+  started_at REAL NOT NULL, ended_at REAL NOT NULL, requests INTEGER NOT NULL, rows INTEGER NOT NULL,
+  latencies BLOB NOT NULL, failures BLOB NOT NULL, dropped BLOB NOT NULL,
+  PRIMARY KEY (name, start, version, digest)
+) WITHOUT ROWID;
+CREATE TABLE profiles (
+  name TEXT NOT NULL, start INTEGER NOT NULL, digest TEXT NOT NULL, share REAL NOT NULL, counts BLOB NOT NULL,
+  PRIMARY KEY (name, start, digest, share)
+) WITHOUT ROWID;
+CREATE TABLE staged (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL, day TEXT NOT NULL, version INTEGER NOT NULL,
+  digest TEXT NOT NULL, form TEXT NOT NULL, at REAL NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE troubles (kind TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+K = TypeVar("K")
+
+
+class Window(msgspec.Struct, kw_only=True):
+    """What all workers saw of one version in a span of time. Times are seconds since 1970, UTC."""
+
+    started_at: float
+    ended_at: float
+    requests: int = 0
+    rows: int = 0
+    latencies: dict[int, int] = {}
+    failures: dict[str, Failures] = {}
+    dropped: dict[str, int] = {}
+
+    def add(self, other: Window) -> None:
+        """Merge; exact, and in any order the same."""
+        self.started_at = min(self.started_at, other.started_at)
+        self.ended_at = max(self.ended_at, other.ended_at)
+        self.requests += other.requests
+        self.rows += other.rows
+        self.latencies = _sum(self.latencies, other.latencies)
+        self.dropped = _sum(self.dropped, other.dropped)
+        for code, more in other.failures.items():
+            had = self.failures.get(code, Failures(requests=0, seconds=0.0))
+            self.failures = {**self.failures, code: Failures(requests=had.requests + more.requests, seconds=had.seconds + more.seconds)}
+
+
+class Staged(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of one version, day and form (their columns) that wait for the prediction log.
+
+    `pieces` are in the order in which they came, the first has the number `first` here, the last `last`.
+    """
+
+    kind: str
+    name: str
+    day: str
+    version: int
+    digest: Digest
+    form: str
+    first: int
+    last: int
+    pieces: tuple[Rows, ...]
+
+
+class Windows:
+    """The file. One thread owns an instance; any number of instances, in any processes, may be open at once.
+
+    Raises, when opened and later: StorageFull, InvalidConfig (not writable), Unavailable (locked), Tampered (damaged), UnsupportedFormat (made
+    by a newer release).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._translated():
+            self._connection = sqlite3.connect(path, timeout=15.0, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            with self._transaction() as connection:
+                found = connection.execute("PRAGMA user_version").fetchone()[0]
+                if found == 0:
+                    for statement in _TABLES.split(";\n"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version={VERSION:d}")
+        if found > VERSION:
+            self.close()
+            raise UnsupportedFormat(f"{path.name} was written by a newer release of modelyard")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    # Taking in.
+
+    def take(self, segments: Mapping[str, Segment], *, day_of: Callable[[float], str]) -> int:
+        """Keep the segments that are not kept yet, all in one transaction; how many these were.
+
+        Raises Conflict, keeping none, for profile counts of one digest that have different bins.
+        """
+        with self._translated(), self._transaction() as connection:
+            new = [
+                segment
+                for name, segment in segments.items()
+                if connection.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (name, segment.ended_at)).rowcount
+            ]
+            windows: dict[tuple[str, int, int, Digest], Window] = {}
+            counts: dict[tuple[str, int, Digest, float], Array] = {}
+            for segment in new:
+                start = int(segment.ended_at // WINDOW_S) * WINDOW_S
+                if segment.lost:
+                    self._count(connection, "lost", segment.lost)
+                for part in segment.parts:
+                    key = (part.name, start, part.version, part.digest)
+                    _merge(windows, key, _window(segment, part))
+                    for item in part.profiles:
+                        place = (part.name, start, part.digest, item.share)
+                        vector = profile.unpack(item.counts)
+                        counts[place] = _plus(counts[place], vector) if place in counts else vector
+                    for kind, rows in (("predictions", part.predictions), ("inputs", part.inputs)):
+                        if rows is not None:
+                            self._stage(connection, kind, part, rows, day=day_of(segment.ended_at), at=segment.ended_at)
+            for key, window in windows.items():
+                self._keep_window(connection, key, window)
+            for place, vector in counts.items():
+                self._keep_counts(connection, place, vector)
+            return len(new)
+
+    def _stage(self, connection: sqlite3.Connection, kind: str, part: Part, rows: Rows, *, day: str, at: float) -> None:
+        body = msgspec.msgpack.encode(rows)
+        form = repr([(item.name, item.datatype, item.shape) for item in rows.columns])
+        values = (kind, part.name, day, part.version, part.digest, form, at, len(body), body)
+        connection.execute("INSERT INTO staged (kind, name, day, version, digest, form, at, size, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def _keep_window(self, connection: sqlite3.Connection, key: tuple[str, int, int, Digest], window: Window) -> None:
+        query = f"SELECT {_FIELDS} FROM windows WHERE name = ? AND start = ? AND version = ? AND digest = ?"  # noqa: S608  a constant
+        had = connection.execute(query, key).fetchone()
+        if had is not None:
+            window.add(_read_window(had))
+        blobs = [msgspec.msgpack.encode(value) for value in (window.latencies, window.failures, window.dropped)]
+        values = (*key, window.started_at, window.ended_at, window.requests, window.rows, *blobs)
+        connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def _keep_counts(self, connection: sqlite3.Connection, place: tuple[str, int, Digest, float], vector: Array) -> None:
+        query = "SELECT counts FROM profiles WHERE name = ? AND start = ? AND digest = ? AND share = ?"
+        had = connection.execute(query, place).fetchone()
+        if had is not None:
+            vector = _plus(profile.unpack(had[0]), vector)
+        connection.execute("INSERT OR REPLACE INTO profiles VALUES (?, ?, ?, ?, ?)", (*place, profile.pack(vector)))
+
+    def trouble(self, kind: str, count: int = 1) -> None:
+        """Count what could not be kept."""
+        with self._translated(), self._transaction() as connection:
+            self._count(connection, kind, count)
+
+    def _count(self, connection: sqlite3.Connection, kind: str, count: int) -> None:
+        query = "INSERT INTO troubles VALUES (?, ?) ON CONFLICT (kind) DO UPDATE SET count = count + excluded.count"
+        connection.execute(query, (kind, count))
+
+    # Handing on to the log.
+
+    def staged_bytes(self) -> tuple[int, float | None]:
+        """How much waits for the log, and since when (None: nothing)."""
+        with self._translated():
+            size, oldest = self._connection.execute("SELECT coalesce(sum(size), 0), min(at) FROM staged").fetchone()
+        return size, oldest
+
+    def staged(self, *, limit_bytes: int) -> Iterator[Staged]:
+        """What waits, group by group, each with at least one piece and no more than about `limit_bytes`."""
+        while True:
+            with self._translated():
+                first = self._connection.execute(f"SELECT {_GROUP} FROM staged ORDER BY id LIMIT 1").fetchone()  # noqa: S608  a constant
+                if first is None:
+                    return
+                query = f"SELECT id, size, body FROM staged WHERE ({_GROUP}) = (?, ?, ?, ?, ?, ?) ORDER BY id"  # noqa: S608  a constant
+                taken: list[tuple[int, int, bytes]] = []
+                size = 0
+                for row in self._connection.execute(query, first):
+                    if taken and size + row[1] > limit_bytes:
+                        break
+                    size += row[1]
+                    taken.append(row)
+            pieces = tuple(msgspec.msgpack.decode(body, type=Rows) for _, _, body in taken)
+            kind, name, day, version, digest, form = first
+            ids = [id_ for id_, _, _ in taken]
+            yield Staged(kind=kind, name=name, day=day, version=version, digest=digest, form=form, first=ids[0], last=ids[-1], pieces=pieces)
+
+    def written(self, group: Staged) -> None:
+        """The log has these rows: let go of them."""
+        query = f"DELETE FROM staged WHERE ({_GROUP}) = (?, ?, ?, ?, ?, ?) AND id BETWEEN ? AND ?"  # noqa: S608  a constant
+        of = (group.kind, group.name, group.day, group.version, group.digest, group.form)
+        with self._translated(), self._transaction() as connection:
+            connection.execute(query, (*of, group.first, group.last))
+
+    # Telling.
+
+    def seen(self, name: str, *, since: float) -> dict[tuple[int, Digest], Window]:
+        """Per version and digest, what was seen in the minutes that end after `since`."""
+        query = f"SELECT version, digest, {_FIELDS} FROM windows WHERE name = ? AND start > ?"  # noqa: S608  a constant
+        found: dict[tuple[int, Digest], Window] = {}
+        with self._translated():
+            for version, digest, *fields in self._connection.execute(query, (name, since - WINDOW_S)):
+                _merge(found, (version, Digest(digest)), _read_window(fields))
+        return found
+
+    def counts(self, name: str, digest: Digest, *, since: float) -> Array | None:
+        """The profile counts of one digest in the minutes that end after `since`, all shares together; None where there are none."""
+        query = "SELECT counts FROM profiles WHERE name = ? AND start > ? AND digest = ?"
+        total: Array | None = None
+        with self._translated():
+            for (blob,) in self._connection.execute(query, (name, since - WINDOW_S, digest)):
+                vector = profile.unpack(blob)
+                total = vector if total is None else _plus(total, vector)
+        return total
+
+    def names(self) -> tuple[str, ...]:
+        """Every deployment that was ever seen and is still kept."""
+        with self._translated():
+            return tuple(name for (name,) in self._connection.execute("SELECT DISTINCT name FROM windows ORDER BY name"))
+
+    def troubles(self) -> dict[str, int]:
+        """What could not be kept since this file was made: `lost` segments of workers, `corrupt` ones set aside, `unwritable` rows."""
+        with self._translated():
+            return dict(self._connection.execute("SELECT kind, count FROM troubles ORDER BY kind"))
+
+    def forget(self, *, before: float, waiting: Iterable[str]) -> None:
+        """Drop what ended before a time; the names of segments that still wait are kept, or they would be taken again."""
+        kept = list(waiting)
+        with self._translated(), self._transaction() as connection:
+            connection.execute("DELETE FROM windows WHERE start < ?", (before,))
+            connection.execute("DELETE FROM profiles WHERE start < ?", (before,))
+            marks = ", ".join("?" * len(kept))
+            connection.execute(f"DELETE FROM taken WHERE at < ? AND name NOT IN ({marks})", (before, *kept))  # noqa: S608  question marks
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _error(error, self._path) from error
+
+
+_GROUP = "kind, name, day, version, digest, form"
+_FIELDS = "started_at, ended_at, requests, rows, latencies, failures, dropped"
+
+
+def _error(error: sqlite3.Error, path: Path) -> ModelyardError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return StorageFull(f"no space left for {path.name}; observations wait in the spool. Free some space")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return InvalidConfig(f"{path.name} cannot be written")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Tampered(f"{path.name} is damaged; move it away to begin a new one")
+    return Unavailable(f"{path.name} is not available now")
+
+
+def _window(segment: Segment, part: Part) -> Window:
+    return Window(
+        started_at=segment.started_at,
+        ended_at=segment.ended_at,
+        requests=part.requests,
+        rows=part.rows,
+        latencies=part.latencies,
+        failures=part.failures,
+        dropped=part.dropped,
+    )
+
+
+def _read_window(fields: Any) -> Window:
+    started_at, ended_at, requests, rows, latencies, failures, dropped = fields
+    return Window(
+        started_at=started_at,
+        ended_at=ended_at,
+        requests=requests,
+        rows=rows,
+        latencies=msgspec.msgpack.decode(latencies, type=dict[int, int]),
+        failures=msgspec.msgpack.decode(failures, type=dict[str, Failures]),
+        dropped=msgspec.msgpack.decode(dropped, type=dict[str, int]),
+    )
+
+
+def _merge(windows: dict[K, Window], key: K, window: Window) -> None:
+    if key in windows:
+        windows[key].add(window)
+    else:
+        windows[key] = window
+
+
+def _sum(left: Mapping[K, int], right: Mapping[K, int]) -> dict[K, int]:
+    total: dict[K, int] = defaultdict(int, left)
+    for key, count in right.items():
+        total[key] += count
+    return dict(total)
+
+
+def _plus(left: Array, right: Array) -> Array:
+    if left.shape != right.shape:
+        raise Conflict("profile counts of one digest that have different bins")
+    return left + right

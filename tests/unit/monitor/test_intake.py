@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import duckdb
+import msgspec
+import numpy as np
+import pytest
+
+from modelyard import events
+from modelyard.config import Settings
+from modelyard.errors import MalformedPayload, StorageFull
+from modelyard.events import Part, ProfileCounts, Rows, Segment, Spool
+from modelyard.monitor import intake, profile
+from modelyard.monitor.intake import Intake
+from modelyard.types import Digest
+
+DIGEST = Digest("sha256:" + "0" * 64)
+
+
+def rows(*ids: str) -> Rows:
+    now = np.full(len(ids), time.time()).astype("<f8").tobytes()
+    return Rows(share=1.0, ids=ids, times=now, columns=(events.column("prediction", np.arange(len(ids), dtype=float)),))
+
+
+def part(*ids: str, **changes: object) -> Part:
+    whole = Part(
+        name="m",
+        version=1,
+        digest=DIGEST,
+        requests=len(ids),
+        rows=len(ids),
+        profiles=(ProfileCounts(share=1.0, counts=profile.pack(np.array([len(ids)]))),),
+        predictions=rows(*ids),
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+def segment(*parts: Part) -> Segment:
+    return Segment(slot=0, pid=1, started_at=time.time() - 1, ended_at=time.time(), parts=parts)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def spool(settings: Settings) -> Spool:
+    return Spool(settings.spool, slot=0, limit_bytes=1 << 30)
+
+
+def logged(settings: Settings) -> list[str]:
+    paths = [str(path) for path in (settings.home / "log" / "predictions").rglob("[!.]*.parquet")]
+    if not paths:
+        return []
+    with duckdb.connect() as connection:
+        return [row[0] for row in connection.execute("select prediction_id from read_parquet(?) order by 1", [paths]).fetchall()]
+
+
+def requests(taker: Intake) -> int:
+    return sum(window.requests for window in taker.windows.seen("m", since=0).values())
+
+
+def test_segments_are_taken_in_once_and_deleted(settings: Settings, spool: Spool) -> None:
+    for number in range(5):
+        spool.write(segment(part(f"a{number}", f"b{number}")))
+    copies = {path.name: path.read_bytes() for path in events.pending(settings.spool)}
+    taker = Intake(settings)
+    assert taker.turn().segments == 5
+    assert events.pending(settings.spool) == []
+    for name, data in copies.items():
+        (settings.spool / name).write_bytes(data)
+    assert taker.turn().segments == 0
+    assert events.pending(settings.spool) == []
+    taker.drain()
+    assert requests(taker) == 10
+    assert logged(settings) == sorted([f"a{number}" for number in range(5)] + [f"b{number}" for number in range(5)])
+    taker.close()
+
+
+def test_a_crash_between_transaction_and_deletion_counts_nothing_twice(settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.write(segment(part("a")))
+    taker = Intake(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            taker.turn()
+    again = Intake(settings)
+    assert again.turn().segments == 0
+    again.drain()
+    assert requests(again) == 1
+    assert logged(settings) == ["a"]
+
+
+def test_a_crash_between_log_and_database_writes_nothing_twice(settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.write(segment(part("a")))
+    taker = Intake(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(taker.windows, "written", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            taker.turn(is_last=True)
+    assert logged(settings) == ["a"]
+    spool.write(segment(part("b")))
+    Intake(settings).drain()
+    assert logged(settings) == ["a", "b"]
+
+
+def test_the_log_is_written_when_it_is_due(settings: Settings, spool: Spool) -> None:
+    taker = Intake(settings)
+    spool.write(segment(part("a")))
+    assert taker.turn().files == 0
+    assert taker.turn(now=time.time() + 10 * intake.LOG_EVERY_S).files == 1
+    assert taker.turn(now=time.time() + 20 * intake.LOG_EVERY_S).files == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        part("a", name="../../etc"),
+        part("a", digest=Digest("sha256:no")),
+        part("a", requests=-1),
+        part("a", requests=2**63 - 1),
+        part("a", profiles=(ProfileCounts(share=1.0, counts=b"no"),)),
+        part("a", profiles=(ProfileCounts(share=2.0, counts=profile.pack(np.array([1]))),)),
+        part("a", predictions=msgspec.structs.replace(rows("a"), times=np.array([np.nan]).tobytes())),
+        part("a", predictions=msgspec.structs.replace(rows("a"), columns=rows("a").columns * 2)),
+    ],
+)
+def test_segments_that_no_worker_writes_are_set_aside(settings: Settings, spool: Spool, bad: Part) -> None:
+    with pytest.raises(MalformedPayload):
+        intake.check(segment(bad))
+    spool.write(segment(bad))
+    spool.write(segment(part("good")))
+    taker = Intake(settings)
+    taken = taker.turn()
+    assert (taken.segments, taken.set_aside) == (1, 1)
+    assert taker.windows.troubles() == {"corrupt": 1}
+    assert len(list((settings.spool / "set-aside").iterdir())) == 1
+    assert taker.turn().set_aside == 0
+
+
+def test_bytes_that_are_no_segment_are_set_aside_and_do_not_pile_up(settings: Settings) -> None:
+    taker = Intake(settings)
+    for number in range(intake.SET_ASIDE + 20):
+        (settings.spool / f"0-1-{number}.segment").write_bytes(b"no" * number)
+    (settings.spool / "0-1-folder.segment").mkdir()
+    assert taker.turn().set_aside == intake.SET_ASIDE + 21
+    assert len(list((settings.spool / "set-aside").iterdir())) == intake.SET_ASIDE
+    assert events.pending(settings.spool) == []
+
+
+def test_counts_that_contradict_kept_ones_are_set_aside_alone(settings: Settings, spool: Spool) -> None:
+    taker = Intake(settings)
+    spool.write(segment(part("a")))
+    spool.write(segment(part("b", profiles=(ProfileCounts(share=1.0, counts=profile.pack(np.array([1, 1]))),))))
+    spool.write(segment(part("c")))
+    taker.drain()
+    assert logged(settings) == ["a", "c"]
+    assert taker.windows.troubles() == {"corrupt": 1}
+
+
+def test_many_segments_are_taken_in_bounded_turns(settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "TURN_SEGMENTS", 3)
+    for number in range(8):
+        spool.write(segment(part(str(number))))
+    taker = Intake(settings)
+    assert [taker.turn().is_more for _ in range(3)] == [True, True, False]
+    assert requests(taker) == 8
+
+
+def test_on_a_full_disk_segments_wait(settings: Settings, spool: Spool) -> None:
+    taker = Intake(settings)
+    spool.write(segment(part("first")))
+    taker.turn(is_last=True)
+    pages = taker.windows._connection.execute("PRAGMA page_count").fetchone()[0]
+    taker.windows._connection.execute(f"PRAGMA max_page_count={pages}")
+    spool.write(segment(part(*[f"id-{number}" for number in range(20_000)])))
+    with pytest.raises(StorageFull):
+        taker.turn()
+    assert len(events.pending(settings.spool)) == 1
+    taker.windows._connection.execute("PRAGMA max_page_count=1000000")
+    taker.drain()
+    assert len(logged(settings)) == 20_001
+
+
+def test_what_is_older_than_the_home_keeps_goes(settings: Settings, spool: Spool) -> None:
+    spool.write(segment(part("a")))
+    stray = settings.spool / ".0-1-2.segment.abcd.tmp"
+    stray.touch()
+    os.utime(stray, (1, 1))
+    fresh = settings.spool / ".0-1-3.segment.abcd.tmp"
+    fresh.touch()
+    taker = Intake(settings)
+    taker.turn(is_last=True)
+    assert not stray.exists()
+    assert fresh.exists()
+    later = Intake(settings)
+    later.turn(now=time.time() + (settings.retention_days + 2) * 86400)
+    assert logged(settings) == []
+    assert later.windows.names() == ()

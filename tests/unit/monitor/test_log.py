@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import resource
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+
+from modelyard import events
+from modelyard.errors import InvalidInput, StorageFull
+from modelyard.events import Rows
+from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
+from modelyard.monitor.windows import Staged
+from modelyard.types import Digest
+
+DIGEST = Digest("sha256:" + "0" * 64)
+
+
+def piece(ids: list[str], columns: dict[str, np.ndarray], *, at: float = 1_700_000_000.25, share: float = 1.0) -> Rows:
+    named = tuple(events.column(name, values) for name, values in columns.items())
+    return Rows(share=share, ids=tuple(ids), times=np.full(len(ids), at).astype("<f8").tobytes(), columns=named)
+
+
+def group(*pieces: Rows, first: int = 1, name: str = "m") -> Staged:
+    return Staged(kind="predictions", name=name, day="2023-11-14", version=3, digest=DIGEST, form="", first=first, last=first, pieces=pieces)
+
+
+def rows(paths: list[Path]) -> list[tuple[object, ...]]:
+    with duckdb.connect() as connection:
+        return connection.execute("select * from read_parquet(?)", [[str(path) for path in paths]]).fetchall()
+
+
+def test_rows_come_back_from_parquet(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path / "l'og")
+    first = piece(["a", "b"], {"label": np.array(["x", None], dtype=object), "probability": np.array([[0.25, 0.75], [1, 0]], dtype=np.float32)})
+    second = piece(["c"], {"label": np.array([None], dtype=object), "probability": np.array([[0.5, 0.5]], dtype=np.float32)}, share=0.5)
+    path = log.write(group(first, second))
+    assert path.relative_to(tmp_path / "l'og").as_posix() == "predictions/m/2023-11-14/3-1.parquet"
+    when = datetime.fromtimestamp(1_700_000_000.25, UTC).replace(tzinfo=None)
+    assert rows(log.files("predictions", "m")) == [
+        ("a", when, 3, DIGEST, 1.0, "x", [0.25, 0.75]),
+        ("b", when, 3, DIGEST, 1.0, None, [1.0, 0.0]),
+        ("c", when, 3, DIGEST, 0.5, None, [0.5, 0.5]),
+    ]
+
+
+def test_every_kind_of_column_is_written(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    columns = {
+        "version": np.array([7]),
+        "Version": np.array([8], dtype=np.uint8),
+        'quo"te; drop': np.array([True]),
+        "half": np.array([0.5], dtype=np.float16),
+        "none": np.array([None], dtype=object),
+        "texts": np.array([["a", None]], dtype=object),
+        "image": np.zeros((1, 40, 40), dtype=np.float32),
+        "nan": np.array([np.nan]),
+    }
+    log.write(group(piece(["a"], columns)))
+    with duckdb.connect() as connection:
+        found = connection.execute("select * from read_parquet(?)", [str(log.files("predictions", "m")[0])])
+        names = [item[0] for item in found.description]
+        values = dict(zip(names, found.fetchall()[0], strict=True))
+    assert names[5:8] == ["version_", "Version__", 'quo"te; drop']
+    assert (values["version"], values["version_"], values["Version__"], values['quo"te; drop']) == (3, 7, 8, True)
+    assert (values["half"], values["none"], values["texts"]) == (0.5, None, ["a", None])
+    assert values["image"] == b"\0" * 6400
+
+
+def test_writing_again_replaces_and_other_rows_lie_beside(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.write(group(piece(["a"], {"y": np.zeros(1)})))
+    log.write(group(piece(["a"], {"y": np.zeros(1)}), piece(["b"], {"y": np.ones(1)})))
+    log.write(group(piece(["c"], {"y": np.ones(1)}), first=9))
+    assert [row[0] for row in rows(log.files("predictions", "m"))] == ["a", "b", "c"]
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    with pytest.raises(InvalidInput):
+        log.write(group(piece(["a"], {"y": np.zeros(1)}), piece(["b"], {"other": np.zeros(1)})))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_on_a_full_disk_nothing_half_written_is_left(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    whole = group(piece([f"id-{number}" for number in range(5000)], {"y": np.random.default_rng(0).random(5000)}))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # a file may not grow: to the writer, the disk is full
+    try:
+        with pytest.raises(StorageFull):
+            log.write(whole)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    log.write(whole)
+    assert len(rows(log.files("predictions", "m"))) == 5000
+
+
+def test_old_days_are_forgotten(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.write(group(piece(["a"], {"y": np.zeros(1)})))
+    (tmp_path / "predictions" / "m" / "notes").mkdir()
+    log.forget(before=date(2023, 11, 14))
+    assert len(log.files("predictions", "m")) == 1
+    log.forget(before=date(2023, 11, 15))
+    assert log.files("predictions", "m") == []
+    assert (tmp_path / "predictions" / "m" / "notes").is_dir()
+    assert day_of(1_700_000_000) == "2023-11-14"
+    assert oldest_kept(1_700_000_000, 14) == date(2023, 10, 31)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelyard import events
+from modelyard.errors import Conflict, InvalidConfig, Tampered, UnsupportedFormat
+from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment
+from modelyard.monitor import profile
+from modelyard.monitor.windows import Windows
+from modelyard.types import Digest
+
+DIGEST = Digest("sha256:" + "0" * 64)
+
+
+def logged(*ids: str, at: float = 1000.0) -> Rows:
+    values = np.arange(len(ids), dtype=float)
+    return Rows(share=1.0, ids=ids, times=np.full(len(ids), at).astype("<f8").tobytes(), columns=(events.column("prediction", values),))
+
+
+def seen(at: float, *, requests: int = 2, counts: tuple[int, ...] = (2, 1, 1), share: float = 1.0, **more: object) -> Segment:
+    part = Part(
+        name="m",
+        version=1,
+        digest=DIGEST,
+        requests=requests,
+        rows=requests,
+        failures={"schema_mismatch": Failures(requests=1, seconds=0.5)},
+        latencies={80: requests},
+        profiles=(ProfileCounts(share=share, counts=profile.pack(np.array(counts))),),
+        **more,  # type: ignore[arg-type]
+    )
+    return Segment(slot=0, pid=1, started_at=at - 1, ended_at=at, parts=(part,), lost=1)
+
+
+def day_of(at: float) -> str:
+    return "1970-01-01"
+
+
+@pytest.fixture
+def windows(tmp_path: Path) -> Windows:
+    return Windows(tmp_path / "monitor.sqlite")
+
+
+def test_segments_count_once_and_add_up(windows: Windows) -> None:
+    first = {"a": seen(1000), "b": seen(1010, share=0.5)}
+    assert windows.take(first, day_of=day_of) == 2
+    assert windows.take({**first, "c": seen(1100)}, day_of=day_of) == 1
+    (window,) = windows.seen("m", since=0).values()
+    assert (window.requests, window.rows, window.latencies, window.started_at, window.ended_at) == (6, 6, {80: 6}, 999, 1100)
+    assert window.failures == {"schema_mismatch": Failures(requests=3, seconds=1.5)}
+    total = windows.counts("m", DIGEST, since=0)
+    assert total is not None
+    assert total.tolist() == [6, 3, 3]
+    assert windows.troubles() == {"lost": 3}
+    assert windows.names() == ("m",)
+
+
+def test_only_what_is_asked_for_is_told(windows: Windows) -> None:
+    windows.take({"a": seen(1000), "b": seen(10_000)}, day_of=day_of)
+    (window,) = windows.seen("m", since=9_000).values()
+    assert window.requests == 2
+    assert windows.seen("other", since=0) == {}
+    assert windows.counts("m", DIGEST, since=20_000) is None
+
+
+def test_counts_of_other_bins_are_refused_whole(windows: Windows) -> None:
+    windows.take({"a": seen(1000)}, day_of=day_of)
+    with pytest.raises(Conflict):
+        windows.take({"b": seen(1001, counts=(1, 1))}, day_of=day_of)
+    (window,) = windows.seen("m", since=0).values()
+    assert window.requests == 2
+    assert windows.take({"b": seen(1001)}, day_of=day_of) == 1
+
+
+def test_rows_wait_in_groups_until_they_are_written(windows: Windows) -> None:
+    windows.take({"a": seen(1000, predictions=logged("x", "y"), inputs=logged("x")), "b": seen(1001, predictions=logged("z"))}, day_of=day_of)
+    assert windows.staged_bytes()[1] == 1000
+    found = []
+    for group in windows.staged(limit_bytes=1 << 20):
+        found.append((group.kind, [rows.ids for rows in group.pieces]))
+        windows.written(group)
+    assert found == [("predictions", [("x", "y"), ("z",)]), ("inputs", [("x",)])]
+    assert windows.staged_bytes() == (0, None)
+
+
+def test_large_groups_come_in_parts(windows: Windows) -> None:
+    windows.take({str(number): seen(1000, predictions=logged(*"abcdef")) for number in range(10)}, day_of=day_of)
+    sizes = []
+    for group in windows.staged(limit_bytes=700):
+        sizes.append(len(group.pieces))
+        windows.written(group)
+    assert sum(sizes) == 10
+    assert 1 < len(sizes) <= 10
+
+
+def test_what_is_old_is_forgotten_but_never_taken_again_while_it_waits(windows: Windows) -> None:
+    windows.take({"a": seen(1000), "b": seen(1000), "c": seen(9000)}, day_of=day_of)
+    windows.forget(before=5000, waiting=["a"])
+    assert windows.take({"a": seen(1000)}, day_of=day_of) == 0
+    (window,) = windows.seen("m", since=0).values()
+    assert window.requests == 2
+    assert windows.take({"b": seen(1000)}, day_of=day_of) == 1
+
+
+def test_a_file_is_opened_again_and_by_two_at_once(tmp_path: Path) -> None:
+    one = Windows(tmp_path / "w.sqlite")
+    other = Windows(tmp_path / "w.sqlite")
+    assert one.take({"a": seen(1000)}, day_of=day_of) == 1
+    assert other.take({"a": seen(1000)}, day_of=day_of) == 0
+    one.close()
+    other.close()
+    assert Windows(tmp_path / "w.sqlite").names() == ("m",)
+
+
+def test_damaged_newer_and_unwritable_files_are_said_so(tmp_path: Path) -> None:
+    (tmp_path / "bad.sqlite").write_bytes(b"not a database" * 100)
+    with pytest.raises(Tampered):
+        Windows(tmp_path / "bad.sqlite")
+    with pytest.raises(InvalidConfig):
+        Windows(tmp_path / "no folder" / "w.sqlite")
+    Windows(tmp_path / "new.sqlite").close()
+    connection = sqlite3.connect(tmp_path / "new.sqlite")
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(UnsupportedFormat):
+        Windows(tmp_path / "new.sqlite")
