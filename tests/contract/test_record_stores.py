@@ -29,6 +29,10 @@ def test_a_record_is_what_was_put(store: RecordStore) -> None:
     store.put("model", "b", {}, expected=None)
     store.put("other", "a", {}, expected=0)
     assert [record.key for record in store.list("model")] == ["a", "b"]
+    store.put("model", "a:1", {}, expected=0)
+    store.put("model", "a:\U0010fffe", {}, expected=0)
+    assert [record.key for record in store.list("model", prefix="a:")] == ["a:1", "a:\U0010fffe"]
+    assert store.list("model", prefix="c") == ()
 
 
 def test_compare_and_swap(store: RecordStore) -> None:

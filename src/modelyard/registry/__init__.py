@@ -127,7 +127,7 @@ class Registry:
         model = self.records.get(MODEL, name)
         if model is None:
             raise NotFound(f"no model is called {name!r}; see: modelyard models", field="name")
-        return tuple(_version(record, model.body["aliases"]) for record in self.records.list(VERSION) if record.body["name"] == name)
+        return tuple(_version(record, model.body["aliases"]) for record in self.records.list(VERSION, prefix=f"{name}:"))
 
     def versions_in(self, records: Records, digest: Digest) -> tuple[Version, ...]:
         """The versions that have `digest`, read inside a transaction: what that transaction then writes cannot race with `delete`."""
@@ -172,7 +172,7 @@ class Registry:
         model = records.get(MODEL, name)
         if model is None:
             return None
-        found = (item for item in records.list(VERSION) if item.body["name"] == name and item.body["digest"] == digest)
+        found = (item for item in records.list(VERSION, prefix=f"{name}:") if item.body["digest"] == digest)
         return next((_version(item, model.body["aliases"]) for item in found), None)
 
     def _by_digest(self, name: str, prefix: str) -> Version:

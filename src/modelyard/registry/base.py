@@ -31,8 +31,8 @@ class Records(Protocol):
         """The record, or None."""
         ...
 
-    def list(self, kind: str) -> tuple[Record, ...]:
-        """All records of a kind, by key."""
+    def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
+        """All records of a kind whose key begins with `prefix`, by key."""
         ...
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:

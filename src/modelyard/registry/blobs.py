@@ -105,9 +105,8 @@ class FolderBlobs(FolderReader):
             os.close(descriptor)
 
     def _remove_leftovers(self) -> None:
-        with self._locked(fcntl.LOCK_SH):
-            for temporary in self._blobs.glob("*.tmp"):
-                _remove_if_orphan(temporary)
+        for temporary in self._blobs.glob("*.tmp"):
+            _remove_if_orphan(temporary)
 
     @contextmanager
     def _locked(self, mode: int) -> Iterator[None]:

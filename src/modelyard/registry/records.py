@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,10 +57,10 @@ class SqliteRecords:
         with self._lock, _translated(self._path):
             return _Verbs(self._connection).get(kind, key)
 
-    def list(self, kind: str) -> tuple[Record, ...]:
-        """All records of a kind, by key."""
+    def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
+        """All records of a kind whose key begins with `prefix`, by key."""
         with self._lock, _translated(self._path):
-            return _Verbs(self._connection).list(kind)
+            return _Verbs(self._connection).list(kind, prefix=prefix)
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
         """Write a record; see `registry.base.Records`. Raises Conflict, StorageFull or Unavailable."""
@@ -101,8 +102,9 @@ class _Verbs:
         row = self._connection.execute("SELECT revision, body FROM record WHERE kind = ? AND key = ?", (kind, key)).fetchone()
         return None if row is None else Record(kind, key, row[0], json.loads(row[1]))
 
-    def list(self, kind: str) -> tuple[Record, ...]:
-        rows = self._connection.execute("SELECT key, revision, body FROM record WHERE kind = ? ORDER BY key", (kind,))
+    def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
+        query = "SELECT key, revision, body FROM record WHERE kind = ? AND key >= ? AND key < ? ORDER BY key"
+        rows = self._connection.execute(query, (kind, prefix, prefix + chr(sys.maxunicode)))
         return tuple(Record(kind, key, revision, json.loads(body)) for key, revision, body in rows)
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
