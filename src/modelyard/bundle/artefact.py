@@ -40,16 +40,17 @@ class Contents:
 
 
 class Attested:
-    """What one machine found: the user's name for the model, its outputs on the golden inputs, the parity figures, and the platform (CPU,
-    threads, time, …)."""
+    """What one machine found: the user's name for the model, its outputs on the golden inputs, the parity figures, the platform (CPU, threads,
+    time, …) and the profile of its outputs on all rows."""
 
-    __slots__ = ("name", "outputs", "parity", "platform")
+    __slots__ = ("name", "outputs", "parity", "platform", "profile")
 
-    def __init__(self, *, name: str, outputs: Mapping[str, Array], parity: Any, platform: Mapping[str, Any]) -> None:
+    def __init__(self, *, name: str, outputs: Mapping[str, Array], parity: Any, platform: Mapping[str, Any], profile: Any = None) -> None:
         self.name = name
         self.outputs = dict(outputs)
         self.parity = parity
         self.platform = dict(platform)
+        self.profile = {"features": ()} if profile is None else profile
 
 
 class Built(msgspec.Struct, frozen=True):

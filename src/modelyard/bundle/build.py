@@ -81,6 +81,7 @@ def _model(contents: Contents, blobs: dict[Digest, bytes]) -> Descriptor:
 def _attestation(attested: Attested, model: Descriptor, blobs: dict[Digest, bytes]) -> Descriptor:
     data = {
         "golden-outputs": tensors.pack(attested.outputs),
+        "output-profile": canonical.encode(attested.profile),
         "parity": canonical.encode(attested.parity),
         "platform": canonical.encode({**attested.platform, "name": attested.name}),
     }

@@ -137,8 +137,8 @@ class _Documents:
 
 
 def _parse(bytes_: Mapping[str, bytes]) -> Parsed:
-    for role in ("profile", "bom"):
-        canonical.check_depth(bytes_[role], name=ROLES[role].path)
+    for role in ("profile", "bom", "output-profile"):
+        canonical.check_depth(bytes_[role], name={**ROLES, **ATTESTED_ROLES}[role].path)
     schema = canonical.decode(bytes_["schema"], Schema, name="schema.json")
     platform = canonical.decode(bytes_["platform"], dict[str, Any], name="platform.json")
     golden = Golden(tensors.unpack(bytes_["golden"]), tensors.unpack(bytes_["golden-outputs"]))

@@ -58,6 +58,7 @@ ROLES = {
 }
 ATTESTED_ROLES = {
     "golden-outputs": Form("golden-outputs.bin", _DATASET, 256 * _MIB),
+    "output-profile": Form("output-profile.json", _DOC, 64 * _MIB),
     "parity": Form("parity.json", _DOC, 16 * _MIB),
     "platform": Form("platform.json", _DOC, _MIB),
 }

@@ -72,10 +72,11 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         answers = runtime.predict(records)
         bits = batch_bits(runtime, records, answers)
         tell("profiling inputs and outputs", 0.85)
-        outputs = _in_batches(runtime, schema.conform(learnt, table.columns), table.rows)
+        columns = schema.conform(learnt, table.columns)
+        outputs = _in_batches(runtime, columns, table.rows)
     finally:
         runtime.close()
-    measured = profile.measure({**table.columns, **outputs}, learnt)
+    measured = profile.measure(columns, learnt)
     locked = lock.take({*original.packages, *SERVED_BY})
     card = Card(
         title=original.title,
@@ -93,7 +94,13 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         model=conversion.model, runtime=conversion.binding, schema=learnt, lock=locked, profile=measured, golden=records, card=card
     )
     tell("checking the machine", 0.95)
-    attested = bundle.Attested(name=options.name, outputs=answers, parity=_parity(conversion, bits), platform=here())
+    attested = bundle.Attested(
+        name=options.name,
+        outputs=answers,
+        parity=_parity(conversion, bits),
+        platform=here(),
+        profile=profile.measure_outputs(outputs, learnt),
+    )
     return contents, attested
 
 
