@@ -20,11 +20,14 @@ from modelyard.control.access import read_admin_key
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.control.status import DeploymentStatus, Status
 from modelyard.errors import DeadlineExceeded, NotFound, Rejected, Unavailable
+from modelyard.monitor.profile import Shift
+from modelyard.monitor.summary import Traffic
 from modelyard.registry import is_file
 from modelyard.targets.base import Deployment, Outcome
 from modelyard.types import read_control_state
 
 WAIT_S = 300.0
+MODERATE, LARGE = 0.1, 0.25  # the usual reading of a population stability index
 
 
 def deploy(
@@ -86,6 +89,17 @@ def status(*, home: Home = None, json: Json = False) -> None:
         return
     rows = [row for each in found.deployments for row in _rows(each)]
     table(["deployment", "version", "digest", "weight", "ready", "rollback to", "state"], rows, right=("version", "weight", "ready", "rollback to"))
+    seen = [each.traffic for each in found.deployments if each.traffic is not None and each.traffic.requests + sum(each.traffic.failures.values())]
+    if not seen:
+        line("no traffic in the last hour")
+        return
+    measures = ["traffic", "requests", "rows", "requests/s", "p50", "p99", "refused or failed"]
+    table(measures, [_measures(traffic) for traffic in seen], right=measures[1:])
+    for traffic in seen:
+        if traffic.shifts:
+            title = f"{traffic.name}: shift of each feature and output against the data packaged with it, over {traffic.profiled_rows:,} rows"
+            columns = ["", "role", "shift (PSI)", "mean moved", "missing", "was", "outside", "q"]
+            table(columns, [_shift(shift) for shift in traffic.shifts], title=title, right=columns[2:])
 
 
 def connect(settings: Settings) -> ControlClient:
@@ -140,6 +154,26 @@ def _rows(found: DeploymentStatus) -> list[tuple[object, ...]]:
         name, back = (deployment.name, found.rollback_to) if first else ("", "")
         rows.append((name, serving.version, short(serving.digest), f"{serving.weight} %", serving.ready, back, _state(found) if first else ""))
     return rows or [(deployment.name, None, None, None, None, None, _state(found))]
+
+
+def _measures(traffic: Traffic) -> tuple[object, ...]:
+    failures = ", ".join(f"{count:,} {code}" for code, count in traffic.failures.items())
+    return traffic.name, traffic.requests, traffic.rows, traffic.requests_s, _duration(traffic.p50_s), _duration(traffic.p99_s), failures or "none"
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _shift(shift: Shift) -> tuple[object, ...]:
+    moved = None if shift.mean_shift is None else f"{shift.mean_shift:+.2f} sd"
+    size = f"{shift.effect:.3f}"
+    colour = "red" if shift.effect >= LARGE else "yellow" if shift.effect >= MODERATE else ""
+    shown = f"[{colour}]{size}[/{colour}]" if colour else size
+    shares = (f"{share:.1%}" for share in (shift.missing, shift.missing_reference, shift.outside))
+    return (shift.feature, shift.role, shown, moved, *shares, f"{shift.q:.2g}")
 
 
 def _state(found: DeploymentStatus) -> str:

@@ -14,7 +14,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 from modelyard import files
 from modelyard.config import Settings
@@ -22,7 +21,9 @@ from modelyard.console.app import build
 from modelyard.control.access import RecordKeys, admin_key
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
+from modelyard.control.traffic import Watch
 from modelyard.errors import Conflict, ModelyardError, Unavailable
+from modelyard.monitor.intake import Intake
 from modelyard.rollout.driver import Driver
 from modelyard.security.identity import Keyring
 from modelyard.types import ControlState, write_control_state
@@ -75,7 +76,7 @@ class Loops:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._threads = [threading.Thread(target=target, name=name) for name, target in (("driver", self._drive), ("intake", self._take_in))]
-        self._traffic: dict[str, Any] = {}
+        self._watch = Watch(plane)
 
     def __enter__(self) -> Loops:
         for thread in self._threads:
@@ -94,7 +95,8 @@ class Loops:
 
     def status(self) -> Status:
         """The running world as these loops know it."""
-        return status(self._plane, trouble=dict(self._driver.trouble), traffic=self._traffic)
+        stored = [each.deployment for each in self._plane.deployments.all()]
+        return status(self._plane, stored, trouble=dict(self._driver.trouble), traffic=self._watch.traffic(stored))
 
     def _drive(self) -> None:
         while not self._stop.is_set():
@@ -107,8 +109,20 @@ class Loops:
             self._wake.wait(MOVING_S if is_moving else REST_S)
 
     def _take_in(self) -> None:
-        while not self._stop.wait(REST_S):
-            pass
+        intake: Intake | None = None
+        while not self._stop.is_set():
+            is_more = False
+            try:
+                intake = intake or Intake(self._plane.settings)
+                is_more = intake.turn().is_more
+            except Exception as error:  # noqa: BLE001  # observations wait in the spool until a turn goes well
+                _log_failure("intake", error)
+            if not is_more:
+                self._stop.wait(REST_S)
+        if intake is not None:
+            with contextlib.suppress(ModelyardError):
+                intake.drain()
+            intake.close()
 
 
 def _log_failure(what: str, error: Exception) -> None:

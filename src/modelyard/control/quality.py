@@ -13,15 +13,16 @@ import numpy as np
 from modelyard.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from modelyard.types import Array, Schema
+    from modelyard.types import Array, Scalar, Schema
 
 
 def figures(schema: Schema, outputs: Mapping[str, Array], labels: Array) -> dict[str, float]:
     """`accuracy` and, of two classes, `auc`; or `mae` and `r2`. Empty for a model that is neither classifier nor regressor. Raises InvalidInput."""
     if schema.task == "classification":
-        found = {"accuracy": float(np.mean([str(a) == str(b) for a, b in zip(outputs["label"].tolist(), labels.tolist(), strict=True)]))}
+        given, true = _names(outputs["label"]), _names(labels)
+        found = {"accuracy": float((given == true).mean())}
         if schema.classes is not None and len(schema.classes) == 2 and "probability" in outputs:
-            score = auc(labels.astype(str) == str(schema.classes[1]), outputs["probability"][:, 1])
+            score = auc(true == _name(schema.classes[1]), outputs["probability"][:, 1])
             found |= {} if score is None else {"auc": score}
         return found
     if schema.task == "regression" and "prediction" in outputs:
@@ -34,6 +35,15 @@ def figures(schema: Schema, outputs: Mapping[str, Array], labels: Array) -> dict
         found = {"mae": float(np.abs(true - predicted).mean())}
         return found | ({"r2": 1.0 - float(((true - predicted) ** 2).sum()) / spread} if spread > 0 else {})
     return {}
+
+
+def _names(labels: Array) -> Array:
+    return np.array([_name(label) for label in labels.tolist()], dtype=object)
+
+
+def _name(label: Scalar) -> str:
+    """A label as text: 1, 1.0 and True are the same one, since a file or a missing value may have changed the type of its column."""
+    return label if isinstance(label, str) else repr(float(label))
 
 
 def auc(positive: Array, scores: Array) -> float | None:

@@ -5,11 +5,12 @@ Hides from how many places it is gathered. It must not change anything.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from modelyard.control.plane import ControlPlane
+from modelyard.monitor.summary import Traffic
 from modelyard.targets.base import Deployment, TargetState
 from modelyard.types import Digest
 
@@ -33,13 +34,13 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeploymentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One deployment: its desired state, what serves, and what the monitor saw (as `monitor.summary` gives it)."""
+    """One deployment: its desired state, what serves, and what the monitor saw."""
 
     deployment: Deployment
     serving: tuple[Serving, ...]
     rollback_to: int | None = None
     trouble: str | None = None
-    traffic: Any = None
+    traffic: Traffic | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +51,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     deployments: tuple[DeploymentStatus, ...]
 
 
-def status(plane: ControlPlane, *, trouble: dict[str, str], traffic: dict[str, Any]) -> Status:
-    """The world as it is recorded and reported now; `trouble` is the driver's, `traffic` the monitor's, by deployment."""
+def status(plane: ControlPlane, deployments: Iterable[Deployment], *, trouble: Mapping[str, str], traffic: Mapping[str, Traffic]) -> Status:
+    """The world as these records and the reports of now say; `trouble` is the driver's, `traffic` the monitor's, by deployment."""
     state = plane.targets["local"].state()
     return Status(
         home=str(plane.settings.home),
@@ -64,7 +65,7 @@ def status(plane: ControlPlane, *, trouble: dict[str, str], traffic: dict[str, A
                 trouble=trouble.get(deployment.name),
                 traffic=traffic.get(deployment.name),
             )
-            for deployment, _ in plane.deployments.all()
+            for deployment in deployments
         ),
     )
 

@@ -1,0 +1,190 @@
+"""The verbs on bundles and the registry, on real models: what is packaged, what is refused, and that a refusal leaves nothing."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import modelyard
+from modelyard import config
+from modelyard.control.plane import ControlPlane, local_principal, package
+from modelyard.errors import Conflict, InvalidConfig, InvalidInput, NotFound, SchemaMismatch, UnsupportedFormat, UntrustedSigner
+from modelyard.types import Tolerance
+
+WHO = local_principal()
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """A small pipeline over a frame with a text column, and its data."""
+    import pandas as pd
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": draw.integers(18, 90, 100), "city": draw.choice(["Bonn", "Rome"], 100), "secret": draw.random(100)})
+    labels = np.where(frame["age"] + 30 * (frame["city"] == "Rome") > 60, "yes", "no")
+    columns = ColumnTransformer([("words", OneHotEncoder(handle_unknown="ignore"), ["city"])], remainder="passthrough")
+    return make_pipeline(columns, LogisticRegression(max_iter=1000)).fit(frame, labels), frame, labels
+
+
+@pytest.fixture(scope="module")
+def packaged(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A home with one packaged version, and its bundle. Read-only."""
+    home = tmp_path_factory.mktemp("packaged") / "home"
+    estimator, frame, labels = model
+    stages: list[tuple[str, float]] = []
+    opened = package(
+        estimator, name="churn", data=frame, labels=labels, tags={"secret": "mask"}, home=home, progress=lambda *told: stages.append(told)
+    )
+    return home, opened, stages
+
+
+def plane_of(home: Path) -> ControlPlane:
+    return ControlPlane(config.load({"home": home}))
+
+
+def test_a_package_is_registered_and_opens(packaged: Any) -> None:
+    home, opened, _ = packaged
+    version = plane_of(home).registry.resolve("churn")
+    assert (version.version, version.digest) == (1, opened.digest)
+    assert version.summary["title"] == opened.card.title and version.summary["accuracy"] == opened.card.quality["accuracy"]
+    assert opened.schema.task == "classification" and opened.schema.classes == ("no", "yes")
+    assert {"scikit-learn", "numpy", "onnxruntime"} <= set(opened.lock.packages)
+
+
+def test_what_this_machine_found_is_attested_not_under_the_digest(packaged: Any) -> None:
+    _, opened, _ = packaged
+    assert opened.attestation["platform"]["name"] == "churn" and opened.attestation["platform"]["time"].endswith("+00:00")
+    parity = opened.attestation["parity"]
+    assert parity["passed"] and parity["rows"] == 100 and set(parity["batch_bits"]) == {"1", "2", "7", "64"}
+    assert any(attempt["chosen"] for attempt in parity["attempts"]) and parity["method"] == opened.card.method
+
+
+def test_quality_is_that_of_the_original(packaged: Any, model: Any) -> None:
+    estimator, frame, labels = model
+    assert packaged[1].card.quality["accuracy"] == pytest.approx(estimator.score(frame, labels), abs=1e-6)
+
+
+def test_a_tagged_column_appears_nowhere(packaged: Any, model: Any) -> None:
+    _, opened, _ = packaged
+    golden = opened.golden.inputs["secret"]
+    assert len(np.unique(golden)) == 1
+    assert opened.card.example["secret"] == golden[0, 0]
+    spec = next(spec for spec in opened.card.schema.inputs if spec.name == "secret")
+    assert spec.minimum == () and spec.categories is None and spec.tag == "mask"
+
+
+def test_progress_rises_to_its_end(packaged: Any) -> None:
+    stages = packaged[2]
+    fractions = [fraction for _, fraction in stages]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0 and stages[-1][0] == "registered churn:1"
+
+
+def test_the_same_again_gives_the_version_that_is_there(packaged: Any, model: Any, tmp_path: Path) -> None:
+    estimator, frame, labels = model
+    for _ in range(2):
+        opened = modelyard.package(estimator, name="churn", data=frame, labels=labels, tags={"secret": "mask"}, home=tmp_path)
+    assert opened.digest == packaged[1].digest
+    assert [version.version for version in plane_of(tmp_path).versions("churn")] == [1]
+
+
+def test_a_tolerance_is_recorded(model: Any, tmp_path: Path) -> None:
+    estimator, frame, _ = model
+    opened = modelyard.package(estimator, name="churn", data=frame, tolerance=1e-3, home=tmp_path)
+    assert opened.tolerance == Tolerance(absolute=1e-3, relative=1e-3) and opened.card.quality == {}
+    with pytest.raises(InvalidConfig, match="tolerance"):
+        modelyard.package(estimator, name="churn", data=frame, tolerance=-1, home=tmp_path)
+
+
+def test_verify_asks_every_gate(packaged: Any) -> None:
+    opened, verdicts = plane_of(packaged[0]).verify("churn")
+    assert [verdict.rule for verdict in verdicts] == ["seal", "golden-replay", "lock"]
+    assert {verdict.outcome for verdict in verdicts} == {"pass"} and opened.digest == packaged[1].digest
+
+
+@pytest.mark.parametrize("file", ["churn.tar", "churn"])
+def test_a_bundle_travels_to_a_home_that_trusts_its_signer(packaged: Any, tmp_path: Path, file: str) -> None:
+    there, here = plane_of(packaged[0]), plane_of(tmp_path / "home")
+    there.export("churn", tmp_path / file)
+    with pytest.raises(UntrustedSigner, match="trust add"):
+        here.import_(WHO, tmp_path / file)
+    with pytest.raises(NotFound):
+        here.versions("churn")
+    key = here.trust_add(WHO, there.keys / "signing.pub")
+    assert here.import_(WHO, tmp_path / file).digest == packaged[1].digest
+    assert here.import_(WHO, tmp_path / file, name="other").name == "other"
+    opened, verdicts = here.verify(str(tmp_path / file))
+    assert opened.digest == packaged[1].digest and all(verdict.outcome == "pass" for verdict in verdicts)
+    assert here.trust_remove(WHO, key[:12]) == key
+    with pytest.raises(UntrustedSigner):
+        here.open("churn")
+
+
+def test_a_pickle_is_refused_with_the_safe_way_and_leaves_nothing(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(model[0]))
+    with pytest.raises(UnsupportedFormat, match="skops"):
+        modelyard.package(path, name="churn", data=model[1], home=tmp_path / "home")
+    assert plane_of(tmp_path / "home").models() == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"name": "Not A Name"}, InvalidInput),
+        ({"tags": {"nope": "mask"}}, InvalidConfig),
+        ({"tags": {"age": "blur"}}, InvalidConfig),
+        ({"data": "nowhere.csv"}, NotFound),
+        ({"labels": [1, 2, 3]}, InvalidInput),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_leaves_nothing(model: Any, tmp_path: Path, given: dict[str, Any], error: type[Exception]) -> None:
+    estimator, frame, _ = model
+    with pytest.raises(error):
+        modelyard.package(estimator, **{"name": "churn", "data": frame, "home": tmp_path, **given})
+    plane = plane_of(tmp_path)
+    assert plane.models() == () and not list((tmp_path / "blobs" / "sha256").glob("*"))
+
+
+def test_infinite_data_is_refused(model: Any, tmp_path: Path) -> None:
+    estimator, frame, _ = model
+    with pytest.raises((SchemaMismatch, InvalidInput)):
+        modelyard.package(estimator, name="churn", data=frame.assign(secret=np.inf), home=tmp_path)
+
+
+def test_an_interrupt_before_the_last_step_leaves_nothing_registered(model: Any, tmp_path: Path) -> None:
+    estimator, frame, _ = model
+
+    def interrupt(stage: str, fraction: float) -> None:
+        if stage == "sealing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        modelyard.package(estimator, name="churn", data=frame, home=tmp_path, progress=interrupt)
+    assert plane_of(tmp_path).models() == ()
+
+
+def test_what_cannot_be_audited_is_not_done(packaged: Any, tmp_path: Path) -> None:
+    plane_of(packaged[0]).export("churn", tmp_path / "churn.tar")
+    here = plane_of(tmp_path / "home")
+    here.trust_add(WHO, packaged[0] / "keys" / "signing.pub")
+    (tmp_path / "home" / "audit.jsonl").unlink()
+    (tmp_path / "home" / "audit.jsonl").mkdir()
+    with pytest.raises(InvalidConfig):
+        here.import_(WHO, tmp_path / "churn.tar")
+    assert here.models() == ()
+    (tmp_path / "home" / "audit.jsonl").rmdir()
+    here.import_(WHO, tmp_path / "churn.tar")
+    with pytest.raises(Conflict):
+        here.set_alias(WHO, "churn", "champion", 1)
+        here.delete(WHO, "churn", 1)
+    outcomes = [(entry.action, entry.outcome) for entry in here.audit.entries()]
+    assert outcomes == [("import", "begun"), ("alias", "begun"), ("delete", "begun"), ("delete", "failed")]
+    assert here.audit.verify() == 4
