@@ -58,6 +58,10 @@ def test_the_whole_story_and_what_it_leaves_running(kept):
     assert months[3]["unseen"]["fall"] > 700
     assert months[0]["shifts"]["temp"] > 0.25
     assert kept["speed"]["trained_s"] > 0 < kept["speed"]["endpoint_s"]
+    assert kept["live"]["profiled_rows"] >= traffic["answered"]
+    assert kept["live"]["requests"] > traffic["requests"]
+    assert kept["live"]["shifts"]["temp"] > 0.25
+    assert sum(kept["live"]["failures"].values()) == 1
     assert kept["refusal"].startswith("HTTP 4")
     assert "hour" in kept["refusal"]
 

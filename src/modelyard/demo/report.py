@@ -55,6 +55,17 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     p99_s: float
 
 
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """What `modelyard status` said of the deployment at the end: the servers' own counts, waits and profile (PSI per input against training)."""
+
+    requests: int
+    p50_s: float | None
+    p99_s: float | None
+    failures: dict[str, int]
+    profiled_rows: int
+    shifts: dict[str, float]
+
+
 class Month(msgspec.Struct, frozen=True, kw_only=True):
     """One month: mean demand, mean absolute error and bias (prediction minus label) in bikes an hour, and PSI per input against training.
 
@@ -77,7 +88,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     speed: Speed
     traffic: Traffic
     months: tuple[Month, ...]
-    live: dict[str, object]
+    live: Live
     refusal: str
     url: str
     home: str | None
@@ -162,6 +173,7 @@ def _summary(report: Report) -> Table:
             f"{traffic.answered:,} of {traffic.requests:,} requests answered, {traffic.answered / traffic.seconds:,.0f} a second on "
             f"{traffic.connections} connections; p50 {traffic.p50_s * 1000:.1f} ms, p99 {traffic.p99_s * 1000:.1f} ms",
         ),
+        ("Live", _live(report.live)),
         ("Inputs", f"{most[1]} moved most: PSI {most[2]:.1f} in {named(most[0].month)} (0.25 is much){_new(months)}"),
         (
             "Error",
@@ -190,6 +202,11 @@ def _new(months: tuple[Month, ...]) -> str:
     word = max(totals, key=lambda key: totals[key])
     since = next(month.month for month in months if word in month.unseen)
     return f"; '{word}', which training never saw and the schema allows, came {totals[word]:,} times since {named(since)}"
+
+
+def _live(live: Live) -> str:
+    waits = f"; p50 {live.p50_s * 1000:.2f} ms, p99 {live.p99_s * 1000:.2f} ms inside the server" if live.p50_s and live.p99_s else ""
+    return f"modelyard status counted {live.requests:,} answers and {sum(live.failures.values())} refused{waits}"
 
 
 def difference(bikes: float) -> str:

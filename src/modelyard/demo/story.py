@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from modelyard.demo import bikes, traffic
-from modelyard.demo.report import Month, Packaged, Report, Speed, Traffic, difference
+from modelyard.demo.report import Live, Month, Packaged, Report, Speed, Traffic, difference
 from modelyard.demo.world import World, private_world
 from modelyard.errors import Unavailable
 
@@ -63,9 +63,9 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             step.done(f"{replayed.requests:,} hours, {len(months)} months, one request each over two protocols; labels joined by prediction id")
         with teller.step("Watch") as step:
             refusal = _refusal(bundle, later, world)
-            live = _status(world)
             curl, answer = _curl(bundle, world)
-            step.done("status: every answer counted, each input compared with the training data")
+            live = _status(world, requests=SINGLE_ENDPOINT + replayed.answered + 1)
+            step.done(f"status has counted {live.requests:,} answers and profiled {live.profiled_rows:,} rows beside training's")
         world.is_kept = keep
         home = str(world.settings.home) if keep else None
         return Report(
@@ -202,9 +202,23 @@ def _refusal(bundle: Bundle, later: Any, world: World) -> str:
     raise Unavailable("the endpoint accepted an hour written as a word")
 
 
-def _status(world: World) -> Any:
-    """What `modelyard status` says of the deployment."""
-    return next(each for each in world.verb("status")["deployments"] if each["deployment"]["name"] == NAME)
+def _status(world: World, *, requests: int) -> Live:
+    """What `modelyard status` says of the deployment, once it has taken in `requests` answers (workers hand their observations over each second)."""
+    deadline = time.monotonic() + SETTLE_LIMIT_S
+    while True:
+        found = next(each for each in world.verb("status")["deployments"] if each["deployment"]["name"] == NAME)
+        seen = found.get("traffic") or {}
+        if seen.get("requests", 0) >= requests or time.monotonic() > deadline:
+            break
+        time.sleep(0.3)
+    return Live(
+        requests=seen.get("requests", 0),
+        p50_s=seen.get("p50_s"),
+        p99_s=seen.get("p99_s"),
+        failures=seen.get("failures", {}),
+        profiled_rows=seen.get("profiled_rows", 0),
+        shifts={shift["feature"]: shift["effect"] for shift in seen.get("shifts", ()) if shift["role"] == "input"},
+    )
 
 
 def _curl(bundle: Bundle, world: World) -> tuple[str, str]:

@@ -27,7 +27,7 @@ def found():
         speed=report.Speed(trained_s=0.020, endpoint_s=0.0002),
         traffic=report.Traffic(requests=2100, answered=2099, refused={"503": 1}, connections=4, seconds=1.0, p50_s=0.001, p99_s=0.0034),
         months=(month("2011-07", 31.2, 1.94), month("2011-09", 37.0, 0.4, 12), month("2012-10", 133.0, 0.2, 708)),
-        live={"requests": 2099},
+        live=report.Live(requests=2100, p50_s=0.0004, p99_s=0.002, failures={"schema_mismatch": 1}, profiled_rows=2099, shifts={"temp": 0.9}),
         refusal="HTTP 422, hour: expected INT64",
         url="http://127.0.0.1:1",
         home=None,
@@ -50,6 +50,7 @@ def test_the_summary_names_every_figure(found):
     for figure in ("4,250 rows", "1.5e-13", "100 times faster", "2,099 of 2,100", "p99 3.4 ms", "PSI 1.9 in July 2011", "133 in October 2012"):
         assert figure in text
     assert "'fall', which training never saw and the schema allows, came 720 times since September 2011" in text
+    assert "status counted 2,100 answers and 1 refused; p50 0.40 ms, p99 2.00 ms" in text
     assert "HTTP 422" in text
 
 
