@@ -6,6 +6,7 @@ is offered. Rows for the prediction log wait here until `monitor.log` has writte
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ import msgspec
 
 from modelyard.errors import Conflict, InvalidConfig, ModelyardError, StorageFull, Tampered, Unavailable, UnsupportedFormat
 from modelyard.events import Failures, Part, Rows, Segment
+from modelyard.files import translate
 from modelyard.monitor import profile
 from modelyard.types import Digest
 
@@ -97,6 +99,10 @@ class Windows:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable by all
+        except OSError as error:
+            raise translate(error, path) from error
         with self._translated():
             self._connection = sqlite3.connect(path, timeout=15.0, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode=WAL")

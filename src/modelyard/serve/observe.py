@@ -92,7 +92,6 @@ class Recorder:
         self._log_rows_s = settings.log_predictions_s
         self._input_rate = settings.input_sample_rate
         self._profile_share = _share(0.0, self._profile_rows_s)
-        self._log_share = _share(0.0, self._log_rows_s)
         self._held = _Held()
         self._begin()
 
@@ -101,6 +100,7 @@ class Recorder:
         self._rows = 0
         self._failures: dict[str, Failures] = {}
         self._latencies: dict[int, int] = {}
+        self._log_share = 1.0 if self._log_rows_s > 0 else 0.0
         self._profiled = 0
         self._profiles: list[ProfileCounts] = []
         self._predictions = _Kept()
@@ -122,7 +122,7 @@ class Recorder:
         self._failures[code] = Failures(requests=before.requests + 1, seconds=before.seconds + latency_s)
 
     def take(self, elapsed_s: float) -> Part:
-        """All that was seen in the last `elapsed_s` seconds; begins anew, at the shares that this traffic asks for."""
+        """All that was seen in the last `elapsed_s` seconds; begins anew, profiling the share that this traffic asks for."""
         self._look()
         self._close_profile()
         name, version, digest = self.key
@@ -138,9 +138,7 @@ class Recorder:
             predictions=self._predictions.close(self._log_share),
             inputs=self._inputs.close(min(self._input_rate, self._log_share)),
         )
-        rows_s = self._rows / elapsed_s
-        self._profile_share = _share(rows_s, self._profile_rows_s)
-        self._log_share = _share(rows_s, self._log_rows_s)
+        self._profile_share = _share(self._rows / elapsed_s, self._profile_rows_s)
         self._begin()
         return part
 

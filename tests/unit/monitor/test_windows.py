@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from modelyard import events
-from modelyard.errors import Conflict, InvalidConfig, Tampered, UnsupportedFormat
+from modelyard.errors import Conflict, InvalidConfig, NotFound, Tampered, UnsupportedFormat
 from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment
 from modelyard.monitor import profile
 from modelyard.monitor.windows import Windows
@@ -120,9 +121,13 @@ def test_damaged_newer_and_unwritable_files_are_said_so(tmp_path: Path) -> None:
     (tmp_path / "bad.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(Tampered):
         Windows(tmp_path / "bad.sqlite")
-    with pytest.raises(InvalidConfig):
+    with pytest.raises(NotFound):
         Windows(tmp_path / "no folder" / "w.sqlite")
+    (tmp_path / "folder.sqlite").mkdir()
+    with pytest.raises(InvalidConfig):
+        Windows(tmp_path / "folder.sqlite")
     Windows(tmp_path / "new.sqlite").close()
+    assert stat.S_IMODE((tmp_path / "new.sqlite").stat().st_mode) == 0o600
     connection = sqlite3.connect(tmp_path / "new.sqlite")
     connection.execute("PRAGMA user_version=99")
     connection.close()
