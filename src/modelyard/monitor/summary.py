@@ -28,13 +28,13 @@ class VersionTraffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A deployment's traffic over the last `span_s` seconds in which it had any; latencies are of answered requests, in seconds (None without).
+    """A deployment's recent traffic; `active_s` is how long it had any. Latencies are of answered requests, in seconds (None without).
 
     `shifts` are of the digest that was asked for, the largest first, over `profiled_rows` rows; empty where it has seen none.
     """
 
     name: str
-    span_s: float
+    active_s: float
     requests: int
     rows: int
     requests_s: float
@@ -59,15 +59,15 @@ def summary(
     total = Window(started_at=now, ended_at=since)
     for window in seen.values():
         total.add(window)
-    span_s = max(total.ended_at - total.started_at, 1.0) if seen else 0.0
+    active_s = windows.active_s(name, since=since)
     p50_s, p99_s = (quantile_s(total.latencies, share) for share in (0.5, 0.99))
     profiled_rows, shifts = _shifts(windows, name, digest, reference, since) if digest is not None and reference is not None else (0, ())
     return Traffic(
         name=name,
-        span_s=span_s,
+        active_s=active_s,
         requests=total.requests,
         rows=total.rows,
-        requests_s=total.requests / span_s if seen else 0.0,
+        requests_s=total.requests / max(active_s, 1.0),
         p50_s=None if math.isnan(p50_s) else p50_s,
         p99_s=None if math.isnan(p99_s) else p99_s,
         failures={code: failures.requests for code, failures in sorted(total.failures.items())},

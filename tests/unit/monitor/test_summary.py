@@ -59,7 +59,7 @@ def test_traffic_latency_errors_and_shift_are_told(tmp_path: Path, reference: Pr
     }
     windows.take(segments, day_of=lambda _: "1970-01-01")
     told = summary(windows, "bikes", now=10_020, digest=DIGEST, reference=reference)
-    assert (told.requests, told.rows, told.span_s, told.requests_s) == (1200, 1200, 20, 60)
+    assert (told.requests, told.rows, told.active_s, told.requests_s) == (1200, 1200, 20, 60)
     assert told.p50_s == pytest.approx(0.001, rel=0.05)
     assert told.p99_s == pytest.approx(0.1, rel=0.05) or told.p99_s == pytest.approx(0.001, rel=0.05)
     assert told.failures == {"schema_mismatch": 9}

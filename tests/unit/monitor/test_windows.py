@@ -66,6 +66,7 @@ def test_only_what_is_asked_for_is_told(windows: Windows) -> None:
     assert window.requests == 2
     assert windows.seen("other", since=0) == {}
     assert windows.counts("m", DIGEST, since=20_000) is None
+    assert windows.active_s("m", since=0) == 2
 
 
 def test_counts_of_other_bins_are_refused_whole(windows: Windows) -> None:
