@@ -237,7 +237,7 @@ class Windows:
         """How long workers had traffic in the minutes that end after `since`: idle minutes, and idle ends of minutes, do not count."""
         query = "SELECT max(ended_at) - min(started_at) FROM windows WHERE name = ? AND start > ? GROUP BY start"
         with self._translated():
-            return sum(max(0.0, span_s) for (span_s,) in self._connection.execute(query, (name, since - WINDOW_S)))
+            return sum(max(0.0, float(span_s)) for (span_s,) in self._connection.execute(query, (name, since - WINDOW_S)))
 
     def counts(self, name: str, digest: Digest, *, since: float) -> Array | None:
         """The profile counts of one digest in the minutes that end after `since`, all shares together; None where there are none."""
