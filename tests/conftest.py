@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from modelyard.bundle import Attested, Built, Contents, build
 from modelyard.bundle.card import Card
