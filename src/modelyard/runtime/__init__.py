@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 KINDS = {"onnx": "modelyard.runtime.onnx:Onnx"}
 
 
-def open(bundle: Bundle) -> Runtime:
+def open(bundle: Bundle) -> Runtime:  # noqa: A001 - the room's verb, always written runtime.open
     """The Runtime for a verified bundle. Raises UnsupportedFormat for a kind that this release does not run."""
     try:
         kind = msgspec.json.decode(bundle.read("runtime"), type=_Kind).kind

@@ -74,7 +74,7 @@ def _strings(names: tuple[str, ...], *, nullable: bool) -> Callable[[Mapping[str
     def strings(inputs: Mapping[str, Array]) -> Array:
         array = inputs[names[0]] if len(names) == 1 else np.concatenate([inputs[name] for name in names], axis=-1)
         if nullable:
-            absent = np.equal(array, None)
+            absent = array == np.array(None)
             if absent.any():
                 array = np.where(absent, MISSING, array)
         return array

@@ -34,7 +34,7 @@ def session(model: bytes) -> Any:
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - onnxruntime raises a class of its own for each status, and RuntimeError
+    except Exception as error:
         raise UnsupportedFormat(f"onnxruntime {onnxruntime.__version__} cannot load this graph: {first_line(error)}") from error
 
 

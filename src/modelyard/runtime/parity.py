@@ -145,7 +145,7 @@ def _compare(theirs: Array, ours: Array, rows: int, tolerance: Tolerance, *, is_
 def _place(name: str, row: int, theirs: Array, ours: Array, tolerance: Tolerance) -> Worst:
     if theirs.shape != ours.shape:
         return Worst(output=name, row=row, original=f"shape {theirs.shape}", converted=f"shape {ours.shape}")
-    x, y = theirs[row].reshape(-1), ours[row].reshape(-1)
+    x, y = theirs[row : row + 1].reshape(-1), ours[row : row + 1].reshape(-1)
     at = 0
     if x.size > 1 and x.dtype.kind not in "OUSb":
         with np.errstate(invalid="ignore"):

@@ -10,7 +10,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -22,8 +22,9 @@ from modelyard.runtime.parity import Parity, prove
 from modelyard.runtime.replay import answer_in_batches, batch_bits
 
 if TYPE_CHECKING:
-    from modelyard.runtime.originals.base import Original
+    from modelyard.runtime.convert.graph import Mode
     from modelyard.runtime.data import Table
+    from modelyard.runtime.originals.base import Original
     from modelyard.types import Array, Schema, Tolerance
 
 PROOF_ROWS = 8192
@@ -54,17 +55,19 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...]
 
 
-def convert(original: Original, table: Table, schema: Schema, *, tolerance: Tolerance, progress: Progress = lambda step, share: None) -> Conversion:
+def convert(original: Original, table: Table, schema: Schema, *, tolerance: Tolerance, progress: Progress | None = None) -> Conversion:
     """The first way whose graph gives the original's answers on every row of `table`.
 
     Raises Unconvertible with every attempt's reason and what else will serve the model.
     """
-    asked = _Asked(original, table, schema, tolerance, progress)
+    tell = progress or _silent
+    asked = _Asked(original, table, schema, tolerance, tell)
     attempts: list[Attempt] = []
     seen: set[bytes] = set()
-    for mode in ("given",) if original.kind == "onnx" else ("exact", "double", "single"):
-        progress(f"convert ({mode})", 0.0)
+    modes: tuple[Mode | Literal["given"], ...] = ("given",) if original.kind == "onnx" else ("exact", "double", "single")
+    for mode in modes:
         method = _NAMES[mode]
+        tell(f"convert ({method})", 0.0)
         try:
             model, binding, parts = _build(original, table, schema, mode)
             method += parts
@@ -91,6 +94,10 @@ def convert(original: Original, table: Table, schema: Schema, *, tolerance: Tole
     raise Unconvertible(_refusal(original, attempts), field="model", rule="parity")
 
 
+def _silent(step: str, share: float) -> None:
+    """For callers that show no progress."""
+
+
 _NAMES = {
     "given": "as given",
     "exact": "trees and steps in double",
@@ -102,12 +109,12 @@ _NAMES = {
 def _refusal(original: Original, attempts: list[Attempt]) -> str:
     reasons = "; ".join(f"{attempt.method}: {attempt.reason}" for attempt in attempts)
     return (
-        f"{original.title} has no graph that gives its answers. {reasons}. What else will serve it: widen --tolerance where the difference is one that you accept, "
-        "replace the named step by one that converts, or export the model to ONNX yourself and package that file"
+        f"{original.title} has no graph that gives its answers. {reasons}. What else will serve it: a wider --tolerance, where the difference is one "
+        "that you accept; another step in place of the one named; or a model that you export to ONNX yourself, packaged as a file"
     )
 
 
-def _build(original: Original, table: Table, schema: Schema, mode: str) -> tuple[bytes, Binding, str]:
+def _build(original: Original, table: Table, schema: Schema, mode: Mode | Literal["given"]) -> tuple[bytes, Binding, str]:
     if mode == "given":
         model: Any = original
         return model.served, model.bind(table), ""
@@ -144,7 +151,7 @@ class _Asked:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _probe(self) -> tuple[dict[str, Array], dict[str, Array]] | None:
-        """Rows with a category that nobody has seen, one column at a time, where the schema lets such values in: they will come, so they are proved."""
+        """Rows with a category that nobody has seen, one column at a time, where the schema lets such values in: they will come."""
         sample = self._table.take(_spread(self._table.rows, PROBE_ROWS))
         inputs, answers = [], []
         for spec in self._schema.inputs:

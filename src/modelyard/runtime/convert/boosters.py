@@ -10,6 +10,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ _BINARY, _SOFTMAX = ("sigmoid",), ("softmax", "max_index")
 # XGBoost
 
 
-def xgboost_model(graph: Graph, columns: Columns, model: Any, mode: str) -> Answer:
+def xgboost_model(graph: Graph, columns: Columns, model: Any) -> Answer:
     """An estimator of XGBoost's scikit-learn API, with the rounds that its own predict uses."""
     booster = model.get_booster()
     if getattr(model, "early_stopping_rounds", None) is not None:
@@ -41,7 +42,7 @@ def xgboost_model(graph: Graph, columns: Columns, model: Any, mode: str) -> Answ
     return _xgboost(graph, columns, booster, missing, is_classifier=hasattr(model, "classes_"))
 
 
-def xgboost_booster(graph: Graph, columns: Columns, booster: Any, mode: str) -> Answer:
+def xgboost_booster(graph: Graph, columns: Columns, booster: Any) -> Answer:
     """A bare Booster; it is a classifier where its objective is."""
     objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
     return _xgboost(graph, columns, booster, math.nan, is_classifier=objective in ("binary:logistic", "multi:softprob", "multi:softmax"))
@@ -51,7 +52,7 @@ def _xgboost(graph: Graph, columns: Columns, booster: Any, missing: float, *, is
     import treelite
 
     document = json.loads(booster.save_raw("json"))
-    model = document["learner"]["gradient_booster"].get("model") or document["learner"]["gradient_booster"].get("gbtree", {}).get("model")
+    model = _xgboost_trees(document)
     if model is None:
         raise ValueError(f"XGBoost's {document['learner']['gradient_booster'].get('name')} booster has no trees; booster='gbtree' converts")
     categories = xgboost_categories(document)
@@ -59,8 +60,12 @@ def _xgboost(graph: Graph, columns: Columns, booster: Any, missing: float, *, is
         model["cats"] = {"enc": [], "feature_segments": [], "sorted_idx": []}  # treelite refuses trees with a dictionary of categories
     parsed = treelite.frontend.from_xgboost_json(json.dumps(document))
     header = parsed.get_header_accessor()
+    is_sparse = any(column.is_sparse for column in columns)
     columns = _recoded(graph, columns, categories)
     tensor = graph.node("Cast", [graph.join(columns)], to=TensorProto.FLOAT)
+    if is_sparse:  # XGBoost takes what a sparse matrix leaves out for missing
+        absent = graph.node("Equal", [tensor, graph.constant([0.0], "float32")])
+        tensor = graph.node("Where", [absent, graph.constant([math.nan], "float32"), tensor])
     if not math.isnan(missing):
         absent = graph.node("Equal", [tensor, graph.constant([missing], "float32")])
         tensor = graph.node("Where", [absent, graph.constant([math.nan], "float32"), tensor])
@@ -75,8 +80,7 @@ def _xgboost(graph: Graph, columns: Columns, booster: Any, missing: float, *, is
 
 def xgboost_categories(document: dict[str, Any]) -> dict[int, list[str | float]]:
     """By feature number, the categories that XGBoost has stored, in the order of their codes."""
-    booster = document["learner"]["gradient_booster"]
-    cats = (booster.get("model") or booster.get("gbtree", {}).get("model") or {}).get("cats") or {}
+    cats = (_xgboost_trees(document) or {}).get("cats") or {}
     found: dict[int, list[str | float]] = {}
     for feature, each in enumerate(cats.get("enc", [])):
         values = each.get("values", [])
@@ -84,10 +88,17 @@ def xgboost_categories(document: dict[str, Any]) -> dict[int, list[str | float]]
             continue
         if "offsets" in each:
             text, ends = bytes(value & 0xFF for value in values), each["offsets"]
-            found[feature] = [text[start:end].decode("utf-8") for start, end in zip(ends[:-1], ends[1:], strict=True)]
+            found[feature] = [text[start:end].decode("utf-8") for start, end in pairwise(ends)]
         else:
             found[feature] = list(values)
     return found
+
+
+def _xgboost_trees(document: dict[str, Any]) -> dict[str, Any] | None:
+    """The part that holds the trees: dart wraps a gbtree; a linear booster has none."""
+    booster = document["learner"]["gradient_booster"]
+    found: dict[str, Any] | None = booster.get("gbtree", booster).get("model")
+    return found if found and "trees" in found else None
 
 
 def _stump(value: float) -> Tree:
@@ -98,12 +109,12 @@ def _stump(value: float) -> Tree:
 # LightGBM
 
 
-def lightgbm_model(graph: Graph, columns: Columns, model: Any, mode: str) -> Answer:
+def lightgbm_model(graph: Graph, columns: Columns, model: Any) -> Answer:
     """An estimator of LightGBM's scikit-learn API."""
     return _lightgbm(graph, columns, model.booster_, is_classifier=hasattr(model, "classes_"))
 
 
-def lightgbm_booster(graph: Graph, columns: Columns, booster: Any, mode: str) -> Answer:
+def lightgbm_booster(graph: Graph, columns: Columns, booster: Any) -> Answer:
     """A bare Booster; it is a classifier where its objective is."""
     return _lightgbm(graph, columns, booster, is_classifier=lightgbm_objective(booster) in ("binary", "multiclass", "multiclassova"))
 
@@ -231,7 +242,7 @@ def _finished(graph: Graph, raw: str, header: Any, width: int, *, is_classifier:
 # CatBoost
 
 
-def catboost_model(graph: Graph, columns: Columns, model: Any, mode: str) -> Answer:
+def catboost_model(graph: Graph, columns: Columns, model: Any) -> Answer:
     """A CatBoost model of numeric features, of either task, symmetric trees or not."""
     document = catboost_document(model)
     if document["features_info"].get("categorical_features") or document.get("ctr_data"):
@@ -288,7 +299,8 @@ def _symmetric(tree: dict[str, Any], places: dict[int, int], above: set[int]) ->
     pad = [0] * (inner + 1)
     feature = np.array([places[split["float_feature_index"]] for split in chosen] + pad)
     border = np.array([float(split["border"]) for split in chosen] + pad, np.float64)
-    return _of_borders(left, np.where(left < 0, -1, left + 1), feature, border, above, np.concatenate([np.zeros((inner, values.shape[1])), values]))
+    structure = (left, np.where(left < 0, -1, left + 1), feature, border)
+    return _of_borders(structure, above, np.concatenate([np.zeros((inner, values.shape[1])), values]))
 
 
 def _nested(tree: dict[str, Any], places: dict[int, int], above: set[int]) -> list[Tree]:
@@ -296,7 +308,7 @@ def _nested(tree: dict[str, Any], places: dict[int, int], above: set[int]) -> li
     right: list[int] = []
     feature: list[int] = []
     border: list[float] = []
-    values: list[Sequence[float]] = []
+    values: list[Sequence[float] | Array] = []
 
     def add(node: dict[str, Any]) -> int:
         at = len(left)
@@ -317,11 +329,15 @@ def _nested(tree: dict[str, Any], places: dict[int, int], above: set[int]) -> li
     add(tree)
     width = max(len(each) for each in values)
     stacked = np.array([each if len(each) else [0.0] * width for each in values], np.float64)
-    return _of_borders(np.array(left), np.array(right), np.array(feature), np.array(border, np.float64), above, stacked)
+    return _of_borders((np.array(left), np.array(right), np.array(feature), np.array(border, np.float64)), above, stacked)
 
 
-def _of_borders(left: Array, right: Array, feature: Array, border: Array, above: set[int], values: Array) -> list[Tree]:
-    """One tree per class. CatBoost goes right where float32(x) > float32(border); a missing value goes left unless it counts as above all."""
+def _of_borders(structure: tuple[Array, Array, Array, Array], above: set[int], values: Array) -> list[Tree]:
+    """One tree per class, of left, right, feature and border.
+
+    CatBoost goes right where float32(x) > float32(border); a missing value goes left unless it counts as above all.
+    """
+    left, right, feature, border = structure
     threshold = compared_in_float32(border.astype(np.float32).astype(np.float64), strictly=False)
     missing_left = np.array([place not in above for place in feature])
     return [Tree(left, right, feature, threshold, missing_left, values[:, target], {}) for target in range(values.shape[1])]

@@ -18,7 +18,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from modelyard.runtime.binding import Binding, GraphInput, GraphOutput
 
 if TYPE_CHECKING:
-    from modelyard.types import Array
+    pass
 
 OPSET = 19
 """The first with comparison of strings."""
@@ -28,6 +28,8 @@ TREES_OPSET = 5
 
 IR_VERSION = 9
 Kind = Literal["float64", "float32", "string"]
+Mode = Literal["exact", "double", "single"]
+"""`exact`: our own writers wherever there is one; `double` and `single`: every scikit-learn predictor by its stock converter, in that precision."""
 
 _ELEMENTS = {"float64": TensorProto.DOUBLE, "float32": TensorProto.FLOAT, "string": TensorProto.STRING}
 
@@ -37,13 +39,14 @@ class Column:
     """Column `index` of the two-dimensional tensor `tensor`.
 
     Numbers are always double in the graph. Kind `float32` says that the original holds this column in float32, so every value here is exact in
-    float32 and the result of each step must be rounded to it.
+    float32 and the result of each step must be rounded to it. `is_sparse`: the original hands it on in a sparse matrix, where 0 is absent.
     """
 
     tensor: str
     index: int
     kind: Kind
     name: str = ""
+    is_sparse: bool = False
 
 
 Columns = tuple[Column, ...]
@@ -52,7 +55,8 @@ Columns = tuple[Column, ...]
 class Graph:
     """A graph under construction. Steps take columns and give columns; nothing is gathered or joined before a step needs it in one piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: Mode = "exact") -> None:
+        self.mode = mode
         self._nodes: list[NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[TensorProto] = []
@@ -136,6 +140,7 @@ class Graph:
 
     def join(self, columns: Columns) -> str:
         """One tensor [N, len(columns)] of these columns, all numbers or all strings."""
+        columns = tuple(replace(column, is_sparse=False) for column in columns)
         if columns in self._joined:
             return self._joined[columns]
         runs: list[tuple[str, list[int]]] = []

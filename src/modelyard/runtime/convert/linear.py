@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from modelyard.runtime.convert.graph import Graph
 
 REGRESSORS = {
-    "ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "HuberRegressor", "Lars", "LarsCV", "Lasso", "LassoCV", "LassoLars", "LassoLarsCV",
-    "LassoLarsIC", "LinearRegression", "LinearSVR", "MultiTaskElasticNet", "MultiTaskLasso", "OrthogonalMatchingPursuit", "OrthogonalMatchingPursuitCV",
-    "PassiveAggressiveRegressor", "QuantileRegressor", "Ridge", "RidgeCV", "SGDRegressor", "TheilSenRegressor", "TransformedTargetRegressor",
+    "ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "HuberRegressor", "Lars", "LarsCV", "Lasso", "LassoCV",
+    "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearRegression", "LinearSVR", "MultiTaskElasticNet", "MultiTaskLasso",
+    "OrthogonalMatchingPursuit", "OrthogonalMatchingPursuitCV", "PassiveAggressiveRegressor", "QuantileRegressor", "Ridge", "RidgeCV",
+    "SGDRegressor", "TheilSenRegressor",
 }  # fmt: skip
 LOG_LINKED = {"GammaRegressor", "PoissonRegressor"}
 DECIDERS = {"LinearSVC", "PassiveAggressiveClassifier", "Perceptron", "RidgeClassifier", "RidgeClassifierCV"}
@@ -50,6 +51,14 @@ def logistic(graph: Graph, features: str, estimator: Any) -> Answer:
         return of_two(graph, linked(graph, raw, "sigmoid"))
     if getattr(estimator, "multi_class", None) == "ovr" or getattr(estimator, "solver", "") == "liblinear":
         return of_probability(graph, _normalised(graph, linked(graph, raw, "sigmoid")))
+    return of_probability(graph, linked(graph, raw, "softmax"))
+
+
+def discriminant(graph: Graph, features: str, estimator: Any) -> Answer:
+    """LinearDiscriminantAnalysis: sigmoid for two classes, softmax for more."""
+    raw = scores(graph, features, estimator)
+    if len(estimator.classes_) == 2:
+        return of_two(graph, linked(graph, raw, "sigmoid"))
     return of_probability(graph, linked(graph, raw, "softmax"))
 
 

@@ -6,41 +6,41 @@ Hides the tables of classes and how predictors nest (pipelines, searches, votes,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelyard.runtime.convert import boosters, forests, linear, stock
+from modelyard.runtime.convert import boosters, forests, linear, neighbours, stock
 from modelyard.runtime.convert.answers import Answer, linked, of_prediction, of_probability
-from modelyard.runtime.convert.preprocessing import transform
+from modelyard.runtime.convert.preprocessing import hands_on_sparse, transform
 
 if TYPE_CHECKING:
     from modelyard.runtime.convert.graph import Columns, Graph
 
-Predict = Callable[["Graph", "Columns", Any, str], Answer]
+Predict = Callable[["Graph", "Columns", Any], Answer]
 OfFeatures = Callable[["Graph", str, Any], Answer]
 
 
-def predict(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
-    """What `estimator` answers over these columns.
+def predict(graph: Graph, columns: Columns, estimator: Any) -> Answer:
+    """What `estimator` answers over these columns, in the graph's mode.
 
-    Mode `exact` uses the writers of this package where there are any; `double` and `single` leave every scikit-learn predictor to the stock
-    converters in that mode. Raises ValueError or a converter's own error, naming the step.
+    Raises ValueError or a converter's own error, naming the step.
     """
     kind = type(estimator)
     name = kind.__name__
     of_sklearn = kind.__module__.startswith("sklearn.")
     own = _own(kind)
-    if own is not None and (mode == "exact" or not of_sklearn or name in _CONTAINERS):
-        return own(graph, columns, estimator, mode)
+    if own is not None and (graph.mode == "exact" or not of_sklearn or name in _CONTAINERS):
+        return own(graph, columns, estimator)
     if not of_sklearn:
         raise ValueError(f"{kind.__module__}.{name} has no converter")
-    if mode == "exact" and name in OVER_FEATURES:
+    if graph.mode == "exact" and name in OVER_FEATURES:
         texts = [column.name or str(column.index) for column in columns if column.kind == "string"]
         if texts:
             raise ValueError(f"{name} is given text ({', '.join(texts[:3])}) without an encoder before it")
         return OVER_FEATURES[name](graph, graph.join(columns), estimator)
-    return stock.predict(graph, columns, estimator, mode)
+    return stock.predict(graph, columns, estimator)
 
 
 def _own(kind: type) -> Predict | None:
@@ -51,19 +51,22 @@ def _own(kind: type) -> Predict | None:
     return None
 
 
-def _pipeline(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
+def _pipeline(graph: Graph, columns: Columns, estimator: Any) -> Answer:
+    is_sparse = any(column.is_sparse for column in columns)
     for _, step in estimator.steps[:-1]:
-        columns = transform(graph, columns, step, mode)
-    return predict(graph, columns, estimator.steps[-1][1], mode)
+        columns = transform(graph, columns, step)
+        is_sparse = hands_on_sparse(step, given_sparse=is_sparse)
+    columns = tuple(replace(column, is_sparse=is_sparse) for column in columns)
+    return predict(graph, columns, estimator.steps[-1][1])
 
 
-def _search(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
-    return predict(graph, columns, estimator.best_estimator_, mode)
+def _search(graph: Graph, columns: Columns, estimator: Any) -> Answer:
+    return predict(graph, columns, estimator.best_estimator_)
 
 
-def _histogram(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
+def _histogram(graph: Graph, columns: Columns, estimator: Any) -> Answer:
     if getattr(estimator, "_preprocessor", None) is not None:
-        columns = transform(graph, columns, estimator._preprocessor, mode)
+        columns = transform(graph, columns, estimator._preprocessor)
     return forests.histogram_boosting(graph, graph.join(columns), estimator)
 
 
@@ -77,38 +80,38 @@ def _mean(graph: Graph, parts: Sequence[str], weights: Sequence[float] | None) -
     return graph.node("Div", [graph.node("Sum", list(parts)), graph.constant([total])])
 
 
-def _voting_classifier(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
+def _voting_classifier(graph: Graph, columns: Columns, estimator: Any) -> Answer:
     if estimator.voting != "soft":
         raise ValueError("VotingClassifier(voting='hard') has no converter; voting='soft' has")
-    answers = [predict(graph, columns, each, mode) for each in estimator.estimators_]
+    answers = [predict(graph, columns, each) for each in estimator.estimators_]
     return of_probability(graph, _mean(graph, [_probability(answer) for answer in answers], estimator._weights_not_none))
 
 
-def _voting_regressor(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
-    answers = [predict(graph, columns, each, mode) for each in estimator.estimators_]
+def _voting_regressor(graph: Graph, columns: Columns, estimator: Any) -> Answer:
+    answers = [predict(graph, columns, each) for each in estimator.estimators_]
     return Answer(prediction=_mean(graph, [_prediction(answer) for answer in answers], estimator._weights_not_none))
 
 
-def _bagged(graph: Graph, columns: Columns, estimator: Any, mode: str) -> list[Answer]:
+def _bagged(graph: Graph, columns: Columns, estimator: Any) -> list[Answer]:
     chosen = zip(estimator.estimators_, estimator.estimators_features_, strict=True)
-    return [predict(graph, tuple(columns[index] for index in features), each, mode) for each, features in chosen]
+    return [predict(graph, tuple(columns[index] for index in features), each) for each, features in chosen]
 
 
-def _bagging_classifier(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
+def _bagging_classifier(graph: Graph, columns: Columns, estimator: Any) -> Answer:
     if any(len(each.classes_) != len(estimator.classes_) for each in estimator.estimators_):
         raise ValueError("BaggingClassifier: a member was trained without one of the classes, for which there is no converter")
-    return of_probability(graph, _mean(graph, [_probability(answer) for answer in _bagged(graph, columns, estimator, mode)], None))
+    return of_probability(graph, _mean(graph, [_probability(answer) for answer in _bagged(graph, columns, estimator)], None))
 
 
-def _bagging_regressor(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
-    return Answer(prediction=_mean(graph, [_prediction(answer) for answer in _bagged(graph, columns, estimator, mode)], None))
+def _bagging_regressor(graph: Graph, columns: Columns, estimator: Any) -> Answer:
+    return Answer(prediction=_mean(graph, [_prediction(answer) for answer in _bagged(graph, columns, estimator)], None))
 
 
-def _stacked(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
+def _stacked(graph: Graph, columns: Columns, estimator: Any) -> Answer:
     """Each member's answer is a feature of the last one; of two classes only the second's probability is."""
     made: Columns = ()
     for each, method in zip(estimator.estimators_, estimator.stack_method_, strict=True):
-        answer = predict(graph, columns, each, mode)
+        answer = predict(graph, columns, each)
         if method == "predict_proba":
             width = len(each.classes_)
             part = graph.split(_probability(answer), width, "float64")
@@ -119,15 +122,15 @@ def _stacked(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answe
             raise ValueError(f"{type(estimator).__name__} over {method} of {type(each).__name__} has no converter; predict_proba has")
     if estimator.passthrough:
         made += columns
-    return predict(graph, made, estimator.final_estimator_, mode)
+    return predict(graph, made, estimator.final_estimator_)
 
 
-def _calibrated(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
+def _calibrated(graph: Graph, columns: Columns, estimator: Any) -> Answer:
     if len(estimator.classes_) != 2 or estimator.method != "sigmoid":
         raise ValueError("CalibratedClassifierCV converts for two classes and method='sigmoid'")
     parts = []
     for each in estimator.calibrated_classifiers_:
-        answer = predict(graph, columns, each.estimator, mode)
+        answer = predict(graph, columns, each.estimator)
         if hasattr(each.estimator, "decision_function"):
             raise ValueError("CalibratedClassifierCV over a decision function has no converter; over probabilities it has")
         score = graph.split(_probability(answer), 2, "float64")[1:]
@@ -142,8 +145,8 @@ def _calibrated(graph: Graph, columns: Columns, estimator: Any, mode: str) -> An
 _INVERSES = {"expm1": ("Exp", -1.0), "exp": ("Exp", 0.0)}
 
 
-def _transformed_target(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
-    answer = _prediction(predict(graph, columns, estimator.regressor_, mode))
+def _transformed_target(graph: Graph, columns: Columns, estimator: Any) -> Answer:
+    answer = _prediction(predict(graph, columns, estimator.regressor_))
     transformer = estimator.transformer_
     name = type(transformer).__name__
     if name == "StandardScaler":
@@ -156,19 +159,19 @@ def _transformed_target(graph: Graph, columns: Columns, estimator: Any, mode: st
     return Answer(prediction=graph.node("Add", [graph.node(op, [answer]), graph.constant([shift])]))
 
 
-def _several_outputs(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
+def _several_outputs(graph: Graph, columns: Columns, estimator: Any) -> Answer:
     parts = []
     for each in estimator.estimators_:
-        value = _prediction(predict(graph, columns, each, mode))
+        value = _prediction(predict(graph, columns, each))
         parts.append(graph.node("Reshape", [value, graph.constant([-1, 1], "int64")]))
     return Answer(prediction=graph.node("Concat", parts, axis=1))
 
 
-def _support_vectors(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
+def _support_vectors(graph: Graph, columns: Columns, estimator: Any) -> Answer:
     return linear.support_vectors(graph, graph.join(columns), estimator)
 
 
-def _constant(graph: Graph, columns: Columns, estimator: Any, mode: str) -> Answer:
+def _constant(graph: Graph, columns: Columns, estimator: Any) -> Answer:
     if hasattr(estimator, "classes_"):
         raise ValueError("DummyClassifier has no converter")
     first = graph.node("Mul", [graph.join(columns[:1]), graph.constant([0.0])])
@@ -189,10 +192,12 @@ def _prediction(answer: Answer) -> str:
 
 
 OVER_FEATURES: dict[str, OfFeatures] = {
-    **dict.fromkeys(linear.REGRESSORS - {"TransformedTargetRegressor"}, linear.regressor),
+    **dict.fromkeys(linear.REGRESSORS, linear.regressor),
     **dict.fromkeys(linear.LOG_LINKED, linear.log_linked),
     **dict.fromkeys(linear.DECIDERS, linear.decider),
     **dict.fromkeys(("LogisticRegression", "LogisticRegressionCV"), linear.logistic),
+    **dict.fromkeys(("KNeighborsClassifier", "KNeighborsRegressor"), neighbours.neighbours),
+    "LinearDiscriminantAnalysis": linear.discriminant,
     "SGDClassifier": linear.stochastic,
     **dict.fromkeys(("MLPClassifier", "MLPRegressor"), linear.perceptron),
     **dict.fromkeys(

@@ -21,19 +21,39 @@ if TYPE_CHECKING:
     from modelyard.runtime.convert.graph import Column, Columns, Graph
     from modelyard.types import Array
 
-Transform = Callable[["Graph", "Columns", Any, str], "Columns"]
+Transform = Callable[["Graph", "Columns", Any], "Columns"]
 
 
-def transform(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def transform(graph: Graph, columns: Columns, step: Any) -> Columns:
     """The columns that `step` makes of these columns. Raises ValueError or a converter's own error, naming the step."""
     if isinstance(step, str) or step is None:
         return () if step == "drop" else columns
     own = TRANSFORMERS.get(type(step).__name__) if type(step).__module__.startswith("sklearn.") else None
     if own is not None:
-        return own(graph, columns, step, mode)
+        return own(graph, columns, step)
     if hasattr(step, "get_support") and hasattr(step, "transform") and type(step).__module__.startswith("sklearn."):
         return tuple(columns[index] for index in step.get_support(indices=True))
-    return stock.transform(graph, columns, step, mode)
+    return stock.transform(graph, columns, step)
+
+
+def hands_on_sparse(step: Any, *, given_sparse: bool = False) -> bool:
+    """Whether this fitted step's output is a sparse matrix, given whether its input is one."""
+    name = type(step).__name__
+    if name == "Pipeline":
+        for _, each in step.steps:
+            given_sparse = hands_on_sparse(each, given_sparse=given_sparse)
+        return given_sparse
+    if name == "ColumnTransformer":
+        return bool(step.sparse_output_)
+    if name == "OneHotEncoder":
+        return bool(step.sparse_output)
+    if name == "KBinsDiscretizer":
+        return bool(step.encode == "onehot")
+    if name == "FeatureUnion":
+        return any(hands_on_sparse(each, given_sparse=given_sparse) for _, each in step.transformer_list)
+    if name in ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer"):
+        return True
+    return given_sparse and name not in ("PCA", "TruncatedSVD", "OrdinalEncoder", "TargetEncoder")
 
 
 def missing_value(value: object) -> bool:
@@ -41,19 +61,19 @@ def missing_value(value: object) -> bool:
     return value is None or type(value).__name__ == "NAType" or (isinstance(value, (float, np.floating)) and bool(np.isnan(value)))
 
 
-def _pipeline(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _pipeline(graph: Graph, columns: Columns, step: Any) -> Columns:
     for _, each in step.steps:
-        columns = transform(graph, columns, each, mode)
+        columns = transform(graph, columns, each)
     return columns
 
 
-def _column_transformer(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _column_transformer(graph: Graph, columns: Columns, step: Any) -> Columns:
     names = list(getattr(step, "feature_names_in_", ()))
     made: Columns = ()
     for _, each, selection in step.transformers_:
         chosen = tuple(columns[index] for index in _positions(selection, names, len(columns)))
         if chosen and not (isinstance(each, str) and each == "drop"):
-            made += transform(graph, chosen, each, mode)
+            made += transform(graph, chosen, each)
     return made
 
 
@@ -72,11 +92,11 @@ def _positions(selection: Any, names: list[str], width: int) -> list[int]:
     return [names.index(each) if isinstance(each, str) else int(each) % width for each in listed]
 
 
-def _union(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _union(graph: Graph, columns: Columns, step: Any) -> Columns:
     weights: Mapping[str, float] = step.transformer_weights or {}
     made: Columns = ()
     for name, each in step.transformer_list:
-        part = transform(graph, columns, each, mode)
+        part = transform(graph, columns, each)
         if name in weights and part:
             part = _affine(graph, part, [("Mul", np.full(len(part), weights[name]))])
         made += part
@@ -100,15 +120,15 @@ def _affine(graph: Graph, columns: Columns, steps: Sequence[tuple[str, Array | N
     return graph.split(tensor, len(columns), kind) if steps else columns
 
 
-def _standard_scaler(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _standard_scaler(graph: Graph, columns: Columns, step: Any) -> Columns:
     return _affine(graph, columns, [("Sub", step.mean_ if step.with_mean else None), ("Div", step.scale_ if step.with_std else None)])
 
 
-def _min_max_scaler(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _min_max_scaler(graph: Graph, columns: Columns, step: Any) -> Columns:
     return _clipped(graph, _affine(graph, columns, [("Mul", step.scale_), ("Add", step.min_)]), step.clip, step.feature_range)
 
 
-def _max_abs_scaler(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _max_abs_scaler(graph: Graph, columns: Columns, step: Any) -> Columns:
     return _clipped(graph, _affine(graph, columns, [("Div", step.scale_)]), getattr(step, "clip", False), (-1.0, 1.0))
 
 
@@ -119,16 +139,16 @@ def _clipped(graph: Graph, columns: Columns, clip: bool, limits: tuple[float, fl
     return graph.split(tensor, len(columns), single(columns))
 
 
-def _robust_scaler(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _robust_scaler(graph: Graph, columns: Columns, step: Any) -> Columns:
     return _affine(graph, columns, [("Sub", step.center_ if step.with_centering else None), ("Div", step.scale_ if step.with_scaling else None)])
 
 
-def _binarizer(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _binarizer(graph: Graph, columns: Columns, step: Any) -> Columns:
     above = graph.node("Greater", [graph.join(columns), graph.constant([float(step.threshold)])])
     return graph.split(graph.node("Cast", [above], to=TensorProto.DOUBLE), len(columns), "float64")
 
 
-def _normalizer(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _normalizer(graph: Graph, columns: Columns, step: Any) -> Columns:
     tensor = graph.join(columns)
     axes = graph.constant([1], "int64")
     if step.norm == "max":
@@ -140,7 +160,7 @@ def _normalizer(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns
     return graph.split(graph.node("Div", [tensor, size]), len(columns), single(columns))
 
 
-def _polynomial(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _polynomial(graph: Graph, columns: Columns, step: Any) -> Columns:
     """Each output is a product of at most `degree` columns; a column of ones fills the shorter products."""
     powers = step.powers_
     tensor = graph.join(columns)
@@ -160,7 +180,7 @@ def _polynomial(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns
     return graph.split(product, len(powers), single(columns))
 
 
-def _pca(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _pca(graph: Graph, columns: Columns, step: Any) -> Columns:
     matrix = step.components_.T.astype(np.float64)
     tensor = graph.join(columns)
     if getattr(step, "mean_", None) is not None:
@@ -170,7 +190,7 @@ def _pca(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
     return graph.split(graph.node("MatMul", [tensor, graph.constant(matrix)]), matrix.shape[1], single(columns))
 
 
-def _bins(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _bins(graph: Graph, columns: Columns, step: Any) -> Columns:
     """The number of inner edges at or below the value, then one column per bin unless `encode` is ordinal."""
     made: Columns = ()
     for column, edges in zip(columns, step.bin_edges_, strict=True):
@@ -198,7 +218,7 @@ _FUNCTIONS = {
 }
 
 
-def _function(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _function(graph: Graph, columns: Columns, step: Any) -> Columns:
     name = getattr(step.func, "__name__", "") if isinstance(step.func, np.ufunc) else ""
     if step.func is None or getattr(getattr(step.func, "func", None), "__name__", "") == "check_array":
         return columns  # the latter stands before the numbers of histogram boosting with categories
@@ -232,7 +252,7 @@ def _is_missing(graph: Graph, tensor: str, value: object, *, is_text: bool) -> s
     return graph.node("Equal", [tensor, graph.constant([float(value)])])  # type: ignore[arg-type]
 
 
-def _imputer(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _imputer(graph: Graph, columns: Columns, step: Any) -> Columns:
     """Missing becomes the statistic; a column without one is dropped, and the indicator's columns follow."""
     kept = [index for index, value in enumerate(step.statistics_) if step.strategy == "constant" or not missing_value(value)]
     made: dict[int, Column] = {}
@@ -247,10 +267,10 @@ def _imputer(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
         filled = graph.node("Where", [_is_missing(graph, tensor, step.missing_values, is_text=is_text), fill, tensor])
         made |= zip(chosen, graph.split(filled, len(part), "string" if is_text else single(part)), strict=True)
     result = tuple(made[index] for index in kept)
-    return result + _indicator(graph, columns, step.indicator_, mode) if step.add_indicator else result
+    return result + _indicator(graph, columns, step.indicator_) if step.add_indicator else result
 
 
-def _indicator(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _indicator(graph: Graph, columns: Columns, step: Any) -> Columns:
     made: Columns = ()
     for index in step.features_:
         column = columns[index]
@@ -311,7 +331,7 @@ def _matches(graph: Graph, columns: Columns, categories: Sequence[Sequence[objec
     return made
 
 
-def _one_hot(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _one_hot(graph: Graph, columns: Columns, step: Any) -> Columns:
     """One column per category that is neither dropped nor rare; then, where there are rare ones, one for all of them together."""
     categories = step.categories_
     matches = _matches(graph, columns, categories)
@@ -321,7 +341,8 @@ def _one_hot(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
         infrequent = set() if rare is None or rare[index] is None else {int(at) for at in rare[index]}
         each = [matches[index, at] for at in range(len(values)) if at not in infrequent]
         if infrequent:
-            each.append(_rare(graph, [matches[index, at] for at in range(len(values)) if at not in infrequent], matches, index, infrequent, step))
+            rare_ones = [matches[index, at] for at in sorted(infrequent)]
+            each.append(_rare(graph, each, rare_ones, with_unknown=step.handle_unknown in ("infrequent_if_exist", "warn")))
         drop = step.drop_idx_[index] if step.drop_idx_ is not None else None
         if drop is not None:
             each.pop(_grouped(int(drop), len(values), infrequent))
@@ -336,14 +357,15 @@ def _grouped(at: int, count: int, infrequent: set[int]) -> int:
     return sum(1 for other in range(at) if other not in infrequent)
 
 
-def _rare(graph: Graph, frequent: list[Column], matches: Mapping[tuple[int, int], Column], index: int, infrequent: set[int], step: Any) -> Column:
-    """Truth of: one of the rare categories; with handle_unknown `infrequent_if_exist` an unknown one counts as rare."""
-    if step.handle_unknown in ("infrequent_if_exist", "warn"):
-        others = graph.node("ReduceSum", [graph.join(tuple(frequent)), graph.constant([1], "int64")], keepdims=1) if frequent else None
-        tensor = graph.node("Sub", [graph.constant([1.0]), others]) if others else graph.constant([[1.0]])
+def _rare(graph: Graph, frequent: list[Column], rare: list[Column], *, with_unknown: bool) -> Column:
+    """Truth of: one of the rare categories, or, `with_unknown`, none of the frequent ones."""
+    axis = graph.constant([1], "int64")
+    if not with_unknown:
+        tensor = graph.node("ReduceSum", [graph.join(tuple(rare)), axis], keepdims=1)
+    elif frequent:
+        tensor = graph.node("Sub", [graph.constant([1.0]), graph.node("ReduceSum", [graph.join(tuple(frequent)), axis], keepdims=1)])
     else:
-        rare = tuple(matches[index, at] for at in sorted(infrequent))
-        tensor = graph.node("ReduceSum", [graph.join(rare), graph.constant([1], "int64")], keepdims=1)
+        raise ValueError("OneHotEncoder has no frequent category in a column")
     return graph.split(tensor, 1, "float64")[0]
 
 
@@ -384,7 +406,7 @@ def _numbered(graph: Graph, column: Column, keys: Sequence[object]) -> str | Non
     return graph.node("Cast", [graph.node("Sub", [number, graph.constant([1.0])])], to=TensorProto.INT64)
 
 
-def _ordinal(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _ordinal(graph: Graph, columns: Columns, step: Any) -> Columns:
     """The category's number; missing and unknown have numbers of their own."""
     rare = getattr(step, "_infrequent_indices", None) if getattr(step, "_infrequent_enabled", False) else None
     tables, defaults = [], []
@@ -404,7 +426,7 @@ def _ordinal(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
     return graph.split(encoded(graph, columns, tables, defaults), len(columns), kind)  # type: ignore[arg-type]
 
 
-def _target_encoder(graph: Graph, columns: Columns, step: Any, mode: str) -> Columns:
+def _target_encoder(graph: Graph, columns: Columns, step: Any) -> Columns:
     """The category's mean answer; for several classes one column per class, all classes of a column together."""
     per_column = len(step.encodings_) // len(step.categories_)
     means = np.asarray(step.target_mean_, np.float64).reshape(-1)

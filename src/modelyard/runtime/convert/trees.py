@@ -65,7 +65,11 @@ def summed(graph: Graph, features: str, trees: Sequence[Tree], targets: Sequence
 
     Features, thresholds, values and sums are all of `dtype`.
     """
-    return _emit(graph, features, trees, targets, n_targets, dtype)
+    attributes = _flattened(trees, dtype)
+    leaves = [int((tree.left < 0).sum()) for tree in trees]
+    attributes["leaf_targetids"] = np.repeat(np.array(targets, np.int64), leaves)
+    graph.needs("ai.onnx.ml", TREES_OPSET)
+    return graph.node("TreeEnsemble", [features], domain="ai.onnx.ml", n_targets=n_targets, **attributes)
 
 
 def looked_up(graph: Graph, features: str, trees: Sequence[Tree]) -> str:
@@ -88,8 +92,8 @@ def looked_up(graph: Graph, features: str, trees: Sequence[Tree]) -> str:
     return graph.node("ReduceSum", [gathered, graph.constant([1], "int64")], keepdims=0)
 
 
-def _emit(graph: Graph, features: str, trees: Sequence[Tree], targets: Sequence[int], n_targets: int, dtype: str) -> str:
-    """Number interior nodes and leaves apart over all trees, as the operator wants them."""
+def _flattened(trees: Sequence[Tree], dtype: str) -> dict[str, Any]:
+    """The operator's attributes but for the targets. Number interior nodes and leaves apart over all trees, as the operator wants them."""
     inner = [np.flatnonzero(tree.left >= 0) for tree in trees]
     roots, parts, members = [], [], []
     node_at = leaf_at = 0
@@ -127,9 +131,7 @@ def _emit(graph: Graph, features: str, trees: Sequence[Tree], targets: Sequence[
     leaves = [tree.left < 0 for tree in trees]
     attributes: dict[str, Any] = {
         "aggregate_function": 1,
-        "leaf_targetids": np.repeat(np.array(targets, np.int64), [int(leaf.sum()) for leaf in leaves]),
         "leaf_weights": np.concatenate([tree.value[leaf] for tree, leaf in zip(trees, leaves, strict=True)]).astype(dtype),
-        "n_targets": n_targets,
         "nodes_falseleafs": false_leaf.astype(np.int64),
         "nodes_falsenodeids": false.astype(np.int64),
         "nodes_featureids": feature.astype(np.int64),
@@ -144,5 +146,4 @@ def _emit(graph: Graph, features: str, trees: Sequence[Tree], targets: Sequence[
         attributes["nodes_missing_value_tracks_true"] = missing.astype(np.int64)
     if members:
         attributes["membership_values"] = np.array(members, dtype)
-    graph.needs("ai.onnx.ml", TREES_OPSET)
-    return graph.node("TreeEnsemble", [features], domain="ai.onnx.ml", **attributes)
+    return attributes

@@ -17,7 +17,7 @@ from modelyard.runtime.convert.predictors import predict
 
 if TYPE_CHECKING:
     from modelyard.runtime.binding import Binding
-    from modelyard.runtime.convert.graph import Columns, Kind
+    from modelyard.runtime.convert.graph import Columns, Kind, Mode
     from modelyard.runtime.data import Table
     from modelyard.runtime.originals.base import Original
     from modelyard.types import Array, Schema
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 _ELEMENTS = {"int64": TensorProto.INT64, "float64": TensorProto.DOUBLE, "bool": TensorProto.BOOL, "string": TensorProto.STRING}
 
 
-def write(original: Original, table: Table, schema: Schema, mode: str) -> tuple[bytes, Binding, str]:
+def write(original: Original, table: Table, schema: Schema, mode: Mode) -> tuple[bytes, Binding, str]:
     """The model's bytes, its binding, and which stock converters had a part in it. Raises whatever a converter raises, or Unconvertible."""
-    graph = Graph()
-    answer = predict(graph, _inputs(graph, original, table), original.model, mode)
-    outputs = []
+    graph = Graph(mode)
+    answer = predict(graph, _inputs(graph, original, table), original.model)
+    outputs: list[tuple[str, str, int, int | None]] = []
     for spec in schema.outputs:
         width = None if len(spec.shape) == 1 else spec.shape[1]
         if spec.name == "label":

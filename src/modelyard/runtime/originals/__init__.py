@@ -59,7 +59,7 @@ def load(path: Path) -> Original:
     found = read(path)
     if isinstance(found, bytes):
         return _onnx(found)
-    if type(found).__module__.startswith("catboost"):
+    if type(found).__name__ == "CatBoost":
         from modelyard.runtime.originals.bare import CatboostModel
 
         return CatboostModel(found)

@@ -50,10 +50,7 @@ def answers_of(task: Task, classes: Sequence[Scalar] | None, *, has_probability:
 
 def plain_classes(classes: Any) -> tuple[Scalar, ...]:
     """The classes as Python scalars, in their order."""
-    found: list[Scalar] = []
-    for each in np.asarray(classes).tolist():
-        found.append(each if isinstance(each, (str, bool, int, float)) else str(each))
-    return tuple(found)
+    return tuple(each if isinstance(each, (str, bool, int, float)) else str(each) for each in np.asarray(classes).tolist())
 
 
 def label_datatype(classes: Sequence[Scalar]) -> Datatype:

@@ -13,8 +13,8 @@ from typing import Any
 from modelyard.errors import MalformedPayload, NotFound, UnsupportedFormat
 
 _SAFE_WAY = (
-    "it runs code when it is read. Save the model with skops (skops.io.dump), in its library's own format (.onnx, XGBoost .json or .ubj, LightGBM .txt, "
-    "CatBoost .cbm), or call modelyard.package in the process that trained it"
+    "it runs code when it is read. Save the model with skops (skops.io.dump) or in its library's own format (.onnx, XGBoost .json or .ubj, "
+    "LightGBM .txt, CatBoost .cbm), or call modelyard.package in the process that trained it"
 )
 _REFUSED_SUFFIXES = {
     ".bin": "a binary of unknown format", ".dill": "a pickle", ".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".joblib": "a joblib file",
@@ -26,36 +26,29 @@ TRUSTED = (
     "catboost.core.CatBoostClassifier",
     "catboost.core.CatBoostRegressor",
     "collections.OrderedDict",
-    "collections.defaultdict",
+    "functools.partial",
     "lightgbm.basic.Booster",
     "lightgbm.sklearn.LGBMClassifier",
     "lightgbm.sklearn.LGBMRegressor",
     "numpy.dtype",
-    "sklearn._loss.link.HalfLogitLink",
-    "sklearn._loss.link.IdentityLink",
-    "sklearn._loss.link.Interval",
-    "sklearn._loss.link.LogLink",
-    "sklearn._loss.link.LogitLink",
-    "sklearn._loss.link.MultinomialLogit",
-    "sklearn._loss.loss.AbsoluteError",
-    "sklearn._loss.loss.ExponentialLoss",
-    "sklearn._loss.loss.HalfBinomialLoss",
-    "sklearn._loss.loss.HalfGammaLoss",
-    "sklearn._loss.loss.HalfMultinomialLoss",
-    "sklearn._loss.loss.HalfPoissonLoss",
-    "sklearn._loss.loss.HalfSquaredError",
-    "sklearn._loss.loss.HuberLoss",
-    "sklearn._loss.loss.PinballLoss",
     "sklearn.compose._column_transformer._RemainderColsList",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+    "sklearn.utils.validation.check_array",
     "xgboost.core.Booster",
     "xgboost.sklearn.XGBClassifier",
-    "xgboost.sklearn.XGBRegressor",
     "xgboost.sklearn.XGBRFClassifier",
     "xgboost.sklearn.XGBRFRegressor",
+    "xgboost.sklearn.XGBRegressor",
 )
-"""Types beyond skops' own list that a model may hold. None of them runs code of the file's choosing when it is built."""
+"""Types beyond skops' own list that a model may hold. None of them runs code of the file's choosing when it is built;
+a partial holds a function of this list or of skops' own."""
 
 
 def read(path: Path) -> Any:
@@ -122,7 +115,7 @@ def _skops(path: Path) -> Any:
     data = path.read_bytes()
     try:
         unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED))
-    except Exception as error:  # noqa: BLE001 - a malformed schema fails in many ways
+    except Exception as error:
         raise MalformedPayload(f"{path.name} is not a whole skops file") from error
     if unknown:
         raise UnsupportedFormat(
@@ -132,7 +125,7 @@ def _skops(path: Path) -> Any:
         )
     try:
         return skops.io.loads(data, trusted=list(TRUSTED))
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         raise MalformedPayload(f"{path.name} cannot be built from its skops file: {type(error).__name__}") from error
 
 
