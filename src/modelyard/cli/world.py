@@ -27,6 +27,7 @@ from modelyard.targets.base import Deployment, Outcome
 from modelyard.types import read_control_state
 
 WAIT_S = 300.0
+SHOWN_SHIFTS = 20
 MODERATE, LARGE = 0.1, 0.25  # the usual reading of a population stability index
 
 
@@ -99,7 +100,9 @@ def status(*, home: Home = None, json: Json = False) -> None:
         if traffic.shifts:
             title = f"{traffic.name}: shift of each feature and output against the data packaged with it, over {traffic.profiled_rows:,} rows"
             columns = ["", "role", "shift (PSI)", "mean moved", "missing", "was", "outside", "q"]
-            table(columns, [_shift(shift) for shift in traffic.shifts], title=title, right=columns[2:])
+            table(columns, [_shift(shift) for shift in traffic.shifts[:SHOWN_SHIFTS]], title=title, right=columns[2:])
+            if len(traffic.shifts) > SHOWN_SHIFTS:
+                line(f"and {len(traffic.shifts) - SHOWN_SHIFTS:,} that moved less; --json has them all")
 
 
 def connect(settings: Settings) -> ControlClient:
