@@ -20,7 +20,7 @@ from benchmarks.items import Item
 BENCHMARKS = {
     "serving": "benchmarks.serving:run",
     "packaging": "benchmarks.packaging:run",
-    "profile": "benchmarks.profile:run",
+    "profile": "benchmarks.profiles:run",
     "starts": "benchmarks.starts:run",
 }
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.

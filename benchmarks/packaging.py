@@ -23,9 +23,10 @@ READY = "trained"
 def package_forest() -> None:
     """Train, say so, package into the home of the environment, and print what it took as JSON."""
     import pandas as pd
-    from modelyard.control import package
     from sklearn.datasets import make_classification
     from sklearn.ensemble import RandomForestClassifier
+
+    from modelyard.control import package
 
     X, y = make_classification(n_samples=ROWS, n_features=FEATURES, n_informative=12, flip_y=0.02, random_state=0)
     frame = pd.DataFrame(X, columns=[f"f{i:02}" for i in range(FEATURES)])

@@ -1,0 +1,53 @@
+import math
+
+import pytest
+from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, load, replace_between
+from benchmarks.items import Item, ratio
+
+
+def item(figure, better="lower"):
+    return Item(name="wait", figure=figure, unit="ms", bar=300, better=better)
+
+
+def test_a_figure_at_its_bar_passes_and_one_beyond_it_fails():
+    assert item(300).passed
+    assert not item(300.1).passed
+    assert item(300, "higher").passed
+    assert not item(299.9, "higher").passed
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_a_figure_that_could_not_be_had_fails(better):
+    assert not item(math.nan, better).passed
+
+
+def test_the_line_has_four_words_and_one_verdict():
+    words = item(77.4321).line.split()
+    assert words == ["wait", "77.43ms", "<=300ms", "PASS"]
+    assert item(400).line.split()[-1] == "FAIL"
+
+
+def test_rounds_alternate_and_the_median_ratio_counts():
+    order = []
+    figures = {"ours": iter([2.0, 30.0, 4.0]), "theirs": iter([1.0, 10.0, 1.0])}
+
+    def measure(name):
+        order.append(name)
+        return next(figures[name])
+
+    median, ours, theirs = ratio(lambda: measure("ours"), lambda: measure("theirs"))
+    assert median == 3.0
+    assert (ours, theirs) == ([2.0, 30.0, 4.0], [1.0, 10.0, 1.0])
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+
+
+def test_only_what_stands_between_the_markers_is_replaced():
+    page = f"head\n{BEGIN}\nold\n{END}\ntail\n"
+    assert replace_between(page, "new") == f"head\n{BEGIN}\nnew\n{END}\ntail\n"
+    with pytest.raises(ValueError, match="markers"):
+        replace_between("head", "new")
+
+
+@pytest.mark.parametrize("target", [*BENCHMARKS.values(), *PAGES.values()])
+def test_the_table_names_functions_that_are_there(target):
+    assert callable(load(target))
