@@ -24,7 +24,7 @@ from modelyard import registry
 from modelyard.bundle import Attested, Built, Contents, build
 from modelyard.bundle.card import Card
 from modelyard.bundle.lock import take
-from modelyard.monitor.profile import measure
+from modelyard.monitor.profile import measure, measure_outputs
 from modelyard.runtime.binding import Binding, GraphInput, GraphOutput
 from modelyard.runtime.onnx import Onnx
 from modelyard.security.seal import local_signer
@@ -186,9 +186,9 @@ def make_bundle(home: Path, kind: str, *, name: str | None = None, offset: float
         title=f"{kind} + {offset:g}", schema=schema, method="written by hand", tolerance=Tolerance(), rows=64, golden_rows=64, packages={},
         python="3.11", example=EXAMPLES[kind],
     )  # fmt: skip
-    lock, profile = take(["numpy"]), measure({**inputs, **outputs}, schema)
+    lock, profile = take(["numpy"]), measure(inputs, schema)
     contents = Contents(model=model, runtime=binding, schema=schema, lock=lock, profile=profile, golden=inputs, card=card)
-    attested = Attested(name=name or kind, outputs=outputs, parity={}, platform={})
+    attested = Attested(name=name or kind, outputs=outputs, parity={}, platform={}, profile=measure_outputs(outputs, schema))
     return build(contents, attested, signer=local_signer(home / "keys"))
 
 

@@ -240,7 +240,7 @@ class Edge:
                 raise MalformedPayload("JSON is malformed", field="body", rule="json") from error
             if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
                 raise MalformedPayload('the body is {"ready": true or false} or empty', field="ready", rule="type")
-        versions = [version for deployment in self.plane.deployments.values() for version in deployment.versions.values()]
+        versions = [version for _, deployment in sorted(self.plane.deployments.items()) for version in deployment.versions.values()]
         self._json(exchange, [{"name": each.name, "version": str(each.number), "state": "READY", "reason": ""} for each in versions])
 
     def _model(self, exchange: Exchange, route: Route) -> None:
