@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.demo.world import private_world
+from modelyard.errors import ModelyardError
+
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 DEMO = [sys.executable, "-m", "modelyard.cli", "demo"]
 
@@ -60,7 +63,7 @@ def test_the_whole_story_and_what_it_leaves_running(kept):
     assert kept["speed"]["trained_s"] > 0 < kept["speed"]["endpoint_s"]
     assert kept["live"]["profiled_rows"] >= traffic["answered"]
     assert kept["live"]["requests"] > traffic["requests"]
-    assert kept["live"]["shifts"]["temp"] > 0.25
+    assert kept["live"]["shifts"]["season"] > 0.25
     assert sum(kept["live"]["failures"].values()) == 1
     assert kept["refusal"].startswith("HTTP 4")
     assert "hour" in kept["refusal"]
@@ -85,3 +88,22 @@ def test_an_interrupt_leaves_nothing(environment, tmp_path):
     assert "Traceback" not in said
     assert processes_of(tmp_path) == []
     assert list(tmp_path.glob("modelyard-demo-*")) == []
+
+
+def test_planes_whose_parent_was_killed_are_stopped_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with private_world() as world:
+        world.start()
+        home = world.settings.home
+        assert world.verb("status")["data_plane"]["workers"] >= 1
+        parent = int((home / "run" / "up.lock").read_text())
+        os.kill(parent, signal.SIGKILL)
+        assert len(processes_of(home)) > 1
+    assert processes_of(home) == []
+    assert not home.exists()
+
+
+def test_a_verb_that_fails_says_what_the_command_line_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with private_world() as world, pytest.raises(ModelyardError, match="is not up; start it"):
+        world.verb("status")

@@ -72,7 +72,7 @@ class World:
         return msgspec.json.decode(done.stdout)
 
     def stop(self) -> None:
-        """Stop what `start` started, and whatever a parent that had to be killed left behind."""
+        """Stop what `start` started, and whatever a parent that was killed left behind."""
         up, self._up = self._up, None
         if up is None:
             return
@@ -81,9 +81,8 @@ class World:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 up.wait(STOP_LIMIT_S)
         finally:
-            if up.poll() is None:
-                up.kill()
-                up.wait()
+            up.kill()
+            if up.wait() != 0:
                 with contextlib.suppress(ModelyardError):
                     self.verb("down")
 
