@@ -52,8 +52,8 @@ def machine() -> str:
 
 
 def markdown(items: list[Item]) -> str:
-    """The items as a table under the date and the machine's class."""
-    head = f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine()}.\n\n| item | figure | bar | | rounds |\n|---|---:|---:|---|---|\n"
+    """The items as a table."""
+    head = "| item | figure | bar | | rounds |\n|---|---:|---:|---|---|\n"
     rows = (
         f"| {i.name} | {i.figure:,.4g} {i.unit} | {'≤' if i.better == 'lower' else '≥'} {i.bar:,g} {i.unit} | {'✓' if i.passed else '✗'} | {i.note} |"
         for i in items
@@ -71,9 +71,10 @@ def replace_between(text: str, body: str) -> str:
 
 
 def write_page(page: str, body: str) -> None:
-    """Replace the figures in docs/<page>.md."""
+    """Replace the figures in docs/<page>.md, under the date and the machine's class."""
     path = ROOT / "docs" / f"{page}.md"
-    path.write_text(replace_between(path.read_text("utf-8"), body), "utf-8")
+    dated = f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine()}.\n\n{body.strip()}"
+    path.write_text(replace_between(path.read_text("utf-8"), dated), "utf-8")
 
 
 def main() -> int:
@@ -107,7 +108,8 @@ def main() -> int:
     if not arguments.names and not arguments.no_write and not broken:
         write_page("benchmarks", markdown(items))
     passed = sum(item.passed for item in items)
-    print(f"{passed} of {len(items) + len(broken)} reach their bar")
+    if items or broken:
+        print(f"{passed} of {len(items) + len(broken)} reach their bar")
     return 0 if passed == len(items) + len(broken) else 1
 
 
