@@ -11,7 +11,6 @@ import hashlib
 import math
 import os
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -35,7 +34,11 @@ _INPUTS_UNTIL = 0.6
 _PREDICTIONS_UNTIL = 0.85
 _BUCKETS_PER_OCTAVE = 8
 _LAST_BUCKET = 35 * _BUCKETS_PER_OCTAVE  # 2^35 µs: nine hours
+_OFFSET = math.log2(1e6) * _BUCKETS_PER_OCTAVE + 1e-9
 _ALL = 1 << 32
+_FACTOR = 0x9E3779B1
+_POWERS = np.cumprod(np.full(1 << 13, _FACTOR, dtype=np.uint32), dtype=np.uint32)
+_INVERSES = np.cumprod(np.full(1 << 13, pow(_FACTOR, -1, _ALL), dtype=np.uint32), dtype=np.uint32)
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,15 +120,38 @@ def positions(ids: Sequence[str], counts: Array | None = None) -> Array:
 
     A row is in a share `s` when its number is below s · 2^32; so shares are nested, and whether a prediction was kept is known from its id alone.
     """
-    hashes = np.array([zlib.crc32(name.encode("utf-8", "replace")) for name in ids], dtype=np.uint32)
+    hashes = _hashes(ids)
     if counts is not None:
         ends = np.cumsum(counts)
         rows = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
-        hashes = np.repeat(hashes, counts) ^ (rows.astype(np.uint32) * np.uint32(0x9E3779B1))
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of MurmurHash3: CRCs of counters are too regular
+        hashes = np.repeat(hashes, counts) ^ (rows.astype(np.uint32) * np.uint32(_FACTOR))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of MurmurHash3: hashes of counters are too regular
         hashes ^= hashes >> np.uint32(shift)
         hashes *= np.uint32(factor)
-    return hashes ^ (hashes >> np.uint32(16))
+    hashes ^= hashes >> np.uint32(16)
+    return hashes
+
+
+def _hashes(ids: Sequence[str]) -> Array:
+    """A 32-bit polynomial hash of each id's UTF-8 bytes and a newline; all ids in a few array operations, a third of the time of a CRC each."""
+    text = "\n".join(ids)
+    if text.isascii():
+        data = text.encode()
+        sizes = np.fromiter(map(len, ids), np.int64, len(ids))
+    else:
+        encoded = [name.encode("utf-8", "replace") for name in ids]
+        data = b"\n".join(encoded)
+        sizes = np.fromiter(map(len, encoded), np.int64, len(ids))
+    if len(data) >= len(_POWERS):
+        if len(ids) == 1:
+            return _hashes([hashlib.sha256(data).hexdigest()])
+        return np.concatenate([_hashes(ids[: len(ids) // 2]), _hashes(ids[len(ids) // 2 :])])
+    if not len(ids):
+        return np.zeros(0, dtype=np.uint32)
+    terms = np.frombuffer(data + b"\n", dtype=np.uint8) * _POWERS[: len(data) + 1]
+    starts = np.cumsum(sizes + 1) - (sizes + 1)
+    hashes: Array = np.add.reduceat(terms, starts, dtype=np.uint32) * _INVERSES[starts]
+    return hashes
 
 
 def threshold(share: float) -> int:
@@ -141,13 +167,22 @@ def prediction_id(id: str, row: int, rows: int) -> str:
 # -- latencies -------------------------------------------------------------------------------------------------------------------------------
 
 
-def latency_buckets(seconds: Sequence[float]) -> dict[int, int]:
-    """Counts by bucket; bucket b holds 2^(b/8) to 2^((b+1)/8) µs."""
-    if not seconds:
-        return {}
-    found = np.log2(np.maximum(np.array(seconds), 1e-6) * 1e6) * _BUCKETS_PER_OCTAVE
-    counts = np.bincount(np.minimum(found.astype(np.int64), _LAST_BUCKET))
-    return {int(bucket): int(counts[bucket]) for bucket in np.flatnonzero(counts)}
+class Latencies:
+    """Counts of latencies by bucket; bucket b holds 2^(b/8) to 2^((b+1)/8) µs. One thread owns it."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_LAST_BUCKET + 1, dtype=np.int64)
+
+    def add(self, seconds: Sequence[float]) -> None:
+        """Count some."""
+        found = np.log2(np.maximum(seconds, 1e-6)) * _BUCKETS_PER_OCTAVE + _OFFSET
+        self._counts += np.bincount(np.minimum(found.astype(np.int64), _LAST_BUCKET), minlength=_LAST_BUCKET + 1)
+
+    def buckets(self) -> dict[int, int]:
+        """The buckets that hold any."""
+        return {int(bucket): int(self._counts[bucket]) for bucket in np.flatnonzero(self._counts)}
 
 
 def quantile_s(buckets: Mapping[int, int], share: float) -> float:

@@ -109,14 +109,27 @@ def test_rows_of_one_request_are_chosen_one_by_one() -> None:
     assert abs(int((found[3:] < events.threshold(0.25)).sum()) - 1250) < 150
 
 
+def test_ids_of_any_form_have_a_place() -> None:
+    odd = ["", "\n", "a\nb", "é", "x" * 20_000, "\ud800", "a"]
+    together = events.positions(odd).tolist()
+    assert together == [int(events.positions([name])[0]) for name in odd]
+    assert len(set(together)) == len(odd)
+    assert events.positions([]).tolist() == []
+    assert len(set(events.positions([f"{'y' * 400}{number}" for number in range(500)]).tolist())) == 500
+
+
+def buckets(seconds: list[float]) -> dict[int, int]:
+    latencies = events.Latencies()
+    latencies.add(seconds)
+    return latencies.buckets()
+
+
 def test_latencies_keep_their_quantiles() -> None:
-    seconds = [0.001] * 98 + [0.5] * 2
-    found = events.latency_buckets(seconds)
+    found = buckets([0.001] * 98 + [0.5] * 2)
     assert events.quantile_s(found, 0.5) == pytest.approx(0.001, rel=0.05)
     assert events.quantile_s(found, 0.99) == pytest.approx(0.5, rel=0.05)
     assert math.isnan(events.quantile_s({}, 0.5))
-    assert events.latency_buckets([]) == {}
-    assert sum(events.latency_buckets([0.0, 1e-9, 1e9]).values()) == 3
+    assert sum(buckets([0.0, 1e-9, 1e9]).values()) == 3
 
 
 # -- the spool ----

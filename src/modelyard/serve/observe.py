@@ -14,13 +14,13 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from modelyard import events
-from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment, Spool
+from modelyard.events import Failures, Latencies, Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import profile
 from modelyard.monitor.profile import BLOCK_ROWS, Binner, joined, reference
 
@@ -92,14 +92,15 @@ class Recorder:
         self._log_rows_s = settings.log_predictions_s
         self._input_rate = settings.input_sample_rate
         self._profile_share = _share(0.0, self._profile_rows_s)
-        self._held = _Held()
+        self._held: list[_Run] = []
+        self._held_rows = 0
         self._begin()
 
     def _begin(self) -> None:
         self._requests = 0
         self._rows = 0
         self._failures: dict[str, Failures] = {}
-        self._latencies: dict[int, int] = {}
+        self._latencies = Latencies()
         self._log_share = 1.0 if self._log_rows_s > 0 else 0.0
         self._profiled = 0
         self._profiles: list[ProfileCounts] = []
@@ -108,11 +109,11 @@ class Recorder:
 
     def answered(self, ids: list[str], rows: list[int], inputs: Mapping[str, Array], outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
         """Record one run that was answered: `rows[i]` rows of each array belong to request `ids[i]`. Call it after the replies have been written."""
-        held = self._held
-        if not held.rows and not self._requests:
+        if not self._held_rows and not self._requests:
             self._busy[self] = None
-        held.add(ids, rows, inputs, outputs, latencies_s)
-        if held.rows >= self._block_rows:
+        self._held.append((ids, rows, inputs, outputs, latencies_s, time.time()))
+        self._held_rows += rows[0] if len(rows) == 1 else sum(rows)
+        if self._held_rows >= self._block_rows:
             self._look()
 
     def failed(self, code: str, latency_s: float) -> None:
@@ -133,7 +134,7 @@ class Recorder:
             requests=self._requests,
             rows=self._rows,
             failures=self._failures,
-            latencies=self._latencies,
+            latencies=self._latencies.buckets(),
             profiles=tuple(self._profiles),
             predictions=self._predictions.close(self._log_share),
             inputs=self._inputs.close(min(self._input_rate, self._log_share)),
@@ -144,13 +145,13 @@ class Recorder:
 
     def _look(self) -> None:
         """Take in the block that is held."""
-        if not self._held.rows:
+        if not self._held_rows:
             return
-        block, self._held = _Block(self._held), _Held()
+        block = _Block(self._held, self._held_rows)
+        self._held, self._held_rows = [], 0
         self._requests += len(block.ids)
         self._rows += block.rows
-        for bucket, count in events.latency_buckets(block.latencies_s).items():
-            self._latencies[bucket] = self._latencies.get(bucket, 0) + count
+        self._latencies.add(block.latencies_s)
         self._profile(block)
         self._log(block)
 
@@ -212,42 +213,20 @@ def _rows(arrays: Mapping[str, Array], chosen: Array) -> dict[str, Array]:
     return {name: values[chosen] for name, values in arrays.items()}
 
 
-class _Held:
-    """Answered runs, as they came."""
-
-    __slots__ = ("counts", "ids", "inputs", "latencies_s", "outputs", "requests", "rows", "times")
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.ids: list[str] = []
-        self.counts: list[int] = []
-        self.latencies_s: list[float] = []
-        self.inputs: list[Mapping[str, Array]] = []
-        self.outputs: list[Mapping[str, Array]] = []
-        self.times: list[float] = []
-        self.requests: list[int] = []
-
-    def add(self, ids: list[str], counts: list[int], inputs: Mapping[str, Array], outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
-        self.rows += sum(counts)
-        self.ids += ids
-        self.counts += counts
-        self.latencies_s += latencies_s
-        self.inputs.append(inputs)
-        self.outputs.append(outputs)
-        self.times.append(time.time())
-        self.requests.append(len(ids))
+_Run = tuple[list[str], list[int], Mapping[str, "Array"], Mapping[str, "Array"], list[float], float]
+"""Ids, their rows, inputs, outputs, latencies, and when the run was answered."""
 
 
 class _Block:
-    """Held runs end to end; what is not asked for is not put together."""
+    """Answered runs end to end; what is not asked for is not put together."""
 
-    def __init__(self, held: _Held) -> None:
-        self._held = held
-        self._joined: dict[str, dict[str, Array]] = {}
-        self.ids = held.ids
-        self.latencies_s = held.latencies_s
-        self.rows = held.rows
-        self._counts = None if held.rows == len(held.ids) and max(held.counts, default=1) == 1 else np.array(held.counts, dtype=np.int64)
+    def __init__(self, runs: list[_Run], rows: int) -> None:
+        self._runs = runs
+        self._joined: dict[int, dict[str, Array]] = {}
+        self.rows = rows
+        self.ids = [name for run in runs for name in run[0]]
+        self.latencies_s = [seconds for run in runs for seconds in run[4]]
+        self._counts = None if rows == len(self.ids) else np.array([count for run in runs for count in run[1]], dtype=np.int64)
         self._positions: Array | None = None
 
     @property
@@ -258,15 +237,15 @@ class _Block:
         return self._positions
 
     def inputs(self) -> dict[str, Array]:
-        return self._join("inputs", self._held.inputs)
+        return self._join(2)
 
     def outputs(self) -> dict[str, Array]:
-        return self._join("outputs", self._held.outputs)
+        return self._join(3)
 
-    def _join(self, side: str, runs: list[Mapping[str, Array]]) -> dict[str, Array]:
-        if side not in self._joined:
-            self._joined[side] = {name: joined([run[name] for run in runs]) for name in runs[0]}
-        return self._joined[side]
+    def _join(self, place: Literal[2, 3]) -> dict[str, Array]:
+        if place not in self._joined:
+            self._joined[place] = {name: joined([run[place][name] for run in self._runs]) for name in self._runs[0][place]}
+        return self._joined[place]
 
     def identify(self, chosen: Array) -> tuple[list[str], Array]:
         """Prediction ids and times of the chosen rows."""
@@ -277,10 +256,10 @@ class _Block:
             ends = np.cumsum(self._counts)
             requests = np.searchsorted(ends, chosen, side="right")
             within = (chosen - (ends - self._counts)[requests]).tolist()
-            counts = self._held.counts
+            counts = self._counts.tolist()
             ids = [events.prediction_id(self.ids[at], row, counts[at]) for at, row in zip(requests.tolist(), within, strict=True)]
-        runs = np.searchsorted(np.cumsum(self._held.requests), requests, side="right")
-        return ids, np.array(self._held.times)[runs]
+        runs = np.searchsorted(np.cumsum([len(run[0]) for run in self._runs]), requests, side="right")
+        return ids, np.array([run[5] for run in self._runs])[runs]
 
 
 class _Kept:

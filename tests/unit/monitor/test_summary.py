@@ -36,13 +36,15 @@ def reference() -> Profile:
 def seen(reference: Profile, at: float, *, digest: Digest = DIGEST, version: int = 1, shift: float = 0.0) -> Segment:
     binner = Binner(reference)
     binner.add(draw(400, int(at), shift=shift), {})
+    latencies = events.Latencies()
+    latencies.add([0.001] * 396 + [0.1] * 4)
     part = Part(
         name="bikes",
         version=version,
         digest=digest,
         requests=400,
         rows=400,
-        latencies=events.latency_buckets([0.001] * 396 + [0.1] * 4),
+        latencies=latencies.buckets(),
         failures={"schema_mismatch": Failures(requests=3, seconds=0.1)},
         profiles=(ProfileCounts(share=1.0, counts=profile.pack(binner.take())),),
         dropped={"inputs": 2},

@@ -206,7 +206,7 @@ def test_above_the_rate_predictions_are_a_share_by_hash_of_the_id(tmp_path: Path
 
 
 def test_above_the_rate_profiles_are_a_share_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(tmp_path, monkeypatch, profile_rows_s=1000)
+    world = World(tmp_path, monkeypatch, profile_rows_s=1200)
     for _ in range(100):
         world.ask(*([1] * 40))
     part = only(world.second())
