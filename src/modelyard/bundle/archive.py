@@ -143,7 +143,7 @@ def read_tar(path: Path) -> dict[str, tuple[int, int]]:
         while True:
             header = file.read(_BLOCK)
             if len(header) < _BLOCK:
-                raise DigestMismatch(f"{path.name} was cut short", field=path.name, rule="truncated")
+                raise DigestMismatch(f"{path.name} was cut short, or claims a size that it does not have", field=path.name, rule="truncated")
             if not header.strip(b"\0"):
                 break
             name, is_folder, size = _entry(header, path.name)
@@ -151,13 +151,10 @@ def read_tar(path: Path) -> dict[str, tuple[int, int]]:
             if name.casefold() in seen or len(seen) >= ENTRIES_LIMIT:
                 raise UnsupportedFormat(f"{path.name} has too many entries, or a name twice", field=path.name, rule="duplicate")
             seen.add(name.casefold())
-            padded = -(-size // _BLOCK) * _BLOCK
-            if padded > total - position:
-                raise DigestMismatch(f"{path.name} was cut short, or claims a size that it does not have", field=path.name, rule="size")
             if not is_folder:
                 entries[name] = (position, size)
-            position += padded
-            file.seek(position)
+            position += -(-size // _BLOCK) * _BLOCK
+            file.seek(position)  # behind the end there is no next header, so a size that is not there is found above
         while rest := file.read(1 << 20):
             if rest.strip(b"\0"):
                 raise DigestMismatch(f"{path.name} has bytes behind its end", field=path.name, rule="unlisted")

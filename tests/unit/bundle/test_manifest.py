@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import msgspec
 import pytest
 
 from modelyard.bundle import Built, manifest
@@ -66,6 +68,32 @@ def test_a_manifest_that_says_something_new_is_refused(built: Built, old: str, n
     with pytest.raises(UnsupportedFormat):
         found = manifest.read_manifest(text.replace(old, new).encode(), artifact_type=manifest.MODEL, subject=None, name="it")
         manifest.members(found, manifest.ROLES, name="it")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda layers: layers[1:], r"lacks model\.onnx"),
+        (lambda layers: (*layers, layers[0]), "twice"),
+        (lambda layers: layers[::-1], "out of order"),
+        (lambda layers: (), "lacks"),
+    ],
+)
+def test_each_role_stands_once_and_in_order(built: Built, change: Any, why: str) -> None:
+    _, found = documents(built)
+    with pytest.raises(DigestMismatch, match=why):
+        manifest.members(msgspec.structs.replace(found, layers=change(found.layers)), manifest.ROLES, name="it")
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 40])
+def test_a_size_out_of_range_is_refused_wherever_it_stands(built: Built, size: int) -> None:
+    index, found = documents(built)
+    layer = msgspec.structs.replace(found.layers[0], size=size)
+    with pytest.raises(UnsupportedFormat, match="size"):
+        manifest.members(msgspec.structs.replace(found, layers=(layer, *found.layers[1:])), manifest.ROLES, name="it")
+    listed = tuple(msgspec.structs.replace(item, size=size) for item in index.manifests)
+    with pytest.raises(UnsupportedFormat, match="size"):
+        manifest.read_index(manifest.write_index(listed))
 
 
 def test_equal_meanings_have_equal_bytes() -> None:
