@@ -98,6 +98,36 @@ def test_one_bad_entry_refuses_the_whole(tmp_path: Path, built: Built, trust: Tr
     assert os.listdir(tmp_path) == ["x.tar"], "nothing was written"
 
 
+KINDS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, b"Z")
+NAMES = ("../x", "a/../x", "/x", "//x", "a//x", "./../x", "a/./x", "..\\x", "a\\..\\x", "..", "")
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [(entry("x", b"", kind=kind), "link, a device") for kind in KINDS]
+    + [(entry(name), "name or kind") for name in NAMES]
+    + [(entry(name, b"", kind=tarfile.DIRTYPE), "name or kind") for name in ("..", "evil", "blobs/x")]
+    + [(entry("good"), "twice"), (entry("GOOD"), "twice"), (entry("./good"), "twice"), (entry("huge", b"", size=1 << 32), "size")],
+)
+def test_the_reader_itself_refuses_each_by_its_own_rule(tmp_path: Path, bad: tuple[tarfile.TarInfo, bytes], why: str) -> None:
+    path = tmp_path / "x.tar"
+    blocks = [info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % 512) for info, data in (entry("good"), bad)]
+    path.write_bytes(blocks[0] + b"\0" * 1024)
+    assert archive.read_tar(path) == {"good": (512, 1)}
+    path.write_bytes(b"".join(blocks) + b"\0" * 1024)
+    with pytest.raises((DigestMismatch, UnsupportedFormat), match=why):
+        archive.read_tar(path)
+
+
+def test_another_layout_is_refused(tmp_path: Path, built: Built) -> None:
+    path = write(tmp_path / "x.tar", built)
+    archive.export(archive.source(path), built.index, tmp_path / "folder")
+    archive.source(tmp_path / "folder")
+    (tmp_path / "folder" / "oci-layout").write_bytes(b'{"imageLayoutVersion":"2.0.0"}')
+    with pytest.raises(UnsupportedFormat, match="oci-layout"):
+        archive.source(tmp_path / "folder")
+
+
 def test_names_of_other_systems_and_bad_bytes_are_refused(tmp_path: Path, built: Built, trust: Trust) -> None:
     good = write(tmp_path / "x.tar", built).read_bytes()
     for old, new in ((b"oci-layout", b"oci\xfflayout"), (b"ustar", b"usta\xff")):
