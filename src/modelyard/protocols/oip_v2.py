@@ -92,9 +92,9 @@ class OipV2:
             try:
                 message: Any = self.fast.decode(body)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                return self._decode_general(read_json(self.general, body), None)
+                return self._decode_general(read_json(self.general, body))
             return self._decode_floats(message)
-        return self._decode_general(read_json(self.general, body), None)
+        return self._decode_general(read_json(self.general, body))
 
     def _decode_floats(self, message: Any) -> InferenceRequest:
         only, tensors = self.only, message.inputs
@@ -109,21 +109,24 @@ class OipV2:
             self._complete(request, message)
         return request
 
-    def _decode_general(self, message: Message, raw: memoryview | None) -> InferenceRequest:
+    def _decode_general(self, message: Message) -> InferenceRequest:
         tensors = message.inputs
-        if raw is None and self._is_matrix(tensors):
-            request = self._matrix(tensors[0])
-        else:
-            request = self._by_name(tensors, _Parts(raw).read if raw is not None else _read_tensor)
+        request = self._matrix(tensors[0]) if self._is_matrix(tensors) else self._by_name(tensors, _read_tensor)
         self._complete(request, message)
         return request
 
     def _decode_binary(self, body: bytes | bytearray, json_bytes: int) -> InferenceRequest:
+        field = "inference-header-content-length"
         if not 0 < json_bytes <= len(body):
-            field = "inference-header-content-length"
             raise MalformedPayload("Inference-Header-Content-Length is the length of the JSON part", field=field, rule="size")
         view = memoryview(body)
-        return self._decode_general(read_json(self.general, view[:json_bytes]), view[json_bytes:])
+        message = read_json(self.general, view[:json_bytes])
+        parts = _Parts(view[json_bytes:])
+        request = self._by_name(message.inputs, parts.read)
+        if parts.at != len(parts.raw):
+            raise MalformedPayload("there are bytes behind the JSON that no tensor claims", field=field, rule="size")
+        self._complete(request, message)
+        return request
 
     def _is_matrix(self, tensors: list[Any]) -> bool:
         return len(tensors) == 1 and tensors[0].name == MATRIX and self.records.is_numeric and (MATRIX not in self.columns or self.only is None)

@@ -214,7 +214,12 @@ class Batcher:
                 raise SchemaMismatch("rows of different shapes do not run together") from error
         self._check(inputs, rows)
         start = monotonic()
-        outputs = self._runtime.predict(inputs) if rows <= self._limits.batch_rows else self._in_parts(inputs, rows)
+        try:
+            outputs = self._runtime.predict(inputs) if rows <= self._limits.batch_rows else self._in_parts(inputs, rows)
+        except ModelyardError:
+            raise
+        except Exception as error:
+            raise ModelFailed("the model failed on an input that its schema accepts") from error
         seconds = monotonic() - start
         if any(len(array) != rows for array in outputs.values()):
             raise ModelFailed("the model did not answer every row")

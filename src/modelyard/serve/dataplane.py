@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from modelyard import protocols
 from modelyard.config import Settings
-from modelyard.errors import ModelyardError, NotFound, Unavailable
+from modelyard.errors import ModelFailed, ModelyardError, NotFound, Unavailable
 from modelyard.protocols.base import Codec
 from modelyard.runtime.validate import Checker
 from modelyard.serve.batching import Batcher, Call, Limits, Ran
@@ -81,7 +81,12 @@ class Version:
             at += rows
             prepare_s += call.prepared_s - call.received_s
             if call.is_open:
-                call.answer(InferenceResponse(part, rows, name=name, version=number, digest=digest, id=request.id))
+                try:
+                    call.answer(InferenceResponse(part, rows, name=name, version=number, digest=digest, id=request.id))
+                except Exception as error:  # noqa: BLE001 - one answer that cannot be written must not keep the others back
+                    failure = ModelFailed("the model's answer cannot be sent by this protocol")
+                    failure.__cause__ = error
+                    call.fail(failure)
             ids.append(request.id)
             counts.append(rows)
         now = monotonic()

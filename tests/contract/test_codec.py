@@ -1,0 +1,142 @@
+"""What every wire codec must do, alike: round trips, strictness, and refusals that hold no data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.errors import InvalidInput, MalformedPayload, ModelFailed, SchemaMismatch, UnsupportedMedia
+from modelyard.protocols import CODECS, bind
+from modelyard.protocols.base import Codec
+from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema
+from serving import GRID, LINE, SHOP
+
+WIRES = tuple(CODECS)
+CANARY = "canary4711"
+
+
+def codec(wire: str, schema: Schema) -> Codec:
+    return bind("m", schema)[wire]
+
+
+def write(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
+    """`rows` as the wire's own clients would send them."""
+    if wire == "oip_v2":
+        tensors = []
+        for spec in schema.inputs:
+            data = [row[spec.name] for row in rows]
+            flat = [item for value in data for item in value] if spec.shape[1:] not in {(), (1,)} else data
+            tensors.append({"name": spec.name, "shape": [len(rows), *spec.shape[1:]], "datatype": spec.datatype, "data": flat})
+        return json.dumps({"inputs": tensors}).encode()
+    if schema.layout == "array":
+        return json.dumps({"instances": [row["X"] for row in rows]}).encode()
+    return json.dumps({"instances": rows}).encode()
+
+
+ROWS: dict[str, tuple[Schema, list[dict[str, Any]]]] = {
+    "numbers": (LINE, [{"a": 1.5, "b": 2, "c": 3.5}, {"a": 0, "b": -7, "c": None}]),
+    "strings": (SHOP, [{"city": "paris", "size": 1.0}, {"city": "ünï \x00 code", "size": 2.0}]),
+    "an array": (GRID, [{"X": [1.0, 2.0, 3.0, 4.0]}]),
+}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(("schema", "rows"), ROWS.values(), ids=ROWS)
+def test_what_is_sent_arrives_in_the_one_internal_form(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> None:
+    request = codec(wire, schema).decode(write(wire, schema, rows), "application/json")
+    assert request.rows == len(rows)
+    assert set(request.inputs) == {spec.name for spec in schema.inputs}
+    for spec in schema.inputs:
+        array = request.inputs[spec.name]
+        assert array.shape == (len(rows), *spec.shape[1:])
+        wanted = [row[spec.name] for row in rows]
+        if spec.datatype == "BYTES":
+            assert array.ravel().tolist() == wanted
+        else:
+            assert array.dtype == {"FP64": np.float64, "FP32": np.float32, "INT64": np.int64}[spec.datatype]
+            np.testing.assert_array_equal(array, np.array(wanted, array.dtype).reshape(array.shape))
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_answer_holds_one_value_per_row_and_missing_numbers_are_null(wire: str) -> None:
+    response = InferenceResponse({"prediction": np.array([1.5, np.nan])}, 2, name="m", version=3, digest=Digest("sha256:0"), id="p")
+    lines, body = codec(wire, LINE).encode(InferenceRequest({}, 2), response)
+    assert lines == b"content-type: application/json\r\n"
+    said = json.loads(body)
+    assert (said["outputs"][0]["data"] if wire == "oip_v2" else said["predictions"]) == [1.5, None]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("media", ["", "application/json"])
+def test_json_and_no_media_type_are_read_as_json(wire: str, media: str) -> None:
+    assert codec(wire, LINE).decode(write(wire, LINE, ROWS["numbers"][1]), media).rows == 2
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_another_media_type_is_refused(wire: str) -> None:
+    with pytest.raises(UnsupportedMedia, match="application/json"):
+        codec(wire, LINE).decode(b"", "text/xml")
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"null", b"[" * 100_000, b'{"x": NaN}', b'{"x": 1e999}', b"\xff", b'"\\ud800"', b"9" * 5000, CANARY.encode()]
+)
+def test_what_is_no_message_is_malformed_and_not_echoed(wire: str, body: bytes) -> None:
+    with pytest.raises(MalformedPayload) as caught:
+        codec(wire, LINE).decode(body, "application/json")
+    assert CANARY not in caught.value.message
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"a": CANARY, "b": 2, "c": 3.0}, "a"),
+        ({"a": True, "b": 2, "c": 3.0}, "a"),
+        ({"a": None, "b": 2, "c": 3.0}, "a"),
+        ({"a": [1.0, 2.0], "b": 2, "c": 3.0}, "a"),
+        ({"a": {CANARY: 1}, "b": 2, "c": 3.0}, "a"),
+        ({"a": 1.0, "b": 2.5, "c": 3.0}, "b"),
+        ({"a": 1.0, "b": 2**70, "c": 3.0}, "b"),
+        ({"a": 1.0, "b": None, "c": 3.0}, "b"),
+        ({"a": 1.0, "b": 2, "c": CANARY}, "c"),
+    ],
+)
+def test_a_misfit_is_named_and_not_echoed(wire: str, row: dict[str, Any], field: str) -> None:
+    with pytest.raises(SchemaMismatch) as caught:
+        codec(wire, LINE).decode(write(wire, LINE, [row]), "application/json")
+    assert caught.value.field == field
+    assert caught.value.rule
+    assert CANARY not in caught.value.message
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_refusal_says_what_happened_in_the_wires_form(wire: str) -> None:
+    said = json.loads(codec(wire, LINE).refuse(SchemaMismatch("input 'a' is missing", field="a", rule="required")))
+    assert said["field"] == "a"
+    assert said["rule"] == "required"
+    assert "input 'a' is missing" in said.values()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_the_models_own_words_are_withheld(wire: str) -> None:
+    try:
+        raise ModelFailed("the model failed on an input that its schema accepts") from ValueError(CANARY)
+    except ModelFailed as error:
+        assert CANARY not in codec(wire, LINE).refuse(error).decode()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_codec_raises_nothing_but_its_own_kinds(wire: str) -> None:
+    bound = codec(wire, LINE)
+    good = write(wire, LINE, ROWS["numbers"][1])
+    for at in range(0, len(good), 3):
+        for change in (b"", b"[", b"9", b'"', b"\x00", b"null", b"-", b"{}"):
+            try:
+                bound.decode(good[:at] + change + good[at + 1 :], "application/json")
+            except InvalidInput:
+                continue

@@ -1,0 +1,118 @@
+"""Laws of the codecs: what a client writes is what the model is asked, whatever the values, the form and the order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelyard.errors import InvalidInput
+from modelyard.protocols import bind
+from modelyard.protocols.tensors import NUMPY, Column, from_raw, to_raw
+from modelyard.types import Digest, InferenceRequest, InferenceResponse, TensorSpec
+from serving import GRID, LINE, SHOP
+
+V2, V1, MLFLOW = (bind("m", LINE)[wire] for wire in ("oip_v2", "kserve_v1", "mlflow"))
+doubles = st.floats(allow_nan=False, allow_infinity=False, width=64)
+floats = st.floats(allow_nan=False, allow_infinity=False, width=32)
+longs = st.integers(-(2**63), 2**63 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+line = st.lists(st.fixed_dictionaries({"a": doubles, "b": longs, "c": st.none() | floats}), min_size=1, max_size=6)
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[key], second[key], equal_nan=True) for key in first)
+
+
+@given(line, st.permutations(["a", "b", "c"]), st.booleans())
+def test_all_forms_of_a_frame_ask_the_same(rows: list[dict[str, Any]], order: list[str], nested: bool) -> None:
+    kinds = {"a": "FP64", "b": "INT64", "c": "FP32"}
+    tensors = [
+        {"name": name, "shape": [len(rows), 1], "datatype": kinds[name], "data": [[row[name]] if nested else row[name] for row in rows]}
+        for name in order
+    ]
+    asked = V2.decode(json.dumps({"inputs": tensors}).encode(), "").inputs
+    records = [{name: row[name] for name in order} for row in rows]
+    assert same(asked, V1.decode(json.dumps({"instances": records}).encode(), "").inputs)
+    assert same(asked, V1.decode(json.dumps({"instances": [[row["a"], row["b"], row["c"]] for row in rows]}).encode(), "").inputs)
+    split = {"columns": order, "data": [[row[name] for name in order] for row in rows]}
+    assert same(asked, MLFLOW.decode(json.dumps({"dataframe_split": split}).encode(), "").inputs)
+    columns = {name: [row[name] for row in rows] for name in order}
+    assert same(asked, MLFLOW.decode(json.dumps({"inputs": columns}).encode(), "").inputs)
+    assert asked["a"].ravel().tolist() == [row["a"] for row in rows]
+    assert asked["b"].ravel().tolist() == [row["b"] for row in rows]
+
+
+@given(st.lists(texts, min_size=1, max_size=6))
+def test_strings_arrive_as_they_were_sent(cities: list[str]) -> None:
+    codec = bind("m", SHOP)["kserve_v1"]
+    body = json.dumps({"instances": [[city, 1.0] for city in cities]}).encode()
+    assert codec.decode(body, "").inputs["city"].ravel().tolist() == cities
+
+
+@given(st.lists(st.lists(floats, min_size=4, max_size=4), min_size=1, max_size=6), st.booleans())
+def test_an_array_flat_or_nested_is_the_same_array(rows: list[list[float]], nested: bool) -> None:
+    data: list[Any] = rows if nested else [value for row in rows for value in row]
+    body = json.dumps({"inputs": [{"name": "X", "shape": [len(rows), 4], "datatype": "FP32", "data": data}]}).encode()
+    array = bind("m", GRID)["oip_v2"].decode(body, "").inputs["X"]
+    np.testing.assert_array_equal(array, np.array(rows, np.float32))
+
+
+@given(st.sampled_from([name for name in NUMPY if name != "BYTES"]), st.data())
+def test_raw_tensors_come_back_bit_for_bit(datatype: Any, data: st.DataObject) -> None:
+    dtype = NUMPY[datatype]
+    size = data.draw(st.integers(1, 20))
+    raw = data.draw(st.binary(min_size=size * dtype.itemsize, max_size=size * dtype.itemsize))
+    if datatype == "BOOL":
+        raw = bytes(byte & 1 for byte in raw)
+    column = Column(TensorSpec(name="x", datatype=datatype, shape=(-1,)))
+    assert to_raw(from_raw(column, memoryview(raw), datatype, (size,)), datatype) == raw
+
+
+@given(st.lists(texts, min_size=1, max_size=8))
+def test_raw_strings_come_back(strings: list[str]) -> None:
+    column = Column(TensorSpec(name="x", datatype="BYTES", shape=(-1,)))
+    made = np.empty(len(strings), object)
+    made[:] = strings
+    assert from_raw(column, memoryview(to_raw(made, "BYTES")), "BYTES", (len(strings),)).tolist() == strings
+
+
+@given(st.lists(doubles, min_size=1, max_size=5), st.integers(1, 10**9), texts)
+def test_an_answer_read_by_the_wires_own_rules_holds_the_same_values(values: list[float], version: int, given_id: str) -> None:
+    response = InferenceResponse({"prediction": np.array(values)}, len(values), name="m", version=version, digest=Digest("sha256:0"), id=given_id)
+    request = InferenceRequest({}, len(values))
+    said = json.loads(V2.encode(request, response)[1])
+    assert said == {
+        "model_name": "m", "model_version": str(version), "id": given_id,
+        "outputs": [{"name": "prediction", "datatype": "FP64", "shape": [len(values)], "data": values}],
+    }  # fmt: skip
+    assert json.loads(V1.encode(request, response)[1]) == {"predictions": values}
+    request.parameters = {"binary:prediction": True}
+    lines, body = V2.encode(request, response)
+    size = int(lines.split(b"inference-header-content-length: ")[1])
+    assert json.loads(body[:size])["outputs"][0]["parameters"] == {"binary_data_size": 8 * len(values)}
+    assert np.frombuffer(body[size:], np.float64).tolist() == values
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | doubles | texts,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "b", "c", "name", "shape", "data", "datatype", "inputs"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300)
+@given(json_values, st.sampled_from(["inputs", "instances", "dataframe_split", "dataframe_records"]))
+def test_any_json_is_answered_or_refused_and_nothing_else(value: Any, key: str) -> None:
+    for schema in (LINE, SHOP, GRID):
+        for codec in bind("m", schema).values():
+            for body in (json.dumps(value).encode(), json.dumps({key: value}).encode()):
+                try:
+                    codec.decode(body, "")
+                except InvalidInput as error:
+                    assert error.rule

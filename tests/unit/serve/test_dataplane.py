@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.config import Settings
+from modelyard.errors import ModelFailed, NotFound, Overloaded, Unavailable
+from modelyard.serve.dataplane import DataPlane, Deployment
+from modelyard.serve.loading import load
+from modelyard.serve.metrics import Metrics
+from modelyard.types import Digest, InferenceRequest, InferenceResponse, TrafficPlan
+from serving import Home
+
+
+class Asked:
+    def __init__(self, value: float, **given: Any) -> None:
+        one = {"a": np.array([[float(value)]]), "b": np.array([[2]]), "c": np.array([[3.0]], np.float32)}
+        self.request = InferenceRequest(one, 1, **given)
+        self.received_s = self.prepared_s = 0.0
+        self.deadline_s = float("inf")
+        self.is_open = True
+        self.said: Any = None
+
+    def answer(self, response: InferenceResponse) -> None:
+        if response.outputs["prediction"][0] == 322:
+            raise ValueError("an answer that no wire can carry")
+        self.said = response
+
+    def fail(self, error: Exception) -> None:
+        self.said = error
+
+
+def with_plane(tmp_path: Path, test: Callable[[DataPlane, list[Any]], Awaitable[None]]) -> None:
+    home = Home(tmp_path / "h")
+    digests = [home.add("line", offset=offset) for offset in (0.0, 1000.0)]
+    loaded = [(load(digest, home.placements[digest], home.folder / "keys"), number) for digest, number in digests]
+
+    async def run() -> None:
+        plane = DataPlane(Settings(inline_limit_s=10.0), slot=0, meter=Metrics(tmp_path, 0).meter)
+        try:
+            await test(plane, loaded)
+        finally:
+            plane.close()
+
+    asyncio.run(run())
+
+
+def deployment(plane: DataPlane, loaded: list[Any], weights: list[int]) -> Deployment:
+    versions = {model.bundle.digest: plane.version("line", number, model) for model, number in loaded}
+    plan = TrafficPlan(
+        name="line",
+        generation=1,
+        weights={digest: weight for digest, weight in zip(versions, weights, strict=True) if weight},
+        hold=tuple(digest for digest, weight in zip(versions, weights, strict=True) if not weight),
+        versions={digest: version.number for digest, version in versions.items()},
+    )
+    return Deployment(plan, versions)
+
+
+def test_before_the_first_plan_nothing_is_known_and_after_it_only_what_it_names(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        with pytest.raises(Unavailable):
+            plane.find("line")
+        plane.switch({"line": deployment(plane, loaded, [100, 0])})
+        assert plane.find("line", 2).digest == loaded[1][0].bundle.digest  # type: ignore[union-attr]
+        for name, number in (("other", None), ("line", 3)):
+            with pytest.raises(NotFound):
+                plane.find(name, number)
+
+    with_plane(tmp_path, test)
+
+
+def test_an_answer_names_who_gave_it_and_ids_are_of_ones_own(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        made = deployment(plane, loaded, [0, 100])
+        plane.switch({"line": made})
+        calls = [Asked(1), Asked(1), Asked(1, id="mine"), Asked(2)]
+        for call in calls:
+            plane.infer(made.pick(), call)
+        await asyncio.sleep(0)
+        assert [(call.said.version, call.said.outputs["prediction"].tolist()) for call in calls[:2]] == [(2, [1321.0])] * 2
+        assert calls[0].said.id != calls[1].said.id
+        assert calls[2].said.id == "mine"
+        assert calls[0].said.digest == Digest(loaded[1][0].bundle.digest)
+
+    with_plane(tmp_path, test)
+
+
+def test_an_answer_that_cannot_be_sent_keeps_no_other_back(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        made = deployment(plane, loaded, [100, 0])
+        calls = [Asked(1), Asked(2), Asked(3)]
+        for call in calls:
+            plane.infer(made.pick(), call)
+        await asyncio.sleep(0)
+        assert isinstance(calls[1].said, ModelFailed)
+        assert [calls[0].said.outputs["prediction"][0], calls[2].said.outputs["prediction"][0]] == [321.0, 323.0]
+
+    with_plane(tmp_path, test)
+
+
+def test_a_version_that_serves_is_not_made_twice(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        plane.switch({"line": deployment(plane, loaded, [100, 0])})
+        before = plane.find("line", 1)
+        plane.switch({"line": deployment(plane, loaded, [50, 50])})
+        assert plane.find("line", 1) is before
+
+    with_plane(tmp_path, test)
+
+
+def test_a_full_queue_is_said_at_once(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        made = deployment(plane, loaded, [100, 0])
+        for _ in range(plane.settings.max_queue_rows):
+            plane.infer(made.champion, Asked(1))
+        with pytest.raises(Overloaded):
+            plane.infer(made.champion, Asked(1))
+
+    with_plane(tmp_path, test)

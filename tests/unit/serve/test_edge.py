@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.config import Settings
+from modelyard.errors import ModelyardError
+from modelyard.serve.dataplane import DataPlane
+from modelyard.serve.edge import LOG_LINES_S, Edge
+from modelyard.serve.errors import STATUS
+from modelyard.serve.http import Head
+from modelyard.serve.metrics import Metrics
+
+
+class Exchange:
+    """What the edge sees of a request; keeps the answer."""
+
+    def __init__(self, method: bytes, path: str, body: bytes = b"") -> None:
+        self.head = Head(method, path.encode(), "1.1", [(b"host", b"x")], keep_alive=True)
+        self.body = body
+        self.received_s = self.prepared_s = self.deadline_s = 0.0
+        self.codec: Any = None
+        self.version: Any = None
+        self.said: tuple[int, bytes, bytes] | None = None
+
+    def reply(self, status: int, lines: bytes, body: bytes) -> None:
+        assert self.said is None, "answered twice"
+        self.said = (status, lines, body)
+
+
+def with_edge(tmp_path: Path, test: Callable[[Edge, DataPlane], None], **more: Any) -> None:
+    async def run() -> None:
+        metrics = Metrics(tmp_path, 0)
+        plane = DataPlane(Settings(), slot=0, meter=metrics.meter)
+        test(Edge(plane, Settings(), meter=metrics.server, metrics=lambda: metrics.text([0]), **more), plane)
+        plane.close()
+
+    asyncio.run(run())
+
+
+def ask(edge: Edge, method: bytes, path: str, body: bytes = b"") -> tuple[int, bytes, Any]:
+    exchange = Exchange(method, path, body)
+    edge.handle(exchange)  # type: ignore[arg-type]
+    assert exchange.said is not None
+    status, lines, said = exchange.said
+    return status, lines, json.loads(said) if said.startswith(b"{") else said
+
+
+def test_not_ready_is_503_everywhere_but_alive(tmp_path: Path) -> None:
+    def test(edge: Edge, plane: DataPlane) -> None:
+        for method, path in (
+            (b"GET", "/ping"),
+            (b"GET", "/v2/health/ready"),
+            (b"POST", "/v2/models/m/infer"),
+            (b"POST", "/invocations"),
+            (b"GET", "/v1/models/m"),
+        ):
+            assert ask(edge, method, path)[0] == 503, path
+        assert ask(edge, b"GET", "/v2/health/live")[0] == 200
+        plane.switch({})
+        assert ask(edge, b"GET", "/ping")[0] == 200
+        assert ask(edge, b"POST", "/v2/models/m/infer")[0] == 404
+        edge.is_draining = True
+        assert ask(edge, b"GET", "/ping")[0] == 503
+
+    with_edge(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        (b"GET", "/nothing", 404),
+        (b"GET", "/v2/models/m/versions/one", 404),
+        (b"GET", "/v2/models/m/versions", 404),
+        (b"GET", "/v2/models/m/infer/more", 404),
+        (b"POST", "/v2/models", 405),
+        (b"GET", "/v2/models/m/infer", 405),
+        (b"DELETE", "/", 405),
+        (b"HEAD", "/v2/models", 200),
+        (b"GET", "/v2/models/", 200),
+        (b"GET", "*", 404),
+    ],
+)
+def test_routes(tmp_path: Path, method: bytes, path: str, status: int) -> None:
+    with_edge(tmp_path, lambda edge, plane: _is(ask(edge, method, path)[0], status))
+
+
+def _is(found: int, wanted: int) -> None:
+    assert found == wanted
+
+
+def test_a_fault_of_ours_is_an_answer_without_its_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def explode(*_: Any) -> bytes:
+        raise RuntimeError("canary4711")
+
+    async def run() -> None:
+        metrics = Metrics(tmp_path, 0)
+        plane = DataPlane(Settings(), slot=0, meter=metrics.meter)
+        edge = Edge(plane, Settings(), meter=metrics.server, metrics=explode)
+        status, _, said = ask(edge, b"GET", "/metrics")
+        assert (status, said["code"]) == (500, "internal")
+        assert "canary" not in json.dumps(said)
+        plane.close()
+
+    asyncio.run(run())
+    log = capsys.readouterr().err
+    assert json.loads(log)["cause"] == "RuntimeError"
+    assert "canary" not in log
+
+
+def test_the_log_of_a_flood_is_no_flood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test(edge: Edge, plane: DataPlane) -> None:
+        for _ in range(500):
+            ask(edge, b"GET", "/nothing")
+
+    with_edge(tmp_path, test)
+    assert LOG_LINES_S <= len(capsys.readouterr().err.splitlines()) <= 2 * LOG_LINES_S
+
+
+def test_a_log_that_nobody_reads_stops_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    with_edge(tmp_path, lambda edge, plane: _is(ask(edge, b"GET", "/nothing")[0], 404))
+
+
+def test_every_status_is_an_error() -> None:
+    assert all(400 <= status < 600 for status in STATUS.values())
+    assert STATUS[ModelyardError] == 500

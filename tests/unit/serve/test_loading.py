@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelyard.errors import DigestMismatch, Rejected, UntrustedSigner
+from modelyard.serve.loading import give_back_memory, load, resident_bytes, verdict_of
+from modelyard.types import Placement
+from serving import Home, golden
+
+
+def test_a_bundle_is_opened_proved_and_timed(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    digest, _ = home.add("line")
+    loaded = load(digest, home.placements[digest], home.folder / "keys")
+    assert loaded.verdict.outcome == "pass"
+    assert loaded.seconds_per_row > 0
+    assert loaded.can_batch
+    inputs = golden("line")
+    wanted = inputs["a"] + 10 * inputs["b"] + 100 * np.nan_to_num(inputs["c"])
+    np.testing.assert_allclose(loaded.runtime.predict(inputs)["prediction"], wanted[:, 0], rtol=1e-5)
+    loaded.runtime.close()
+
+
+def test_wrong_golden_answers_are_rejected_with_their_verdict(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    digest, _ = home.add("line", wrong_answers=True)
+    with pytest.raises(Rejected) as caught:
+        load(digest, home.placements[digest], home.folder / "keys")
+    assert verdict_of(caught.value).rule == "golden-replay"
+    assert verdict_of(caught.value).outcome == "fail"
+
+
+def test_another_bundle_than_the_plan_names_is_rejected(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    first, _ = home.add("line")
+    second, _ = home.add("shop")
+    with pytest.raises(Rejected, match="another"):
+        load(first, home.placements[second], home.folder / "keys")
+
+
+def test_a_signer_that_the_home_does_not_know_and_a_missing_blob_are_refused(tmp_path: Path) -> None:
+    home, elsewhere = Home(tmp_path / "h"), Home(tmp_path / "e")
+    home.add("shop")
+    digest, _ = elsewhere.add("line")
+    with pytest.raises(UntrustedSigner) as caught:
+        load(digest, elsewhere.placements[digest], home.folder / "keys")
+    assert verdict_of(caught.value).rule == "untrusted_signer"
+    with pytest.raises(DigestMismatch):
+        load(digest, Placement(blobs=str(tmp_path), index=elsewhere.placements[digest].index), elsewhere.folder / "keys")
+
+
+def test_memory_can_be_asked_for_and_given_back() -> None:
+    assert resident_bytes() > 1 << 20
+    give_back_memory()

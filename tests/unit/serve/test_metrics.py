@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from modelyard.serve.metrics import GROWTH, LATENCIES_S, Metrics, read
+
+
+def samples(text: bytes) -> dict[str, float]:
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))}
+
+
+LABEL = '{model_name="m",model_version="1"}'
+
+
+def test_slots_are_summed_and_a_successor_goes_on(tmp_path: Path) -> None:
+    first, second = Metrics(tmp_path, 0), Metrics(tmp_path, 1)
+    first.meter("m", 1).answered([0.003, 0.001], 5, 0.0001, 0.00001)
+    second.meter("m", 1).answered([0.2], 1, 0.1, 0.00001)
+    first.meter("m", 1).failed("schema_mismatch")
+    first.meter("m", 1).gauge(queue_rows=7)
+    first.server.failed("not_found")
+    del first  # killed: nothing is closed
+    successor = Metrics(tmp_path, 0)
+    successor.meter("m", 1).answered([0.003], 2, 0.0001, 0.00001)
+    said = samples(successor.text([0, 1, 2]))
+    assert said[f"modelyard_requests_total{LABEL}"] == 4
+    assert said[f"modelyard_predictions_total{LABEL}"] == 8
+    assert said[f"modelyard_queue_rows{LABEL}"] == 0  # of one that is gone
+    assert said['modelyard_errors_total{model_name="m",model_version="1",code="schema_mismatch"}'] == 1
+    assert said['modelyard_errors_total{model_name="",model_version="",code="not_found"}'] == 1
+    assert said['modelyard_request_duration_seconds_bucket{model_name="m",model_version="1",le="0.005"}'] == 3
+    assert said['modelyard_request_duration_seconds_bucket{model_name="m",model_version="1",le="+Inf"}'] == 4
+    assert said[f"modelyard_request_duration_seconds_count{LABEL}"] == 4
+    assert abs(said[f"modelyard_request_duration_seconds_sum{LABEL}"] - 0.207) < 1e-9
+    assert said[f"modelyard_batch_rows_sum{LABEL}"] == 8
+
+
+def test_buckets_do_not_fall(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0)
+    for latency_s in (0.0001, *LATENCIES_S, 99.0):
+        metrics.meter("m", 1).answered([latency_s], 1, latency_s, latency_s)
+    counts = [value for name, value in samples(metrics.text([0])).items() if name.startswith("modelyard_request_duration_seconds_bucket")]
+    assert counts == sorted(counts)
+    assert counts[-1] == len(LATENCIES_S) + 2
+
+
+def test_more_versions_than_the_file_had_room_for(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0)
+    for number in range(GROWTH * 2):
+        metrics.meter("m", number).failed("other-worldly")
+    first = metrics.meter("m", 0)
+    first.failed("overloaded")
+    assert len(list(read(tmp_path, 0))) == GROWTH * 2 + 1
+    said = samples(metrics.text([0]))
+    assert said['modelyard_shed_total{model_name="m",model_version="0"}'] == 1
+    assert said['modelyard_errors_total{model_name="m",model_version="127",code="other"}'] == 1
+
+
+def test_a_slot_that_never_counted_has_nothing(tmp_path: Path) -> None:
+    assert list(read(tmp_path, 5)) == []

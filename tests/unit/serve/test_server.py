@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from modelyard.config import Settings
+from modelyard.serve import server as under_test
+from modelyard.serve.server import CLOSING, Connection, Exchange, Server
+
+GET = b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Transport:
+    """Keeps what is written; knows whether it was closed and how."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.is_reading = True
+        self.ended = ""
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = "eof"
+
+    def close(self) -> None:
+        self.ended = "close"
+
+    def abort(self) -> None:
+        self.ended = "abort"
+
+
+class Bench:
+    """A server whose requests wait in `asked` until the test answers them."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.asked: list[Exchange] = []
+        self.refused: list[int] = []
+        self.server = Server(
+            Settings(**settings),
+            handle=self.asked.append,
+            on_failed=lambda exchange, error: None,
+            on_refused=lambda status, rule: self.refused.append(status),
+        )
+
+    def connect(self) -> tuple[Connection, Transport]:
+        connection, transport = Connection(self.server), Transport()
+        connection.connection_made(transport)
+        return connection, transport
+
+
+@pytest.fixture
+def bench() -> Any:
+    loop = asyncio.new_event_loop()
+    made: list[Bench] = []
+
+    async def make() -> None:
+        made.append(Bench(max_connections=3))
+
+    loop.run_until_complete(make())
+    yield made[0]
+    made[0].server.close()
+    loop.close()
+
+
+def test_answers_leave_in_the_order_of_the_requests(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(GET + GET.replace(b"/v2", b"/ping"))
+    first, second = bench.asked
+    second.reply(200, b"", b"second")
+    assert transport.data == b""
+    first.reply(200, b"", b"first")
+    assert transport.data.index(b"first") < transport.data.index(b"second")
+
+
+def test_a_head_seen_before_is_the_same_object_and_a_changed_one_is_not(bench: Bench) -> None:
+    connection, _ = bench.connect()
+    for data in (GET, GET, GET.replace(b"/v2", b"/v3")):
+        connection.data_received(data)
+        bench.asked[-1].reply(200, b"", b"")
+    heads = [exchange.head for exchange in bench.asked]
+    assert heads[0] is heads[1]
+    assert heads[2].path == "/v3"
+
+
+def test_a_known_head_with_another_length_of_body_goes_the_long_way(bench: Bench) -> None:
+    connection, _ = bench.connect()
+    post = b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+    connection.data_received(post + b"abcd")
+    connection.data_received(post + b"ab")
+    assert len(bench.asked) == 1
+    connection.data_received(b"cd" + GET)
+    assert [bytes(exchange.body) for exchange in bench.asked] == [b"abcd", b"abcd", b""]
+
+
+def test_known_heads_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "KNOWN_HEADS", 3)
+    connection, _ = bench.connect()
+    for number in range(10):
+        connection.data_received(GET.replace(b"/v2", b"/%d" % number))
+        bench.asked[-1].reply(200, b"", b"")
+    assert len(bench.server.heads) <= 3
+
+
+def test_many_unanswered_requests_stop_the_reading_until_they_are_answered(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(GET * 100)
+    assert not transport.is_reading
+    for exchange in bench.asked:
+        exchange.reply(200, b"", b"")
+    assert transport.is_reading
+
+
+def test_a_refusal_waits_for_the_answers_before_it_and_closes(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(GET)
+    connection.data_received(b"nonsense\r\n\r\n")
+    assert transport.data == b""
+    bench.asked[0].reply(200, b"", b"answer")
+    assert transport.data.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 400" in transport.data
+    assert transport.ended == "eof"
+    connection.data_received(GET)
+    assert len(bench.asked) == 1
+    assert bench.refused == [400]
+
+
+def test_a_caller_who_sends_no_more_still_gets_its_answer(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(GET)
+    assert connection.eof_received() is True
+    bench.asked[0].reply(200, b"", b"answer")
+    assert transport.data.endswith(b"answer")
+    assert transport.ended == "eof"
+
+
+def test_nobody_is_left_to_answer(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(GET)
+    connection.connection_lost(None)
+    assert not bench.asked[0].is_open
+    bench.asked[0].reply(200, b"", b"answer")
+    assert transport.data == b""
+
+
+def test_http_1_0_closes_unless_asked_to_stay(bench: Bench) -> None:
+    for lines, said in ((b"", b"connection: close"), (b"Connection: keep-alive\r\n", b"connection: keep-alive")):
+        connection, transport = bench.connect()
+        connection.data_received(b"GET /v2 HTTP/1.0\r\n" + lines + b"\r\n")
+        bench.asked[-1].reply(200, b"", b"")
+        assert said in transport.data
+
+
+def test_a_draining_server_closes_behind_each_answer(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(GET)
+    bench.server.is_draining = True
+    bench.asked[0].reply(200, b"", b"")
+    assert b"connection: close" in transport.data
+    assert connection.phase == CLOSING
+
+
+def test_one_connection_too_many_is_told_so(bench: Bench) -> None:
+    for _ in range(3):
+        bench.connect()
+    _, transport = bench.connect()
+    assert transport.data.startswith(b"HTTP/1.1 503")
+    assert transport.ended == "close"
+
+
+@pytest.mark.parametrize(
+    ("sent", "age_s", "status"),
+    [
+        (b"", 9, None),
+        (b"", 11, b"408"),
+        (b"GET /v2 HTTP/1.1\r\nX: ", 11, b"408"),
+        (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nabc", 9, None),
+        (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nabc", 11, b"408"),
+    ],
+)
+def test_who_overstays_is_told_so_and_let_go(bench: Bench, sent: bytes, age_s: float, status: bytes | None) -> None:
+    connection, transport = bench.connect()
+    if sent:
+        connection.data_received(sent)
+    connection.sweep(connection.since_s + age_s)
+    assert (transport.data.split(b" ")[1] if transport.data else None) == status
+    if status:
+        connection.sweep(connection.since_s + 3)
+        assert transport.ended == "abort"
+
+
+def test_a_connection_at_rest_is_closed_after_its_time_and_not_before(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(GET)
+    bench.asked[0].reply(200, b"", b"")
+    connection.sweep(connection.since_s + 74)
+    assert transport.ended == ""
+    connection.sweep(connection.since_s + 76)
+    assert transport.ended == "eof"
+
+
+def test_who_does_not_read_is_not_read_from_and_let_go(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.pause_writing()
+    assert not transport.is_reading
+    connection.resume_writing()
+    assert transport.is_reading
+    connection.pause_writing()
+    connection.sweep(connection.since_s + 31)
+    assert transport.ended == "abort"

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelyard.config import Settings
+from modelyard.errors import Rejected
+from modelyard.serve import card
+from modelyard.serve.loading import Loaded, load
+from modelyard.serve.worker import Worker
+from modelyard.types import read_worker_state
+from serving import Home
+
+
+def with_worker(home: Home, test: Callable[[Worker], Awaitable[None]], **more: Any) -> None:
+    async def run() -> None:
+        home.run.mkdir(exist_ok=True)
+        settings = msgspec.structs.replace(Settings(), home=home.folder, workers=1)
+        worker = Worker(settings, slot=0, plan=home.folder / "plan.json", run=home.run, spool=None, **more)
+        try:
+            await test(worker)
+        finally:
+            worker.server.close()
+            worker.plane.close()
+
+    asyncio.run(run())
+
+
+def test_following_the_plan_step_by_step(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    old, new = home.add("line"), home.add("line", offset=1.0)
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        assert worker.edge.is_ready
+        assert read_worker_state(home.run, 0).sequence == 0
+        home.deploy("line", {old: 100})
+        await worker._follow()
+        assert set(worker.plane.deployments["line"].versions) == {old[1]}
+        home.deploy("line", {old: 100}, hold=(new,))
+        await worker._follow()
+        before = worker.plane.deployments["line"].versions[old[1]]
+        assert set(worker.plane.deployments["line"].versions) == {old[1], new[1]}
+        home.deploy("line", {new: 100})
+        await worker._follow()
+        assert set(worker.plane.deployments["line"].versions) == {new[1]}
+        assert before.batcher.is_idle
+        state = read_worker_state(home.run, 0)
+        assert (state.sequence, set(state.models)) == (3, {new[0]})
+        assert [each.version for each in card.read(home.run).models] == [new[1]]
+
+    with_worker(home, test)
+
+
+def test_one_digest_under_two_names_is_loaded_once(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    model = home.add("line")
+    home.deploy("line", {model: 100})
+    home.deploy("twin", {model: 100})
+    loads: list[Any] = []
+
+    def counted(*arguments: Any) -> Loaded:
+        loads.append(arguments[0])
+        return load(*arguments)
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        assert set(worker.plane.deployments) == {"line", "twin"}
+
+    with_worker(home, test, load=counted)
+    assert loads == [model[0]]
+
+
+def test_a_failure_of_any_kind_is_a_verdict_and_is_tried_again_with_the_next_plan(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    model = home.add("line")
+    home.deploy("line", {model: 100})
+    failures: list[Exception] = [MemoryError("canary4711"), Rejected("no")]
+
+    def unlucky(*arguments: Any) -> Loaded:
+        if failures:
+            raise failures.pop(0)
+        return load(*arguments)
+
+    async def test(worker: Worker) -> None:
+        for _ in range(2):
+            await worker._follow()
+            state = read_worker_state(home.run, 0).models[model[0]]
+            assert state.state == "failed"
+            assert state.verdict is not None
+            assert "canary" not in state.verdict.evidence
+            assert worker.plane.deployments == {}
+            home.deploy("line", {model: 100})
+        await worker._follow()
+        assert read_worker_state(home.run, 0).models[model[0]].state == "ready"
+
+    with_worker(home, test, load=unlucky)
+
+
+def test_a_held_version_that_fails_does_not_hold_up_the_weighted_one(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    good, bad = home.add("line"), home.add("line", offset=1.0, wrong_answers=True)
+    home.deploy("line", {good: 100}, hold=(bad,))
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        assert set(worker.plane.deployments["line"].versions) == {good[1]}
+        assert {model.state for model in read_worker_state(home.run, 0).models.values()} == {"ready", "failed"}
+
+    with_worker(home, test)
