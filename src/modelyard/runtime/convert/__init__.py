@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from modelyard.errors import ModelyardError, Unconvertible
+from modelyard.errors import ModelFailed, ModelyardError, Unconvertible
 from modelyard.runtime.binding import Binding
 from modelyard.runtime.onnx import Onnx, first_line
 from modelyard.runtime.parity import Parity, prove
 from modelyard.runtime.replay import answer_in_batches, batch_bits
 
 if TYPE_CHECKING:
-    from modelyard.runtime.convert.graph import Mode
     from modelyard.runtime.data import Table
     from modelyard.runtime.originals.base import Original
     from modelyard.types import Array, Schema, Tolerance
@@ -32,8 +31,12 @@ PROOF_ROWS = 8192
 
 SPEED_ROWS = 48
 PROBE_ROWS = 32
+_ASKED = 0.4
+"""The share of the work that asking the original is, for progress."""
+
 UNKNOWN = "\ufdd1unknown"
 
+Way = Literal["given", "exact", "double", "single"]
 Progress = Callable[[str, float], None]
 
 
@@ -63,35 +66,43 @@ def convert(original: Original, table: Table, schema: Schema, *, tolerance: Tole
     tell = progress or _silent
     asked = _Asked(original, table, schema, tolerance, tell)
     attempts: list[Attempt] = []
-    seen: set[bytes] = set()
-    modes: tuple[Mode | Literal["given"], ...] = ("given",) if original.kind == "onnx" else ("exact", "double", "single")
-    for mode in modes:
-        method = _NAMES[mode]
-        tell(f"convert ({method})", 0.0)
-        try:
-            model, binding, parts = _build(original, table, schema, mode)
-            method += parts
-            if model in seen:
-                continue
-            seen.add(model)
-            runtime = Onnx(model, binding, schema)
-        except (MemoryError, KeyboardInterrupt):
-            raise
-        except Exception as error:  # noqa: BLE001 - converters raise whatever they like; the reason is kept and the next way tried
-            reason = error.message if isinstance(error, ModelyardError) else first_line(error)
-            if all(attempt.reason != reason for attempt in attempts):
-                attempts.append(Attempt(method=method, chosen=False, reason=reason))
-            continue
-        try:
-            parity = asked.proof(runtime)
-        except ModelyardError as error:
-            attempts.append(Attempt(method=method, chosen=False, reason=f"{error.message} ({first_line(error.__cause__ or error)})"))
-            continue
-        attempts.append(Attempt(method=method, chosen=parity.passed, reason=parity.describe()))
-        if parity.passed:
-            parity = asked.speeds(runtime, parity)
-            return Conversion(model=model, binding=binding, method=method, parity=parity, attempts=tuple(attempts))
+    models: set[bytes] = set()
+    ways: tuple[Way, ...] = ("given",) if original.kind == "onnx" else ("exact", "double", "single")
+    for number, way in enumerate(ways):
+
+        def proving(share: float, number: int = number) -> None:
+            tell("proving parity", _ASKED + (1 - _ASKED) * (number + share) / len(ways))
+
+        tell(f"writing the graph: {_NAMES[way]}", _ASKED + (1 - _ASKED) * number / len(ways))
+        tried = _try(asked, way, models, proving)
+        if isinstance(tried, Conversion):
+            return msgspec.structs.replace(tried, attempts=(*attempts, *tried.attempts))
+        if tried is not None and all(attempt.reason != tried.reason for attempt in attempts):
+            attempts.append(tried)
     raise Unconvertible(_refusal(original, attempts), field="model", rule="parity")
+
+
+def _try(asked: _Asked, way: Way, models: set[bytes], proving: Callable[[float], None]) -> Conversion | Attempt | None:
+    """The conversion, or why this way gives none; None where its graph is one of `models`, which were tried before."""
+    method = _NAMES[way]
+    try:
+        model, binding, parts = _build(asked, way)
+        method += parts
+        if model in models:
+            return None
+        models.add(model)
+        runtime = Onnx(model, binding, asked.schema)
+        parity = asked.proof(runtime, proving)
+    except MemoryError:
+        raise
+    except ModelFailed as error:
+        return Attempt(method=method, chosen=False, reason=f"the graph fails: {first_line(error.__cause__ or error)}")
+    except Exception as error:  # noqa: BLE001 - converters raise whatever they like; the reason is kept and the next way tried
+        return Attempt(method=method, chosen=False, reason=error.message if isinstance(error, ModelyardError) else first_line(error))
+    attempt = Attempt(method=method, chosen=parity.passed, reason=parity.describe())
+    if not parity.passed:
+        return attempt
+    return Conversion(model=model, binding=binding, method=method, parity=asked.speeds(runtime, parity), attempts=(attempt,))
 
 
 def _silent(step: str, share: float) -> None:
@@ -114,22 +125,22 @@ def _refusal(original: Original, attempts: list[Attempt]) -> str:
     )
 
 
-def _build(original: Original, table: Table, schema: Schema, mode: Mode | Literal["given"]) -> tuple[bytes, Binding, str]:
-    if mode == "given":
-        model: Any = original
-        return model.served, model.bind(table), ""
+def _build(asked: _Asked, way: Way) -> tuple[bytes, Binding, str]:
+    if way == "given":
+        model: Any = asked.original
+        return model.served, model.bind(asked.table), ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from modelyard.runtime.convert.write import write
 
-        return write(original, table, schema, mode)
+        return write(asked.original, asked.table, asked.schema, way)
 
 
 class _Asked:
     """The original's answers to every row, asked once, beside the means to compare a runtime with them."""
 
     def __init__(self, original: Original, table: Table, schema: Schema, tolerance: Tolerance, progress: Progress) -> None:
-        self._original, self._table, self._schema = original, table, schema
+        self.original, self.table, self.schema = original, table, schema
         self._tolerance, self._progress = tolerance, progress
         self._native_s = 0.0
         self._answers = self._ask()
@@ -137,45 +148,45 @@ class _Asked:
 
     def _ask(self) -> dict[str, Array]:
         parts = []
-        for at in range(0, self._table.rows, PROOF_ROWS):
-            self._progress("ask the original", at / self._table.rows)
-            part = self._table if self._table.rows <= PROOF_ROWS else self._table.take(np.arange(at, min(at + PROOF_ROWS, self._table.rows)))
+        for at in range(0, self.table.rows, PROOF_ROWS):
+            self._progress("asking the original", _ASKED * at / self.table.rows)
+            part = self.table if self.table.rows <= PROOF_ROWS else self.table.take(np.arange(at, min(at + PROOF_ROWS, self.table.rows)))
             start = time.perf_counter()
             try:
-                parts.append(self._original.predict(part))
+                parts.append(self.original.predict(part))
             except ModelyardError:
                 raise
             except Exception as error:
-                raise Unconvertible(f"{self._original.title} does not answer the data that was given: {first_line(error)}", field="data") from error
+                raise Unconvertible(f"{self.original.title} does not answer the data that was given: {first_line(error)}", field="data") from error
             self._native_s += time.perf_counter() - start
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _probe(self) -> tuple[dict[str, Array], dict[str, Array]] | None:
         """Rows with a category that nobody has seen, one column at a time, where the schema lets such values in: they will come."""
-        sample = self._table.take(_spread(self._table.rows, PROBE_ROWS))
+        sample = self.table.take(_spread(self.table.rows, PROBE_ROWS))
         inputs, answers = [], []
-        for spec in self._schema.inputs:
-            if spec.datatype == "BYTES" and spec.unknown_allowed and self._table.layout == "frame":
+        for spec in self.schema.inputs:
+            if spec.datatype == "BYTES" and spec.unknown_allowed and self.table.layout == "frame":
                 changed = sample.replace(spec.name, UNKNOWN)
                 inputs.append(changed.columns)
-                answers.append(self._original.predict(changed))
+                answers.append(self.original.predict(changed))
         if not inputs:
             return None
         return _stacked(inputs), _stacked(answers)
 
-    def proof(self, runtime: Onnx) -> Parity:
+    def proof(self, runtime: Onnx, tell: Callable[[float], None]) -> Parity:
         """Every row, then the probes. Raises ModelFailed."""
-        parts, rows = [], self._table.rows
+        parts, rows = [], self.table.rows
         start = time.perf_counter()
         for at in range(0, rows, PROOF_ROWS):
-            self._progress("prove parity", at / rows)
-            parts.append(runtime.predict({name: array[at : at + PROOF_ROWS] for name, array in self._table.columns.items()}))
+            tell(at / rows)
+            parts.append(runtime.predict({name: array[at : at + PROOF_ROWS] for name, array in self.table.columns.items()}))
         seconds = time.perf_counter() - start
-        parity = prove(self._answers, _stacked(parts), self._schema, self._tolerance)
+        parity = prove(self._answers, _stacked(parts), self.schema, self._tolerance)
         parity = msgspec.structs.replace(parity, native_bulk_us_per_row=self._native_s / rows * 1e6, converted_bulk_us_per_row=seconds / rows * 1e6)
         if parity.passed and self._probes is not None:
             inputs, answers = self._probes
-            probed = prove(answers, runtime.predict(inputs), self._schema, self._tolerance)
+            probed = prove(answers, runtime.predict(inputs), self.schema, self._tolerance)
             if not probed.passed:
                 worst = msgspec.structs.replace(probed.worst, output=f"{probed.worst.output} (unknown category)") if probed.worst else None
                 return msgspec.structs.replace(parity, passed=False, worst=worst, probes=probed.rows)
@@ -184,16 +195,16 @@ class _Asked:
 
     def speeds(self, runtime: Onnx, parity: Parity) -> Parity:
         """What one row at a time costs on either side, and what other batch sizes change."""
-        rows = _spread(self._table.rows, 64)
-        inputs = {name: array[rows] for name, array in self._table.columns.items()}
+        rows = _spread(self.table.rows, 64)
+        inputs = {name: array[rows] for name, array in self.table.columns.items()}
         recorded = runtime.predict(inputs)
         _, converted = answer_in_batches(runtime, inputs, 1)
-        singles = [self._table.take(np.array([row])) for row in rows[:SPEED_ROWS]]
+        singles = [self.table.take(np.array([row])) for row in rows[:SPEED_ROWS]]
         native = []
         stop = time.perf_counter() + 1.0
         for single in singles:
             start = time.perf_counter()
-            self._original.predict(single)
+            self.original.predict(single)
             native.append(time.perf_counter() - start)
             if time.perf_counter() > stop and len(native) >= 3:
                 break

@@ -6,7 +6,6 @@ opsets are sorted and the graph's name is constant. It must not know any model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +27,7 @@ TREES_OPSET = 5
 
 IR_VERSION = 9
 Kind = Literal["float64", "float32", "string"]
+Absent = Literal["nan", "none"]
 Mode = Literal["exact", "double", "single"]
 """`exact`: our own writers wherever there is one; `double` and `single`: every scikit-learn predictor by its stock converter, in that precision."""
 
@@ -40,6 +40,7 @@ class Column:
 
     Numbers are always double in the graph. Kind `float32` says that the original holds this column in float32, so every value here is exact in
     float32 and the result of each step must be rounded to it. `is_sparse`: the original hands it on in a sparse matrix, where 0 is absent.
+    `absent`: what stands for missing text in the original's data; scikit-learn tells NaN and None apart, the wire does not.
     """
 
     tensor: str
@@ -47,6 +48,7 @@ class Column:
     kind: Kind
     name: str = ""
     is_sparse: bool = False
+    absent: Absent = "nan"
 
 
 Columns = tuple[Column, ...]
@@ -72,7 +74,7 @@ class Graph:
 
     # Inputs
 
-    def matrix(self, name: str, kind: Kind, width: int) -> Columns:
+    def matrix(self, name: str, kind: Kind, width: int, absent: Absent = "nan") -> Columns:
         """The columns of one schema input of shape [-1, width]."""
         self._inputs.append((name, kind, width))
         self._sources[name] = [name]
@@ -80,15 +82,15 @@ class Graph:
         if kind == "float32":
             tensor = self.node("Cast", [name], to=TensorProto.DOUBLE)
         self._widths[tensor] = width
-        return tuple(Column(tensor, index, kind) for index in range(width))
+        return tuple(Column(tensor, index, kind, absent=absent) for index in range(width))
 
-    def frame(self, columns: Iterable[tuple[str, Kind]]) -> Columns:
+    def frame(self, columns: Iterable[tuple[str, Kind, Absent]]) -> Columns:
         """The columns of a frame: its numbers become one double input, its strings one string input, each stacked in the frame's order."""
         found = []
-        for name, kind in columns:
+        for name, kind, absent in columns:
             tensor = "strings" if kind == "string" else "numbers"
             names = self._sources.setdefault(tensor, [])
-            found.append(Column(tensor, len(names), kind, name))
+            found.append(Column(tensor, len(names), kind, name, absent=absent))
             names.append(name)
         for tensor in ("numbers", "strings"):
             if tensor in self._sources:
@@ -140,7 +142,7 @@ class Graph:
 
     def join(self, columns: Columns) -> str:
         """One tensor [N, len(columns)] of these columns, all numbers or all strings."""
-        columns = tuple(replace(column, is_sparse=False) for column in columns)
+        columns = tuple(replace(column, is_sparse=False, absent="nan") for column in columns)
         if columns in self._joined:
             return self._joined[columns]
         runs: list[tuple[str, list[int]]] = []
@@ -238,9 +240,10 @@ class Graph:
                 kept.append(node)
                 live |= set(_read_by(node))
         kept.reverse()
-        for tensor in [name for name, _, _ in self._inputs if len(self._sources[name]) > 1]:
+        answered = {tensor for _, tensor, _, _ in outputs}
+        for tensor in [name for name, _, _ in self._inputs if len(self._sources[name]) > 1 and name not in answered]:
             self._narrow(tensor, kept)
-        live = {tensor for _, tensor, _, _ in outputs} | {name for node in kept for name in _read_by(node)}
+        live = answered | {name for node in kept for name in _read_by(node)}
         renamed = [NodeProto(op_type="Identity", input=[tensor], output=[name]) for name, tensor, _, _ in outputs]
         model = ModelProto(ir_version=IR_VERSION, producer_name="modelyard")
         model.opset_import.extend(helper.make_opsetid(domain, self._opsets[domain]) for domain in sorted(self._opsets))
@@ -284,11 +287,6 @@ class Graph:
 def single(columns: Columns) -> Kind:
     """The kind of number that a step over these columns computes in: float32 only where all of them are."""
     return "float32" if columns and all(column.kind == "float32" for column in columns) else "float64"
-
-
-def is_finite_number(value: object) -> bool:
-    """Whether `value` is a number other than NaN and ±inf."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(float(value))
 
 
 def _read_by(node: NodeProto) -> Iterable[str]:

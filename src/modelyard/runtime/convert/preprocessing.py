@@ -8,6 +8,7 @@ A transformer over float32 columns computes in float32 as the original does: eac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,22 +107,25 @@ def _union(graph: Graph, columns: Columns, step: Any) -> Columns:
 # Numbers
 
 
-def _affine(graph: Graph, columns: Columns, steps: Sequence[tuple[str, Array | None]]) -> Columns:
-    """Elementwise steps with one number per column, each rounded where the original computes in float32."""
+def _affine(graph: Graph, columns: Columns, steps: Sequence[tuple[str, Array | None]], *, rounds_first: bool = False) -> Columns:
+    """Elementwise steps with one number per column, each rounded where the original computes in float32; `rounds_first`: so are the numbers."""
     kind = single(columns)
     tensor = graph.join(columns)
     steps = [(op, values) for op, values in steps if values is not None]
     for at, (op, values) in enumerate(steps):
-        if kind == "float32" and values is not None:
-            values = np.asarray(values).astype(np.float32)  # noqa: PLW2901 - as scikit-learn does
-        tensor = graph.node(op, [tensor, graph.constant(values)])
+        numbers = np.asarray(values).astype(np.float32) if kind == "float32" and rounds_first else values
+        tensor = graph.node(op, [tensor, graph.constant(numbers)])
         if kind == "float32" and at < len(steps) - 1:
             tensor = graph.rounded(tensor)
     return graph.split(tensor, len(columns), kind) if steps else columns
 
 
 def _standard_scaler(graph: Graph, columns: Columns, step: Any) -> Columns:
-    return _affine(graph, columns, [("Sub", step.mean_ if step.with_mean else None), ("Div", step.scale_ if step.with_std else None)])
+    import sklearn
+
+    steps = [("Sub", step.mean_ if step.with_mean else None), ("Div", step.scale_ if step.with_std else None)]
+    rounds_first = tuple(int(part) for part in sklearn.__version__.split(".")[:2]) >= (1, 8)  # scikit-learn#27113
+    return _affine(graph, columns, steps, rounds_first=rounds_first)
 
 
 def _min_max_scaler(graph: Graph, columns: Columns, step: Any) -> Columns:
@@ -243,10 +247,21 @@ def _function(graph: Graph, columns: Columns, step: Any) -> Columns:
 # Missing values
 
 
-def _is_missing(graph: Graph, tensor: str, value: object, *, is_text: bool) -> str:
-    """Where the tensor holds `value`, which may mean missing."""
-    if is_text:
-        return graph.node("Equal", [tensor, graph.constant([MISSING if missing_value(value) else str(value)], "string")])
+def _marker(value: object, column: Column) -> str:
+    """How text of the original's data travels in this column; missing of the other kind than the column's never comes."""
+    if not missing_value(value):
+        return str(value)
+    return MISSING if (value is None) == (column.absent == "none") else _NEVER
+
+
+_NEVER = "\ufdd2"
+
+
+def _is_missing(graph: Graph, columns: Columns, value: object) -> str:
+    """[N, len(columns)] bool: where columns, all of numbers or all of text, hold `value`, which may mean missing."""
+    tensor = graph.join(columns)
+    if columns[0].kind == "string":
+        return graph.node("Equal", [tensor, graph.constant([_marker(value, column) for column in columns], "string")])
     if missing_value(value):
         return graph.node("IsNaN", [tensor])
     return graph.node("Equal", [tensor, graph.constant([float(value)])])  # type: ignore[arg-type]
@@ -264,8 +279,9 @@ def _imputer(graph: Graph, columns: Columns, step: Any) -> Columns:
         tensor = graph.join(part)
         statistics = step.statistics_[chosen]
         fill = graph.constant([str(value) for value in statistics], "string") if is_text else graph.constant(statistics.astype(np.float64))
-        filled = graph.node("Where", [_is_missing(graph, tensor, step.missing_values, is_text=is_text), fill, tensor])
-        made |= zip(chosen, graph.split(filled, len(part), "string" if is_text else single(part)), strict=True)
+        filled = graph.node("Where", [_is_missing(graph, part, step.missing_values), fill, tensor])
+        split = graph.split(filled, len(part), "string" if is_text else single(part))
+        made |= {index: replace(column, absent=columns[index].absent) for index, column in zip(chosen, split, strict=True)}
     result = tuple(made[index] for index in kept)
     return result + _indicator(graph, columns, step.indicator_) if step.add_indicator else result
 
@@ -273,8 +289,7 @@ def _imputer(graph: Graph, columns: Columns, step: Any) -> Columns:
 def _indicator(graph: Graph, columns: Columns, step: Any) -> Columns:
     made: Columns = ()
     for index in step.features_:
-        column = columns[index]
-        found = _is_missing(graph, graph.join((column,)), step.missing_values, is_text=column.kind == "string")
+        found = _is_missing(graph, (columns[index],), step.missing_values)
         made += graph.split(graph.node("Cast", [found], to=TensorProto.DOUBLE), 1, "float64")
     return made
 
@@ -294,16 +309,6 @@ def _coded(graph: Graph, columns: Columns, vocabulary: Mapping[str, int]) -> str
     )
 
 
-def _vocabulary(categories: Sequence[Sequence[object]]) -> dict[str, int]:
-    """Numbers for all texts of all columns; two of a kind in different columns share theirs."""
-    texts = dict.fromkeys(_text(value) for each in categories for value in each)
-    return {text: number for number, text in enumerate(texts)}
-
-
-def _text(value: object) -> str:
-    return MISSING if missing_value(value) else str(value)
-
-
 def _matches(graph: Graph, columns: Columns, categories: Sequence[Sequence[object]]) -> dict[tuple[int, int], Column]:
     """For each (column, category) the column of truth: does the row hold it. All texts in one comparison, all numbers in another."""
     made: dict[tuple[int, int], Column] = {}
@@ -315,9 +320,10 @@ def _matches(graph: Graph, columns: Columns, categories: Sequence[Sequence[objec
         part = tuple(columns[index] for index in chosen)
         source = graph.constant([chosen.index(index) for index, _ in places], "int64")
         if is_text:
-            vocabulary = _vocabulary([categories[index] for index in chosen])
+            texts = [_marker(categories[index][at], columns[index]) for index, at in places]
+            vocabulary = {text: number for number, text in enumerate(dict.fromkeys(texts))}
             spread = graph.node("Gather", [_coded(graph, part, vocabulary), source], axis=1)
-            wanted = graph.constant([vocabulary[_text(categories[index][at])] for index, at in places], "int64")
+            wanted = graph.constant([vocabulary[text] for text in texts], "int64")
             found = graph.node("Equal", [spread, wanted])
         else:
             spread = graph.node("Gather", [graph.join(part), source], axis=1)
@@ -335,26 +341,28 @@ def _one_hot(graph: Graph, columns: Columns, step: Any) -> Columns:
     """One column per category that is neither dropped nor rare; then, where there are rare ones, one for all of them together."""
     categories = step.categories_
     matches = _matches(graph, columns, categories)
-    rare = getattr(step, "_infrequent_indices", None) if getattr(step, "_infrequent_enabled", False) else None
     made: Columns = ()
     for index, values in enumerate(categories):
-        infrequent = set() if rare is None or rare[index] is None else {int(at) for at in rare[index]}
+        grouping = _grouping(step, index)
+        infrequent = set() if grouping is None else set(np.flatnonzero(grouping == grouping.max()).tolist())
         each = [matches[index, at] for at in range(len(values)) if at not in infrequent]
         if infrequent:
             rare_ones = [matches[index, at] for at in sorted(infrequent)]
             each.append(_rare(graph, each, rare_ones, with_unknown=step.handle_unknown in ("infrequent_if_exist", "warn")))
         drop = step.drop_idx_[index] if step.drop_idx_ is not None else None
         if drop is not None:
-            each.pop(_grouped(int(drop), len(values), infrequent))
+            each.pop(int(drop) if grouping is None else int(grouping[int(drop)]))
         made += tuple(each)
     return made
 
 
-def _grouped(at: int, count: int, infrequent: set[int]) -> int:
-    """Where category `at` stands once the rare ones have moved together to the end."""
-    if at in infrequent:
-        return count - len(infrequent)
-    return sum(1 for other in range(at) if other not in infrequent)
+def _grouping(step: Any, index: int) -> Array | None:
+    """scikit-learn's own map of a column's categories to positions, the rare ones together at the end; None where none is rare.
+
+    It may end before the categories do: an encoder to ordinals leaves a missing one, the last, out of it.
+    """
+    found = step._default_to_infrequent_mappings[index] if getattr(step, "_infrequent_enabled", False) else None
+    return None if found is None else np.asarray(found)
 
 
 def _rare(graph: Graph, frequent: list[Column], rare: list[Column], *, with_unknown: bool) -> Column:
@@ -370,7 +378,7 @@ def _rare(graph: Graph, frequent: list[Column], rare: list[Column], *, with_unkn
 
 
 def encoded(graph: Graph, columns: Columns, tables: Sequence[Mapping[object, Array]], defaults: Sequence[Array]) -> str:
-    """[N, Σ widths]: for each column the row of numbers that its table holds for the value, or its default. Values may be missing (None).
+    """[N, Σ widths]: for each column the row of numbers that its table holds for the value, or its default. Keys may mean missing.
 
     Texts are looked up by number, numbers by comparison; used for every encoder that is not one column per category.
     """
@@ -380,7 +388,7 @@ def encoded(graph: Graph, columns: Columns, tables: Sequence[Mapping[object, Arr
         rows = [*(np.asarray(table[key], np.float64).reshape(-1) for key in keys), np.asarray(default, np.float64).reshape(-1)]
         values = graph.constant(np.stack(rows))
         if column.kind == "string":
-            vocabulary = {_text(key): number for number, key in enumerate(keys)}
+            vocabulary = {_marker(key, column): number for number, key in enumerate(keys)}
             code = _coded(graph, (column,), vocabulary) if vocabulary else None
         else:
             code = _numbered(graph, column, keys)
@@ -408,17 +416,14 @@ def _numbered(graph: Graph, column: Column, keys: Sequence[object]) -> str | Non
 
 def _ordinal(graph: Graph, columns: Columns, step: Any) -> Columns:
     """The category's number; missing and unknown have numbers of their own."""
-    rare = getattr(step, "_infrequent_indices", None) if getattr(step, "_infrequent_enabled", False) else None
     tables, defaults = [], []
     for index, values in enumerate(step.categories_):
-        infrequent = set() if rare is None or rare[index] is None else {int(at) for at in rare[index]}
+        grouping = _grouping(step, index)
         table: dict[object, Array] = {}
         for at, value in enumerate(values):
-            code = float(_grouped(at, len(values), infrequent)) if infrequent else float(at)
-            if missing_value(value):
-                table[None] = np.array([float(step.encoded_missing_value)])
-            else:
-                table[value] = np.array([code])
+            code = float(at) if grouping is None or at >= len(grouping) else float(grouping[at])
+            is_nan = missing_value(value) and value is not None  # None is a category like others to scikit-learn
+            table[value] = np.array([float(step.encoded_missing_value) if is_nan else code])
         unknown = step.unknown_value if step.handle_unknown == "use_encoded_value" else np.nan
         tables.append(table)
         defaults.append(np.array([float(unknown)]))
@@ -433,7 +438,7 @@ def _target_encoder(graph: Graph, columns: Columns, step: Any) -> Columns:
     tables, defaults = [], []
     for index, values in enumerate(step.categories_):
         stacked = np.stack(step.encodings_[index * per_column : (index + 1) * per_column], axis=1)
-        tables.append({None if missing_value(value) else value: stacked[at] for at, value in enumerate(values)})
+        tables.append({value: stacked[at] for at, value in enumerate(values)})
         defaults.append(means if per_column > 1 else means[:1])
     return graph.split(encoded(graph, columns, tables, defaults), len(columns) * per_column, "float64")
 

@@ -6,8 +6,10 @@ something is converted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
 from onnx import TensorProto
 
 from modelyard.errors import Unconvertible
@@ -17,7 +19,7 @@ from modelyard.runtime.convert.predictors import predict
 
 if TYPE_CHECKING:
     from modelyard.runtime.binding import Binding
-    from modelyard.runtime.convert.graph import Columns, Kind, Mode
+    from modelyard.runtime.convert.graph import Absent, Columns, Kind, Mode
     from modelyard.runtime.data import Table
     from modelyard.runtime.originals.base import Original
     from modelyard.types import Array, Schema
@@ -48,14 +50,9 @@ def write(original: Original, table: Table, schema: Schema, mode: Mode) -> tuple
 
 def _inputs(graph: Graph, original: Original, table: Table) -> Columns:
     """The columns that the model's first step sees: the array's, or the frame's in the order in which the model knows them."""
-    if table.layout == "array":
-        ((name, array),) = table.columns.items()
-        if array.ndim != 2:
-            raise Unconvertible(f"the array has {array.ndim} dimensions; scikit-learn's models take rows and columns", field=name, rule="shape")
-        return graph.matrix(name, _kind(array), array.shape[1])
-    columns = graph.frame((name, _kind(array)) for name, array in table.columns.items())
+    columns = columns_of(graph, table)
     known = getattr(original.model, "feature_names_in_", None)
-    if known is None:
+    if known is None or table.layout == "array":
         return columns
     by_name = {column.name: column for column in columns}
     absent = [name for name in known if name not in by_name]
@@ -64,7 +61,31 @@ def _inputs(graph: Graph, original: Original, table: Table) -> Columns:
     return tuple(by_name[name] for name in known)
 
 
+def columns_of(graph: Graph, table: Table) -> Columns:
+    """The table's columns as inputs of the graph, in the table's order. Raises Unconvertible for an array of more than two dimensions."""
+    if table.layout == "array":
+        ((name, array),) = table.columns.items()
+        if array.ndim != 2:
+            raise Unconvertible(f"the array has {array.ndim} dimensions; scikit-learn's models take rows and columns", field=name, rule="shape")
+        return graph.matrix(name, _kind(array), array.shape[1], _absent(table.native.ravel() if array.dtype == object else ()))
+    return graph.frame((name, _kind(array), _absent(_texts(table, name))) for name, array in table.columns.items())
+
+
 def _kind(array: Array) -> Kind:
     if array.dtype == object:
         return "string"
     return "float32" if array.dtype == "float32" else "float64"
+
+
+def _texts(table: Table, name: str) -> Iterable[object]:
+    """The column as the original is given it, where it is text that may be missing."""
+    column = table.columns[name]
+    if column.dtype != object or not (column == np.array(None)).any():
+        return ()
+    native = table.native[name]
+    return np.asarray(native.to_numpy() if hasattr(native, "to_numpy") else native, object).ravel().tolist()
+
+
+def _absent(texts: Iterable[object]) -> Absent:
+    """What stands for missing among these: None where any of them is."""
+    return "none" if any(text is None for text in texts) else "nan"
