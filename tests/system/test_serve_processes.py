@@ -447,3 +447,32 @@ def test_connections_are_capped(tmp_path: Path) -> None:
         for connection in held:
             connection.close()
         until(server.is_well)
+
+
+SERVE_ONE = """
+import asyncio, json, sys
+from pathlib import Path
+from modelyard import config
+from modelyard.serve.worker import Worker
+
+async def main():
+    settings = config.load({"home": sys.argv[1], "workers": 1})
+    worker = Worker(settings, slot=0, plan=settings.plan, run=settings.run, spool=settings.spool)
+    await worker._follow()
+    assert set(worker.plane.deployments) == {"line"}
+    worker.observer.flush()
+
+asyncio.run(main())
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+HEAVY = {"sqlalchemy", "fastapi", "sklearn", "scipy", "pandas", "polars", "river", "skl2onnx", "onnx", "treelite", "typer", "rich", "duckdb", "httpx"}
+
+
+def test_a_worker_that_serves_has_loaded_no_heavy_library(tmp_path: Path) -> None:
+    home = home_with(tmp_path / "h", "line")
+    home.run.mkdir()
+    (home.folder / "spool").mkdir()
+    done = subprocess.run([sys.executable, "-P", "-c", SERVE_ONE, str(home.folder)], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert {"numpy", "onnxruntime"} <= loaded
+    assert not loaded & HEAVY

@@ -97,7 +97,9 @@ class Metrics:
 
     def _map(self) -> None:
         try:
-            os.posix_fallocate(self._descriptor, 0, self._blocks * BLOCK_BYTES)
+            held = os.fstat(self._descriptor).st_size
+            # Written, not only lengthened: a full disk is an error here, and not a fault at some later count.
+            os.pwrite(self._descriptor, bytes(max(0, self._blocks * BLOCK_BYTES - held)), held)
         except OSError as error:
             raise translate(error, self._path) from error
         self._maps.append(mmap.mmap(self._descriptor, self._blocks * BLOCK_BYTES))

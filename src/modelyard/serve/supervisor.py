@@ -30,6 +30,7 @@ from modelyard.config import Settings
 from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, ModelyardError, NotFound
 from modelyard.files import make_folder
 from modelyard.serve import card
+from modelyard.serve.keys import Keys
 from modelyard.types import ServeState, read_plan, read_serve_state, read_worker_state, write_serve_state
 
 RESTART_S = (0.0, 0.0, 0.2, 0.5, 1.0)
@@ -242,6 +243,8 @@ def run(settings: Settings, plan: Path, run: Path, spool: Path | None = None, *,
     ends it all with code 1. Raises InvalidConfig (a port in use, an open address without keys, a folder that is not writable), Conflict.
     """
     _check_address(settings)
+    if settings.keys_file:
+        Keys(Path(settings.keys_file))  # read here once, so that a bad file is one clear line and not a worker that never starts
     make_folder(run)
     if spool is not None:
         make_folder(spool)

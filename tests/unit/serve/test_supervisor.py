@@ -81,3 +81,9 @@ def test_an_open_address_wants_keys_or_plain_words(tmp_path: Path, host: str, se
 def test_an_address_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="no such address"):
         made(tmp_path, host="no.such.host.invalid")
+
+
+def test_a_keys_file_that_is_none_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("my_key_in_the_clear")
+    with pytest.raises(InvalidConfig, match="SHA-256"):
+        supervisor.run(Settings(port=0, keys_file=str(tmp_path / "keys")), tmp_path / "plan", tmp_path / "run")
