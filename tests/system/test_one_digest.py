@@ -29,7 +29,7 @@ X.loc[::17, "age"] = np.nan
 y = np.where((X["visits"] > 4) | (X["city"] == "Rome"), "stays", "leaves")
 if sys.argv[1] == "changed":
     X.loc[3, "visits"] = 400
-numbers = make_pipeline(SimpleImputer(), )
+numbers = make_pipeline(SimpleImputer())
 columns = ColumnTransformer([("n", numbers, ["age", "visits"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["city"])])
 model = make_pipeline(columns, RandomForestClassifier(20, random_state=0, n_jobs=int(sys.argv[2]))).fit(X, y)
 bundle = modelyard.package(model, name=sys.argv[3], data=X, labels=y)
@@ -39,9 +39,11 @@ print("DIGEST", bundle.digest)
 
 def digest(folder: Path, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> str:
     folder.mkdir(parents=True)
+    script = folder / "train.py"
+    script.write_text(TRAIN, "utf-8")
     settings = {"HOME": str(folder), "MODELYARD_HOME": str(folder / "home"), **environment}
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", TRAIN, *arguments],
+        [*prefix, sys.executable, str(script), *arguments],
         capture_output=True,
         text=True,
         check=False,

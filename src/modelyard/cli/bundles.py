@@ -19,7 +19,8 @@ Reference = Annotated[str, typer.Argument(help="churn, churn:3, churn@champion, 
 
 def inspect(reference: Reference, *, home: Home = None, json: Json = False) -> None:
     """Show what a bundle holds: schema, proof, lock, members. It is opened, so every byte and both seals are verified."""
-    opened, version = ControlPlane(config.load({"home": home})).open(reference)
+    with ControlPlane(config.load({"home": home})) as plane:
+        opened, version = plane.open(reference)
     if json:
         emit_json(
             {
@@ -54,11 +55,13 @@ def verify(reference: Reference, *, home: Home = None, json: Json = False) -> No
 
     Differences between the lock and this environment warn; whether they matter is what the golden replay finds.
     """
-    opened, found = ControlPlane(config.load({"home": home})).verify(reference)
+    with ControlPlane(config.load({"home": home})) as plane:
+        opened, found = plane.verify(reference)
     failed = [verdict for verdict in found if verdict.outcome == "fail"]
     if json and not failed:
         emit_json({"digest": opened.digest, "verdicts": found})
     elif not json:
+        line(f"{escape(reference)}  {opened.digest}")
         verdicts(found)
     if failed:
         raise Rejected(f"{reference} is not fit to serve here", verdicts=found)
@@ -73,7 +76,8 @@ def export(
 ) -> None:
     """Write a bundle to a folder or .tar that other homes can import."""
     settings = config.load({"home": home})
-    opened = ControlPlane(settings).export(reference, target)
+    with ControlPlane(settings) as plane:
+        opened = plane.export(reference, target)
     if json:
         emit_json({"path": str(target), "digest": opened.digest, "signer": opened.signer})
         return
@@ -89,7 +93,8 @@ def import_(
     json: Json = False,
 ) -> None:
     """Register a bundle from a folder or .tar whose signer you trust."""
-    version = ControlPlane(config.load({"home": home})).import_(local_principal(), path, name=name)
+    with ControlPlane(config.load({"home": home})) as plane:
+        version = plane.import_(local_principal(), path, name=name)
     if json:
         emit_json(version)
     else:
@@ -112,22 +117,26 @@ def trust(
     json: Json = False,
 ) -> None:
     """Add, list or remove the keys of signers that this home trusts. Its own key is always trusted."""
-    plane = ControlPlane(config.load({"home": home}))
-    if action is TrustAction.list:
-        trusted = plane.trusted()
-        if json:
-            emit_json(trusted)
-        else:
-            table(["id", "kind", "own"], [(item.key_id, item.kind, "yes" if item.is_own else "") for item in trusted])
-        return
-    if key is None:
+    if action is not TrustAction.list and key is None:
         raise InvalidConfig("say which: modelyard trust add KEY.pub, or modelyard trust remove ID", field="key")
-    who = local_principal()
-    changed = plane.trust_add(who, Path(key)) if action is TrustAction.add else plane.trust_remove(who, key)
+    with ControlPlane(config.load({"home": home})) as plane:
+        if key is None or action is TrustAction.list:
+            _list_trusted(plane, json=json)
+            return
+        who = local_principal()
+        changed = plane.trust_add(who, Path(key)) if action is TrustAction.add else plane.trust_remove(who, key)
     if json:
         emit_json({"action": action, "key_id": changed})
     else:
         line(f"{'trusted' if action is TrustAction.add else 'no longer trusted'}: {changed}")
+
+
+def _list_trusted(plane: ControlPlane, *, json: bool) -> None:
+    trusted = plane.trusted()
+    if json:
+        emit_json(trusted)
+    else:
+        table(["id", "kind", "own"], [(item.key_id, item.kind, "yes" if item.is_own else "") for item in trusted])
 
 
 def _input(spec: TensorSpec) -> tuple[object, ...]:
