@@ -96,6 +96,12 @@ class ControlClient:
     def __init__(self, url: str, key: str, *, timeout_s: float = 180.0) -> None:
         self._http = _Http(url, timeout_s=timeout_s, headers={"authorization": f"Bearer {key}"})
 
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -15,12 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from serving import Home
-
+from modelyard.cli import main
 from modelyard.client import Client
 from modelyard.errors import ModelyardError
 from modelyard.targets.local import Local
 from modelyard.types import read_control_state, read_serve_state
+from serving import Home
 
 START_S = 60.0
 
@@ -28,10 +29,10 @@ START_S = 60.0
 class Said:
     """What a verb left: exit code, stdout and stderr."""
 
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        self.code = done.returncode
-        self.out = done.stdout
-        self.err = done.stderr
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
 
     def json(self) -> Any:
         """The JSON on stdout of a verb that went well."""
@@ -49,11 +50,12 @@ class Said:
 
 
 class World:
-    """A home folder with its ports. `home` registers bundles without a converter; `verb` runs the command line."""
+    """A home folder with its ports. `home` registers bundles without a converter; `verb` runs the command line here, `start` as a process."""
 
     def __init__(self, folder: Path, *, workers: int = 1) -> None:
         self.folder = folder
         self.home = Home(folder)
+        self.workers = workers
         self.port, self.control_port = free_ports(2)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("MODELYARD_")},
@@ -69,19 +71,12 @@ class World:
         """The data plane."""
         return f"http://127.0.0.1:{self.port}"
 
-    def verb(self, *arguments: str, timeout: float = 60, **environment: str) -> Said:
-        """`modelyard ARGUMENTS` in this home."""
-        return Said(
-            subprocess.run(
-                [sys.executable, "-m", "modelyard.cli", *arguments],
-                env={**self.environment, **environment},
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
-        )
+    def verb(self, *arguments: str) -> Said:
+        """`modelyard ARGUMENTS` for this home, in this process: what it loads is loaded once for all tests."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main([*arguments, "--home", str(self.folder)])
+        return Said(code, out.getvalue(), err.getvalue())
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`modelyard ARGUMENTS` in this home, still running."""
@@ -97,7 +92,11 @@ class World:
 
     def up(self) -> Any:
         """Bring it up, detached."""
-        return self.verb("up", "--detach", "--json").json()
+        return self.ask_up().json()
+
+    def ask_up(self) -> Said:
+        """What `modelyard up --detach` says."""
+        return self.verb("up", "--detach", "--json", f"--port={self.port}", f"--control-port={self.control_port}", f"--workers={self.workers}")
 
     def pids(self) -> dict[str, int]:
         """The living processes of this home, by what they are; workers as worker-0, …"""
@@ -125,8 +124,7 @@ class World:
 
     def end(self) -> None:
         """Stop everything of this home, politely if it listens, else not."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.verb("down")
+        self.verb("down")
         for pid in self.pids().values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -157,7 +155,7 @@ class Asking:
 
     def _ask(self, url: str, name: str, inputs: dict[str, Any]) -> None:
         with Client(url, timeout_s=10) as client:
-            while not self._stop.wait(0.005):
+            while not self._stop.wait(0.02):
                 for attempt in (1, 2):
                     try:
                         outputs = client.predict(name, inputs)

@@ -166,7 +166,7 @@ def test_status_tells_traffic_latency_and_shift(serving: World, name: str) -> No
 
 def test_killing_control_at_any_moment_of_a_deploy_leaves_old_or_new_and_loses_no_prediction(serving: World, name: str) -> None:
     with serving.asked(name, ROW) as asking:
-        for answers_before_the_kill in (1, 12, 30, 60):
+        for answers_before_the_kill in (1, 15, 45):
             asking.more()
             deploying = serving.start("deploy", "line:2", "--as", name, "--json")
             asking.more(answers_before_the_kill)

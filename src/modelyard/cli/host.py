@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated
 
@@ -32,6 +32,7 @@ from modelyard.types import HostPlan, read_control_state, read_plan, read_serve_
 
 START_LIMIT_S = 60.0
 STEADY_S = 10.0  # a child that lived this long has its restart delay forgiven
+STATE = "up.json"
 MODULES = {"control": "modelyard.console", "serve": "modelyard.serve"}
 
 
@@ -64,7 +65,7 @@ def up(
     files.make_folder(settings.home)
     files.make_folder(settings.run)
     if _parent(settings) is not None:
-        where = _wait(settings, lambda: _parent(settings) is not None)
+        where = _wait_for_parent(settings, lambda: _parent(settings) is not None)
         _tell(msgspec.structs.replace(where, was_up=True), json=json)
         return
     from modelyard.control.access import admin_key
@@ -83,7 +84,7 @@ def down(*, home: Home = None, json: Json = False) -> None:
     if parent is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(parent, signal.SIGTERM)
-        if not _until(lambda: _parent(settings) is None, settings.drain_timeout_s + 10):
+        if not _until(lambda: _parent(settings) is None and not _lives(parent), settings.drain_timeout_s + 10):
             raise Unavailable(f"process {parent} does not stop; end it with: kill -9 {parent}, then run `modelyard down` again")
     left = _end_orphans(settings)
     stopped = parent is not None or bool(left)
@@ -98,25 +99,28 @@ def run(settings: Settings, ready: Callable[[Up], None]) -> int:
     stop = Stop()
     with _alone(settings) as is_alone:
         if not is_alone:
-            ready(_wait(settings, lambda: True))
+            ready(msgspec.structs.replace(_wait_for_parent(settings, lambda: True), was_up=True))
             return 0
+        (settings.run / STATE).unlink(missing_ok=True)
         _end_orphans(settings)
         _check_ports(settings)
         _ensure_plan(settings)
-        children = [Child(name, settings) for name in MODULES]
+        children = {name: Child(name, settings) for name in MODULES}
         try:
-            for child in children:
+            for child in children.values():
                 child.start()
-            ready(_wait(settings, lambda: stop.is_set() or all(child.is_running() for child in children)))
+            where = _wait_for_children(settings, children, stop)
+            files.write_atomically(settings.run / STATE, msgspec.json.encode(where))
+            ready(where)
             while not stop.wait(0.1):
-                for child in children:
+                for child in children.values():
                     child.keep()
         except ModelyardError:
             if not stop.is_set():
                 raise
         finally:
-            _end(children, settings.drain_timeout_s + 2, stop)
-            for name in ("control.json", "serve.json"):
+            _end(list(children.values()), settings.drain_timeout_s + 2, stop)
+            for name in (STATE, "control.json", "serve.json"):
                 (settings.run / name).unlink(missing_ok=True)
     return 0
 
@@ -157,6 +161,11 @@ class Child:
         """Start the process, in a session of its own: Ctrl-C reaches the parent alone, which stops it in order."""
         self._started_s = time.monotonic()
         self._process = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+
+    @property
+    def pid(self) -> int | None:
+        """The process's, or None before the first."""
+        return None if self._process is None else self._process.pid
 
     def is_running(self) -> bool:
         """Whether the process lives."""
@@ -253,9 +262,20 @@ def _end_orphans(settings: Settings) -> list[int]:
 
 def _is_ours(pid: int, module: str) -> bool:
     """Whether process `pid` runs `module`: a pid outlives its process only as a number that another may bear."""
+    state, arguments = _process(pid)
+    return bool(state) and not state.startswith("Z") and f"-m {module}" in arguments
+
+
+def _lives(pid: int) -> bool:
+    state, _ = _process(pid)
+    return bool(state) and not state.startswith("Z")
+
+
+def _process(pid: int) -> tuple[str, str]:
+    """State and command line of a process; both empty when there is none."""
     done = subprocess.run(["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, arguments = done.stdout.strip().partition(" ")
-    return not state.startswith("Z") and f"-m {module}" in arguments
+    return state, arguments
 
 
 def _is_gone(pid: int, module: str) -> bool:
@@ -283,22 +303,37 @@ def _ensure_plan(settings: Settings) -> None:
         write_plan(settings.plan, HostPlan(sequence=1, plans=(), placements={}))
 
 
-def _wait(settings: Settings, is_alive: Callable[[], bool]) -> Up:
-    """Where both planes are reached, once they are. Raises Unavailable when they end first or take too long."""
+def _wait_for_children(settings: Settings, children: Mapping[str, Child], stop: Stop) -> Up:
+    """Where both planes are reached, once these very processes say so. Raises Unavailable when one ends first or they take too long."""
     started = time.monotonic()
     workers = Local(plan=settings.plan, run=settings.run)
-    while is_alive() and time.monotonic() < started + START_LIMIT_S:
+    while time.monotonic() < started + START_LIMIT_S and not stop.is_set() and all(child.is_running() for child in children.values()):
+        time.sleep(0.02)
         try:
             serve, control = read_serve_state(settings.run), read_control_state(settings.run)
         except (NotFound, MalformedPayload):
-            time.sleep(0.02)
+            continue
+        if serve.pid != children["serve"].pid or control.pid != children["control"].pid:
             continue
         # Models that take long to load must not keep a home from being up: their workers say when they are ready.
         if workers.has_applied(1) or (serve.slots and time.monotonic() > started + START_LIMIT_S / 2):
             data = f"http://{f'[{serve.host}]' if ':' in serve.host else serve.host}:{serve.port}"
-            return Up(home=str(settings.home), data=data, control=control.url, pid=_parent(settings) or os.getpid())
-        time.sleep(0.02)
+            return Up(home=str(settings.home), data=data, control=control.url, pid=os.getpid())
     raise Unavailable(f"modelyard did not come up in {settings.home}; the lines above, or run/up.log in it, say why")
+
+
+def _wait_for_parent(settings: Settings, is_coming: Callable[[], bool]) -> Up:
+    """Where the home is reached, once the parent that holds its lock has said so. Raises Unavailable when it ends first or takes too long."""
+    deadline = time.monotonic() + START_LIMIT_S + 5.0
+    while is_coming() and time.monotonic() < deadline:
+        parent = _parent(settings)
+        if parent is not None:
+            with contextlib.suppress(NotFound, msgspec.MsgspecError):
+                told = msgspec.json.decode(files.read_limited(settings.run / STATE, 64 << 10), type=Up)
+                if told.pid == parent:
+                    return told
+        time.sleep(0.02)
+    raise Unavailable(f"modelyard did not come up in {settings.home}; run/up.log in it says why")
 
 
 def _detached(settings: Settings) -> Up:
@@ -310,7 +345,7 @@ def _detached(settings: Settings) -> Up:
         environment = config.child_environment(settings)
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     try:
-        return msgspec.structs.replace(_wait(settings, lambda: process.poll() is None), pid=process.pid)
+        where = _wait_for_parent(settings, lambda: process.poll() is None)
     except Unavailable as error:
         process.terminate()
         said = log.read_bytes()[start:].decode("utf-8", "replace").strip().splitlines()
@@ -318,6 +353,8 @@ def _detached(settings: Settings) -> Up:
     except KeyboardInterrupt:
         process.terminate()
         raise
+    process.returncode = 0  # it outlives this process: nobody here waits for it, and its end is not reported here
+    return where
 
 
 def _tell(up: Up, *, json: bool) -> None:

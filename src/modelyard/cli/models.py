@@ -16,7 +16,8 @@ Name = Annotated[str, typer.Argument(help="The model's name.")]
 
 def models(*, home: Home = None, json: Json = False) -> None:
     """List the models of this home, with their versions and aliases."""
-    found = ControlPlane(config.load({"home": home})).models()
+    with ControlPlane(config.load({"home": home})) as plane:
+        found = plane.models()
     if json:
         emit_json(found)
     elif not found:
@@ -28,7 +29,8 @@ def models(*, home: Home = None, json: Json = False) -> None:
 
 def versions(name: Name, *, home: Home = None, json: Json = False) -> None:
     """List the versions of a model."""
-    found = ControlPlane(config.load({"home": home})).versions(name)
+    with ControlPlane(config.load({"home": home})) as plane:
+        found = plane.versions(name)
     if json:
         emit_json(found)
         return
@@ -51,7 +53,8 @@ def alias(
     """Point an alias such as champion at a version, or remove it."""
     if (version is None) != remove:
         raise InvalidConfig("give a version, or --remove", field="version")
-    ControlPlane(config.load({"home": home})).set_alias(local_principal(), name, alias, version)
+    with ControlPlane(config.load({"home": home})) as plane:
+        plane.set_alias(local_principal(), name, alias, version)
     if json:
         emit_json({"name": name, "alias": alias, "version": version})
     else:
@@ -68,7 +71,8 @@ def delete(
     name, _, number = reference.rpartition(":")
     if not name or not number.isdigit():
         raise InvalidConfig("say which version: modelyard delete NAME:VERSION", field="reference")
-    ControlPlane(config.load({"home": home})).delete(local_principal(), name, int(number))
+    with ControlPlane(config.load({"home": home})) as plane:
+        plane.delete(local_principal(), name, int(number))
     if json:
         emit_json({"name": name, "version": int(number)})
     else:
@@ -77,7 +81,8 @@ def delete(
 
 def gc(*, home: Home = None, json: Json = False) -> None:
     """Free the space of what no version needs."""
-    swept = ControlPlane(config.load({"home": home})).gc(local_principal())
+    with ControlPlane(config.load({"home": home})) as plane:
+        swept = plane.gc(local_principal())
     if json:
         emit_json(swept)
     else:

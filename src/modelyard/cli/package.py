@@ -30,13 +30,13 @@ def package(
 
     The model is converted to ONNX, asked every row of the data beside the original, and refused when an answer differs.
     """
-    plane = ControlPlane(config.load({"home": home}))
     tags = dict(map(_tag, tag or ()))
-    with shown(f"Packaging {name}", lines=True) as progress:
-        built = plane.package(
-            local_principal(), model, name=name, data=data, labels=None, label=label, tags=tags, tolerance=tolerance, progress=progress
-        )
-    version = plane.registry.resolve(f"{name}@{built.digest}")
+    with ControlPlane(config.load({"home": home})) as plane:
+        with shown(f"Packaging {name}", lines=True) as progress:
+            built = plane.package(
+                local_principal(), model, name=name, data=data, labels=None, label=label, tags=tags, tolerance=tolerance, progress=progress
+            )
+        version = plane.registry.resolve(f"{name}@{built.digest}")
     parity: dict[str, Any] = built.attestation["parity"]
     told = {
         "reference": f"{name}:{version.version}",

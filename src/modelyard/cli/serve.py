@@ -39,7 +39,8 @@ def serve(
     settings = config.load({"home": home, "port": port, "host": host, "workers": workers, "insecure": insecure})
     run_folder = Path(tempfile.mkdtemp(prefix="modelyard-serve-"))
     try:
-        plan = _plan(ControlPlane(settings), references, run_folder)
+        with ControlPlane(settings) as plane:
+            plan = _plan(plane, references, run_folder)
         write_plan(run_folder / "plan.json", plan)
         sys.exit(run(settings, run_folder / "plan.json", run_folder, None, as_json=json, needs_models=True))
     finally:

@@ -44,12 +44,11 @@ def deploy(
     The old version serves until the new one is ready everywhere, and goes on serving if it never is.
     """
     settings = config.load({"home": home})
-    control = connect(settings)
-    plane = ControlPlane(settings)
-    version = plane.import_(local_principal(), Path(reference)) if is_file(reference) else plane.registry.resolve(reference)
-    name = as_ or version.name
-    body = {"reference": f"{version.name}@{version.digest}", "breaking": breaking}
-    started = control.call("POST", f"/deployments/{name}", body, answer=Deployment)
+    with connect(settings) as control, ControlPlane(settings) as plane:
+        version = plane.import_(local_principal(), Path(reference)) if is_file(reference) else plane.registry.resolve(reference)
+        name = as_ or version.name
+        body = {"reference": f"{version.name}@{version.digest}", "breaking": breaking}
+        started = control.call("POST", f"/deployments/{name}", body, answer=Deployment)
     if started.rollout is None:
         _tell(started, json=json, said=f"{name} serves version {version.version} already")
         return
@@ -60,7 +59,8 @@ def deploy(
 def rollback(name: Annotated[str, typer.Argument(help="The deployment.")], *, home: Home = None, json: Json = False) -> None:
     """Go back to what served before, as a new generation; repeated, further back."""
     settings = config.load({"home": home})
-    started = connect(settings).call("POST", f"/deployments/{name}/rollback", answer=Deployment)
+    with connect(settings) as control:
+        started = control.call("POST", f"/deployments/{name}/rollback", answer=Deployment)
     generation = started.rollout.generation if started.rollout else started.generation
     ended = _wait(settings, name, generation)
     version = ended.current.version if ended.current else 0
@@ -69,14 +69,16 @@ def rollback(name: Annotated[str, typer.Argument(help="The deployment.")], *, ho
 
 def undeploy(name: Annotated[str, typer.Argument(help="The deployment.")], *, home: Home = None, json: Json = False) -> None:
     """Take a name out of service; its versions stay in the registry."""
-    gone = connect(config.load({"home": home})).call("DELETE", f"/deployments/{name}", answer=Deployment)
+    with connect(config.load({"home": home})) as control:
+        gone = control.call("DELETE", f"/deployments/{name}", answer=Deployment)
     _tell(gone, json=json, said=f"{name} is out of service")
 
 
 def status(*, home: Home = None, json: Json = False) -> None:
     """Show what is deployed, who serves it, its traffic, latency and errors, and how far each feature has moved."""
     settings = config.load({"home": home})
-    found = connect(settings).call("GET", "/status", answer=Status)
+    with connect(settings) as control:
+        found = control.call("GET", "/status", answer=Status)
     if json:
         emit_json(found)
         return
@@ -118,20 +120,18 @@ def connect(settings: Settings) -> ControlClient:
 def _wait(settings: Settings, name: str, generation: int) -> Deployment:
     """The deployment once its rollout to `generation` has ended well. Raises Rejected when it went back, Conflict or Unavailable."""
     deadline = time.monotonic() + WAIT_S
-    control: ControlClient | None = None
     while time.monotonic() < deadline:
         try:
-            control = control or connect(settings)
-            found = control.call("GET", f"/deployments/{name}", answer=Deployment)
+            with connect(settings) as control:
+                while time.monotonic() < deadline:
+                    found = control.call("GET", f"/deployments/{name}", answer=Deployment)
+                    last = found.last
+                    if last is not None and last.generation == generation and found.rollout is None:
+                        _require_success(name, last)
+                        return found
+                    time.sleep(0.03)
         except Unavailable:  # the control process is being restarted, perhaps on another port; the rollout is written down
-            control = None
             time.sleep(0.2)
-            continue
-        last = found.last
-        if last is not None and last.generation == generation and found.rollout is None:
-            _require_success(name, last)
-            return found
-        time.sleep(0.03)
     raise DeadlineExceeded(f"the rollout of {name} is still under way after {WAIT_S:.0f} s; see: modelyard status")
 
 

@@ -39,8 +39,7 @@ def serve(settings: Settings) -> None:
     import uvicorn
 
     files.make_folder(settings.run)
-    with _alone(settings), _listen(settings) as listener:
-        plane = ControlPlane(settings)
+    with _alone(settings), _listen(settings) as listener, ControlPlane(settings) as plane:
         admin_key(settings)
         port = listener.getsockname()[1]
         loops = Loops(plane)

@@ -6,6 +6,7 @@ admin.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -59,17 +60,18 @@ class AdminKey(NamedTuple):
 
 def admin_key(settings: Settings) -> AdminKey:
     """The admin key of the home; a new one when the file is not there or its key is not known, and then every older admin key is void."""
-    keyring = Keyring(RecordKeys(registry.open(settings.home).records))
-    try:
-        key = read_admin_key(settings)
-        keyring.authenticate(key)
-    except (NotFound, Unauthenticated):
-        files.make_folder(settings.home / "keys")
-        keyring.revoke(ADMIN)
-        key = keyring.add(ADMIN, roles=(ADMIN,))
-        files.write_atomically(settings.home / "keys" / "admin.key", f"{key}\n".encode(), mode=0o600)
-        return AdminKey(key, key)
-    return AdminKey(key, None)
+    with contextlib.closing(registry.open(settings.home)) as records:
+        keyring = Keyring(RecordKeys(records.records))
+        try:
+            key = read_admin_key(settings)
+            keyring.authenticate(key)
+        except (NotFound, Unauthenticated):
+            files.make_folder(settings.home / "keys")
+            keyring.revoke(ADMIN)
+            key = keyring.add(ADMIN, roles=(ADMIN,))
+            files.write_atomically(settings.home / "keys" / "admin.key", f"{key}\n".encode(), mode=0o600)
+            return AdminKey(key, key)
+        return AdminKey(key, None)
 
 
 def read_admin_key(settings: Settings) -> str:

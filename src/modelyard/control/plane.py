@@ -59,8 +59,8 @@ def package(
     Raises UnsupportedFormat (pickle), InvalidInput, SchemaMismatch, Unconvertible with the reason of every way tried, InvalidConfig or StorageFull;
     then nothing is registered.
     """
-    plane = ControlPlane(config.load({"home": home}))
-    with shown(f"Packaging {name}") if progress is None else contextlib.nullcontext(progress) as tell:
+    told = shown(f"Packaging {name}") if progress is None else contextlib.nullcontext(progress)
+    with ControlPlane(config.load({"home": home})) as plane, told as tell:
         return plane.package(
             local_principal(), model, name=name, data=data, labels=labels, label=label, tags=tags or {}, tolerance=tolerance, progress=tell
         )
@@ -83,6 +83,16 @@ class ControlPlane:
         self.audit = AuditLog(FileLines(settings.home / "audit.jsonl"))
         self.deployments = Deployments(self.registry)
         self.targets: dict[str, Target] = {"local": Local(plan=settings.plan, run=settings.run)}
+
+    def __enter__(self) -> ControlPlane:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the registry."""
+        self.registry.close()
 
     # Bundles
 
