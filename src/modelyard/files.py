@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import secrets
+import stat
 from pathlib import Path
 
 from modelyard.errors import InvalidConfig, ModelyardError, NotFound, PayloadTooLarge, StorageFull, Unavailable

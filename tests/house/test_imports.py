@@ -15,7 +15,22 @@ import modelyard
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(info.name for info in pkgutil.walk_packages(modelyard.__path__, "modelyard.") if not info.name.endswith("__main__"))
-HEAVY = {"sqlalchemy", "fastapi", "uvicorn", "sklearn", "scipy", "river", "pandas", "polars", "onnx", "skl2onnx", "onnxmltools", "treelite", "duckdb", "httpx"}
+HEAVY = {
+    "sqlalchemy",
+    "fastapi",
+    "uvicorn",
+    "sklearn",
+    "scipy",
+    "river",
+    "pandas",
+    "polars",
+    "onnx",
+    "skl2onnx",
+    "onnxmltools",
+    "treelite",
+    "duckdb",
+    "httpx",
+}
 
 SIDE_EFFECTS = """
 import os, sys, threading, importlib, json, signal
@@ -74,7 +89,9 @@ def test_light_commands_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
 
 
 def test_a_worker_loads_nothing_heavy() -> None:
-    code = "import sys, modelyard.serve.worker, modelyard.runtime.onnx, modelyard.monitor.profile; print(*{name.split('.')[0] for name in sys.modules})"
+    code = (
+        "import sys, modelyard.serve.worker, modelyard.runtime.onnx, modelyard.monitor.profile; print(*{name.split('.')[0] for name in sys.modules})"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(shown.stdout.split()) & (HEAVY | {"typer", "rich"})
 

@@ -66,7 +66,8 @@ async def main():
         await asyncio.sleep(0.01)
     body = b'{"inputs": [{"name": "X", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}]}'
     reader, writer = await asyncio.open_connection(*listener.getsockname())
-    writer.write(b"POST /v2/models/way/infer HTTP/1.1\\r\\nhost: x\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body) + body)
+    head = "POST /v2/models/way/infer HTTP/1.1", "host: x", "content-type: application/json", f"content-length: {len(body)}", "", ""
+    writer.write("\\r\\n".join(head).encode() + body)
     start()
     answer = await reader.readuntil(b"}]}")
     await asyncio.sleep(0.05)

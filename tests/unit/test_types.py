@@ -52,7 +52,7 @@ def test_states_survive_their_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b'{"sequence": "x", "plans": [], "placements": {}}', b"\xff"])
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(text)
-    with pytest.raises(MalformedPayload, match="plan.json"):
+    with pytest.raises(MalformedPayload, match=r"plan\.json"):
         read_plan(tmp_path / "plan.json")
     with pytest.raises(NotFound):
         read_plan(tmp_path / "none.json")
