@@ -64,6 +64,11 @@ def test_another_database_and_a_newer_one_are_refused(path: Path, tmp_path: Path
     with pytest.raises(Tampered):
         SqliteRecords(tmp_path / "other")
     with closing(sqlite3.connect(path)) as plain:
+        plain.execute("PRAGMA application_id=1")
+    with pytest.raises(Tampered, match="not a registry"):
+        SqliteRecords(path)
+    with closing(sqlite3.connect(path)) as plain:
+        plain.execute(f"PRAGMA application_id={records_module.APPLICATION_ID}")
         plain.execute(f"PRAGMA user_version={records_module.SCHEMA_VERSION + 1}")
     with pytest.raises(UnsupportedFormat, match="newer"):
         SqliteRecords(path)

@@ -105,6 +105,7 @@ def test_a_signer_of_a_trusted_authority_is_believed(root: x509.Certificate, roo
         {"purpose": None},
         {"purpose": ExtendedKeyUsageOID.SERVER_AUTH},
         {"critical": True},
+        {"hash": hashes.SHA224()},
     ],
 )
 def test_one_defect_of_the_signers_certificate_is_enough(root: x509.Certificate, root_key: Key, defect: dict[str, Any]) -> None:
