@@ -1,12 +1,14 @@
 """Runs the benchmarks: `python -m benchmarks [--no-write] [NAME…]`.
 
 Prints one line per item, `NAME FIGURE BAR PASS|FAIL`, and a count last; exits 1 when an item fails. A run of everything also
-writes the table into docs/benchmarks.md between its markers, and the parity table into docs/parity.md. It holds no measurement.
+writes the table into docs/benchmarks.md between its markers, and the parity table into docs/parity.md, unless something else kept the
+machine busy when it began: such figures must not be kept. It holds no measurement.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 import traceback
@@ -77,6 +79,13 @@ def write_page(page: str, body: str) -> None:
     path.write_text(replace_between(path.read_text("utf-8"), dated), "utf-8")
 
 
+def is_busy() -> bool:
+    """Whether other work takes more than a fifth of this machine, on average over the last minute."""
+    from modelyard.config import cores
+
+    return os.getloadavg()[0] > 0.2 * cores()
+
+
 def main() -> int:
     """Run what was asked for. Exit code 1 when an item fails or could not be measured, 2 for an unknown name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -87,6 +96,10 @@ def main() -> int:
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}")
 
+    keeps = not arguments.no_write
+    if keeps and is_busy():
+        print(f"this machine is busy (load {os.getloadavg()[0]:.1f}): figures are printed, the pages under docs stay as they are", file=sys.stderr)
+        keeps = False
     wanted = arguments.names or [*BENCHMARKS, *PAGES]
     items: list[Item] = []
     broken: list[str] = []
@@ -95,7 +108,7 @@ def main() -> int:
             if name in PAGES:
                 body = load(PAGES[name])()
                 print(body, flush=True)
-                if not arguments.no_write:
+                if keeps:
                     write_page(name, body)
                 continue
             for item in load(BENCHMARKS[name])():
@@ -105,7 +118,7 @@ def main() -> int:
             traceback.print_exc()
             broken.append(name)
             print(f"{name} nan - FAIL", flush=True)
-    if not arguments.names and not arguments.no_write and not broken:
+    if not arguments.names and keeps and not broken:
         write_page("benchmarks", markdown(items))
     passed = sum(item.passed for item in items)
     if items or broken:

@@ -1,8 +1,10 @@
 import math
 
 import pytest
-from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, load, replace_between
+from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, is_busy, load, replace_between
 from benchmarks.items import Item, ratio
+
+from modelyard.config import cores
 
 
 def item(figure, better="lower"):
@@ -51,3 +53,9 @@ def test_only_what_stands_between_the_markers_is_replaced():
 @pytest.mark.parametrize("target", [*BENCHMARKS.values(), *PAGES.values()])
 def test_the_table_names_functions_that_are_there(target):
     assert callable(load(target))
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.0, False), (0.19, False), (0.3, True), (9.0, True)])
+def test_a_busy_machine_is_seen(monkeypatch, load, busy):
+    monkeypatch.setattr("os.getloadavg", lambda: (load * cores(), 0.0, 0.0))
+    assert is_busy() is busy
