@@ -8,9 +8,9 @@ machine busy when it began: such figures must not be kept. It holds no measureme
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import sys
+import time
 import traceback
 from datetime import UTC, datetime
 from importlib import import_module, metadata
@@ -30,6 +30,7 @@ PAGES = {"parity": "benchmarks.parity_table:table"}
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+BUSY = 0.15
 LIBRARIES = ("numpy", "onnxruntime", "scikit-learn", "treelite", "uvicorn", "httptools", "uvloop", "msgspec")
 
 
@@ -79,11 +80,20 @@ def write_page(page: str, body: str) -> None:
     path.write_text(replace_between(path.read_text("utf-8"), dated), "utf-8")
 
 
-def is_busy() -> bool:
-    """Whether other work takes more than a fifth of this machine, on average over the last minute."""
-    from modelyard.config import cores
+def busy_share(seconds: float = 3.0) -> float:
+    """How much of the whole machine's time something else takes just now, 0 to 1; 0 where the system does not tell."""
 
-    return os.getloadavg()[0] > 0.2 * cores()
+    def times() -> tuple[int, int]:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]  # all; idle and waiting for a disk
+
+    try:
+        before = times()
+        time.sleep(seconds)
+        after = times()
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return 1 - (after[1] - before[1]) / max(1, after[0] - before[0])
 
 
 def main() -> int:
@@ -97,8 +107,8 @@ def main() -> int:
         parser.error(f"no such benchmark: {', '.join(unknown)}")
 
     keeps = not arguments.no_write
-    if keeps and is_busy():
-        print(f"this machine is busy (load {os.getloadavg()[0]:.1f}): figures are printed, the pages under docs stay as they are", file=sys.stderr)
+    if keeps and (share := busy_share()) > BUSY:
+        print(f"something else takes {share:.0%} of this machine: figures are printed, the pages under docs stay as they are", file=sys.stderr)
         keeps = False
     wanted = arguments.names or [*BENCHMARKS, *PAGES]
     items: list[Item] = []

@@ -1,10 +1,11 @@
 import math
+import os
+import subprocess
+import sys
 
 import pytest
-from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, is_busy, load, replace_between
+from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, busy_share, load, replace_between
 from benchmarks.items import Item, ratio
-
-from modelyard.config import cores
 
 
 def item(figure, better="lower"):
@@ -55,7 +56,10 @@ def test_the_table_names_functions_that_are_there(target):
     assert callable(load(target))
 
 
-@pytest.mark.parametrize(("load", "busy"), [(0.0, False), (0.19, False), (0.3, True), (9.0, True)])
-def test_a_busy_machine_is_seen(monkeypatch, load, busy):
-    monkeypatch.setattr("os.getloadavg", lambda: (load * cores(), 0.0, 0.0))
-    assert is_busy() is busy
+def test_the_share_that_others_take_is_a_share_and_rises_with_work():
+    spinning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        assert 0.5 / os.cpu_count() < busy_share(0.5) <= 1
+    finally:
+        spinning.kill()
+        spinning.wait()
