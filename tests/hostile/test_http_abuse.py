@@ -238,7 +238,7 @@ def test_answers_that_nobody_reads_are_not_heaped_up(server: Running) -> None:
                 sent += connection.send(request)
             except BlockingIOError:
                 time.sleep(0.05)
-        assert _resident(pid) - before < 8 << 20
+        assert _resident(pid) - before < 4 << 20
 
 
 def _resident(pid: int) -> int:

@@ -104,6 +104,12 @@ class Batcher:
         """Whether nothing waits and nothing runs."""
         return not self._waiting and not self._running
 
+    def close(self) -> None:
+        """Let go of model and owner; an idle batcher that is closed runs nothing more."""
+        del self._runtime, self._check, self._on_ran, self._on_failed
+        if self._alarm is not None:
+            self._alarm.cancel()
+
     def add(self, call: Call) -> None:
         """Let `call` run with the next batch. Raises Overloaded when the queue is full or the deadline cannot be met, PayloadTooLarge."""
         rows = call.request.rows

@@ -85,8 +85,10 @@ class Edge:
             route = head.route
             if route is None:
                 route = head.route = self._route(head)
-            if self._keys is not None and not route.is_public:
-                self._keys.require(head.authorization)
+            keys = self._keys
+            if keys is not None and not route.is_public and head.admitted != keys.epoch:
+                keys.require(head.authorization)
+                head.admitted = keys.epoch
             route.handler(exchange, route)
         except ModelyardError as error:
             self.fail(exchange, error)

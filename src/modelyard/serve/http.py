@@ -33,7 +33,7 @@ _DECIMAL = re.compile(r"\d{1,9}(\.\d{1,9})?")
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
 
-class Refused(Exception):  # noqa: N818 - a verdict on a message, turned into an answer at once
+class Refused(Exception):
     """The message breaks a limit or the grammar: answer `status` and close."""
 
     def __init__(self, status: int, message: str, rule: str) -> None:
@@ -47,7 +47,7 @@ class Head:
     """A request's line and headers, read once and then immutable: the same bytes always mean the same head."""
 
     __slots__ = (
-        "authorization", "coding", "expects_continue", "is_cacheable", "is_chunked", "is_http_1_0", "json_bytes", "keep_alive", "length",
+        "admitted", "authorization", "coding", "expects_continue", "is_cacheable", "is_chunked", "is_http_1_0", "json_bytes", "keep_alive", "length",
         "media", "method", "path", "request_id", "route", "timeout_s", "traceparent",
     )  # fmt: skip
 
@@ -68,6 +68,8 @@ class Head:
         self.timeout_s: float | None = None
         self.is_cacheable = True
         self.route: Any = None
+        self.admitted = -1
+        """The epoch of the access keys under which this head was let in."""
         if version not in {"1.0", "1.1"}:
             raise Refused(505, "this server speaks HTTP/1.1", "version")
         if method not in METHODS:

@@ -7,7 +7,6 @@ it. Everything here blocks; a worker calls it on its loading thread. Nothing is 
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 from pathlib import Path
 
@@ -58,8 +57,7 @@ def _fail(rule: str, evidence: str) -> Verdict:
 
 
 def give_back_memory() -> None:
-    """Collect what dropped models left and return freed pages to the system, where the C library can."""
-    gc.collect()
+    """Return freed pages to the system, where the C library can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

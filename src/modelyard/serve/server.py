@@ -44,6 +44,7 @@ from modelyard.serve.http import (
 if TYPE_CHECKING:
     from modelyard.types import InferenceRequest, InferenceResponse
 
+PIECE_BYTES = 1024
 KNOWN_HEADS = 1024
 KNOWN_HEAD_BYTES = 2048
 SWEEP_S = 0.5
@@ -119,6 +120,7 @@ class Connection(asyncio.Protocol):
         "_is_write_paused",
         "_parser",
         "_raw_left",
+        "_rest",
         "_url",
         "is_reading",
         "pending",
@@ -136,6 +138,7 @@ class Connection(asyncio.Protocol):
         self.since_s = monotonic()
         self.is_reading = True
         self._is_write_paused = False
+        self._rest = b""  # received and not yet parsed
         self._is_between = True  # the parser stands before the first byte of a message
         self._parser: Any = None
         self._begin()
@@ -191,6 +194,9 @@ class Connection(asyncio.Protocol):
         if self.phase == CLOSING or self.transport is None:
             self._discard(len(data))
             return
+        if self._rest:
+            self._rest += data
+            return
         now = monotonic()
         if self._is_between:
             end = data.find(b"\r\n\r\n") + 4
@@ -201,7 +207,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parse(data)
         except Refused as refused:
-            self.refuse(refused.status, refused.message, refused.rule)
+            if self.phase != CLOSING:  # what came behind a last message is nobody's business
+                self.refuse(refused.status, refused.message, refused.rule)
 
     # httptools calls these; what they raise arrives as HttpParserCallbackError.
 
@@ -274,7 +281,11 @@ class Connection(asyncio.Protocol):
             raise Refused(400, "a request begins with a method", "http")
         view = memoryview(data)
         while view:
-            piece = view if self.phase == BODY else view[:HEADER_BYTES]
+            if not self.is_reading:
+                # Enough is under way: the rest waits here until answers have left.
+                self._rest = bytes(view)
+                return
+            piece = view[: self._piece_bytes()]
             view = view[len(piece) :]
             if self.phase == BODY:
                 self._raw_left -= len(piece)
@@ -290,6 +301,12 @@ class Connection(asyncio.Protocol):
                 raise Refused(431, f"the header is larger than {HEADER_BYTES:,} bytes or {HEADER_COUNT} fields", "header")
         if first is not None:
             self._remember(first)
+
+    def _piece_bytes(self) -> int:
+        """How much to parse at once: the rest of a body, else so little that few requests can begin in it."""
+        if self.phase != BODY or self._head is None:
+            return PIECE_BYTES
+        return HEADER_BYTES if self._head.is_chunked else max(1, self._head.length - len(self._body))
 
     def _feed(self, piece: memoryview) -> None:
         try:
@@ -378,8 +395,21 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _go_on_reading(self) -> None:
-        if not self.is_reading and not self._is_write_paused and self.transport is not None:
-            self.is_reading = True
+        if self.is_reading or self._is_write_paused or self.transport is None:
+            return
+        self.is_reading = True
+        self.since_s = monotonic()
+        if self._rest:
+            self.server.loop.call_soon(self._go_on_parsing)
+        else:
+            self.transport.resume_reading()
+
+    def _go_on_parsing(self) -> None:
+        """Take up what was left when enough was under way; only then read on."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self.data_received(rest)
+        if self.is_reading and self.transport is not None:
             self.transport.resume_reading()
 
     def sweep(self, now: float) -> None:
@@ -393,6 +423,8 @@ class Connection(asyncio.Protocol):
         elif self.phase == CLOSING:
             if not self.pending and age_s > LINGER_S:
                 self.transport.abort()
+        elif not self.is_reading:
+            return  # it is we who hold it up
         elif self.phase == HEADER:
             if age_s > HEADER_TIMEOUT_S:
                 self.refuse(408, f"the header did not arrive within {HEADER_TIMEOUT_S:.0f} s", "header_time")
@@ -421,6 +453,7 @@ class Server:
         self.handle = handle
         self.on_failed = on_failed
         self.on_refused = on_refused
+        self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.heads: dict[bytes, Head] = {}
         self.last_head: Head | None = None
@@ -436,12 +469,11 @@ class Server:
         now = monotonic()
         for connection in list(self.connections):
             connection.sweep(now)
-        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
     async def listen(self, sock: Any) -> None:
         """Accept connections from the bound socket `sock`."""
-        loop = asyncio.get_running_loop()
-        self._listeners.append(await loop.create_server(lambda: Connection(self), sock=sock, backlog=2048))
+        self._listeners.append(await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=2048))
 
     def stop_listening(self) -> None:
         """Take no further connections; those that are idle are closed, the others behind their last answer."""

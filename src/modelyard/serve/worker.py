@@ -57,6 +57,7 @@ class Worker:
         self._loaded: dict[Digest, Loaded] = {}
         self._states: dict[Digest, ModelState] = {}
         self._sequence = 0
+        self._retiring: list[Version] = []
         self._plan_stamp: tuple[int, int, int] | None = None
         self._stop = asyncio.Event()
         self._is_orphan = False
@@ -141,6 +142,7 @@ class Worker:
 
     async def _follow(self) -> None:
         """Apply the plan file if it changed since the last look; what cannot be read is reported and left."""
+        self._free()
         try:
             status = self._plan_path.stat()
         except OSError:
@@ -170,8 +172,8 @@ class Worker:
         serving = {digest for each in self.plane.deployments.values() for digest in each.by_digest}
         self._states = {digest: state for digest, state in self._states.items() if digest in wanted or digest in serving}
         for digest in wanted:
-            if digest not in self._loaded:
-                self._states[digest] = ModelState(state="loading")
+            loaded = self._loaded.get(digest)
+            self._states[digest] = ModelState(state="loading") if loaded is None else ModelState(state="ready", verdict=loaded.verdict)
         if any(state.state == "loading" for state in self._states.values()):
             self._say()
         for digest in wanted:
@@ -179,10 +181,13 @@ class Worker:
                 await self._bring(digest, plan.placements[digest])
         before = self.plane.deployments
         self.plane.switch(self._deployments(plan))
+        kept = {id(version) for each in self.plane.deployments.values() for version in each.by_digest.values()}
+        self._retiring += [version for each in before.values() for version in each.by_digest.values() if id(version) not in kept]
         self._sequence = plan.sequence
         self._say()
         self._write_card()
-        await self._let_go(before)
+        gc.collect()
+        gc.freeze()  # models and codecs live long; the collector need not look at them again
 
     async def _bring(self, digest: Digest, placement: Placement) -> None:
         try:
@@ -213,25 +218,20 @@ class Worker:
         present = [digest for digest in plan.digests if digest in self._loaded]
         return Deployment(plan, {digest: self.plane.version(plan.name, plan.versions[digest], self._loaded[digest]) for digest in present})
 
-    async def _let_go(self, before: dict[str, Deployment]) -> None:
-        """Free the models that nothing serves any more, once their queues have run empty."""
-        serving = {digest for each in self.plane.deployments.values() for digest in each.by_digest}
-        retired = [digest for digest in self._loaded if digest not in serving]
-        if not retired:
-            gc.collect()
-            gc.freeze()  # models and codecs live long; the collector need not look at them again
-            return
-        queues = [version.batcher for each in before.values() for digest, version in each.by_digest.items() if digest in retired]
-        until = monotonic() + self.settings.request_timeout_s
-        while not all(queue.is_idle for queue in queues) and monotonic() < until:
-            await asyncio.sleep(0.01)
-        gc.unfreeze()
-        for digest in retired:
-            self._loaded.pop(digest).runtime.close()
-            self._states.pop(digest, None)
-        before.clear()
-        self._say()
-        await self._loop.run_in_executor(self._loader, give_back_memory)
+    def _free(self) -> None:
+        """Let go of the models that nothing serves any more, once the queues of their versions have run empty."""
+        for version in [version for version in self._retiring if version.batcher.is_idle]:
+            self._retiring.remove(version)
+            version.batcher.close()
+        in_use = {version.digest for version in self._retiring}
+        in_use |= {digest for each in self.plane.deployments.values() for digest in each.by_digest}
+        unused = [digest for digest in self._loaded if digest not in in_use]
+        if unused:
+            for digest in unused:
+                self._loaded.pop(digest).runtime.close()
+                self._states.pop(digest, None)
+            self._say()
+            self._loop.run_in_executor(self._loader, give_back_memory)
 
     def _say(self) -> None:
         state = WorkerState(slot=self.slot, pid=os.getpid(), sequence=self._sequence, models=dict(self._states))

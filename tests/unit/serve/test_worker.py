@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -43,12 +45,12 @@ def test_following_the_plan_step_by_step(tmp_path: Path) -> None:
         assert set(worker.plane.deployments["line"].versions) == {old[1]}
         home.deploy("line", {old: 100}, hold=(new,))
         await worker._follow()
-        before = worker.plane.deployments["line"].versions[old[1]]
         assert set(worker.plane.deployments["line"].versions) == {old[1], new[1]}
         home.deploy("line", {new: 100})
         await worker._follow()
         assert set(worker.plane.deployments["line"].versions) == {new[1]}
-        assert before.batcher.is_idle
+        assert set(read_worker_state(home.run, 0).models) == {old[0], new[0]}
+        await worker._follow()
         state = read_worker_state(home.run, 0)
         assert (state.sequence, set(state.models)) == (3, {new[0]})
         assert [each.version for each in card.read(home.run).models] == [new[1]]
@@ -110,5 +112,49 @@ def test_a_held_version_that_fails_does_not_hold_up_the_weighted_one(tmp_path: P
         await worker._follow()
         assert set(worker.plane.deployments["line"].versions) == {good[1]}
         assert {model.state for model in read_worker_state(home.run, 0).models.values()} == {"ready", "failed"}
+
+    with_worker(home, test)
+
+
+def test_a_model_is_not_freed_while_it_is_asked_and_is_kept_when_a_plan_wants_it_back(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    old, new = home.add("line"), home.add("line", offset=1.0)
+    home.deploy("line", {old: 100})
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        version = worker.plane.deployments["line"].versions[old[1]]
+        version.batcher._running = [object()]  # type: ignore[list-item]
+        home.deploy("line", {new: 100})
+        await worker._follow()
+        await worker._follow()
+        assert old[0] in worker._loaded
+        kept = worker._loaded[old[0]]
+        home.deploy("line", {old: 100})
+        await worker._follow()
+        version.batcher._running = []
+        await worker._follow()
+        assert worker._loaded == {old[0]: kept}
+        assert worker.plane.deployments["line"].champion.loaded is kept
+
+    with_worker(home, test)
+
+
+def test_what_was_retired_leaves_no_trace(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    old, new = home.add("line"), home.add("line", offset=1.0)
+    home.deploy("line", {old: 100})
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        gone = [weakref.ref(worker.plane.deployments["line"].champion), weakref.ref(worker._loaded[old[0]].runtime)]
+        home.deploy("line", {new: 100})
+        gc.disable()  # by counting references alone: what is frozen is never collected
+        try:
+            await worker._follow()
+            await worker._follow()
+            assert [each() for each in gone] == [None, None]
+        finally:
+            gc.enable()
 
     with_worker(home, test)
