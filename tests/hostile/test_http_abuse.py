@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from serving import Answer, Running, home_with, line_row, running
 
 pytestmark = pytest.mark.system
