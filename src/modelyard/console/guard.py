@@ -33,7 +33,7 @@ class Guard:
 
     def __init__(self, app: Any, *, routes: Iterable[Any], keyring: Keyring, audit: AuditLog, hosts: Iterable[str]) -> None:
         self._app = app
-        self._routes = tuple(routes)
+        self.routes = tuple(routes)
         self._keyring = keyring
         self.denials = Denials(audit)
         self._hosts = frozenset(hosts)
@@ -70,7 +70,7 @@ class Guard:
     def _route(self, scope: Scope) -> str | None:
         from starlette.routing import Match
 
-        for route in self._routes:
+        for route in self.routes:
             if route.matches(scope)[0] == Match.FULL:
                 return str(route.path)
         return None

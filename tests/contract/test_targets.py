@@ -1,0 +1,65 @@
+"""Every target: applying is idempotent, each change is newer than the one before, and readiness is never assumed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.targets import TARGETS
+from modelyard.targets.base import Target, TargetState
+from modelyard.types import Digest, Placement, TrafficPlan
+
+ONE, TWO = Digest("sha256:" + "1" * 64), Digest("sha256:" + "2" * 64)
+
+
+def make_local(folder: Path) -> dict[str, Any]:
+    (folder / "run").mkdir()
+    return {"plan": folder / "plan.json", "run": folder / "run"}
+
+
+ARGUMENTS = {"local": make_local}
+
+
+@pytest.fixture(params=sorted(TARGETS))
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    """Each target of the table, with nothing serving on it."""
+    module, _, kind = TARGETS[request.param].partition(":")
+    made: Target = getattr(import_module(module), kind)(**ARGUMENTS[request.param](tmp_path))
+    return made
+
+
+def plan(name: str, digest: Digest, generation: int = 1) -> TrafficPlan:
+    return TrafficPlan(name=name, generation=generation, weights={digest: 100}, versions={digest: 1})
+
+
+PLACES = {digest: Placement(blobs="b", index=digest) for digest in (ONE, TWO)}
+
+
+def test_applying_again_changes_nothing(target: Target) -> None:
+    assert target.apply(plan("a", ONE), PLACES) == target.apply(plan("a", ONE), PLACES)
+
+
+def test_tickets_rise_with_each_change(target: Target) -> None:
+    tickets = [
+        target.apply(plan("a", ONE), PLACES),
+        target.apply(plan("b", ONE), PLACES),
+        target.apply(plan("a", TWO, 2), PLACES),
+        target.remove("b"),
+    ]
+    assert tickets == sorted(set(tickets))
+    assert target.names() == ("a",)
+
+
+def test_removing_twice_is_removing_once(target: Target) -> None:
+    target.apply(plan("a", ONE), PLACES)
+    assert target.remove("a") == target.remove("a") and target.names() == ()
+
+
+def test_nothing_is_ready_or_applied_where_nothing_serves(target: Target) -> None:
+    ticket = target.apply(plan("a", ONE), PLACES)
+    assert target.readiness(ONE).outcome == "unknown" and not target.has_applied(ticket)
+    state = target.state()
+    assert isinstance(state, TargetState) and state.serve is None and state.workers == () and state.sequence == ticket

@@ -1,0 +1,85 @@
+"""The control process: alone in its home, on its port, and back after its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from world import free_ports, wait_until
+
+from modelyard.client import ControlClient
+from modelyard.config import child_environment, load
+from modelyard.control.access import read_admin_key
+from modelyard.control.status import Status
+from modelyard.errors import NotFound, Unauthenticated
+from modelyard.types import read_control_state
+
+
+def start(home: Path, port: int) -> subprocess.Popen[str]:
+    environment = child_environment(load({"home": home, "control_port": port}))
+    return subprocess.Popen([sys.executable, "-m", "modelyard.console"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def listens(home: Path, pid: int) -> bool:
+    try:
+        return read_control_state(home / "run").pid == pid
+    except NotFound:
+        return False
+
+
+def test_one_process_per_home_answers_and_ends_cleanly(tmp_path: Path) -> None:
+    (port, other_port) = free_ports(2)
+    first = start(tmp_path, port)
+    try:
+        wait_until(lambda: listens(tmp_path, first.pid))
+        second = start(tmp_path, other_port)
+        _, said = second.communicate(timeout=60)
+        assert second.returncode == 1 and "is running already" in said and len(said.splitlines()) == 1
+        url = read_control_state(tmp_path / "run").url
+        wait_until(lambda: _answers(url, read_admin_key(load({"home": tmp_path}))))
+        with pytest.raises(Unauthenticated), ControlClient(url, "my_nobody") as nobody:
+            nobody.call("GET", "/status", answer=Status)
+    finally:
+        first.send_signal(signal.SIGTERM)
+        out, err = first.communicate(timeout=60)
+    assert (first.returncode, out, err) == (0, "", "")
+    assert not (tmp_path / "run" / "control.json").exists()
+
+
+def _answers(url: str, key: str) -> bool:
+    from modelyard.errors import Unavailable
+
+    try:
+        with ControlClient(url, key) as client:
+            return client.call("GET", "/status", answer=Status).data_plane is None
+    except Unavailable:
+        return False
+
+
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = start(tmp_path, taken.getsockname()[1])
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "--control-port" in said and len(said.splitlines()) == 1
+
+
+def test_a_lock_left_by_a_killed_process_does_not_hold(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    first = start(tmp_path, port)
+    wait_until(lambda: listens(tmp_path, first.pid))
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    again = start(tmp_path, port)
+    try:
+        wait_until(lambda: listens(tmp_path, again.pid))
+    finally:
+        again.terminate()
+        again.communicate(timeout=60)
+    assert again.returncode == 0

@@ -1,0 +1,57 @@
+"""Deployments as records: what is written is read back, and what it names is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelyard.errors import Conflict, NotFound
+from modelyard.rollout import direct
+from modelyard.rollout.deployments import KIND, Deployments
+from modelyard.targets.base import Deployment, Release
+from serving import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path)
+    for offset in (0.0, 1.0):
+        home.add("line", offset=offset)
+    return home
+
+
+def release(home: Home, number: int) -> Release:
+    version = home.registry.resolve(f"line:{number}")
+    return Release(model=version.name, version=number, digest=version.digest, index=version.index)
+
+
+def test_what_is_put_is_found_and_listed(home: Home) -> None:
+    deployments = Deployments(home.registry)
+    assert deployments.find("line") is None and deployments.all() == ()
+    with pytest.raises(NotFound, match="modelyard status"):
+        deployments.get("line")
+    begun = direct.begin(Deployment(name="line", model="line", generation=0), release(home, 1), kind="deploy", verdicts=(), at="t")
+    stored = deployments.put(begun, expected=0)
+    assert stored.deployment == begun and deployments.get("line") == stored and deployments.all() == (stored,)
+
+
+def test_the_record_names_all_that_must_not_be_deleted(home: Home) -> None:
+    serving = Deployment(name="line", model="line", generation=2, current=release(home, 2), previous=(release(home, 1),))
+    Deployments(home.registry).put(serving, expected=0)
+    record = home.registry.records.get(KIND, "line")
+    assert record is not None
+    assert record.body["digests"] == [release(home, 2).digest] and [step["version"] for step in record.body["history"]] == [1]
+
+
+def test_a_stale_revision_is_refused(home: Home) -> None:
+    deployments = Deployments(home.registry)
+    serving = Deployment(name="line", model="line", generation=1, current=release(home, 1))
+    stored = deployments.put(serving, expected=0)
+    with pytest.raises(Conflict):
+        deployments.put(serving, expected=0)
+    newer = deployments.put(serving, expected=stored.revision)
+    with pytest.raises(Conflict):
+        deployments.remove(stored)
+    deployments.remove(newer)
+    assert deployments.find("line") is None
