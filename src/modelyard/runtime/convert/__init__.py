@@ -34,7 +34,7 @@ PROBE_ROWS = 32
 _ASKED = 0.4
 """The share of the work that asking the original is, for progress."""
 
-UNKNOWN = "\ufdd1unknown"
+UNKNOWN = "modelyard-unknown"
 
 Way = Literal["given", "exact", "double", "single"]
 Progress = Callable[[str, float], None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from modelyard.runtime.convert.trees import Tree, compared_in_float32, summed
 
 if TYPE_CHECKING:
     from modelyard.runtime.convert.graph import Column, Columns, Graph
-    from modelyard.types import Array
+    from modelyard.types import Array, Scalar
 
 _LEAF, _CATEGORY = 0, 2
 _IDENTITY = ("identity", "identity_multiclass")
@@ -55,7 +55,7 @@ def _xgboost(graph: Graph, columns: Columns, booster: Any, missing: float, *, is
     model = _xgboost_trees(document)
     if model is None:
         raise ValueError(f"XGBoost's {document['learner']['gradient_booster'].get('name')} booster has no trees; booster='gbtree' converts")
-    categories = xgboost_categories(document)
+    categories = xgboost_categories(document, {index: column.categories for index, column in enumerate(columns)})
     if model.get("cats"):
         model["cats"] = {"enc": [], "feature_segments": [], "sorted_idx": []}  # treelite refuses trees with a dictionary of categories
     parsed = treelite.frontend.from_xgboost_json(json.dumps(document))
@@ -78,20 +78,44 @@ def _xgboost(graph: Graph, columns: Columns, booster: Any, missing: float, *, is
     return _finished(graph, raw, header, width, is_classifier=is_classifier)
 
 
-def xgboost_categories(document: dict[str, Any]) -> dict[int, list[str | float]]:
-    """By feature number, the categories that XGBoost has stored, in the order of their codes."""
+def xgboost_categories(document: dict[str, Any], declared: Mapping[int, Sequence[Scalar] | None] | None = None) -> dict[int, list[Scalar]]:
+    """By feature number, the categories that XGBoost has stored, in the order of their codes.
+
+    XGBoost counts characters where it stores bytes and so cuts off names beyond ASCII. Those are taken from what the data declares, where that,
+    cut off in the same way, is what the model stores. Raises ValueError where it is not.
+    """
     cats = (_xgboost_trees(document) or {}).get("cats") or {}
-    found: dict[int, list[str | float]] = {}
+    found: dict[int, list[Scalar]] = {}
     for feature, each in enumerate(cats.get("enc", [])):
         values = each.get("values", [])
         if not values:
             continue
-        if "offsets" in each:
-            text, ends = bytes(value & 0xFF for value in values), each["offsets"]
-            found[feature] = [text[start:end].decode("utf-8") for start, end in pairwise(ends)]
-        else:
+        if "offsets" not in each:
             found[feature] = list(values)
+            continue
+        stored, ends = bytes(value & 0xFF for value in values), each["offsets"]
+        names = [str(name) for name in (declared or {}).get(feature) or ()]
+        lengths = [end - start for start, end in pairwise(ends)]
+        if stored.isascii():
+            found[feature] = [stored[start:end].decode("ascii") for start, end in pairwise(ends)]
+        elif [len(name) for name in names] == lengths and "".join(names).encode("utf-8").startswith(stored):
+            found[feature] = list(names)
+        else:
+            raise ValueError(
+                f"XGBoost has cut off the names of feature {feature}'s categories, which are not ASCII; give the data as a pandas frame with the "
+                "categories of the training, or use ASCII names"
+            )
     return found
+
+
+def xgboost_cut_off(booster: Any) -> dict[str, Any] | None:
+    """The Booster's document where names of its categories are cut off, else None.
+
+    Such a Booster answers unknown categories by chance instead of refusing them, so whoever asks it compares the data's categories first.
+    """
+    document: dict[str, Any] = json.loads(booster.save_raw("json"))
+    encoders = ((_xgboost_trees(document) or {}).get("cats") or {}).get("enc", [])
+    return document if any("offsets" in each and min(each["values"], default=0) < 0 for each in encoders) else None
 
 
 def _xgboost_trees(document: dict[str, Any]) -> dict[str, Any] | None:

@@ -17,6 +17,9 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from modelyard.runtime.binding import Binding, GraphInput, GraphOutput
 
 if TYPE_CHECKING:
+    from modelyard.types import Scalar
+
+if TYPE_CHECKING:
     pass
 
 OPSET = 19
@@ -40,7 +43,8 @@ class Column:
 
     Numbers are always double in the graph. Kind `float32` says that the original holds this column in float32, so every value here is exact in
     float32 and the result of each step must be rounded to it. `is_sparse`: the original hands it on in a sparse matrix, where 0 is absent.
-    `absent`: what stands for missing text in the original's data; scikit-learn tells NaN and None apart, the wire does not.
+    `absent`: what stands for missing text in the original's data; scikit-learn tells NaN and None apart, the wire does not. `categories`: what a
+    categorical column of a frame declares, in the order of its codes.
     """
 
     tensor: str
@@ -49,6 +53,7 @@ class Column:
     name: str = ""
     is_sparse: bool = False
     absent: Absent = "nan"
+    categories: tuple[Scalar, ...] | None = None
 
 
 Columns = tuple[Column, ...]
@@ -142,7 +147,7 @@ class Graph:
 
     def join(self, columns: Columns) -> str:
         """One tensor [N, len(columns)] of these columns, all numbers or all strings."""
-        columns = tuple(replace(column, is_sparse=False, absent="nan") for column in columns)
+        columns = tuple(replace(column, is_sparse=False, absent="nan", categories=None) for column in columns)
         if columns in self._joined:
             return self._joined[columns]
         runs: list[tuple[str, list[int]]] = []

@@ -7,7 +7,8 @@ something is converted.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from modelyard.runtime.convert.graph import Absent, Columns, Kind, Mode
     from modelyard.runtime.data import Table
     from modelyard.runtime.originals.base import Original
-    from modelyard.types import Array, Schema
+    from modelyard.types import Array, Scalar, Schema
 
 _ELEMENTS = {"int64": TensorProto.INT64, "float64": TensorProto.DOUBLE, "bool": TensorProto.BOOL, "string": TensorProto.STRING}
 
@@ -68,13 +69,20 @@ def columns_of(graph: Graph, table: Table) -> Columns:
         if array.ndim != 2:
             raise Unconvertible(f"the array has {array.ndim} dimensions; scikit-learn's models take rows and columns", field=name, rule="shape")
         return graph.matrix(name, _kind(array), array.shape[1], _absent(table.native.ravel() if array.dtype == object else ()))
-    return graph.frame((name, _kind(array), _absent(_texts(table, name))) for name, array in table.columns.items())
+    columns = graph.frame((name, _kind(array), _absent(_texts(table, name))) for name, array in table.columns.items())
+    return tuple(replace(column, categories=_declared(table.native[column.name])) for column in columns)
 
 
 def _kind(array: Array) -> Kind:
     if array.dtype == object:
         return "string"
     return "float32" if array.dtype == "float32" else "float64"
+
+
+def _declared(native: Any) -> tuple[Scalar, ...] | None:
+    """The categories of a pandas column, in the order of their codes."""
+    categories: Any = getattr(getattr(native, "dtype", None), "categories", None)
+    return tuple(categories.tolist()) if hasattr(categories, "tolist") else None
 
 
 def _texts(table: Table, name: str) -> Iterable[object]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelyard.runtime.originals.base import answers_of, distributions, label_array, plain_classes
-from modelyard.runtime.originals.native import as_pandas
+from modelyard.runtime.originals.native import as_pandas, declared
 
 if TYPE_CHECKING:
     from modelyard.runtime.data import Table
@@ -60,6 +60,9 @@ class XgboostBooster(_Booster):
         count = int(learner["learner_model_param"]["num_class"])
         self._targets = int(learner["learner_model_param"].get("num_target", "1"))
         classes = 2 if self._objective == "binary:logistic" else count if self._objective in ("multi:softprob", "multi:softmax") else 0
+        from modelyard.runtime.convert.boosters import xgboost_cut_off
+
+        self._cut_off = xgboost_cut_off(model)
         super().__init__(model, classes=classes, kind="xgboost", title=f"xgboost.Booster({self._objective})")
 
     def _width(self) -> int | None:
@@ -72,6 +75,10 @@ class XgboostBooster(_Booster):
         native = table.native
         if table.layout == "frame":
             native = as_pandas(table, self._categories()) if type(native).__module__.partition(".")[0] != "pandas" or self._texts(table) else native
+        if self._cut_off is not None:
+            from modelyard.runtime.convert.boosters import xgboost_categories
+
+            xgboost_categories(self._cut_off, declared(native))
         matrix = xgboost.DMatrix(native, enable_categorical=True)
         if self._objective != "multi:softmax":
             return self._answers(self.model.predict(matrix))

@@ -12,7 +12,7 @@ import numpy as np
 
 from modelyard.errors import Unconvertible
 from modelyard.runtime.originals.base import answers_of, distributions, label_array, parts, plain_classes
-from modelyard.runtime.originals.native import as_numpy, as_pandas
+from modelyard.runtime.originals.native import as_numpy, as_pandas, declared
 
 if TYPE_CHECKING:
     from modelyard.runtime.data import Table
@@ -35,6 +35,12 @@ class Estimator:
         modules = {type(each).__module__.partition(".")[0] for each in parts(model)}
         self.packages = distributions({*modules, "numpy", *(("scipy",) if "sklearn" in modules else ())})
 
+        self._cut_off: dict[str, Any] | None = None
+        if kind == "xgboost":
+            from modelyard.runtime.convert.boosters import xgboost_cut_off
+
+            self._cut_off = xgboost_cut_off(model.get_booster())
+
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """See `Original.outputs`."""
@@ -43,6 +49,7 @@ class Estimator:
     def predict(self, table: Table) -> dict[str, Array]:
         """See `Original.predict`."""
         native = self._native(table)
+        self._refuse_cut_off(native)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about feature names and unknown categories: the answers are what is compared
             if self.classes is None:
@@ -52,6 +59,13 @@ class Estimator:
             if self._has_probability:
                 answers["probability"] = np.asarray(self.model.predict_proba(native), np.float64)
         return answers
+
+    def _refuse_cut_off(self, native: Any) -> None:
+        """Raise for categories that XGBoost would answer by chance."""
+        if self._cut_off is not None:
+            from modelyard.runtime.convert.boosters import xgboost_categories
+
+            xgboost_categories(self._cut_off, declared(native))
 
     def _native(self, table: Table) -> Any:
         if isinstance(table.native, dict):

@@ -27,6 +27,14 @@ def as_numpy(table: Table) -> Array:
     return np.concatenate([column.reshape(table.rows, -1) for column in table.columns.values()], axis=1)
 
 
+def declared(native: Any) -> dict[int, tuple[Any, ...] | None]:
+    """By position, the categories that each column of a pandas frame declares, in the order of their codes."""
+    if type(native).__module__.partition(".")[0] != "pandas":
+        return {}
+    found = [getattr(dtype, "categories", None) for dtype in native.dtypes]
+    return {index: None if each is None else tuple(each.tolist()) for index, each in enumerate(found)}
+
+
 def as_pandas(table: Table, categories: Mapping[str, Sequence[Any]] | None = None) -> Any:
     """A pandas frame of the columns, those in `categories` as categoricals with these values in this order."""
     try:
