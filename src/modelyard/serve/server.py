@@ -111,6 +111,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_body_limit",
+        "_body_mark",
         "_chunks",
         "_head",
         "_head_raw",
@@ -151,6 +152,7 @@ class Connection(asyncio.Protocol):
         self._head: Head | None = None
         self._body: bytes | bytearray = b""
         self._body_limit = 0
+        self._body_mark = 0
         self._chunks = 0
         self._raw_left = 0
 
@@ -429,7 +431,11 @@ class Connection(asyncio.Protocol):
             if age_s > HEADER_TIMEOUT_S:
                 self.refuse(408, f"the header did not arrive within {HEADER_TIMEOUT_S:.0f} s", "header_time")
         elif self.phase == BODY:
-            if age_s > BODY_GRACE_S and len(self._body) < BODY_BYTES_S * (age_s - BODY_GRACE_S):
+            if age_s <= BODY_GRACE_S:
+                return
+            if len(self._body) - self._body_mark >= BODY_BYTES_S * BODY_GRACE_S:
+                self._body_mark, self.since_s = len(self._body), now  # fast enough; the next stretch begins
+            else:
                 self.refuse(408, f"the body arrived slower than {BODY_BYTES_S:,} bytes/s", "body_rate")
         elif not self.pending and age_s > IDLE_TIMEOUT_S:
             self._close()

@@ -233,3 +233,20 @@ def test_who_does_not_read_is_not_read_from_and_let_go(bench: Bench) -> None:
     connection.pause_writing()
     connection.sweep(connection.since_s + 31)
     assert transport.ended == "abort"
+
+
+def test_a_body_is_held_to_its_rate_all_the_way(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n" + b" " * 2_000_000)
+    for _ in range(3):
+        connection.sweep(connection.since_s + 10.5)
+        if transport.data:
+            break
+        connection.data_received(b" " * 100)
+    assert transport.data.startswith(b"HTTP/1.1 408")
+    connection, transport = bench.connect()
+    connection.data_received(b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n")
+    for _ in range(20):
+        connection.data_received(b" " * 11_000)
+        connection.sweep(connection.since_s + 10.5)
+    assert transport.data == b""
