@@ -151,7 +151,7 @@ class Child:
     """One plane's process, started again when it ends: at once the first time, then after growing pauses until it has been steady."""
 
     def __init__(self, name: str, settings: Settings) -> None:
-        self._command = [sys.executable, "-m", *_arguments(name, settings)]
+        self._command = [sys.executable, "-P", "-m", *_arguments(name, settings)]
         self._environment = config.child_environment(settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
@@ -273,7 +273,7 @@ def _lives(pid: int) -> bool:
 
 def _process(pid: int) -> tuple[str, str]:
     """State and command line of a process; both empty when there is none."""
-    done = subprocess.run(["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    done = subprocess.run(["ps", "-ww", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, arguments = done.stdout.strip().partition(" ")
     return state, arguments
 
@@ -341,7 +341,7 @@ def _detached(settings: Settings) -> Up:
     log = settings.run / "up.log"
     with log.open("ab") as file:
         start = file.tell()
-        command = [sys.executable, "-m", "modelyard.cli.host"]
+        command = [sys.executable, "-P", "-m", "modelyard.cli.host"]
         environment = config.child_environment(settings)
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     try:

@@ -1,0 +1,102 @@
+"""The parent of the two planes: alone, patient with children, and careful with pids."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from modelyard import config
+from modelyard.cli import host
+from modelyard.config import Settings
+from modelyard.errors import Unavailable
+from modelyard.types import HostPlan, read_plan, write_plan
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "run").mkdir()
+    return config.load({"home": tmp_path, "port": 0, "control_port": 0})
+
+
+def test_there_is_one_parent_and_its_death_frees_the_home(settings: Settings) -> None:
+    assert host._parent(settings) is None
+    with host._alone(settings) as first:
+        with host._alone(settings) as second:
+            assert first and not second
+        assert host._parent(settings) == os.getpid()
+    assert host._parent(settings) is None
+    assert (settings.run / "up.lock").read_text() == str(os.getpid())
+
+
+def test_a_process_is_ours_by_what_it_runs(settings: Settings) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    ours = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "-m", "modelyard.console"])
+    try:
+        assert host._is_ours(ours.pid, "modelyard.console") and not host._is_ours(other.pid, "modelyard.console")
+        assert host._lives(other.pid)
+    finally:
+        for process in (other, ours):
+            process.kill()
+            process.wait()
+    assert not host._is_ours(ours.pid, "modelyard.console") and not host._lives(other.pid)
+
+
+def test_an_unfinished_plan_is_begun_and_a_whole_one_kept(settings: Settings) -> None:
+    host._ensure_plan(settings)
+    assert read_plan(settings.plan).sequence == 1
+    write_plan(settings.plan, HostPlan(sequence=7, plans=(), placements={}))
+    host._ensure_plan(settings)
+    assert read_plan(settings.plan).sequence == 7
+
+
+def test_a_child_that_keeps_dying_is_started_with_growing_pauses(settings: Settings) -> None:
+    child = host.Child("control", settings)
+    child._command = [sys.executable, "-c", ""]
+    child.start()
+    starts = [child.pid]
+    pauses = []
+    while len(starts) < 4:
+        child.keep()
+        if child.pid != starts[-1]:
+            starts.append(child.pid)
+            pauses.append(child._pause_s)
+    assert child._process is not None and child._process.wait() == 0
+    assert pauses == [0.1, 0.2, 0.4]
+
+
+def test_a_port_in_use_names_its_flag(settings: Settings) -> None:
+    import socket
+
+    host._check_ports(settings)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(Unavailable, match="--control-port"):
+            host._check_ports(config.load({"home": settings.home, "port": 0, "control_port": taken.getsockname()[1]}))
+
+
+def test_waiting_ends_when_what_is_waited_for_does(settings: Settings) -> None:
+    with pytest.raises(Unavailable, match="did not come up"):
+        host._wait_for_parent(settings, lambda: False)
+
+
+def test_a_second_signal_is_urgent() -> None:
+    import signal
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        assert threading.current_thread() is threading.main_thread()
+        stop = host.Stop()
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5) and not stop.is_urgent
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_set() and stop.is_urgent
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,36 @@
+"""The running world in one value."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from modelyard import config
+from modelyard.control.plane import ControlPlane
+from modelyard.control.status import status
+from modelyard.control.traffic import Watch
+from modelyard.targets.base import Deployment, Release
+from modelyard.types import ModelState, ServeState, WorkerState, write_serve_state, write_worker_state
+from serving import Home
+
+
+def test_what_should_serve_what_does_and_what_is_wrong(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.add("line")
+    version = home.registry.resolve("line")
+    release = Release(model="line", version=1, digest=version.digest, index=version.index)
+    with ControlPlane(config.load({"home": tmp_path})) as plane:
+        deployment = Deployment(name="line", model="line", generation=1, current=release, previous=(release,))
+        assert status(plane, [deployment], trouble={}, traffic={}).data_plane is None
+        run = tmp_path / "run"
+        run.mkdir()
+        write_serve_state(run, ServeState(pid=os.getpid(), host="127.0.0.1", port=8080, slots=(0, 1), started_at=""))
+        write_worker_state(run, WorkerState(slot=0, pid=os.getpid(), sequence=1, models={version.digest: ModelState(state="ready")}))
+        write_worker_state(run, WorkerState(slot=1, pid=os.getpid(), sequence=0, models={version.digest: ModelState(state="loading")}))
+        plane.targets["local"].remove("nothing")
+        found = status(plane, [deployment], trouble={"line": "no room"}, traffic=Watch(plane).traffic([deployment]))
+    assert found.data_plane is not None
+    assert (found.data_plane.url, found.data_plane.workers, found.data_plane.up_to_date) == ("http://127.0.0.1:8080", 2, 1)
+    (told,) = found.deployments
+    assert (told.trouble, told.rollback_to, told.serving[0].ready, told.serving[0].weight) == ("no room", 1, 1, 100)
+    assert told.traffic is not None and told.traffic.requests == 0
