@@ -74,16 +74,14 @@ def convert(original: Original, table: Table, schema: Schema, *, tolerance: Tole
             tell("proving parity", _ASKED + (1 - _ASKED) * (number + share) / len(ways))
 
         tell(f"writing the graph: {_NAMES[way]}", _ASKED + (1 - _ASKED) * number / len(ways))
-        tried = _try(asked, way, models, proving)
-        if isinstance(tried, Conversion):
-            return msgspec.structs.replace(tried, attempts=(*attempts, *tried.attempts))
-        if tried is not None and all(attempt.reason != tried.reason for attempt in attempts):
-            attempts.append(tried)
+        found = _try(asked, way, models, attempts, proving)
+        if found is not None:
+            return found
     raise Unconvertible(_refusal(original, attempts), field="model", rule="parity")
 
 
-def _try(asked: _Asked, way: Way, models: set[bytes], proving: Callable[[float], None]) -> Conversion | Attempt | None:
-    """The conversion, or why this way gives none; None where its graph is one of `models`, which were tried before."""
+def _try(asked: _Asked, way: Way, models: set[bytes], attempts: list[Attempt], proving: Callable[[float], None]) -> Conversion | None:
+    """The conversion by this way; None where it gives none, with the reason added to `attempts`, or where its graph is one of `models`."""
     method = _NAMES[way]
     try:
         model, binding, parts = _build(asked, way)
@@ -95,14 +93,18 @@ def _try(asked: _Asked, way: Way, models: set[bytes], proving: Callable[[float],
         parity = asked.proof(runtime, proving)
     except MemoryError:
         raise
-    except ModelFailed as error:
-        return Attempt(method=method, chosen=False, reason=f"the graph fails: {first_line(error.__cause__ or error)}")
     except Exception as error:  # noqa: BLE001 - converters raise whatever they like; the reason is kept and the next way tried
-        return Attempt(method=method, chosen=False, reason=error.message if isinstance(error, ModelyardError) else first_line(error))
-    attempt = Attempt(method=method, chosen=parity.passed, reason=parity.describe())
+        if isinstance(error, ModelFailed):
+            reason = f"the graph fails: {first_line(error.__cause__ or error)}"
+        else:
+            reason = error.message if isinstance(error, ModelyardError) else first_line(error)
+        if all(attempt.reason != reason for attempt in attempts):
+            attempts.append(Attempt(method=method, chosen=False, reason=reason))
+        return None
+    attempts.append(Attempt(method=method, chosen=parity.passed, reason=parity.describe()))
     if not parity.passed:
-        return attempt
-    return Conversion(model=model, binding=binding, method=method, parity=asked.speeds(runtime, parity), attempts=(attempt,))
+        return None
+    return Conversion(model=model, binding=binding, method=method, parity=asked.speeds(runtime, parity), attempts=tuple(attempts))
 
 
 def _silent(step: str, share: float) -> None:
