@@ -119,6 +119,14 @@ def test_the_reader_itself_refuses_each_by_its_own_rule(tmp_path: Path, bad: tup
         archive.read_tar(path)
 
 
+@pytest.mark.parametrize("size", [1 << 40, 1 << 62, (1 << 63) - 512, 1 << 80])
+def test_a_size_that_no_file_has_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(entry("huge", b"", size=size)[0].tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
+    with pytest.raises(DigestMismatch, match="size"):
+        archive.read_tar(path)
+
+
 def test_another_layout_is_refused(tmp_path: Path, built: Built) -> None:
     path = write(tmp_path / "x.tar", built)
     archive.export(archive.source(path), built.index, tmp_path / "folder")

@@ -154,7 +154,8 @@ def read_tar(path: Path) -> dict[str, tuple[int, int]]:
             if not is_folder:
                 entries[name] = (position, size)
             position += -(-size // _BLOCK) * _BLOCK
-            file.seek(position)  # behind the end there is no next header, so a size that is not there is found above
+            # A size that is not there ends at the file's end, where no header follows: found above. Some are too large to seek to.
+            file.seek(min(position, total))
         while rest := file.read(1 << 20):
             if rest.strip(b"\0"):
                 raise DigestMismatch(f"{path.name} has bytes behind its end", field=path.name, rule="unlisted")

@@ -65,6 +65,9 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
             position = run.end()
             continue
         tag, position = _varint(data, position)
+        if tag >> 32:
+            # Readers cut a tag to 32 bits, so what looks like an unknown field here would be one of `_TREE` to them.
+            raise UnsupportedFormat("the model is not an ONNX file", field="model")
         field, wire = tag >> 3, tag & 7
         start, value, is_message = position, 0, wire == 2
         if wire == 0:

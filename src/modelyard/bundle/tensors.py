@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HEADER_LIMIT_BYTES = 4 << 20
 DIMENSIONS_LIMIT = 8
+ELEMENTS_LIMIT = 1 << 40  # counting an extent of 0 as 1: numpy refuses to shape even nothing beyond its own limit
 _MISSING = 0xFFFFFFFF
 _NUMPY = {
     "BOOL": "|b1",
@@ -102,7 +103,11 @@ def _string(name: str, item: Any) -> bytes:
 
 
 def _array(tensor: _Tensor, body: memoryview) -> Array:
-    if len(tensor.shape) > DIMENSIONS_LIMIT or any(extent < 0 for extent in tensor.shape):
+    if (
+        len(tensor.shape) > DIMENSIONS_LIMIT
+        or any(extent < 0 for extent in tensor.shape)
+        or math.prod(max(1, extent) for extent in tensor.shape) > ELEMENTS_LIMIT
+    ):
         raise _refusal("a tensor's shape is out of range")
     count = math.prod(tensor.shape)
     if tensor.datatype == "BYTES":

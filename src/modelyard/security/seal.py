@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 PEM_LIMIT_BYTES = 64 << 10
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class TrustedKey(msgspec.Struct, frozen=True):
@@ -162,7 +164,7 @@ class Trust:
         return (*own, *(TrustedKey(path.stem, "key" if path.suffix == ".pub" else "certificate", False) for path in others))
 
     def _find(self, hint: str) -> bytes:
-        if len(hint) == 64 and hint.isalnum():
+        if _KEY_ID.fullmatch(hint):
             for path in (self._own, self._folder / f"{hint}.pub"):
                 try:
                     pem = read_limited(path, PEM_LIMIT_BYTES)
@@ -170,7 +172,7 @@ class Trust:
                     continue
                 if secrets.compare_digest(key_id(pem), hint):
                     return pem
-        shown = hint if hint.isalnum() and hint.isascii() else "unreadable"
+        shown = hint if _KEY_ID.fullmatch(hint) else "unreadable"
         raise UntrustedSigner(
             f"sealed by a key that this home does not trust ({shown[:16]}…); if you know its owner, get their keys/signing.pub and run: "
             "modelyard trust add KEY.pub"

@@ -80,6 +80,16 @@ def test_a_key_written_in_an_unusual_way_is_found() -> None:
         selfcontained.check(b"\xba\x00" + bytes([len(inner)]) + inner)
 
 
+def test_a_tag_that_readers_would_cut_to_another_field_is_refused() -> None:
+    # onnxruntime's protobuf keeps the low 32 bits of a tag; by all its bits this one is no graph.
+    inner = graph(initializer=[weights("x")]).SerializeToString()
+    size = bytes([len(inner) & 0x7F | 0x80, len(inner) >> 7])
+    with pytest.raises(UnsupportedFormat, match="other files"):
+        selfcontained.check(b"\x3a" + size + inner)
+    with pytest.raises(UnsupportedFormat):
+        selfcontained.check(b"\xba\x80\x80\x80\x10" + size + inner)
+
+
 @pytest.mark.parametrize(
     "data", [b"location", b"\x3a\xff\xff\xff\x7flocation", b"\x3b location", b"\x08" + b"\xff" * 12 + b"location", b"\x0dlo location"]
 )

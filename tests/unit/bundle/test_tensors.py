@@ -66,6 +66,8 @@ def test_other_types_are_refused(array: Any) -> None:
         raw([tensor(shape=[-2])], b"\0" * 8),
         raw([tensor(shape=[1 << 40, 1 << 40])], b"\0" * 8),
         raw([tensor(shape=[1] * 9)], b"\0" * 8),
+        raw([tensor(shape=[0, 1 << 62], size_bytes=0)], b""),
+        raw([tensor(shape=[0, 1 << 31, 1 << 31], size_bytes=0)], b""),
         raw([tensor(datatype="OBJECT")], b"\0" * 8),
         raw([tensor(datatype="BOOL", size_bytes=2)], b"\0\2"),
         raw([tensor(datatype="BYTES", shape=[1 << 40], size_bytes=4)], b"\0" * 4),

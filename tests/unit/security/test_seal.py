@@ -131,7 +131,7 @@ def test_a_hint_that_is_a_path_finds_nothing(tmp_path: Path, signer: LocalSigner
     local_signer(keys)
     made = json.loads(seal(signer, subject=SUBJECT, members=MEMBERS))
     (tmp_path / "evil.pub").write_bytes(signer.public_pem)
-    for hint in ("../../evil", "../" * 19 + "evil.pu", "", "A" * 64):
+    for hint in ("../../evil", "../" * 19 + "evil.pu", "", "A" * 64, "é" * 64):
         made["verificationMaterial"]["publicKey"]["hint"] = hint
         with pytest.raises(UntrustedSigner):
             Trust(keys).verify(json.dumps(made).encode(), subject=SUBJECT, members=MEMBERS)

@@ -10,8 +10,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from modelyard.errors import MalformedPayload, NotFound, UnsupportedFormat
+from modelyard.errors import MalformedPayload, NotFound, PayloadTooLarge, UnsupportedFormat
 
+UNPACKED_LIMIT_BYTES = 2 << 30
 _SAFE_WAY = (
     "it runs code when it is read. Save the model with skops (skops.io.dump) or in its library's own format (.onnx, XGBoost .json or .ubj, "
     "LightGBM .txt, CatBoost .cbm), or call modelyard.package in the process that trained it"
@@ -52,7 +53,7 @@ a partial holds a function of this list or of skops' own."""
 
 
 def read(path: Path) -> Any:
-    """The model in `path`: bytes for ONNX, else the library's own object. Raises NotFound, UnsupportedFormat or MalformedPayload."""
+    """The model in `path`: bytes for ONNX, else the library's own object. Raises NotFound, UnsupportedFormat, PayloadTooLarge or MalformedPayload."""
     if not path.is_file():
         raise NotFound(f"no such model file: {path}")
     with path.open("rb") as file:
@@ -107,9 +108,19 @@ def _members(path: Path) -> list[str]:
         return []
 
 
+def _unpacked_bytes(path: Path) -> int:
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
 def _skops(path: Path) -> Any:
     if "schema.json" not in _members(path):
         raise UnsupportedFormat(f"{path.name} is an archive but not a skops file; {_SAFE_WAY}", field="model", rule="format")
+    # An entry never gives more bytes than it declares, so the sum bounds what reading it can take.
+    if (unpacked := _unpacked_bytes(path)) > UNPACKED_LIMIT_BYTES:
+        raise PayloadTooLarge(
+            f"{path.name} unpacks to {unpacked:,} bytes; a skops file has at most {UNPACKED_LIMIT_BYTES:,}", field="model", rule="size"
+        )
     import skops.io
 
     data = path.read_bytes()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelyard.errors import MalformedPayload, SchemaMismatch, Unconvertible, UnsupportedFormat
+from modelyard.bundle import selfcontained
+from modelyard.errors import MalformedPayload, SchemaMismatch, Unconvertible
 from modelyard.runtime.binding import Binding, GraphInput, GraphOutput, feeder
 from modelyard.runtime.onnx import session
 from modelyard.runtime.originals.base import distributions, label_array, label_datatype
@@ -37,14 +38,13 @@ class OnnxModel:
     def __init__(self, data: bytes) -> None:
         import onnx
 
+        selfcontained.check(data)  # before any library could open such a file
         try:
             self.model = onnx.load_model_from_string(data)
         except Exception as error:  # protobuf's DecodeError has no public home
             raise MalformedPayload("the bytes are not an ONNX model") from error
         if not self.model.graph.output:
             raise MalformedPayload("the ONNX model has no outputs")
-        if any(tensor.external_data for tensor in self.model.graph.initializer):
-            raise UnsupportedFormat("the ONNX model keeps its weights in other files; save it whole (onnx.save with save_as_external_data=False)")
         self._session = session(data)
         producer = self.model.producer_name or "unknown producer"
         self.title = f"ONNX graph ({producer})"
