@@ -27,7 +27,7 @@ class Replay:
     def judge(self, candidate: Candidate) -> Verdict:
         """See `Gate.judge`."""
         place = candidate.placement
-        command = [sys.executable, "-m", "modelyard.gates.replay", place.blobs, place.index, str(candidate.keys)]
+        command = [sys.executable, "-P", "-m", "modelyard.gates.replay", place.blobs, place.index, str(candidate.keys)]
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=self._timeout_s, check=False)
         except subprocess.TimeoutExpired:

@@ -61,3 +61,13 @@ def test_a_child_that_fails_costs_a_verdict_not_the_caller(tmp_path: Path, monke
     monkeypatch.setattr(sys, "executable", str(launcher))
     verdict = replay.Replay(timeout_s=3.0).judge(given)
     assert verdict.outcome == "fail" and said in verdict.evidence
+
+
+def test_the_child_imports_nothing_from_where_it_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a downloaded bundle may lie a file with a library's name."""
+    given = candidate(tmp_path)
+    here = tmp_path / "downloads"
+    here.mkdir()
+    (here / "msgspec.py").write_text("raise SystemExit('taken from the folder')")
+    monkeypatch.chdir(here)
+    assert replay.Replay().judge(given).outcome == "pass"
