@@ -42,6 +42,7 @@ class Driver:
         self._clock = clock
         self._lock = threading.Lock()
         self._since: dict[str, tuple[tuple[int, str], float]] = {}
+        self._indexes: dict[Digest, Digest] = {}
         self.trouble: dict[str, str] = {}
 
     def tick(self) -> bool:
@@ -51,6 +52,8 @@ class Driver:
         """
         with self._lock:
             stored = self._deployments.all()
+            # One place per digest for the whole tick: two deployments may have one digest from versions with an index each, and must not take turns.
+            self._indexes = {release.digest: release.index for each in stored for release in each.deployment.releases}
             is_moving = False
             with contextlib.suppress(ModelyardError):  # what fails here fails below for each deployment, whose trouble tells it
                 self._remove_strays({each.deployment.name for each in stored})
@@ -82,6 +85,7 @@ class Driver:
         following = direct.advance(deployment, seen)
         if following != deployment:
             stored = self._deployments.put(following, expected=stored.revision)
+            self._since.pop(deployment.name, None)  # a generation that went back is given again, and its next try has the whole time
             self._apply(target, stored.deployment)
         return stored.deployment.rollout is not None
 
@@ -89,11 +93,10 @@ class Driver:
         plan = direct.plan(deployment)
         if plan is None:
             return target.remove(deployment.name)
-        return target.apply(plan, self._placements(deployment, plan))
+        return target.apply(plan, self._placements(plan))
 
-    def _placements(self, deployment: Deployment, plan: TrafficPlan) -> dict[Digest, Placement]:
-        index = {release.digest: release.index for release in deployment.releases}
-        return {digest: Placement(blobs=self._blobs, index=index[digest]) for digest in plan.digests}
+    def _placements(self, plan: TrafficPlan) -> dict[Digest, Placement]:
+        return {digest: Placement(blobs=self._blobs, index=self._indexes[digest]) for digest in plan.digests}
 
     def _is_over(self, name: str, phase: tuple[int, str]) -> bool:
         known, since = self._since.get(name, (None, 0.0))

@@ -119,6 +119,33 @@ def test_what_takes_too_long_goes_back(world: World) -> None:
     assert world.weights() == {1: 100} and last is not None and last.verdict.rule == "deadline"
 
 
+def test_a_second_try_after_too_long_a_first_has_the_whole_time(world: World) -> None:
+    world.begin(1)
+    world.finish()
+    for _ in range(2):  # what went back gives its generation to the next try, which begins before any other tick
+        world.begin(2)
+        assert world.driver.tick()
+        world.now += 11.0
+        assert not world.driver.tick()
+
+
+def test_two_deployments_of_one_digest_share_a_place(
+    world: World, contents: Callable[..., Contents], attested: Callable[..., Attested], signer: LocalSigner
+) -> None:
+    world.begin(1)
+    world.finish()
+    twin = world.registry.add("twin", build(contents(model=b"model 0"), attested(name="twin"), signer=signer))
+    assert twin.digest == world.release(1).digest and twin.index != world.release(1).index
+    release = Release(model="twin", version=1, digest=twin.digest, index=twin.index)
+    begun = direct.begin(Deployment(name="twin", model="twin", generation=0), release, kind="deploy", verdicts=(), at="")
+    world.deployments.put(begun, expected=0)
+    world.finish()
+    before = read_plan(world.home / "plan.json")
+    assert {plan.name for plan in before.plans} == {"churn", "twin"} and set(before.placements) == {twin.digest}
+    world.driver.tick()
+    assert read_plan(world.home / "plan.json") == before, "a world at rest writes nothing"
+
+
 def test_a_driver_that_is_killed_after_any_step_is_continued_by_the_next(world: World) -> None:
     world.begin(1)
     world.finish()
