@@ -7,6 +7,7 @@ have no effect at import and hold no secret.
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -112,8 +113,11 @@ def _check(settings: Settings) -> None:
     if not 0 <= settings.workers <= 512:
         raise InvalidConfig("workers is a number from 0 (one per core) to 512", field="workers", rule="range")
     for name in ("max_json_bytes", "max_body_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "request_timeout_s"):
-        if getattr(settings, name) <= 0:
-            raise InvalidConfig(f"{name} is above 0", field=name, rule="range")
+        if not 0 < getattr(settings, name) < math.inf:  # NaN fails as well
+            raise InvalidConfig(f"{name} is a number above 0", field=name, rule="range")
+    for name in ("inline_limit_s", "drain_timeout_s", "profile_rows_s", "log_predictions_s", "spool_limit_bytes", "retention_days"):
+        if not 0 <= getattr(settings, name) < math.inf:
+            raise InvalidConfig(f"{name} is a number from 0", field=name, rule="range")
 
 
 def _read_file(path: Path, known: set[str]) -> dict[str, Any]:

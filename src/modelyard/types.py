@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 Digest = NewType("Digest", str)
 """`sha256:` and 64 hex digits: of a bundle's OCI manifest (a model's only identity) or of any blob."""
 
-Datatype = Literal[
-    "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64", "BYTES"
-]
+Datatype = Literal["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64", "BYTES"]
 Task = Literal["classification", "regression", "other"]
 Layout = Literal["frame", "array", "tensors"]
 Tag = Literal["drop", "hash", "mask"]
@@ -273,5 +271,5 @@ def read_control_state(run: Path) -> ControlState:
 def _read(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(read_limited(path, PLAN_LIMIT_BYTES), type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, InvalidInput) as error:
         raise MalformedPayload(f"{path.name} is not a {kind.__name__} of this release") from error

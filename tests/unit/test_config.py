@@ -29,7 +29,23 @@ def test_each_layer_wins_over_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "many"), ("PORT", "70000"), ("WORKERS", "-1"), ("INPUT_SAMPLE_RATE", "2"), ("MAX_JSON_BYTES", "0"), ("INSECURE", "perhaps")],
+    [
+        ("PORT", "many"),
+        ("PORT", "70000"),
+        ("WORKERS", "-1"),
+        ("INPUT_SAMPLE_RATE", "2"),
+        ("MAX_JSON_BYTES", "0"),
+        ("INSECURE", "perhaps"),
+        ("REQUEST_TIMEOUT_S", "nan"),
+        ("REQUEST_TIMEOUT_S", "inf"),
+        ("DRAIN_TIMEOUT_S", "-1"),
+        ("DRAIN_TIMEOUT_S", "nan"),
+        ("RETENTION_DAYS", "-1"),
+        ("SPOOL_LIMIT_BYTES", "-1"),
+        ("PROFILE_ROWS_S", "-1"),
+        ("LOG_PREDICTIONS_S", "-1"),
+        ("INLINE_LIMIT_S", "nan"),
+    ],
 )
 def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"MODELYARD_{name}", value)

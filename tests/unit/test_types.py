@@ -27,6 +27,7 @@ from modelyard.types import (
 )
 
 A, B = Digest("sha256:" + "a" * 64), Digest("sha256:" + "b" * 64)
+UNPLACED = ('{"sequence":1,"plans":[{"name":"a","generation":1,"weights":{"A":100},"versions":{"A":1}}],"placements":{}}'.replace("A", A)).encode()
 
 
 def host_plan() -> HostPlan:
@@ -49,7 +50,7 @@ def test_states_survive_their_files(tmp_path: Path) -> None:
     assert read_serve_state(tmp_path) == serve
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b'{"sequence": "x", "plans": [], "placements": {}}', b"\xff"])
+@pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b'{"sequence": "x", "plans": [], "placements": {}}', b"\xff", UNPLACED])
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(text)
     with pytest.raises(MalformedPayload, match=r"plan\.json"):

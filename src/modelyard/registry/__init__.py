@@ -139,7 +139,9 @@ class Registry:
         parse_alias(alias)
         with self.records.transaction() as records:
             model = records.get(MODEL, name)
-            if model is None or (version is not None and records.get(VERSION, _key(name, version)) is None):
+            if model is None:
+                raise NotFound(f"no model is called {name!r}; see: modelyard models", field="name")
+            if version is not None and records.get(VERSION, _key(name, version)) is None:
                 raise NotFound(f"there is no {name}:{version}; see: modelyard versions {name}", field="version")
             aliases = {key: number for key, number in model.body["aliases"].items() if key != alias}
             if version is not None:

@@ -47,10 +47,13 @@ class AuditLog:
         self._store = store
 
     def record(self, principal: Principal, action: str, subject: str, *, outcome: str, detail: str = "") -> None:
-        """Append one entry durably. Raises StorageFull, Unavailable or InvalidConfig: then do not act."""
+        """Append one entry durably. Raises StorageFull, Unavailable, InvalidConfig, or DigestMismatch for a damaged log: then do not act."""
 
         def make(last: bytes | None) -> bytes:
-            before = None if last is None else msgspec.json.decode(last, type=Entry)
+            try:
+                before = None if last is None else msgspec.json.decode(last, type=Entry)
+            except msgspec.MsgspecError as error:
+                raise DigestMismatch("the last entry of the audit log cannot be read; restore audit.jsonl from a copy, or move it away") from error
             entry = Entry(
                 sequence=1 if before is None else before.sequence + 1,
                 at=datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -86,6 +86,8 @@ def test_an_alias_points_at_versions_that_are(home: Registry, make: Callable[[in
     home.set_alias("churn", "champion", 1)
     home.set_alias("churn", "champion", 1)
     home.set_alias("churn", "other", None)
+    with pytest.raises(NotFound, match="no model is called 'fraud'"):
+        home.set_alias("fraud", "champion", None)
 
 
 def test_a_version_that_is_needed_is_not_deleted(home: Registry, make: Callable[[int], Built]) -> None:

@@ -71,6 +71,16 @@ def test_a_line_cut_short_by_a_crash_is_taken_back(path: Path) -> None:
     assert log.verify() == 3
 
 
+def test_nothing_is_chained_to_an_entry_that_cannot_be_read(path: Path) -> None:
+    log = recorded(path, 2)
+    with path.open("ab") as file:
+        file.write(b"spoilt\n")
+    before = path.read_bytes()
+    with pytest.raises(DigestMismatch, match=r"restore audit\.jsonl"):
+        log.record(WHO, "deploy", "again", outcome="begun")
+    assert path.read_bytes() == before
+
+
 def _write(path: Path) -> None:
     recorded(path, 20)
 
