@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Home, Running, children, command, home_with, line_row, running, tensor
 
 from modelyard.types import read_serve_state, read_worker_state
+from serving import Home, Running, children, command, home_with, line_row, running, tensor
 
 pytestmark = pytest.mark.system
 REQUEST = json.dumps({"inputs": line_row()}).encode()
@@ -111,7 +111,7 @@ def test_a_slot_that_stays_empty_is_closed_and_opens_again(tmp_path: Path) -> No
         until(lambda: state.pid not in server.workers() and len(server.workers()) == 2)
         successor = next(pid for pid in server.workers() if pid != read_worker_state(server.home.run, 1).pid)
         os.kill(successor, signal.SIGSTOP)  # alive, and not accepting
-        time.sleep(3)
+        until(lambda: "closed until it has one" in server.log.read_text())
         assert [server.infer("line", line_row()).status for _ in range(20)] == [200] * 20
         os.kill(successor, signal.SIGCONT)
         until(lambda: read_worker_state(server.home.run, 0).pid == successor)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from serving import Running, home_with, line_row, running, tensor
 
 pytestmark = pytest.mark.system

@@ -42,6 +42,9 @@ STEADY_S = 10.0
 ABANDONED_S = 2.0
 """A slot without a worker that accepts for this long is closed until it has one, so that its share of connections is not kept waiting."""
 
+PROMPT_S = 5.0
+"""A worker that started within this time is waited for twice as long again: closing the slot would reset the connections that it is about to take."""
+
 TICK_S = 0.05
 HAS_SLOT_SOCKETS = sys.platform == "linux"
 
@@ -57,6 +60,7 @@ class Slot:
         self.is_ready = False
         self.is_listening = False
         self.started_s = 0.0
+        self.start_took_s = 0.0
         self.idle_since_s = time.monotonic()
         self.restart_at_s = 0.0
         self.quick_deaths = 0
@@ -106,7 +110,7 @@ class Supervisor:
             for slot in self.slots:
                 if slot.process is None and now >= slot.restart_at_s:
                     self._start(slot, environment)
-                if not slot.is_ready and slot.is_listening and now - slot.idle_since_s > ABANDONED_S:
+                if not slot.is_ready and slot.is_listening and now - slot.idle_since_s > _patience_s(slot):
                     _stop_listening(slot)
             self._write_state()
             if not self._has_announced and all(slot.is_ready for slot in self.slots):
@@ -153,6 +157,7 @@ class Supervisor:
                 self._selector.unregister(key.fileobj)
                 continue
             slot.is_ready = slot.is_listening = True
+            slot.start_took_s = time.monotonic() - slot.started_s
 
     def _reap(self) -> None:
         for slot in self.slots:
@@ -343,8 +348,14 @@ def _why(error: OSError, host: str, port: int) -> str:
     return f"cannot listen on {host}, port {port}: {error.strerror}"
 
 
+def _patience_s(slot: Slot) -> float:
+    is_on_its_way = slot.process is not None and slot.start_took_s < PROMPT_S
+    return ABANDONED_S + 2 * slot.start_took_s if is_on_its_way else ABANDONED_S
+
+
 def _stop_listening(slot: Slot) -> None:
     """Refuse connections at a slot that nobody works for; its next worker listens again."""
+    _say(f"slot {slot.number} has no worker that accepts; closed until it has one")
     slot.is_listening = False
     if HAS_SLOT_SOCKETS:
         with contextlib.suppress(OSError):
