@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,11 @@ import pytest
 from world import World, acknowledged, alive, wait_until
 
 from modelyard.bundle import collect
-from modelyard.client import Client
-from modelyard.errors import NotFound, Unavailable
+from modelyard.client import Client, ControlClient
+from modelyard.errors import Conflict, NotFound, Unavailable
 from modelyard.security.audit import AuditLog, FileLines
-from modelyard.types import read_plan
+from modelyard.targets.base import Deployment
+from modelyard.types import read_control_state, read_plan
 
 pytestmark = pytest.mark.system
 
@@ -185,6 +187,38 @@ def test_killing_control_at_any_moment_of_a_deploy_leaves_old_or_new_and_loses_n
                 assert serving.verb("rollback", name).code == 0
     assert asking.failures == []
     assert serving.verb("deploy", "line:2", "--as", name).code == 0 and ask(serving, name) == SECOND
+
+
+def test_of_changes_at_the_same_time_each_is_made_whole_or_refused(serving: World, name: str) -> None:
+    state = read_control_state(serving.folder / "run")
+    key = (serving.folder / "keys" / "admin.key").read_text().strip()
+    told: list[str] = []
+
+    def change(number: int) -> None:
+        with ControlClient(state.url, key) as control:
+            for turn in range(6):
+                try:
+                    if (number + turn) % 3 == 2:
+                        control.call("POST", f"/deployments/{name}/rollback", answer=Deployment)
+                    else:
+                        control.call("POST", f"/deployments/{name}", {"reference": f"line:{1 + (number + turn) % 3}"}, answer=Deployment)
+                    told.append("made")
+                except Conflict:
+                    told.append("refused")
+
+    with serving.asked(name, ROW) as asking:
+        threads = [threading.Thread(target=change, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: serving.deployment(name)["deployment"].get("rollout") is None and acknowledged(serving))
+        asking.more()
+        deployment = serving.deployment(name)["deployment"]
+        assert asking.answers[-1] == {1: FIRST, 2: SECOND, 3: THIRD}[deployment["current"]["version"]]
+    assert asking.failures == [] and len(told) == 36 and "made" in told
+    assert deployment["last"]["verdict"]["outcome"] == "pass"
+    AuditLog(FileLines(serving.folder / "audit.jsonl")).verify()
 
 
 def test_predictions_go_on_without_a_control_process(serving: World, name: str) -> None:

@@ -24,7 +24,7 @@ from modelyard.monitor.profile import Shift
 from modelyard.monitor.summary import Traffic
 from modelyard.registry import is_file
 from modelyard.targets.base import Deployment, Outcome
-from modelyard.types import read_control_state
+from modelyard.types import read_control_state, read_serve_state
 
 WAIT_S = 300.0
 SHOWN_SHIFTS = 20
@@ -54,6 +54,21 @@ def deploy(
         return
     ended = _wait(settings, name, started.rollout.generation)
     _tell(ended, json=json, said=f"{name} serves version {version.version} (generation {ended.generation})")
+    if not json:
+        line(f"  ask it  {escape(_curl(settings, name, f'{version.name}@{version.digest}'))}")
+
+
+def _curl(settings: Settings, name: str, reference: str) -> str:
+    """A line to paste that asks the deployment about the model's public example."""
+    from modelyard.serve import card, openapi
+
+    with ControlPlane(settings) as plane:
+        opened, version = plane.open(reference)
+    example = openapi.v1_request(opened.schema, opened.card.example) if openapi.is_complete(opened.schema, opened.card.example) else None
+    served = card.Served(name=name, version=version.version if version else 0, title=opened.card.title, example=example)
+    state = read_serve_state(settings.run)
+    url = f"http://{f'[{state.host}]' if ':' in state.host else state.host}:{state.port}"
+    return card.curl(url, served, needs_key=bool(settings.keys_file))
 
 
 def rollback(name: Annotated[str, typer.Argument(help="The deployment.")], *, home: Home = None, json: Json = False) -> None:
