@@ -70,7 +70,7 @@ class Estimator:
     def _native(self, table: Table) -> Any:
         if isinstance(table.native, dict):
             return as_numpy(table)
-        if self.kind in ("lightgbm", "catboost") and type(table.native).__module__.partition(".")[0] == "polars":
+        if self.kind != "scikit-learn" and type(table.native).__module__.partition(".")[0] == "polars":
             return as_pandas(table)
         if self.kind == "scikit-learn" and table.layout == "frame" and not any(hasattr(each, "feature_names_in_") for each in parts(self.model)):
             return as_numpy(table) if all(column.dtype.kind in "biuf" for column in table.columns.values()) else table.native

@@ -1,0 +1,62 @@
+"""The session behind the port: failures translated, quiet, single-threaded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from converting import converted
+from sklearn.linear_model import LinearRegression
+
+from modelyard.errors import ModelFailed, UnsupportedFormat
+from modelyard.runtime.onnx import first_line, session
+
+
+def test_bytes_that_are_no_graph_are_refused() -> None:
+    with pytest.raises(UnsupportedFormat, match=r"onnxruntime [\d.]+ cannot load this graph"):
+        session(b"\x08\x01nothing")
+
+
+def test_the_cause_of_a_failure_is_chained_and_its_text_withheld(numbers: np.ndarray, target: np.ndarray) -> None:
+    runtime = converted(LinearRegression().fit(numbers, target), numbers).runtime
+    with pytest.raises(ModelFailed) as failed:
+        runtime.predict({"X": numbers[:, :2]})
+    assert failed.value.__cause__ is not None
+    assert "X" not in failed.value.message
+    with pytest.raises(ModelFailed):
+        runtime.predict({"Y": numbers})
+
+
+def test_what_a_library_says_is_cut_to_a_line() -> None:
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"
+    assert len(first_line(ValueError("x" * 1000))) == 300
+
+
+WATCH = """
+import os, sys, threading, pathlib
+from modelyard.runtime.onnx import session
+
+def threads():
+    return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else threading.active_count()
+
+import numpy
+before = threads()
+try:
+    session(b"")
+except Exception:
+    pass
+files = sorted(str(path) for path in pathlib.Path(os.environ["HOME"]).rglob("*"))
+print(threads() - before, files, sorted(set(sys.modules) & {"onnx", "sklearn", "pandas", "skl2onnx"}))
+"""
+
+
+def test_loading_it_starts_no_thread_writes_no_file_and_brings_no_converter(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    found = subprocess.run([sys.executable, "-c", WATCH], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "0 [] []"
