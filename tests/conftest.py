@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import hashlib
 import os
@@ -28,6 +29,11 @@ ROOT = Path(__file__).parents[1]
 # A slow machine is no finding: a speed belongs in a benchmark.
 settings.register_profile("modelyard", deadline=None)
 settings.load_profile("modelyard")
+
+
+def pytest_unconfigure() -> None:
+    """Let pytest's closing line be the last: duckdb's binding lists its own objects as leaked when the interpreter ends, some hundred lines of it."""
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
 
 
 def missing(what: str) -> NoReturn:
