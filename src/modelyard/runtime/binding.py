@@ -48,7 +48,10 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_batch_rows: int | None = None
 
 
-def feeder(given: GraphInput, schema: Schema) -> Callable[[Mapping[str, Array]], Array]:
+Feeder = Callable[[Mapping[str, "Array"]], "Array"]
+
+
+def feeder(given: GraphInput, schema: Schema) -> Feeder:
     """The function that builds this graph input from schema-named arrays; what can be decided is decided here, once."""
     names = given.inputs
     if given.dtype == "string":
@@ -70,7 +73,7 @@ def feeder(given: GraphInput, schema: Schema) -> Callable[[Mapping[str, Array]],
     return stacked
 
 
-def _strings(names: tuple[str, ...], *, nullable: bool) -> Callable[[Mapping[str, Array]], Array]:
+def _strings(names: tuple[str, ...], *, nullable: bool) -> Feeder:
     def strings(inputs: Mapping[str, Array]) -> Array:
         array = inputs[names[0]] if len(names) == 1 else np.concatenate([inputs[name] for name in names], axis=-1)
         if nullable:
