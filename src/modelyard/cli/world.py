@@ -19,12 +19,13 @@ from modelyard.config import Settings
 from modelyard.control.access import read_admin_key
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.control.status import DeploymentStatus, Status
-from modelyard.errors import DeadlineExceeded, NotFound, Rejected, Unavailable
+from modelyard.errors import Conflict, DeadlineExceeded, NotFound, Rejected, Unavailable
 from modelyard.monitor.profile import Shift
 from modelyard.monitor.summary import Traffic
 from modelyard.registry import is_file
-from modelyard.targets.base import Deployment, Outcome
-from modelyard.types import read_control_state, read_serve_state
+from modelyard.targets.base import Deployment, Outcome, Rollout
+from modelyard.targets.local import is_running
+from modelyard.types import parse_name, read_control_state, read_serve_state
 
 WAIT_S = 300.0
 SHOWN_SHIFTS = 20
@@ -46,13 +47,13 @@ def deploy(
     settings = config.load({"home": home})
     with connect(settings) as control, ControlPlane(settings) as plane:
         version = plane.import_(local_principal(), Path(reference)) if is_file(reference) else plane.registry.resolve(reference)
-        name = as_ or version.name
+        name = parse_name(as_ or version.name)
         body = {"reference": f"{version.name}@{version.digest}", "breaking": breaking}
         started = control.call("POST", f"/deployments/{name}", body, answer=Deployment)
     if started.rollout is None:
         _tell(started, json=json, said=f"{name} serves version {version.version} already")
         return
-    ended = _wait(settings, name, started.rollout.generation)
+    ended = _wait(settings, name, started.rollout)
     _tell(ended, json=json, said=f"{name} serves version {version.version} (generation {ended.generation})")
     if not json:
         line(f"  ask it  {escape(_curl(settings, name, f'{version.name}@{version.digest}'))}")
@@ -75,9 +76,8 @@ def rollback(name: Annotated[str, typer.Argument(help="The deployment.")], *, ho
     """Go back to what served before, as a new generation; repeated, further back."""
     settings = config.load({"home": home})
     with connect(settings) as control:
-        started = control.call("POST", f"/deployments/{name}/rollback", answer=Deployment)
-    generation = started.rollout.generation if started.rollout else started.generation
-    ended = _wait(settings, name, generation)
+        started = control.call("POST", f"/deployments/{parse_name(name)}/rollback", answer=Deployment)
+    ended = started if started.rollout is None else _wait(settings, name, started.rollout)
     version = ended.current.version if ended.current else 0
     _tell(ended, json=json, said=f"{name} is back on version {version} (generation {ended.generation})")
 
@@ -85,7 +85,7 @@ def rollback(name: Annotated[str, typer.Argument(help="The deployment.")], *, ho
 def undeploy(name: Annotated[str, typer.Argument(help="The deployment.")], *, home: Home = None, json: Json = False) -> None:
     """Take a name out of service; its versions stay in the registry."""
     with connect(config.load({"home": home})) as control:
-        gone = control.call("DELETE", f"/deployments/{name}", answer=Deployment)
+        gone = control.call("DELETE", f"/deployments/{parse_name(name)}", answer=Deployment)
     _tell(gone, json=json, said=f"{name} is out of service")
 
 
@@ -129,20 +129,21 @@ def connect(settings: Settings) -> ControlClient:
         key = read_admin_key(settings)
     except NotFound as error:
         raise Unavailable(f"{settings.home} is not up; start it: modelyard up --detach") from error
+    if not is_running(state.pid):  # its port may be another's by now, who must not be sent the key
+        raise Unavailable(f"the control process of {settings.home} is not running; start it: modelyard up --detach")
     return ControlClient(state.url, key)
 
 
-def _wait(settings: Settings, name: str, generation: int) -> Deployment:
-    """The deployment once its rollout to `generation` has ended well. Raises Rejected when it went back, Conflict or Unavailable."""
+def _wait(settings: Settings, name: str, rollout: Rollout) -> Deployment:
+    """The deployment once `rollout` has ended well. Raises Rejected when it went back, Conflict when another has ended since, or DeadlineExceeded."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         try:
             with connect(settings) as control:
                 while time.monotonic() < deadline:
                     found = control.call("GET", f"/deployments/{name}", answer=Deployment)
-                    last = found.last
-                    if last is not None and last.generation == generation and found.rollout is None:
-                        _require_success(name, last)
+                    if found.rollout is None or not _is_same(found.rollout, rollout):
+                        _require_success(name, rollout, found.last)
                         return found
                     time.sleep(0.03)
         except Unavailable:  # the control process is being restarted, perhaps on another port; the rollout is written down
@@ -150,7 +151,14 @@ def _wait(settings: Settings, name: str, generation: int) -> Deployment:
     raise DeadlineExceeded(f"the rollout of {name} is still under way after {WAIT_S:.0f} s; see: modelyard status")
 
 
-def _require_success(name: str, last: Outcome) -> None:
+def _is_same(one: Rollout, other: Rollout) -> bool:
+    """Whether both are one rollout, whatever its phase."""
+    return (one.generation, one.goal, one.started_at) == (other.generation, other.goal, other.started_at)
+
+
+def _require_success(name: str, rollout: Rollout, last: Outcome | None) -> None:
+    if last is None or (last.generation, last.goal) != (rollout.generation, rollout.goal):
+        raise Conflict(f"{name} was changed again by someone else; see: modelyard status")
     if last.verdict.outcome == "fail":
         raise Rejected(f"{name} did not take version {last.goal.version}; what served before serves on", verdicts=(last.verdict,))
 

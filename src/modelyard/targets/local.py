@@ -85,7 +85,7 @@ class Local:
             serve = read_serve_state(self._run)
         except (NotFound, MalformedPayload):
             return None, ()
-        if not _runs(serve.pid):
+        if not is_running(serve.pid):
             return None, ()
         workers = []
         for slot in serve.slots:
@@ -93,7 +93,7 @@ class Local:
                 worker = read_worker_state(self._run, slot)
             except (NotFound, MalformedPayload):
                 continue
-            if _runs(worker.pid):
+            if is_running(worker.pid):
                 workers.append(worker)
         return serve, tuple(workers)
 
@@ -114,7 +114,8 @@ class Local:
         return now.sequence + 1
 
 
-def _runs(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether some process has this pid now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

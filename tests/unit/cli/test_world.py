@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Literal
+
 import pytest
 
 from modelyard import config
-from modelyard.cli.world import _duration, _require_success, _rows, _state, connect
+from modelyard.cli import world
+from modelyard.cli.world import _duration, _require_success, _rows, _state, _wait, connect
+from modelyard.control.access import admin_key
 from modelyard.control.status import DeploymentStatus, Serving
-from modelyard.errors import Rejected, Unavailable
+from modelyard.errors import Conflict, Rejected, Unavailable
 from modelyard.targets.base import Deployment, Outcome, Release, Rollout
-from modelyard.types import Digest, Verdict
+from modelyard.types import ControlState, Digest, Verdict, write_control_state
 
 DIGEST = Digest("sha256:" + "1" * 64)
 RELEASE = Release(model="m", version=2, digest=DIGEST, index=DIGEST)
 FAILED = Verdict(outcome="fail", rule="load", evidence="broken [x]")
+PASSED = Verdict(outcome="pass", rule="rollout", evidence="serves")
+
+
+def rollout(generation: int, *, phase: Literal["holding", "switching"] = "holding") -> Rollout:
+    return Rollout(kind="deploy", strategy="direct", goal=RELEASE, generation=generation, phase=phase, started_at="t")
+
+
+def outcome(generation: int, verdict: Verdict = PASSED) -> Outcome:
+    return Outcome(kind="deploy", goal=RELEASE, generation=generation, ended_at="t", verdict=verdict)
+
+
+def deployment(*, rollout: Rollout | None = None, last: Outcome | None = None) -> Deployment:
+    return Deployment(name="m", model="m", generation=1, rollout=rollout, last=last)
 
 
 def test_a_home_that_is_not_up_says_how_to_start_it() -> None:
@@ -22,19 +41,58 @@ def test_a_home_that_is_not_up_says_how_to_start_it() -> None:
 
 
 def test_a_rollout_that_went_back_is_a_rejection() -> None:
-    outcome = Outcome(kind="deploy", goal=RELEASE, generation=2, ended_at="t", verdict=FAILED)
     with pytest.raises(Rejected, match="serves on") as refused:
-        _require_success("m", outcome)
+        _require_success("m", rollout(2), outcome(2, FAILED))
     assert refused.value.verdicts == (FAILED,)
+
+
+def test_the_key_is_not_sent_to_whoever_has_the_port_of_a_dead_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.load({"home": tmp_path})
+    settings.run.mkdir()
+    admin_key(settings)
+    write_control_state(settings.run, ControlState(pid=os.getpid(), url="http://127.0.0.1:1", started_at=""))
+    connect(settings).close()
+    monkeypatch.setattr(world, "is_running", lambda _: False)
+    with pytest.raises(Unavailable, match="modelyard up"):
+        connect(settings)
+
+
+class Told:
+    """A control process that tells these states, one a call."""
+
+    def __init__(self, *states: Deployment) -> None:
+        self.states = list(states)
+
+    def __enter__(self) -> Told:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def call(self, *_: object, answer: type[Deployment]) -> Deployment:
+        return self.states.pop(0)
+
+
+def waited(monkeypatch: pytest.MonkeyPatch, *states: Deployment) -> Deployment:
+    monkeypatch.setattr(world, "connect", lambda _: Told(*states))
+    return _wait(config.load(), "m", rollout(2))
+
+
+def test_a_rollout_has_ended_when_the_next_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving, ended = deployment(rollout=rollout(2)), deployment(last=outcome(2))
+    assert waited(monkeypatch, moving, deployment(rollout=rollout(2, phase="switching")), ended) == ended
+    followed = deployment(rollout=rollout(3), last=outcome(2))
+    assert waited(monkeypatch, moving, followed) == followed
+    # The try before had the same generation, which it gave back.
+    assert waited(monkeypatch, deployment(rollout=rollout(2), last=outcome(2, FAILED)), ended) == ended
+    with pytest.raises(Conflict, match="someone else"):
+        waited(monkeypatch, moving, deployment(last=outcome(3)))
 
 
 def test_each_state_is_told() -> None:
     base = Deployment(name="m", model="m", generation=3, current=RELEASE)
-    rollout = Rollout(kind="deploy", strategy="direct", goal=RELEASE, generation=4, phase="holding", started_at="t")
-    moving = Deployment(name="m", model="m", generation=3, current=RELEASE, rollout=rollout)
-    back = Deployment(
-        name="m", model="m", generation=3, current=RELEASE, last=Outcome(kind="deploy", goal=RELEASE, generation=4, ended_at="t", verdict=FAILED)
-    )
+    moving = Deployment(name="m", model="m", generation=3, current=RELEASE, rollout=rollout(4))
+    back = Deployment(name="m", model="m", generation=3, current=RELEASE, last=outcome(4, FAILED))
     assert "generation 3" in _state(DeploymentStatus(deployment=base, serving=()))
     assert "version 2: holding" in _state(DeploymentStatus(deployment=moving, serving=()))
     assert "went back: broken \\[x]" in _state(DeploymentStatus(deployment=back, serving=()))
