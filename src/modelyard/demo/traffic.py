@@ -70,7 +70,7 @@ class Caller:
         return msgspec.json.decode(content), response.headers
 
 
-class Refused(Exception):  # noqa: N818  # an answer, not a failure of ours
+class Refused(Exception):
     """The server answered with another status than 200; `text` is its explanation."""
 
     def __init__(self, status: int, text: str) -> None:

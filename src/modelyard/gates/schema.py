@@ -14,7 +14,9 @@ def compatible(serving: Schema, candidate: Schema) -> Verdict:
     """`pass`, or `fail` whose evidence names every difference that would refuse or change a request in use today."""
     differences = tuple(_differences(serving, candidate))
     if differences:
-        return Verdict(outcome="fail", rule="schema", evidence="; ".join(differences) + " (--breaking lets it)", numbers={"differences": float(len(differences))})
+        return Verdict(
+            outcome="fail", rule="schema", evidence="; ".join(differences) + " (--breaking lets it)", numbers={"differences": float(len(differences))}
+        )
     return Verdict(outcome="pass", rule="schema", evidence="accepts what the serving version accepts, and answers alike")
 
 
