@@ -131,10 +131,25 @@ def test_a_known_head_is_not_taken_for_one_inside_another_message(server: Runnin
         (b"GET /" + b"a" * (200 << 10) + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
         (INFER + b"Content-Length: 5000000\r\n\r\n", 413),
         (INFER + b"Inference-Header-Content-Length: 10\r\nContent-Length: 20000000\r\n\r\n", 413),
+        (INFER + b"Inference-Header-Content-Length: 5000000\r\nContent-Length: 6000000\r\n\r\n", 413),
+        (INFER + b"Content-Type: application/octet-stream\r\nContent-Length: 5000000\r\n\r\n", 413),
+        (INFER + b"Content-Type: application/jsonlines\r\nContent-Length: 5000000\r\n\r\n", 413),
         (INFER + b"Transfer-Encoding: chunked\r\n\r\n" + (b"%x\r\n" % (1 << 20) + b" " * (1 << 20) + b"\r\n") * 5, 413),
         (INFER + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 70_000, 413),
     ],
-    ids=["long value", "many fields", "endless value", "long target", "long body", "long binary body", "long chunks", "many chunks"],
+    ids=[
+        "long value",
+        "many fields",
+        "endless value",
+        "long target",
+        "long body",
+        "long binary body",
+        "long JSON before binary",
+        "JSON as bytes",
+        "JSON lines",
+        "long chunks",
+        "many chunks",
+    ],
 )
 def test_sizes_above_their_limits_are_refused_before_they_are_held(server: Running, data: bytes, status: int) -> None:
     refused(server.send(data), status)

@@ -81,7 +81,6 @@ def prove(original: Mapping[str, Array], converted: Mapping[str, Array], schema:
     Both mappings hold the schema's outputs with the batch first. Another shape is a difference on every row.
     """
     rows = len(next(iter(original.values())))
-    excusable = _near_ties(original.get("probability"), rows, tolerance)
     outputs: dict[str, Difference] = {}
     differing = excused = 0
     worst: tuple[float, Worst] | None = None
@@ -92,6 +91,7 @@ def prove(original: Mapping[str, Array], converted: Mapping[str, Array], schema:
         over = excess > 1
         if is_label:
             differing = int(over.sum())
+            excusable = _near_best(original.get("probability"), ours, schema, tolerance)
             excused = int((over & excusable).sum())
             over &= ~excusable
             excess = np.where(over, excess, 0.0)
@@ -117,11 +117,14 @@ def allowed(tolerance: Tolerance, values: Array) -> Array:
     return tolerance.absolute + tolerance.relative * np.abs(values)
 
 
-def _near_ties(probability: Array | None, rows: int, tolerance: Tolerance) -> Array:
-    if probability is None or probability.ndim != 2 or probability.shape[1] < 2:
-        return np.zeros(rows, bool)
-    best = np.partition(probability, -2, axis=1)[:, -2:]
-    return np.asarray(best[:, 1] - best[:, 0] <= allowed(tolerance, best[:, 1]))
+def _near_best(probability: Array | None, label: Array, schema: Schema, tolerance: Tolerance) -> Array:
+    """Where the class that was chosen is, to the original, as likely as its own choice within tolerance."""
+    if probability is None or schema.classes is None or (*label.shape, len(schema.classes)) != probability.shape:
+        return np.zeros(len(label), bool)
+    best = probability.max(axis=1)
+    is_chosen = label.astype(object).reshape(-1, 1) == np.array([schema.classes], object)
+    chosen = np.where(is_chosen, probability, -np.inf).max(axis=1)
+    return np.asarray(best - chosen <= allowed(tolerance, best))
 
 
 def _compare(theirs: Array, ours: Array, rows: int, tolerance: Tolerance, *, is_exact: bool) -> tuple[Array, Difference]:

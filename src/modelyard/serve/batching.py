@@ -140,7 +140,11 @@ class Batcher:
             return
         expected_s = self.seconds_per_run + rows * self.seconds_per_row if rows > 1 else self.seconds_per_run
         if expected_s <= self._limits.inline_s:
-            self._finish(*self.compute(calls, rows))
+            try:
+                done = self.compute(calls, rows)
+            except Exception as error:  # noqa: BLE001 - what no rule foresees must not leave its callers waiting
+                done = [], _all_failed(calls, error)
+            self._finish(*done)
         else:
             now = monotonic()
             self._running = calls
@@ -240,9 +244,7 @@ class Batcher:
         calls, self._running = self._running, []
         error = future.exception()
         if error is not None:
-            failure = ModelFailed("the model failed on an input that its schema accepts")
-            failure.__cause__ = error
-            self._finish([], [(call, failure) for call in calls])
+            self._finish([], _all_failed(calls, error))
         else:
             self._finish(*future.result())
         if self._waiting and not self._is_scheduled:
@@ -280,3 +282,9 @@ class Batcher:
         left = [call.deadline_s for call in pending if call.deadline_s > now]
         if left:
             self._watch(min(left), now)
+
+
+def _all_failed(calls: list[Call], error: BaseException) -> list[tuple[Call, ModelyardError]]:
+    failure = ModelFailed("the model failed on an input that its schema accepts")
+    failure.__cause__ = error
+    return [(call, failure) for call in calls]

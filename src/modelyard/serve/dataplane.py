@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, cast
 
+import numpy as np
+
 from modelyard import protocols
 from modelyard.config import Settings
 from modelyard.errors import ModelFailed, ModelyardError, NotFound, Unavailable
@@ -37,6 +39,10 @@ class Waiting(Call, Protocol):
     """A call with somebody to answer."""
 
     prepared_s: float
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it was answered or refused, and so counted, before."""
 
     def answer(self, response: InferenceResponse) -> None:
         """Deliver the answer."""
@@ -74,6 +80,11 @@ class Version:
         counts: list[int] = []
         at = 0
         prepare_s = 0.0
+        if any(call.is_answered for call in calls):  # their time passed on the way, and they were counted as refused
+            ran = _without_answered(ran)
+            calls, outputs = cast("list[Waiting]", ran.calls), ran.outputs
+            if not calls:
+                return
         for call in calls:
             request = call.request
             rows = request.rows
@@ -106,6 +117,14 @@ class Version:
         self.meter.failed(code)
         if self.recorder is not None:
             self.recorder.failed(code, latency_s)
+
+
+def _without_answered(ran: Ran) -> Ran:
+    """The run without the calls that have their answer, and without their rows."""
+    calls = cast("list[Waiting]", ran.calls)
+    kept = np.repeat([not call.is_answered for call in calls], [call.request.rows for call in calls])
+    inputs, outputs = ({name: array[kept] for name, array in arrays.items()} for arrays in (ran.inputs, ran.outputs))
+    return Ran([call for call in calls if not call.is_answered], int(kept.sum()), inputs, outputs, ran.seconds)
 
 
 class Deployment:

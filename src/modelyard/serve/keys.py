@@ -23,10 +23,8 @@ class Keys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp: tuple[int, int, int] | None = None
-        self._known: tuple[bytes, ...] = ()
+        self._stamp = _stamp(path)  # before reading: what changes in between is then read again
         self._known = _read(path)
-        self._stamp = _stamp(path)
         self.epoch = 0
         """Grows with every change, so that a decision may be remembered with it."""
 

@@ -74,6 +74,11 @@ class Exchange:
         self.prepared_s = received_s
 
     @property
+    def is_answered(self) -> bool:
+        """Whether it has its answer, which may wait behind earlier ones."""
+        return self._answer is not None
+
+    @property
     def is_open(self) -> bool:
         """Whether somebody still waits for the answer."""
         return self._answer is None and self.connection.transport is not None
@@ -240,8 +245,11 @@ class Connection(asyncio.Protocol):
         head = Head(parser.get_method(), self._url, version, self._headers, keep_alive=parser.should_keep_alive())
         self._head = head
         settings = self.server.settings
-        is_json = head.json_bytes is None and head.media in {"", "application/json"}
+        # Whatever is neither CSV nor has binary parts is read as JSON, whatever it calls itself.
+        is_json = head.json_bytes is None and head.media != "text/csv"
         self._body_limit = settings.max_json_bytes if is_json else settings.max_body_bytes
+        if (head.json_bytes or 0) > settings.max_json_bytes:
+            raise Refused(413, too_large(settings.max_json_bytes), "body_size")
         if head.length > self._body_limit:
             raise Refused(413, too_large(self._body_limit), "body_size")
         self._raw_left = self._body_limit + CHUNK_OVERHEAD_BYTES

@@ -122,15 +122,22 @@ class Worker:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
-            await self._follow()
+            try:
+                await self._follow()
+            except Exception as error:  # noqa: BLE001 - a worker that no longer follows the plan would serve the old one for ever
+                self._report("the plan could not be applied", error)
 
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            self._gauge()
-            self._flush()
-            if self.keys is not None:
-                self.keys.refresh()
+            for chore in (self._gauge, self._flush, *([self.keys.refresh] if self.keys is not None else [])):
+                try:
+                    chore()
+                except Exception as error:  # noqa: BLE001 - one that fails must not end the others: a revoked key would stay valid
+                    self._report("a chore of the worker failed", error)
+
+    def _report(self, what: str, error: Exception) -> None:
+        self.edge.report(error if isinstance(error, ModelyardError) else ModelyardError(f"{what} ({type(error).__name__})"))
 
     def _flush(self) -> None:
         try:
@@ -223,6 +230,7 @@ class Worker:
         for version in [version for version in self._retiring if version.batcher.is_idle]:
             self._retiring.remove(version)
             version.batcher.close()
+            version.meter.gauge(queue_rows=0)  # nobody says it any more
         in_use = {version.digest for version in self._retiring}
         in_use |= {digest for each in self.plane.deployments.values() for digest in each.by_digest}
         unused = [digest for digest in self._loaded if digest not in in_use]

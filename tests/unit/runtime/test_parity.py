@@ -82,6 +82,20 @@ def test_a_label_may_differ_only_at_a_tie_of_the_original() -> None:
     assert (clear.worst.output, clear.worst.row, clear.worst.original, clear.worst.converted) == ("label", 1, "a", "b")
 
 
+def test_a_tie_of_two_classes_excuses_no_third() -> None:
+    schema = msgspec.structs.replace(CLASSES, classes=("a", "b", "c"))
+    probability = np.array([[0.45, 0.45, 0.1]])
+    for label, passed in (("b", True), ("c", False), ("d", False)):
+        original, converted = ({"label": np.array([each], object), "probability": probability} for each in ("a", label))
+        assert prove(original, converted, schema, Tolerance()).passed is passed
+
+
+def test_a_tie_excuses_no_other_shape() -> None:
+    probability = np.array([[0.5, 0.5]])
+    original, converted = ({"label": label, "probability": probability} for label in (np.array(["a"], object), np.array([["a"]], object)))
+    assert not prove(original, converted, CLASSES, Tolerance()).passed
+
+
 def test_without_probabilities_every_label_counts() -> None:
     schema = msgspec.structs.replace(CLASSES, outputs=CLASSES.outputs[:1])
     parity = prove({"label": np.array(["a"], object)}, {"label": np.array(["b"], object)}, schema, Tolerance())

@@ -213,6 +213,19 @@ async def test_a_thread_that_fails_in_its_own_way_fails_its_calls() -> None:
 
 
 @in_loop
+async def test_what_no_rule_foresees_leaves_nobody_waiting_and_the_next_batch_runs() -> None:
+    bench = Bench(batch_rows=1)
+    bench.batcher._check = lambda inputs, rows: 1 / 0 if inputs["x"][0, 0] == MISFIT else None  # type: ignore[assignment, return-value]
+    calls = [Asked(MISFIT), Asked(2)]
+    for call in calls:
+        bench.batcher.add(call)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert isinstance(calls[0].answer, ModelFailed)
+    assert calls[1].answer == [4]
+
+
+@in_loop
 async def test_an_answer_with_too_few_rows_is_no_answer() -> None:
     bench = Bench()
     bench.model.predict = lambda inputs: {"y": np.zeros(1)}  # type: ignore[method-assign, assignment]

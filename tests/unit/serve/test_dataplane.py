@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from modelyard.config import Settings
 from modelyard.errors import ModelFailed, NotFound, Overloaded, Unavailable
+from modelyard.serve.batching import Ran
 from modelyard.serve.dataplane import DataPlane, Deployment
 from modelyard.serve.loading import load
 from modelyard.serve.metrics import Metrics
@@ -24,6 +26,7 @@ class Asked:
         self.received_s = self.prepared_s = 0.0
         self.deadline_s = float("inf")
         self.is_open = True
+        self.is_answered = False
         self.said: Any = None
 
     def answer(self, response: InferenceResponse) -> None:
@@ -121,5 +124,29 @@ def test_a_full_queue_is_said_at_once(tmp_path: Path) -> None:
             plane.infer(made.champion, Asked(1))
         with pytest.raises(Overloaded):
             plane.infer(made.champion, Asked(1))
+
+    with_plane(tmp_path, test)
+
+
+def test_who_was_refused_while_the_model_ran_is_not_counted_as_answered_too(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        version = deployment(plane, loaded, [100, 0]).champion
+        seen: list[Any] = []
+        version.recorder = SimpleNamespace(answered=lambda *given: seen.append(given))  # type: ignore[assignment]
+        counted: list[int] = []
+        version.meter = SimpleNamespace(answered=lambda latencies, rows, *_: counted.append((len(latencies), rows)))  # type: ignore[assignment]
+        calls = [Asked(1, id="first"), Asked(2, id="late"), Asked(3, id="last")]
+        calls[1].is_open, calls[1].is_answered = False, True
+        inputs = {name: np.concatenate([call.request.inputs[name] for call in calls]) for name in "abc"}
+        version._answer(Ran(calls, 3, inputs, {"prediction": np.array([321.0, 0.0, 323.0])}, 0.1))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        assert [call.said and call.said.outputs["prediction"][0] for call in calls] == [321.0, None, 323.0]
+        assert counted == [(2, 2)]
+        assert seen[0][:2] == (["first", "last"], [1, 1])
+        assert seen[0][2]["a"].tolist() == [[1.0], [3.0]]
+        for call in calls:
+            call.is_answered = True
+        version._answer(Ran(calls, 3, inputs, {"prediction": np.zeros(3)}, 0.1))  # type: ignore[arg-type]
+        assert counted == [(2, 2)]
 
     with_plane(tmp_path, test)

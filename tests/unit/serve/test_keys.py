@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.errors import InvalidConfig, NotFound, Unauthenticated
+from modelyard.files import read_limited
 from modelyard.serve.keys import Keys
 
 
@@ -47,3 +48,19 @@ def test_what_is_no_keys_file_is_refused_at_the_start(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InvalidConfig):
             Keys(path)
+
+
+def test_a_change_while_the_file_is_first_read_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys"
+    path.write_text(line("revoked"))
+
+    def read_then_revoke(place: Path, limit_bytes: int) -> bytes:
+        data = read_limited(place, limit_bytes)
+        path.write_text("# none\n")
+        return data
+
+    monkeypatch.setattr("modelyard.serve.keys.read_limited", read_then_revoke)
+    keys = Keys(path)
+    keys.refresh()
+    with pytest.raises(Unauthenticated):
+        keys.require(b"Bearer revoked")

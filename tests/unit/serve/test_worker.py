@@ -5,9 +5,11 @@ import gc
 import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 
 from modelyard.config import Settings
 from modelyard.errors import Rejected
@@ -158,3 +160,56 @@ def test_what_was_retired_leaves_no_trace(tmp_path: Path) -> None:
             gc.enable()
 
     with_worker(home, test)
+
+
+def test_a_retired_version_has_no_queue(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    old, new = home.add("line"), home.add("line", offset=1.0)
+    home.deploy("line", {old: 100})
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        worker.plane.deployments["line"].champion.meter.gauge(queue_rows=7)
+        assert b'modelyard_queue_rows{model_name="line",model_version="1"} 7' in worker.metrics.text([0])
+        home.deploy("line", {new: 100})
+        await worker._follow()
+        await worker._follow()
+        assert b'modelyard_queue_rows{model_name="line",model_version="1"} 0' in worker.metrics.text([0])
+
+    with_worker(home, test)
+
+
+def test_a_plan_or_a_chore_that_fails_in_its_own_way_is_told_and_the_next_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home(tmp_path / "h")
+    monkeypatch.setattr("modelyard.serve.worker.WATCH_S", 0.001)
+    monkeypatch.setattr("modelyard.serve.worker.HOUSEKEEPING_S", 0.001)
+
+    async def test(worker: Worker) -> None:
+        times = {"follow": 0, "refresh": 0}
+
+        async def follow() -> None:
+            times["follow"] += 1
+            raise ValueError("canary4711")
+
+        def refresh() -> None:
+            times["refresh"] += 1
+
+        def flush() -> None:
+            raise ValueError("canary4711")
+
+        worker._follow = follow  # type: ignore[method-assign]
+        worker._flush = flush  # type: ignore[method-assign]
+        worker.keys = SimpleNamespace(refresh=refresh)  # type: ignore[assignment]
+        tasks = [asyncio.ensure_future(worker._watch()), asyncio.ensure_future(worker._keep_house())]
+        while min(times.values()) < 2 and not any(task.done() for task in tasks):
+            await asyncio.sleep(0.001)
+        assert min(times.values()) >= 2
+        for task in tasks:
+            task.cancel()
+
+    with_worker(home, test)
+    said = capsys.readouterr().err
+    assert "ValueError" in said
+    assert "canary" not in said

@@ -19,9 +19,6 @@ from modelyard.runtime.binding import Binding, GraphInput, GraphOutput
 if TYPE_CHECKING:
     from modelyard.types import Scalar
 
-if TYPE_CHECKING:
-    pass
-
 OPSET = 19
 """The first with comparison of strings."""
 
