@@ -69,7 +69,7 @@ def delete(
 ) -> None:
     """Remove a version that nothing uses: not deployed, not aliased, not what a rollback would go back to."""
     name, _, number = reference.rpartition(":")
-    if not name or not number.isdigit():
+    if not name or not (number.isascii() and number.isdigit()):
         raise InvalidConfig("say which version: modelyard delete NAME:VERSION", field="reference")
     with ControlPlane(config.load({"home": home})) as plane:
         plane.delete(local_principal(), name, int(number))

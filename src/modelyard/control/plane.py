@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from modelyard.registry.base import Swept
 
 KEY_LIMIT_BYTES = 64 << 10
+UNDEPLOY_TRIES = 5
 
 
 def package(
@@ -259,11 +260,21 @@ class ControlPlane:
 
     def undeploy(self, principal: Principal, name: str) -> Deployment:
         """Serve `name` no longer and forget its deployment, which is returned. Raises NotFound."""
-        found = self.deployments.get(name)
         with self._audited(principal, "undeploy", name):
-            self.deployments.remove(found)
+            found = self._remove(name)
             self.targets[found.deployment.target].remove(name)
         return found.deployment
+
+    def _remove(self, name: str) -> Stored:
+        # The driver writes a rollout's steps meanwhile, which is no reason to keep the deployment: read again, a few times.
+        for _ in range(UNDEPLOY_TRIES):
+            found = self.deployments.get(name)
+            try:
+                self.deployments.remove(found)
+            except Conflict:
+                continue
+            return found
+        raise Conflict(f"{name} goes on changing; try again when its rollout has ended", field="name")
 
     def driver(self) -> Driver:
         """What carries out rollouts; the control process runs one."""

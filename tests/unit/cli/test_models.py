@@ -56,3 +56,8 @@ def test_delete_then_gc_frees_the_space(home: Home, capsys: pytest.CaptureFixtur
     assert told(home, capsys, "gc")["blobs"] > 0
     assert told(home, capsys, "verify", "line:2")["digest"]
     assert main(["inspect", "line:1", "--home", str(home.folder)]) == 3
+
+
+def test_delete_wants_a_plain_number(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["delete", "churn:²"]) == 2
+    assert "Traceback" not in capsys.readouterr().err

@@ -188,3 +188,28 @@ def test_what_cannot_be_audited_is_not_done(packaged: Any, tmp_path: Path) -> No
     outcomes = [(entry.action, entry.outcome) for entry in here.audit.entries()]
     assert outcomes == [("import", "begun"), ("alias", "begun"), ("delete", "begun"), ("delete", "failed")]
     assert here.audit.verify() == 4
+
+
+def test_undeploying_goes_on_while_a_rollout_writes_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import msgspec
+
+    from modelyard.control import plane as module
+    from modelyard.targets.base import Deployment
+
+    plane = plane_of(tmp_path / "home")
+    stored = plane.deployments.put(Deployment(name="churn", model="churn", generation=0), expected=0)
+    get, steps = plane.deployments.get, iter(range(1, 4))
+
+    def get_then_another_step(name: str) -> Any:
+        found = get(name)
+        if (step := next(steps, None)) is not None:
+            plane.deployments.put(msgspec.structs.replace(stored.deployment, generation=step), expected=found.revision)
+        return found
+
+    monkeypatch.setattr(plane.deployments, "get", get_then_another_step)
+    assert plane.undeploy(WHO, "churn").generation == 3
+    assert plane.deployments.find("churn") is None
+    stored = plane.deployments.put(Deployment(name="churn", model="churn", generation=0), expected=0)
+    steps = iter(range(1, 1 + module.UNDEPLOY_TRIES))
+    with pytest.raises(Conflict, match="goes on changing"):
+        plane.undeploy(WHO, "churn")
