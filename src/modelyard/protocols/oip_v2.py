@@ -18,7 +18,7 @@ from modelyard.errors import MalformedPayload, ModelyardError, SchemaMismatch
 from modelyard.protocols.base import JSON_LINES, accept_media, encode_json, read_json, refusal
 from modelyard.protocols.records import Records, matrix_of
 from modelyard.protocols.tensors import Column, from_raw, kind_of, to_raw
-from modelyard.types import InferenceRequest, InferenceResponse, Schema
+from modelyard.types import InferenceRequest, InferenceResponse, Schema, TensorSpec
 
 if TYPE_CHECKING:
     from modelyard.types import Array
@@ -122,7 +122,11 @@ class OipV2:
         view = memoryview(body)
         message = read_json(self.general, view[:json_bytes])
         parts = _Parts(view[json_bytes:])
-        request = self._by_name(message.inputs, parts.read)
+        tensors = message.inputs
+        if self._is_matrix(tensors) and tensors[0].data is None:
+            request = self.records.from_matrix(parts.read(self._matrix_column(tensors[0]), tensors[0]))
+        else:
+            request = self._matrix(tensors[0]) if self._is_matrix(tensors) else self._by_name(tensors, parts.read)
         if parts.at != len(parts.raw):
             raise MalformedPayload("there are bytes behind the JSON that no tensor claims", field=field, rule="size")
         self._complete(request, message)
@@ -131,13 +135,19 @@ class OipV2:
     def _is_matrix(self, tensors: list[Any]) -> bool:
         return len(tensors) == 1 and tensors[0].name == MATRIX and self.records.is_numeric and (MATRIX not in self.columns or self.only is None)
 
-    def _matrix(self, tensor: Any) -> InferenceRequest:
+    def _matrix_column(self, tensor: Any) -> Column:
+        """The frame as one input, which `tensor` fits. Raises SchemaMismatch."""
         width = len(self.columns)
         shape = tensor.shape
         if len(shape) != 2 or shape[0] < 1 or shape[1] != width:
             raise SchemaMismatch(f"input 'X': its shape is [-1, {width}], one column per input of the model", field=MATRIX, rule="shape")
         if kind_of(tensor.datatype) not in {"f", "i"} or tensor.datatype == "FP16":
             raise SchemaMismatch("input 'X': its datatype is FP32, FP64 or an integer", field=MATRIX, rule="datatype")
+        return Column(TensorSpec(name=MATRIX, datatype="FP64", shape=(-1, width)))
+
+    def _matrix(self, tensor: Any) -> InferenceRequest:
+        self._matrix_column(tensor)
+        width, shape = len(self.columns), tensor.shape
         data = tensor.data
         if data and type(data[0]) is list:
             if len(data) != shape[0] or any(type(row) is not list or len(row) != width for row in data):

@@ -106,6 +106,24 @@ def test_a_json_length_outside_the_body(size: int) -> None:
         CODEC.decode(grid(), "", size)
 
 
+@pytest.mark.parametrize("datatype", ["FP64", "FP32", "INT64"])
+def test_a_numeric_frame_comes_whole_in_binary_as_in_json(datatype: str) -> None:
+    codec = OipV2("line", LINE)
+    rows = np.arange(6).reshape(2, 3).astype({"FP64": "<f8", "FP32": "<f4", "INT64": "<i8"}[datatype])
+    whole = {"name": "X", "shape": [2, 3], "datatype": datatype}
+    head = json.dumps({"inputs": [{**whole, "parameters": {"binary_data_size": rows.nbytes}}]}).encode()
+    plain = json.dumps({"inputs": [{**whole, "data": rows.ravel().tolist()}]}).encode()
+    binary, given = codec.decode(head + rows.tobytes(), "", len(head)), codec.decode(plain, "")
+    assert {name: (each.dtype, each.tolist()) for name, each in binary.inputs.items()} == {
+        name: (each.dtype, each.tolist()) for name, each in given.inputs.items()
+    }
+    assert codec.decode(plain, "", len(plain)).rows == 2
+    for changes in ({"shape": [3, 2]}, {"datatype": "BYTES"}, {"parameters": {}}, {"parameters": {"binary_data_size": 8}}):
+        bad = json.dumps({"inputs": [{**whole, "parameters": {"binary_data_size": rows.nbytes}, **changes}]}).encode()
+        with pytest.raises(SchemaMismatch):
+            codec.decode(bad + rows.tobytes(), "", len(bad))
+
+
 def test_binary_answers_for_one_output_or_all() -> None:
     for asked, count in (
         ({"parameters": {"binary_data_output": True}}, 2),
