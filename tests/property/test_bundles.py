@@ -29,12 +29,17 @@ SETTINGS = settings(max_examples=40, suppress_health_check=[HealthCheck.function
 def made(draw: st.DrawFn) -> tuple[Contents, Attested]:
     names = draw(st.lists(TEXT.filter(bool), min_size=1, max_size=3, unique=True))
     rows = draw(st.integers(1, 4))
-    inputs, golden = [], {}
+    inputs, golden, values = [], {}, {}
     for name in names:
         if draw(st.booleans()):
             low = draw(REAL)
             inputs.append(TensorSpec(name=name, datatype="FP64", shape=(-1, 1), is_nullable=draw(st.booleans()), minimum=(low,), maximum=(low,)))
             golden[name] = np.array(draw(st.lists(st.floats(), min_size=rows, max_size=rows))).reshape(rows, 1)
+        elif draw(st.booleans()):
+            kind, drawn = draw(st.sampled_from([("BYTES", TEXT), ("INT64", st.integers(-(2**63), 2**63 - 1)), ("FP64", REAL)]))
+            values[name] = tuple(draw(st.lists(drawn, min_size=1, max_size=3)))
+            inputs.append(TensorSpec(name=name, datatype=kind, shape=(-1, 1), unknown_allowed=False, tag=draw(st.sampled_from(["drop", "hash"]))))
+            golden[name] = np.full((rows, 1), values[name][0], dtype={"BYTES": object, "INT64": np.int64, "FP64": np.float64}[kind])
         else:
             categories = tuple(sorted(draw(st.sets(TEXT, max_size=3))))
             inputs.append(TensorSpec(name=name, datatype="BYTES", shape=(-1, 1), categories=categories, tag=draw(st.sampled_from([None, "mask"]))))
@@ -54,7 +59,9 @@ def made(draw: st.DrawFn) -> tuple[Contents, Attested]:
         limits=tuple(draw(st.lists(TEXT, max_size=2))),
     )
     runtime = {"kind": "onnx", "more": draw(JSON)}
-    contents = Contents(model=draw(st.binary()), runtime=runtime, schema=schema, lock=lock, profile={"p": draw(JSON)}, golden=golden, card=card)
+    contents = Contents(
+        model=draw(st.binary()), runtime=runtime, schema=schema, lock=lock, profile={"p": draw(JSON)}, golden=golden, card=card, values=values
+    )
     outputs = {"prediction": np.array(draw(st.lists(st.floats(), min_size=rows, max_size=rows)))}
     return contents, Attested(name="churn", outputs=outputs, parity={"x": draw(JSON)}, platform={"cpu": draw(TEXT)})
 

@@ -8,6 +8,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelyard.bundle.build import strict
 from modelyard.runtime import golden, schema
 from modelyard.runtime.data import read
 from modelyard.runtime.validate import Checker, check
@@ -41,4 +42,5 @@ def test_what_stands_for_tagged_columns_is_accepted_too(rows: list[dict[str, obj
     table, _ = read(pd.DataFrame(rows).astype(TYPES))
     tags = dict.fromkeys(sorted(tagged), "mask")
     found = schema.infer(table, outputs=(), task="other", classes=None, tags=tags, accepts=lambda _: is_open)  # type: ignore[arg-type]
-    check(found, golden.redact(table, found).columns)
+    values = schema.closed_values(found, table)
+    check(strict(found, values), golden.redact(table, found, values).columns)

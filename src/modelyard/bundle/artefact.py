@@ -14,7 +14,7 @@ from modelyard.bundle.card import Card
 from modelyard.bundle.lock import Lock
 from modelyard.bundle.manifest import Member
 from modelyard.errors import NotFound
-from modelyard.types import Digest, Schema, Tolerance
+from modelyard.types import Digest, Scalar, Schema, Tolerance
 
 if TYPE_CHECKING:
     from modelyard.types import Array
@@ -24,12 +24,24 @@ class Contents:
     """Everything under the Digest: what model, data and package versions determine. No time, name, path or figure of a machine.
 
     `runtime` and `profile` are structs or plain data that become JSON; `runtime` has the field `kind`. `golden` are the golden inputs, by
-    schema name, tagged columns redacted.
+    schema name, tagged columns redacted. `values` are the only values that tagged columns take, by name, where the model takes no others: they stand
+    in no other member but the model, so in the golden inputs such a column is the first of them in every row (missing where there is none).
     """
 
-    __slots__ = ("card", "golden", "lock", "model", "profile", "runtime", "schema")
+    __slots__ = ("card", "golden", "lock", "model", "profile", "runtime", "schema", "values")
 
-    def __init__(self, *, model: bytes, runtime: Any, schema: Schema, lock: Lock, profile: Any, golden: Mapping[str, Array], card: Card) -> None:
+    def __init__(
+        self,
+        *,
+        model: bytes,
+        runtime: Any,
+        schema: Schema,
+        lock: Lock,
+        profile: Any,
+        golden: Mapping[str, Array],
+        card: Card,
+        values: Mapping[str, tuple[Scalar, ...]] | None = None,
+    ) -> None:
         self.model = model
         self.runtime = runtime
         self.schema = schema
@@ -37,6 +49,7 @@ class Contents:
         self.profile = profile
         self.golden = dict(golden)
         self.card = card
+        self.values = dict(values or {})
 
 
 class Attested:
@@ -75,10 +88,10 @@ class Bundle:
     """A verified view of a bundle: every byte was hashed and both seals were verified before this object came to be.
 
     It owns the members' bytes until it is dropped; whoever constructs a model from `read("model")` uses the very bytes that were
-    verified. Immutable, safe to share.
+    verified. Immutable, safe to share. `strict_schema` is `schema` with the closed lists of tagged columns: checks go by it, nothing may show it.
     """
 
-    __slots__ = ("_bytes", "attestation", "card", "digest", "golden", "index", "lock", "members", "name", "schema", "signer")
+    __slots__ = ("_bytes", "attestation", "card", "digest", "golden", "index", "lock", "members", "name", "schema", "signer", "strict_schema")
 
     def __init__(self, *, index: Digest, digest: Digest, signer: str, members: Mapping[Member, bytes], parsed: Parsed) -> None:
         self.digest = digest
@@ -88,6 +101,7 @@ class Bundle:
         self._bytes = {member.role: data for member, data in members.items()}
         self.name = parsed.name
         self.schema = parsed.schema
+        self.strict_schema = parsed.strict_schema
         self.lock = parsed.lock
         self.card = parsed.card
         self.golden = parsed.golden
@@ -114,6 +128,7 @@ class Parsed(msgspec.Struct, frozen=True):
 
     name: str
     schema: Schema
+    strict_schema: Schema
     lock: Lock
     card: Card
     golden: Golden

@@ -6,6 +6,8 @@ Hides the order of layers and documents. It knows no runtime, no clock and no st
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,7 +22,7 @@ from modelyard.errors import InvalidInput
 from modelyard.security.base import Signer
 from modelyard.security.seal import seal
 from modelyard.security.statement import BUNDLE_MEDIA_TYPE as SEAL
-from modelyard.types import Digest, Schema, parse_name
+from modelyard.types import Digest, Scalar, Schema, parse_name
 
 if TYPE_CHECKING:
     from modelyard.types import Array
@@ -37,15 +39,19 @@ def build(contents: Contents, attested: Attested, *, signer: Signer) -> Built:
     parse_name(attested.name)
     selfcontained.check(contents.model)
     check_golden(contents.schema, contents.golden, attested.outputs)
+    check_values(contents.schema, contents.values)
+    blanked = blank(contents.golden, contents.values)
+    if any(filled(blanked, contents.values)[name].tolist() != contents.golden[name].tolist() for name in contents.values):
+        raise InvalidInput("where values are kept apart, golden records hold the first of them in every row", field="golden", rule="values")
     blobs: dict[Digest, bytes] = {}
-    model = _model(contents, blobs)
+    model = _model(contents, blanked, blobs)
     attestation = _attestation(attested, model, blobs)
     seals = tuple(_seal(item, signer, blobs) for item in (model, attestation))
     index = manifest.write_index((model, attestation, *seals))
     return Built(digest=model.digest, index=_keep(index, blobs), blobs=blobs)
 
 
-def check_golden(schema: Schema, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
+def check_golden(schema: Schema, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
     """Golden records have the schema's names and one number of rows. Raises InvalidInput."""
     if set(inputs) != {spec.name for spec in schema.inputs} or set(outputs) != {spec.name for spec in schema.outputs}:
         raise InvalidInput("golden records carry exactly the schema's inputs and outputs", field="golden", rule="names")
@@ -54,7 +60,43 @@ def check_golden(schema: Schema, inputs: dict[str, Array], outputs: dict[str, Ar
         raise InvalidInput("golden records have the same number of rows, at least one, in every tensor", field="golden", rule="rows")
 
 
-def _model(contents: Contents, blobs: dict[Digest, bytes]) -> Descriptor:
+def check_values(schema: Schema, values: Mapping[str, tuple[Scalar, ...]]) -> None:
+    """Values kept apart are those of tagged inputs that take no others, of the input's own kind. Raises InvalidInput."""
+    specs = {spec.name: spec for spec in schema.inputs}
+    for name, known in values.items():
+        spec = specs.get(name)
+        if spec is None or spec.tag is None or spec.unknown_allowed:
+            raise InvalidInput("values are kept apart for tagged inputs that take no others", field="values", rule="tag")
+        if any(isinstance(value, str) != (spec.datatype == "BYTES") for value in known):
+            raise InvalidInput(f"the values kept apart for {name!r} are not all of its datatype", field="values", rule="type")
+
+
+def strict(schema: Schema, values: Mapping[str, tuple[Scalar, ...]]) -> Schema:
+    """`schema` with the values kept apart in their places."""
+    inputs = (msgspec.structs.replace(spec, categories=values[spec.name]) if spec.name in values else spec for spec in schema.inputs)
+    return msgspec.structs.replace(schema, inputs=tuple(inputs)) if values else schema
+
+
+def blank(golden: Mapping[str, Array], values: Mapping[str, tuple[Scalar, ...]]) -> dict[str, Array]:
+    """The golden inputs with nothing in the columns whose values are kept apart. Law: `filled(blank(g, v), v) == g`."""
+    return {name: _constant(array, "" if array.dtype == object else 0) if name in values else array for name, array in golden.items()}
+
+
+def filled(golden: Mapping[str, Array], values: Mapping[str, tuple[Scalar, ...]]) -> dict[str, Array]:
+    """The golden inputs with the first of the values kept apart in their columns; missing where there is none."""
+    return {
+        name: _constant(array, next(iter(values[name]), None if array.dtype == object else math.nan)) if name in values else array
+        for name, array in golden.items()
+    }
+
+
+def _constant(array: Array, value: Scalar | None) -> Array:
+    changed = array.copy()
+    changed[...] = value
+    return changed
+
+
+def _model(contents: Contents, golden: Mapping[str, Array], blobs: dict[Digest, bytes]) -> Descriptor:
     card = redacted(contents.card)
     model = digest_of(contents.model)
     data = {
@@ -63,15 +105,17 @@ def _model(contents: Contents, blobs: dict[Digest, bytes]) -> Descriptor:
         "schema": _struct(contents.schema),
         "lock": _struct(contents.lock),
         "profile": canonical.encode(contents.profile),
-        "golden": tensors.pack(contents.golden),
+        "golden": tensors.pack(golden),
         "card": _struct(card),
         "card-text": markdown(card).encode(),
         "bom": canonical.encode(bill(card, model=model)),
     }
+    if contents.values:
+        data["values"] = canonical.encode(contents.values)
     kind = msgspec.json.decode(data["runtime"]).get("kind")
     if not isinstance(kind, str):
         raise InvalidInput("the runtime member names its kind", field="runtime", rule="kind")
-    layers = _layers(data, manifest.ROLES, blobs)
+    layers = _layers(data, {**manifest.ROLES, **manifest.OPTIONAL_ROLES}, blobs)
     config = manifest.write_config(layers, kind=kind)
     _keep(config, blobs)
     described = manifest.describe(config, media_type=manifest.CONFIG_TYPE)
@@ -101,6 +145,7 @@ def _seal(sealed: Descriptor, signer: Signer, blobs: dict[Digest, bytes]) -> Des
 
 
 def _layers(data: dict[str, bytes], roles: dict[str, Form], blobs: dict[Digest, bytes]) -> tuple[Descriptor, ...]:
+    roles = {role: form for role, form in roles.items() if role in data}
     for role, form in roles.items():
         if len(data[role]) > form.limit_bytes:
             raise InvalidInput(f"{form.path} has {len(data[role]):,} bytes; a bundle carries at most {form.limit_bytes:,}", field=role, rule="size")

@@ -13,14 +13,14 @@ import msgspec
 from modelyard.bundle import canonical, manifest, selfcontained, tensors
 from modelyard.bundle.artefact import Built, Bundle, Golden, Parsed
 from modelyard.bundle.base import BlobReader, digest_of
-from modelyard.bundle.build import EMPTY, check_golden
+from modelyard.bundle.build import EMPTY, check_golden, check_values, filled, strict
 from modelyard.bundle.card import Card
 from modelyard.bundle.lock import Lock
 from modelyard.bundle.manifest import ATTESTED_ROLES, ROLES, Descriptor, Manifest, Member
 from modelyard.errors import DigestMismatch, InvalidInput, NotFound, UnsupportedFormat
 from modelyard.security.base import Verifier
 from modelyard.security.statement import LIMIT_BYTES as SEAL_LIMIT_BYTES
-from modelyard.types import Digest, Schema, parse_name
+from modelyard.types import Digest, Scalar, Schema, parse_name
 
 _THE_MODEL = "the model's manifest"
 _THE_ATTESTATION = "the attestation"
@@ -142,14 +142,20 @@ def _parse(bytes_: Mapping[str, bytes]) -> Parsed:
     schema = canonical.decode(bytes_["schema"], Schema, name="schema.json")
     platform = canonical.decode(bytes_["platform"], dict[str, Any], name="platform.json")
     golden = Golden(tensors.unpack(bytes_["golden"]), tensors.unpack(bytes_["golden-outputs"]))
+    values: dict[str, tuple[Scalar, ...]] = {}
+    if "values" in bytes_:
+        values = canonical.decode(bytes_["values"], dict[str, tuple[Scalar, ...]], name="values.json")
     try:
         check_golden(schema, golden.inputs, golden.outputs)
+        check_values(schema, values)
+        golden = Golden(filled(golden.inputs, values), golden.outputs)
         name = parse_name(str(platform.get("name")))
     except InvalidInput as error:
         raise UnsupportedFormat(f"the bundle's members do not fit together: {error.message}", rule=error.rule) from error
     return Parsed(
         name=name,
         schema=schema,
+        strict_schema=strict(schema, values),
         lock=canonical.decode(bytes_["lock"], Lock, name="lock.json"),
         card=canonical.decode(bytes_["card"], Card, name="card.json"),
         golden=golden,

@@ -56,6 +56,10 @@ ROLES = {
     "card-text": Form("card.md", _DOC, 32 * _MIB),
     "bom": Form("bom.json", _DOC, 16 * _MIB),
 }
+# Members that a bundle has only where it needs them, behind the others. A release that does not know one refuses the bundle.
+OPTIONAL_ROLES = {
+    "values": Form("values.json", _WEIGHT_CONFIG, 16 * _MIB),
+}
 ATTESTED_ROLES = {
     "golden-outputs": Form("golden-outputs.bin", _DATASET, 256 * _MIB),
     "output-profile": Form("output-profile.json", _DOC, 64 * _MIB),
@@ -168,11 +172,15 @@ def read_manifest(data: bytes, *, artifact_type: str, subject: Descriptor | None
 
 
 def members(manifest: Manifest, roles: dict[str, Form], *, name: str) -> tuple[Member, ...]:
-    """The members that `manifest` lists: each role of the table once, at its own path. Raises UnsupportedFormat or DigestMismatch."""
+    """The members that `manifest` lists: each role of the table once, at its own path; of the optional ones those that it has, at the model's end.
+
+    Raises UnsupportedFormat or DigestMismatch.
+    """
     found = []
+    forms = {**roles, **OPTIONAL_ROLES} if roles is ROLES else roles
     for layer in manifest.layers:
         annotations = layer.annotations or {}
-        form = roles.get(annotations.get(_ROLE, ""))
+        form = forms.get(annotations.get(_ROLE, ""))
         if form is None:
             raise UnsupportedFormat(f"{name} lists a member of a role that this release does not know", field=name, rule="role")
         if annotations != {_FILEPATH: form.path, _ROLE: annotations[_ROLE]}:
@@ -180,7 +188,7 @@ def members(manifest: Manifest, roles: dict[str, Form], *, name: str) -> tuple[M
         _check_descriptor(layer, form.media_type, form.limit_bytes, name=form.path)
         found.append(Member(annotations[_ROLE], form.path, layer.digest, layer.size))
     listed = [member.role for member in found]
-    if listed != list(roles):
+    if listed != [role for role in forms if role in roles or role in listed]:
         missing = sorted(set(roles) - set(listed))
         what = f"lacks {', '.join(roles[role].path for role in missing)}" if missing else "lists a member twice or out of order"
         raise DigestMismatch(f"{name} {what}", field=name, rule="members")

@@ -63,12 +63,13 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         tags=options.tags,
         accepts=lambda changed: _answers(original, changed),
     )
+    values = schema.closed_values(learnt, table)
     conversion = convert.convert(original, table, learnt, tolerance=options.tolerance, progress=_part(tell, 0.05, 0.80))
     runtime = Onnx(conversion.model, conversion.binding, learnt)
     try:
         tell("choosing golden records", 0.80)
         rows = golden.choose(table)
-        records = schema.conform(learnt, golden.redact(table, learnt).take(rows).columns)
+        records = schema.conform(learnt, golden.redact(table, learnt, values).take(rows).columns)
         answers = runtime.predict(records)
         bits = batch_bits(runtime, records, answers)
         tell("profiling inputs and outputs", 0.85)
@@ -91,7 +92,14 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         quality=_quality(learnt, outputs, labels),
     )
     contents = bundle.Contents(
-        model=conversion.model, runtime=conversion.binding, schema=learnt, lock=locked, profile=measured, golden=records, card=card
+        model=conversion.model,
+        runtime=conversion.binding,
+        schema=learnt,
+        lock=locked,
+        profile=measured,
+        golden=records,
+        card=card,
+        values=values,
     )
     tell("checking the machine", 0.95)
     attested = bundle.Attested(

@@ -240,7 +240,7 @@ class ControlPlane:
         verdicts = gates.run(Candidate(bundle=opened, placement=self._place(version), keys=self.keys))
         if before.current is not None and not breaking:
             serving = bundle.open(self.registry.blobs, before.current.index, trust=self.trust)
-            verdicts = (*verdicts, compatible(serving.schema, opened.schema))
+            verdicts = (*verdicts, compatible(serving.strict_schema, opened.strict_schema))
         gates.require(verdicts, what=f"{version.name}:{version.version}")
         after = direct.begin(before, goal, kind="deploy", verdicts=verdicts, at=_now())
         return self.deployments.put(after, expected=0 if found is None else found.revision).deployment

@@ -6,6 +6,7 @@ column, and must not depend on anything but the data: no random numbers, no orde
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,21 +78,28 @@ def _telling(values: Array) -> list[int]:
     return rows + [int(order[place]) for place in places]
 
 
-def redact(table: Table, schema: Schema) -> Table:
-    """`table` with a public stand-in in every row of each tagged column."""
+def redact(table: Table, schema: Schema, values: Mapping[str, Sequence[Scalar]]) -> Table:
+    """`table` with a public stand-in in every row of each tagged column.
+
+    Where the model takes only what it knows, that is the first of `values`, which the bundle keeps apart and out of the golden records.
+    """
     for spec in schema.inputs:
         if spec.tag is not None:
-            table = table.replace(spec.name, _stand_in(table.columns[spec.name], spec))
+            column = table.columns[spec.name]
+            table = table.replace(spec.name, next(iter(values[spec.name]), None) if spec.name in values else _stand_in(column, spec))
     return table
 
 
 def public_example(schema: Schema, table: Table) -> dict[str, Any]:
     """One question to show to anyone: per input the medians, or the commonest values (nested lists for arrays). Never a row of the data.
 
-    Tagged columns, and texts that hardly any row shares, are stood in for. A column that never had a value gives None.
+    Tagged columns, and texts that hardly any row shares, are stood in for; a tagged column of which the model takes only what it knows has no
+    stand-in and is left out. A column that never had a value gives None.
     """
     example: dict[str, Any] = {}
     for spec in schema.inputs:
+        if spec.tag is not None and not spec.unknown_allowed:
+            continue
         values = table.columns[spec.name]
         value = _stand_in(values, spec) if spec.tag is not None else _typical(values, spec)
         if isinstance(value, np.ndarray):
@@ -102,10 +110,8 @@ def public_example(schema: Schema, table: Table) -> dict[str, Any]:
 
 
 def _stand_in(values: Array, spec: TensorSpec) -> Scalar | Array | None:
-    """A constant that says nothing of a row: medians; for text a word of ours, or the commonest value where the model takes only what it knows."""
-    if spec.datatype != "BYTES":
-        return _medians(values, spec)
-    return STAND_IN if spec.unknown_allowed else common(values.ravel().tolist())
+    """A constant that says nothing of a row: medians; for text a word of ours."""
+    return STAND_IN if spec.datatype == "BYTES" else _medians(values, spec)
 
 
 def _typical(values: Array, spec: TensorSpec) -> Scalar | Array | None:

@@ -57,6 +57,17 @@ def infer(
     return schema
 
 
+def closed_values(schema: Schema, table: Table) -> dict[str, tuple[Scalar, ...]]:
+    """By name, the values that each tagged column takes where the model takes no others: the schema says only that there are such."""
+    found: dict[str, tuple[Scalar, ...]] = {}
+    for spec in schema.inputs:
+        if spec.tag is not None and not spec.unknown_allowed:
+            values, kind = table.columns[spec.name], table.kinds[spec.name]
+            known = _categories(values[~missing(values)], kind.categories, is_text=spec.datatype == "BYTES", is_closed=True)
+            found[spec.name] = known or ()
+    return found
+
+
 def conform(schema: Schema, columns: Mapping[str, Array]) -> dict[str, Array]:
     """The columns of other data (a second file, with or without missing values) in the dtypes that the check of `schema` expects.
 

@@ -167,5 +167,7 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _listed(spec: TensorSpec) -> str:
-    values = spec.categories or ()
+    values = (spec.categories or ()) if spec.tag is None else ()
+    if not values:
+        return ""
     return f": {', '.join(map(repr, values[:_LISTED]))}{', …' if len(values) > _LISTED else ''}"

@@ -69,7 +69,9 @@ class Version:
             queue_rows=settings.max_queue_rows,
             inline_s=settings.inline_limit_s,
         )
-        self.batcher = Batcher(loaded.runtime, Checker(self.schema).check, limits, executor, on_ran=self._answer, on_failed=self._fail)
+        self.batcher = Batcher(
+            loaded.runtime, Checker(loaded.bundle.strict_schema).check, limits, executor, on_ran=self._answer, on_failed=self._fail
+        )
         self.batcher.expect(loaded.seconds_per_row)
 
     def _answer(self, ran: Ran) -> None:

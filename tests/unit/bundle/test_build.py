@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from modelyard.bundle import Attested, Built, Contents, build
+from modelyard.bundle import open as open_bundle
 from modelyard.errors import InvalidInput
-from modelyard.security.seal import LocalSigner, local_signer
+from modelyard.security.seal import LocalSigner, Trust, local_signer
+from modelyard.types import Digest
 
 ROOT = Path(__file__).parents[3]
 BUILD = """
@@ -28,6 +30,17 @@ from modelyard.security.seal import local_signer
 attested = conftest.sample_attested(name=sys.argv[3], platform={"time": sys.argv[3]})
 print(build(conftest.sample_contents(), attested, signer=local_signer(Path(sys.argv[2]))).digest)
 """
+
+
+class Blobs:
+    def __init__(self, blobs: dict[Digest, bytes]) -> None:
+        self.blobs = blobs
+
+    def read(self, digest: Digest, *, limit_bytes: int) -> bytes:
+        return self.blobs[digest]
+
+    def listing(self) -> frozenset[Digest]:
+        return frozenset(self.blobs)
 
 
 def test_homes_users_dates_locales_hash_seeds_and_threads_give_one_digest(tmp_path: Path, built: Built) -> None:
@@ -104,3 +117,45 @@ def test_nothing_of_a_tagged_column_lies_under_the_digest_but_in_the_schema(
     built = build(contents(), attested(), signer=signer)
     holders = [data for data in built.blobs.values() if "Łódź".encode() in data]
     assert len(holders) == 1 and b'"categories"' in holders[0] and b'"title"' not in holders[0]
+
+
+def closed(contents: Callable[..., Contents], **changes: Any) -> Contents:
+    """Sample contents whose tagged text takes only what the model knows."""
+    schema = contents().schema
+    age, city = schema.inputs
+    city = msgspec.structs.replace(city, categories=None, unknown_allowed=False)
+    schema = msgspec.structs.replace(schema, inputs=(age, city))
+    golden = {**contents().golden, "city": np.full((3, 1), "Oslo", dtype=object)}
+    card = msgspec.structs.replace(contents().card, schema=schema, example={"age": 41.5})
+    return contents(**{"schema": schema, "golden": golden, "card": card, "values": {"city": ("Oslo", "Turku")}, **changes})
+
+
+def test_values_kept_apart_stand_in_no_other_member_and_are_put_back_when_opened(
+    contents: Callable[..., Contents], attested: Callable[..., Attested], signer: LocalSigner, trust: Trust
+) -> None:
+    made = build(closed(contents), attested(), signer=signer)
+    holding = {digest for digest, data in made.blobs.items() if b"Oslo" in data or b"Turku" in data}
+    opened = open_bundle(Blobs(made.blobs), made.index, trust=trust)
+    assert holding == {member.digest for member in opened.members if member.role == "values"}
+    assert opened.golden.inputs["city"].tolist() == [["Oslo"]] * 3
+    assert opened.schema.inputs[1].categories is None and opened.strict_schema.inputs[1].categories == ("Oslo", "Turku")
+    assert msgspec.structs.replace(opened.strict_schema, inputs=opened.schema.inputs) == opened.schema
+
+
+def test_a_bundle_without_values_kept_apart_has_no_such_member(built: Built, trust: Trust) -> None:
+    opened = open_bundle(Blobs(built.blobs), built.index, trust=trust)
+    assert "values" not in {member.role for member in opened.members} and opened.strict_schema is opened.schema
+
+
+def test_values_that_may_not_be_kept_apart_are_refused(
+    contents: Callable[..., Contents], attested: Callable[..., Attested], signer: LocalSigner
+) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"values": {"age": (1.0,)}},
+        {"values": {"town": ("Oslo",)}},
+        {"values": {"city": (1,)}},
+        {"golden": contents().golden},
+    ]
+    for changes in wrong:
+        with pytest.raises(InvalidInput):
+            build(closed(contents, **changes), attested(), signer=signer)

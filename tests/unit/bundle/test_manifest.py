@@ -101,3 +101,16 @@ def test_equal_meanings_have_equal_bytes() -> None:
 
     whole, real = (TensorSpec(name="a", datatype="FP64", shape=(-1,), minimum=(low,), maximum=(4,)) for low in (3, 3.0))
     assert manifest.plain(whole) == manifest.plain(real) and isinstance(manifest.plain(whole).minimum[0], float)
+
+
+def test_an_optional_member_stands_once_behind_the_others_or_not_at_all(built: Built) -> None:
+    _, found = documents(built)
+    form = manifest.OPTIONAL_ROLES["values"]
+    more = manifest.describe_member("values", form, b"{}")
+    both = msgspec.structs.replace(found, layers=(*found.layers, more))
+    assert [member.role for member in manifest.members(both, manifest.ROLES, name="it")] == [*manifest.ROLES, "values"]
+    for layers in ((more, *found.layers), (*found.layers, more, more)):
+        with pytest.raises(DigestMismatch, match="out of order"):
+            manifest.members(msgspec.structs.replace(found, layers=layers), manifest.ROLES, name="it")
+    with pytest.raises(UnsupportedFormat):
+        manifest.members(both, manifest.ATTESTED_ROLES, name="the attestation")

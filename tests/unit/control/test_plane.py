@@ -13,6 +13,7 @@ import modelyard
 from modelyard import config
 from modelyard.control.plane import ControlPlane, local_principal, package
 from modelyard.errors import Conflict, InvalidConfig, InvalidInput, NotFound, SchemaMismatch, UnsupportedFormat, UntrustedSigner
+from modelyard.runtime.validate import check
 from modelyard.types import Tolerance
 
 WHO = local_principal()
@@ -79,6 +80,30 @@ def test_a_tagged_column_appears_nowhere(packaged: Any, model: Any) -> None:
     assert opened.card.example["secret"] == golden[0, 0]
     spec = next(spec for spec in opened.card.schema.inputs if spec.name == "secret")
     assert spec.minimum == () and spec.categories is None and spec.tag == "mask"
+
+
+@pytest.mark.parametrize("tag", ["drop", "hash", "mask"])
+def test_a_tagged_column_that_takes_only_known_values_is_closed_and_shown_nowhere(tag: Any, tmp_path: Path) -> None:
+    import pandas as pd
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": draw.random(80), "city": draw.choice(["Qbonn", "Qrome"], 80), "zone": draw.choice([70031, 70047], 80)})
+    columns = ColumnTransformer([("words", OneHotEncoder(), ["city"]), ("codes", OrdinalEncoder(), ["zone"])], remainder="passthrough")
+    estimator = make_pipeline(columns, Ridge()).fit(frame, frame["age"] + (frame["city"] == "Qrome"))
+    opened = package(estimator, name="closed", data=frame, tags={"city": tag, "zone": tag}, home=tmp_path, progress=lambda *_: None)
+
+    strict = {spec.name: spec for spec in opened.strict_schema.inputs}
+    assert strict["city"].categories == ("Qbonn", "Qrome") and strict["zone"].categories == (70031, 70047)
+    showing = {member.role for member in opened.members if any(word in opened.read(member.role) for word in (b"Qbonn", b"Qrome", b"70031", b"70047"))}
+    assert showing == {"model", "values"} and np.int64(70031).tobytes() not in opened.read("golden")
+    assert set(opened.card.example) == {"age"} and np.isfinite(opened.golden.outputs["prediction"]).all()
+    check(opened.strict_schema, opened.golden.inputs)
+    _, verdicts = plane_of(tmp_path).verify("closed")
+    assert {verdict.outcome for verdict in verdicts} == {"pass"}
 
 
 def test_progress_rises_to_its_end(packaged: Any) -> None:

@@ -49,7 +49,7 @@ def tagged(closed: bool = False) -> tuple[pd.DataFrame, Schema]:
 def test_redaction_leaves_no_tagged_value() -> None:
     frame, found = tagged()
     table, _ = read(frame)
-    clean = golden.redact(table, found)
+    clean = golden.redact(table, found, {})
     assert set(clean.columns["who"].ravel().tolist()) == {golden.STAND_IN} == set(clean.columns["t"].ravel().tolist())
     assert set(clean.columns["k"].ravel().tolist()) == {int(np.median(frame["k"]))}
     assert clean.native["k"].tolist() == clean.columns["k"].ravel().tolist()
@@ -57,10 +57,17 @@ def test_redaction_leaves_no_tagged_value() -> None:
     check(found, clean.columns)
 
 
-def test_a_model_that_takes_only_what_it_knows_gets_the_commonest_value() -> None:
+def test_a_model_that_takes_only_what_it_knows_gets_the_first_of_the_values_kept_apart() -> None:
     frame, found = tagged(closed=True)
-    clean = golden.redact(read(frame)[0], found)
-    assert set(clean.columns["t"].ravel().tolist()) == {frame["t"].mode()[0]}
+    table, _ = read(frame)
+    values = schema.closed_values(found, table)
+    clean = golden.redact(table, found, values)
+    assert set(clean.columns["t"].ravel().tolist()) == {frame["t"].min()} and set(clean.columns["k"].ravel().tolist()) == {frame["k"].min()}
+
+
+def test_the_public_example_leaves_out_a_tagged_column_that_takes_only_what_the_model_knows() -> None:
+    frame, found = tagged(closed=True)
+    assert set(golden.public_example(found, read(frame)[0])) == set(frame.columns) - {"who", "k", "t"}
 
 
 def test_the_public_example_is_typical_and_nobody() -> None:

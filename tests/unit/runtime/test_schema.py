@@ -64,6 +64,15 @@ def test_tagged_columns_show_no_values() -> None:
     assert [item.tag for item in found.inputs] == ["mask", None, "hash", "drop"]
 
 
+def test_values_of_tagged_columns_are_given_apart_where_no_others_are_taken() -> None:
+    tags: dict[str, Tag] = {"n": "mask", "c": "drop"}
+    table, _ = read(FRAME)
+    closed = infer(FRAME, tags=tags, accepts=lambda table: False)
+    assert schema.closed_values(closed, table) == {"n": (1, 2, 3), "c": ("w", "x")}
+    assert schema.closed_values(infer(FRAME, tags=tags), table) == {}
+    assert schema.closed_values(infer(FRAME, accepts=lambda table: False), table) == {}
+
+
 def test_free_text_is_not_listed() -> None:
     found = infer(pd.DataFrame({"t": [f"note {i}" for i in range(1500)]}))
     assert spec(found, "t").categories is None

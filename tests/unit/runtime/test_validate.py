@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -112,3 +113,15 @@ def test_one_checker_serves_many_requests() -> None:
         checker.check(changed("a", np.nan), 2)
     checker.check(good(), 2)
     checker.check(good(1), 1)
+
+
+@pytest.mark.parametrize("tag", ["drop", "hash", "mask"])
+def test_a_closed_tagged_column_is_checked_and_its_values_are_not_told(tag: str) -> None:
+    inputs = tuple(msgspec.structs.replace(spec, tag=tag) if spec.name in ("closed", "code") else spec for spec in SCHEMA.inputs)
+    checker = Checker(msgspec.structs.replace(SCHEMA, inputs=inputs))
+    checker.check(good(), 2)
+    for name, value in (("closed", np.full((2, 1), "secret", dtype=object)), ("code", np.full((2, 1), 7.0))):
+        with pytest.raises(SchemaMismatch) as caught:
+            checker.check({**good(), name: value}, 2)
+        assert (caught.value.field, caught.value.rule) == (name, "category")
+        assert caught.value.message == f"{name!r} takes only the values that the model knows"
