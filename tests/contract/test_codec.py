@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import Any
 
@@ -15,11 +17,18 @@ from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema
 from serving import GRID, LINE, SHOP
 
 WIRES = tuple(CODECS)
+MEDIA = {"csv": "text/csv", "json_lines": "application/jsonlines"}
+"""What a wire's clients call their body, where it is not JSON."""
+JSON_WIRES = tuple(wire for wire in WIRES if wire not in MEDIA)
 CANARY = "canary4711"
 
 
 def codec(wire: str, schema: Schema) -> Codec:
     return bind("m", schema)[wire]
+
+
+def decode(wire: str, schema: Schema, body: bytes) -> InferenceRequest:
+    return codec(wire, schema).decode(body, MEDIA.get(wire, "application/json"))
 
 
 def write(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
@@ -31,6 +40,14 @@ def write(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
             flat = [item for value in data for item in value] if spec.shape[1:] not in {(), (1,)} else data
             tensors.append({"name": spec.name, "shape": [len(rows), *spec.shape[1:]], "datatype": spec.datatype, "data": flat})
         return json.dumps({"inputs": tensors}).encode()
+    if wire == "json_lines":
+        return b"\n".join(json.dumps(row["X"] if schema.layout == "array" else row).encode() for row in rows)
+    if wire == "csv":
+        names = [f"X{at}" for at in range(4)] if schema.layout == "array" else [spec.name for spec in schema.inputs]
+        cells = [row["X"] if schema.layout == "array" else list(row.values()) for row in rows]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([names, *cells])
+        return text.getvalue().encode()
     if schema.layout == "array":
         return json.dumps({"instances": [row["X"] for row in rows]}).encode()
     return json.dumps({"instances": rows}).encode()
@@ -46,7 +63,7 @@ ROWS: dict[str, tuple[Schema, list[dict[str, Any]]]] = {
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize(("schema", "rows"), ROWS.values(), ids=ROWS)
 def test_what_is_sent_arrives_in_the_one_internal_form(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> None:
-    request = codec(wire, schema).decode(write(wire, schema, rows), "application/json")
+    request = decode(wire, schema, write(wire, schema, rows))
     assert request.rows == len(rows)
     assert set(request.inputs) == {spec.name for spec in schema.inputs}
     for spec in schema.inputs:
@@ -64,12 +81,21 @@ def test_what_is_sent_arrives_in_the_one_internal_form(wire: str, schema: Schema
 def test_an_answer_holds_one_value_per_row_and_missing_numbers_are_null(wire: str) -> None:
     response = InferenceResponse({"prediction": np.array([1.5, np.nan])}, 2, name="m", version=3, digest=Digest("sha256:0"), id="p")
     lines, body = codec(wire, LINE).encode(InferenceRequest({}, 2), response)
-    assert lines == b"content-type: application/json\r\n"
+    assert lines.startswith(b"content-type: " + MEDIA.get(wire, "application/json").encode())
+    assert read(wire, body) == [1.5, None]
+
+
+def read(wire: str, body: bytes) -> list[Any]:
+    """The predictions in an answer, by the wire's own rules."""
+    if wire == "csv":
+        return [float(cell) if cell else None for (cell,) in list(csv.reader(io.StringIO(body.decode())))[1:]]
+    if wire == "json_lines":
+        return [json.loads(line)["prediction"] for line in body.splitlines()]
     said = json.loads(body)
-    assert (said["outputs"][0]["data"] if wire == "oip_v2" else said["predictions"]) == [1.5, None]
+    return said["outputs"][0]["data"] if wire == "oip_v2" else said["predictions"]
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", JSON_WIRES)
 @pytest.mark.parametrize("media", ["", "application/json"])
 def test_json_and_no_media_type_are_read_as_json(wire: str, media: str) -> None:
     assert codec(wire, LINE).decode(write(wire, LINE, ROWS["numbers"][1]), media).rows == 2
@@ -77,7 +103,7 @@ def test_json_and_no_media_type_are_read_as_json(wire: str, media: str) -> None:
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_another_media_type_is_refused(wire: str) -> None:
-    with pytest.raises(UnsupportedMedia, match="application/json"):
+    with pytest.raises(UnsupportedMedia, match=MEDIA.get(wire, "application/json")):
         codec(wire, LINE).decode(b"", "text/xml")
 
 
@@ -86,8 +112,8 @@ def test_another_media_type_is_refused(wire: str) -> None:
     "body", [b"", b"{", b"null", b"[" * 100_000, b'{"x": NaN}', b'{"x": 1e999}', b"\xff", b'"\\ud800"', b"9" * 5000, CANARY.encode()]
 )
 def test_what_is_no_message_is_malformed_and_not_echoed(wire: str, body: bytes) -> None:
-    with pytest.raises(MalformedPayload) as caught:
-        codec(wire, LINE).decode(body, "application/json")
+    with pytest.raises(MalformedPayload if wire in JSON_WIRES else InvalidInput) as caught:
+        decode(wire, LINE, body)
     assert CANARY not in caught.value.message
 
 
@@ -108,7 +134,7 @@ def test_what_is_no_message_is_malformed_and_not_echoed(wire: str, body: bytes) 
 )
 def test_a_misfit_is_named_and_not_echoed(wire: str, row: dict[str, Any], field: str) -> None:
     with pytest.raises(SchemaMismatch) as caught:
-        codec(wire, LINE).decode(write(wire, LINE, [row]), "application/json")
+        decode(wire, LINE, write(wire, LINE, [row]))
     assert caught.value.field == field
     assert caught.value.rule
     assert CANARY not in caught.value.message
@@ -116,7 +142,7 @@ def test_a_misfit_is_named_and_not_echoed(wire: str, row: dict[str, Any], field:
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_refusal_says_what_happened_in_the_wires_form(wire: str) -> None:
-    said = json.loads(codec(wire, LINE).refuse(SchemaMismatch("input 'a' is missing", field="a", rule="required")))
+    said = json.loads(codec(wire, LINE).refuse(SchemaMismatch("input 'a' is missing", field="a", rule="required"))[1])
     assert said["field"] == "a"
     assert said["rule"] == "required"
     assert "input 'a' is missing" in said.values()
@@ -127,7 +153,7 @@ def test_the_models_own_words_are_withheld(wire: str) -> None:
     try:
         raise ModelFailed("the model failed on an input that its schema accepts") from ValueError(CANARY)
     except ModelFailed as error:
-        assert CANARY not in codec(wire, LINE).refuse(error).decode()
+        assert CANARY not in codec(wire, LINE).refuse(error)[1].decode()
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -137,6 +163,6 @@ def test_a_codec_raises_nothing_but_its_own_kinds(wire: str) -> None:
     for at in range(0, len(good), 3):
         for change in (b"", b"[", b"9", b'"', b"\x00", b"null", b"-", b"{}"):
             try:
-                bound.decode(good[:at] + change + good[at + 1 :], "application/json")
+                bound.decode(good[:at] + change + good[at + 1 :], MEDIA.get(wire, "application/json"))
             except InvalidInput:
                 continue

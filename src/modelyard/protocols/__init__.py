@@ -8,20 +8,42 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from modelyard.protocols.base import Codec
+from modelyard.protocols.base import Codec, Joint
 from modelyard.types import Schema
 
 CODECS = {
     "oip_v2": "modelyard.protocols.oip_v2:OipV2",
     "kserve_v1": "modelyard.protocols.kserve_v1:KServeV1",
     "mlflow": "modelyard.protocols.mlflow:MLflow",
+    "csv": "modelyard.protocols.csv_table:CsvTable",
+    "json_lines": "modelyard.protocols.json_lines:JsonLines",
 }
 
 
-def bind(name: str, schema: Schema) -> dict[str, Codec]:
-    """Every codec, bound to the deployment `name` and its schema."""
-    codecs: dict[str, Codec] = {}
-    for wire, place in CODECS.items():
-        module, _, kind = place.partition(":")
-        codecs[wire] = getattr(import_module(module), kind)(name, schema)
-    return codecs
+class Codecs(dict[str, Codec]):
+    """The codecs of one deployment, each bound to its name and schema when it is first asked for: most models are asked in one wire only.
+
+    `codecs["oip_v2"]` is a wire; `codecs["mlflow:csv:json_lines"]` reads CSV, answers in JSON lines and refuses as MLflow does (an empty part is the
+    wire itself).
+    """
+
+    def __init__(self, name: str, schema: Schema) -> None:
+        super().__init__()
+        self._name = name
+        self._schema = schema
+
+    def __missing__(self, key: str) -> Codec:
+        wire, *forms = key.split(":")
+        if forms:
+            reader, writer = (self[form or wire] for form in forms)
+            codec: Codec = Joint(self[wire], reader, writer)
+        else:
+            module, _, kind = CODECS[wire].partition(":")
+            codec = getattr(import_module(module), kind)(self._name, self._schema)
+        self[key] = codec
+        return codec
+
+
+def bind(name: str, schema: Schema) -> Codecs:
+    """Every codec, to be bound to the deployment `name` and its schema."""
+    return Codecs(name, schema)

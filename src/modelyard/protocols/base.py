@@ -6,6 +6,7 @@ exception, never a message that holds any of the caller's data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,7 +17,11 @@ from modelyard.types import InferenceRequest, InferenceResponse, Schema
 JSON_LINES = b"content-type: application/json\r\n"
 """Header lines of a JSON answer, as `Codec.encode` returns them."""
 
+TEXT_LINES = b"content-type: text/plain; charset=utf-8\r\n"
+"""Header lines of an answer in plain text."""
+
 T = TypeVar("T")
+R = TypeVar("R")
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -34,30 +39,55 @@ class Codec(Protocol):
     def encode(self, request: InferenceRequest, response: InferenceResponse) -> tuple[bytes, bytes]:
         """Header lines and body of the answer to `request`."""
 
-    def refuse(self, error: ModelyardError) -> bytes:
-        """The JSON body by which this wire reports `error`."""
+    def refuse(self, error: ModelyardError) -> tuple[bytes, bytes]:
+        """Header lines and body by which this wire reports `error`."""
 
 
-def refusal(error: ModelyardError) -> bytes:
+class Joint:
+    """A codec of three: it reads as one, answers as another, and refuses in the form of the wire on whose route both stand."""
+
+    def __init__(self, wire: Codec, reader: Codec, writer: Codec) -> None:
+        self.decode = reader.decode
+        self.encode = writer.encode
+        self.refuse = wire.refuse
+
+
+def refusal(error: ModelyardError) -> tuple[bytes, bytes]:
     """`{"error": …}` with code and, where known, field and rule: the form of the Open Inference Protocol and of KServe V1."""
     report: dict[str, str] = {"error": error.message, "code": error.code}
     if error.field is not None:
         report["field"] = error.field
     if error.rule is not None:
         report["rule"] = error.rule
-    return encode_json(report)
+    return JSON_LINES, encode_json(report)
 
 
-def accept_media(media: str, *known: str) -> None:
-    """Raise UnsupportedMedia unless `media` is one of `known`; no media type at all is read as JSON."""
+def accept_media(media: str, *known: str, beside: str = "") -> None:
+    """Raise UnsupportedMedia unless `media` is one of `known`; no media type at all is read as JSON. `beside` names what other codecs read there."""
     if media and media not in known:
-        raise UnsupportedMedia(f"this route reads {', '.join(known)}", field="content-type", rule="media_type")
+        names = ", ".join((*known, beside) if beside else known)
+        raise UnsupportedMedia(f"this route reads {names}, in UTF-8", field="content-type", rule="media_type")
+
+
+def no_binary(json_bytes: int | None) -> None:
+    """Raise MalformedPayload where a wire without binary parts is said to have some."""
+    if json_bytes is not None:
+        raise MalformedPayload("binary tensors travel by the V2 route", field="inference-header-content-length", rule="form")
 
 
 def read_json(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | memoryview) -> T:
     """`body` by `decoder`. Raises MalformedPayload, which says where and holds no data."""
+    return _read(decoder.decode, body)
+
+
+def read_lines(decoder: msgspec.json.Decoder[T], body: bytes | bytearray) -> list[T]:
+    """Each line of `body` by `decoder`. Raises MalformedPayload."""
+    return _read(decoder.decode_lines, body)
+
+
+def _read(decode: Callable[[bytes | bytearray | memoryview], R], body: bytes | bytearray | memoryview) -> R:
     try:
-        return decoder.decode(body)
+        return decode(body)
     except msgspec.ValidationError as error:
         raise MalformedPayload(f"the body has another form: {error}", field="body", rule="form") from error
     except msgspec.DecodeError as error:

@@ -51,6 +51,6 @@ class KServeV1:
         """See `base.Codec`: label or prediction of each row, in order."""
         return JSON_LINES, b'{"predictions":' + encode_json(per_row(response.outputs[self.main])) + b"}"
 
-    def refuse(self, error: ModelyardError) -> bytes:
+    def refuse(self, error: ModelyardError) -> tuple[bytes, bytes]:
         """See `base.Codec`."""
         return refusal(error)

@@ -1,27 +1,22 @@
 """MLflow's scoring protocol, and what else comes to `/invocations`.
 
-Hides the four JSON forms (`dataframe_split`, `dataframe_records`, `instances`, `inputs`), CSV with a header line, and the plain forms
-that SageMaker's clients send (a JSON list of rows or records, JSON Lines). It must not know HTTP. Source: MLflow's
-"Local inference spec" (scoring server), SageMaker's common inference formats.
+Hides the four JSON forms (`dataframe_split`, `dataframe_records`, `instances`, `inputs`) and the plain list of rows or records that SageMaker's
+clients send; CSV and the other bulk forms have codecs of their own. It must not know HTTP. Source: MLflow's "Local inference spec" (scoring server),
+SageMaker's common inference formats.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from typing import Any
 
 import msgspec
 
-from modelyard.errors import MalformedPayload, ModelyardError, SchemaMismatch
-from modelyard.protocols.base import JSON_LINES, accept_media, encode_json, read_json
+from modelyard.errors import MalformedPayload, ModelyardError, SchemaMismatch, UnsupportedMedia
+from modelyard.protocols.base import JSON_LINES, TEXT_LINES, accept_media, encode_json, no_binary, read_json
 from modelyard.protocols.records import Records, main_output, per_row
-from modelyard.protocols.tensors import Column
 from modelyard.types import InferenceRequest, InferenceResponse, Schema
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-MEDIA = ("application/json", "text/csv", "application/jsonlines")
 
 
 class Split(msgspec.Struct):
@@ -49,18 +44,11 @@ class MLflow:
         self.records = Records(schema)
         self.main = main_output(schema)
         self.decoder = msgspec.json.Decoder(Message | list[Any])
-        self.line_decoder = msgspec.json.Decoder(Any)
 
     def decode(self, body: bytes | bytearray, media: str, json_bytes: int | None = None) -> InferenceRequest:
         """See `base.Codec`."""
-        accept_media(media, *MEDIA)
-        if json_bytes is not None:
-            raise MalformedPayload("binary tensors travel by the V2 route", field="inference-header-content-length", rule="form")
-        if media == "text/csv":
-            return self._from_csv(body)
-        if media == "application/jsonlines":
-            lines = [line for line in bytes(body).split(b"\n") if line.strip()]
-            return self.records.from_instances([read_json(self.line_decoder, line) for line in lines], "body")
+        accept_media(media, "application/json", beside="text/csv, application/jsonlines, application/vnd.apache.arrow.stream")
+        no_binary(json_bytes)
         message = read_json(self.decoder, body)
         if isinstance(message, list):
             return self.records.from_instances(message, "body")
@@ -93,57 +81,17 @@ class MLflow:
             raise SchemaMismatch(f"each row of {field} has a value for every column", field=field, rule="size")
         return self.records.from_columns(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)), field)
 
-    def _from_csv(self, body: bytes | bytearray) -> InferenceRequest:
-        try:
-            lines = list(csv.reader(io.StringIO(bytes(body).decode("utf-8-sig")), strict=True))
-        except UnicodeDecodeError as error:
-            raise MalformedPayload("the CSV is not UTF-8", field="body", rule="utf8") from error
-        except csv.Error as error:
-            raise MalformedPayload("the CSV is malformed", field="body", rule="csv") from error
-        lines = [line for line in lines if line]
-        if len(lines) < 2:
-            raise SchemaMismatch("the CSV has a line of column names and at least one row", field="body", rule="size")
-        names, rows = lines[0], lines[1:]
-        if not self.records.is_table:
-            column = self.records.order[0]
-            if len(self.records.order) != 1 or column.rank != 2:
-                raise SchemaMismatch("the model's inputs are no table; send JSON", field="body", rule="form")
-            return InferenceRequest({column.name: column.from_rows([[_parse(column, text) for text in row] for row in rows])}, len(rows))
-        return self._named(names, [self._parse_row(names, row) for row in rows], "body")
-
-    def _parse_row(self, names: list[str], row: list[str]) -> list[Any]:
-        if len(row) != len(names):
-            raise SchemaMismatch("each row of the CSV has a value for every column", field="body", rule="size")
-        columns = self.records.columns
-        return [_parse(columns[name], text) if name in columns else text for name, text in zip(names, row, strict=True)]
-
     def encode(self, request: InferenceRequest, response: InferenceResponse) -> tuple[bytes, bytes]:  # noqa: ARG002 - the port's
         """See `base.Codec`: label or prediction of each row, in order."""
         return JSON_LINES, b'{"predictions":' + encode_json(per_row(response.outputs[self.main])) + b"}"
 
-    def refuse(self, error: ModelyardError) -> bytes:
-        """See `base.Codec`: MLflow's form; code, field and rule stand beside it."""
+    def refuse(self, error: ModelyardError) -> tuple[bytes, bytes]:
+        """See `base.Codec`: MLflow's form; code, field and rule stand beside it. A media type that is not read is told in plain text."""
+        if isinstance(error, UnsupportedMedia):
+            return TEXT_LINES, error.message.encode()
         report: dict[str, Any] = {"error_code": "BAD_REQUEST" if isinstance(error, _CALLERS) else error.code.upper(), "message": error.message}
         report |= {key: value for key, value in (("field", error.field), ("rule", error.rule)) if value is not None}
-        return encode_json(report)
+        return JSON_LINES, encode_json(report)
 
 
 _CALLERS = (MalformedPayload, SchemaMismatch)
-_NUMBER = re.compile(r"\s*([+-]?(\d{1,400}(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?|[+-]?(?i:nan|inf(inity)?))\s*", re.ASCII)
-_FLAGS = {"true": True, "false": False}
-
-
-def _parse(column: Column, text: str) -> Any:
-    """A CSV cell under its column: an empty one is missing. What is no number stays text, and is refused as such later."""
-    if text == "":
-        return None
-    if column.kind == "s":
-        return text
-    if column.kind == "b":
-        return _FLAGS.get(text.lower(), text)
-    if not _NUMBER.fullmatch(text):
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)

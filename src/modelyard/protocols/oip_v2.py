@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MATRIX = "X"
 """The one input by which an all-numeric frame may come whole."""
+MEDIA = ("application/json", "application/octet-stream", "application/vnd.inference-request")
 ID_LIMIT = 256
 
 
@@ -85,7 +86,7 @@ class OipV2:
     def decode(self, body: bytes | bytearray, media: str, json_bytes: int | None = None) -> InferenceRequest:
         """See `base.Codec`. Flat and nested data are both read; tensors may stand in any order."""
         if media != "application/json":
-            accept_media(media, "application/json", "application/octet-stream", "application/vnd.inference-request")
+            accept_media(media, *MEDIA, beside="application/vnd.apache.arrow.stream, text/csv, application/jsonlines")
         if json_bytes is not None:
             return self._decode_binary(body, json_bytes)
         if self.fast is not None:
@@ -228,7 +229,7 @@ class OipV2:
         lines = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n" % len(head)
         return lines, b"".join((head, *parts))
 
-    def refuse(self, error: ModelyardError) -> bytes:
+    def refuse(self, error: ModelyardError) -> tuple[bytes, bytes]:
         """See `base.Codec`."""
         return refusal(error)
 

@@ -20,7 +20,6 @@ import numpy as np
 from modelyard import protocols
 from modelyard.config import Settings
 from modelyard.errors import ModelFailed, ModelyardError, NotFound, Unavailable
-from modelyard.protocols.base import Codec
 from modelyard.runtime.validate import Checker
 from modelyard.serve.batching import Batcher, Call, Limits, Ran
 from modelyard.serve.loading import Loaded
@@ -60,7 +59,7 @@ class Version:
         self.loaded = loaded
         self.digest: Digest = loaded.bundle.digest
         self.schema: Schema = loaded.bundle.schema
-        self.codecs: dict[str, Codec] = protocols.bind(name, self.schema)
+        self.codecs = protocols.bind(name, self.schema)
         self.meter = meter
         self.recorder: Recorder | None = None
         self._loop = asyncio.get_running_loop()

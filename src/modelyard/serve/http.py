@@ -28,6 +28,7 @@ DEADLINE_LIMIT_S = 3600.0
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"})
 _LENGTHS_IN_DISGUISE = frozenset({b"content_length", b"transfer_encoding"})
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]{1,128}")
+_CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)")
 _DECIMAL = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -47,19 +48,20 @@ class Head:
     """A request's line and headers, read once and then immutable: the same bytes always mean the same head."""
 
     __slots__ = (
-        "admitted", "authorization", "coding", "expects_continue", "is_cacheable", "is_chunked", "is_http_1_0", "json_bytes", "keep_alive", "length",
-        "media", "method", "path", "request_id", "route", "timeout_s", "traceparent",
+        "accept", "admitted", "authorization", "coding", "expects_continue", "is_cacheable", "is_chunked", "is_http_1_0", "json_bytes", "keep_alive",
+        "length", "media", "method", "path", "query", "request_id", "route", "timeout_s", "traceparent",
     )  # fmt: skip
 
     def __init__(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
         self.method = method
-        self.path = _path(url)
+        self.path, self.query = _target(url)
         self.keep_alive = keep_alive
         self.is_http_1_0 = version == "1.0"
         self.length = 0
         self.is_chunked = False
         self.expects_continue = False
         self.media = ""
+        self.accept = ""
         self.coding = ""
         self.authorization = b""
         self.json_bytes: int | None = None
@@ -116,8 +118,17 @@ FORM = "application/x-www-form-urlencoded"
 
 
 def _content_type(head: Head, value: bytes) -> None:
-    media = value.split(b";", 1)[0].strip().lower().decode("latin-1")
+    media, _, parameters = value.decode("latin-1").lower().partition(";")
+    media = media.strip()
+    charset = _CHARSET.search(parameters)
+    if charset is not None and charset[1] not in {"utf-8", "utf8", "us-ascii", "ascii"}:
+        media += "; charset"  # no media type that a codec knows: all of them are read as UTF-8
     head.media = "" if media == FORM else media
+
+
+def _accept(head: Head, value: bytes) -> None:
+    text = value.decode("latin-1").strip()
+    head.accept = f"{head.accept},{text}" if head.accept else text
 
 
 def _content_encoding(head: Head, value: bytes) -> None:
@@ -156,6 +167,7 @@ _TAKERS = {
     b"content-length": _content_length,
     b"transfer-encoding": _transfer_encoding,
     b"expect": _expect,
+    b"accept": _accept,
     b"content-type": _content_type,
     b"content-encoding": _content_encoding,
     b"authorization": _authorization,
@@ -171,19 +183,19 @@ def is_header_safe(text: str) -> bool:
     return _HEADER_SAFE.fullmatch(text) is not None
 
 
-def _path(url: bytes) -> str:
-    """The path of a request target, percent-decoded by segment; what follows `?` means nothing to the data plane."""
+def _target(url: bytes) -> tuple[str, str]:
+    """The path of a request target, percent-decoded by segment, and its query, as it was sent."""
     if not url.startswith(b"/"):
         if url == b"*":
-            return "*"
+            return "*", ""
         scheme, found, rest = url.partition(b"://")
         if not found or scheme.lower() not in {b"http", b"https"}:
             raise Refused(400, "the request target is a path", "target")
         url = b"/" + rest.partition(b"/")[2]
-    text = url.partition(b"?")[0].decode("latin-1")
+    text, _, query = url.decode("latin-1").partition("?")
     if "#" in text:
         raise Refused(400, "the request target has no fragment", "target")
-    return "/".join(unquote(segment) for segment in text.split("/")) if "%" in text else text
+    return "/".join(unquote(segment) for segment in text.split("/")) if "%" in text else text, query
 
 
 def decompress(body: bytes | bytearray, coding: str, limit_bytes: int) -> bytes:

@@ -5,44 +5,11 @@ from typing import Any
 
 import pytest
 
-from modelyard.errors import InvalidInput, MalformedPayload, ModelFailed, SchemaMismatch
+from modelyard.errors import MalformedPayload, ModelFailed, SchemaMismatch, UnsupportedMedia
 from modelyard.protocols.mlflow import MLflow
-from modelyard.types import Schema, TensorSpec
-from serving import GRID, LINE, SHOP
+from serving import LINE
 
 CODEC = MLflow("line", LINE)
-
-
-@pytest.mark.parametrize("text", ["1_0", "0x10", "1e99999", "--1", "\u0661", "1 2", "1,5"])
-def test_csv_cells_that_are_no_numbers(text: str) -> None:
-    with pytest.raises(InvalidInput):
-        CODEC.decode(f'a,b,c\n"{text}",2,3\n'.encode(), "text/csv")
-
-
-@pytest.mark.parametrize(("text", "value"), [("1", 1.0), (" 1.5 ", 1.5), ("-.5e1", -5.0), ("+2.", 2.0)])
-def test_csv_cells_that_are(text: str, value: float) -> None:
-    assert CODEC.decode(f"a,b,c\n{text},2,3\n".encode(), "text/csv").inputs["a"].tolist() == [[value]]
-
-
-def test_csv_by_kind() -> None:
-    flag = Schema(inputs=(TensorSpec(name="f", datatype="BOOL", shape=(-1, 1)),), outputs=LINE.outputs, layout="frame", task="regression")
-    assert MLflow("m", flag).decode(b"f\nTrue\nfalse\n", "text/csv").inputs["f"].tolist() == [[True], [False]]
-    assert MLflow("m", SHOP).decode(b'city,size\n"a,b",1\n', "text/csv").inputs["city"].tolist() == [["a,b"]]
-    assert MLflow("m", GRID).decode(b"p,q,r,s\n1,2,3,4\n", "text/csv").inputs["X"].tolist() == [[1, 2, 3, 4]]
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"a,b,c\n", b"a,b,c\n1,2\n", b"a,b,c\n1,2,3,4\n", b"a,a,c\n1,2,3\n", b"a,b,d\n1,2,3\n", b"a,b,c,d\n1,2,3,4\n", b'a,b,c\n"1\n']
-)
-def test_csv_that_does_not_fit(body: bytes) -> None:
-    with pytest.raises(InvalidInput):
-        CODEC.decode(body, "text/csv")
-
-
-def test_an_empty_cell_is_missing() -> None:
-    assert CODEC.decode(b"a,b,c\n1,2,\n", "text/csv").inputs["c"].tolist() != [[0.0]]
-    with pytest.raises(SchemaMismatch):
-        CODEC.decode(b"a,b,c\n,2,3\n", "text/csv")
 
 
 @pytest.mark.parametrize("body", [{}, {"instances": [[1, 2, 3]], "dataframe_records": []}, {"x": 1}, {"instances": [[1, 2, 3]], "params": {"p": 1}}])
@@ -57,5 +24,11 @@ def test_a_split_frame_goes_by_its_columns_and_without_them_by_order() -> None:
 
 
 def test_errors_of_the_caller_and_of_the_model() -> None:
-    assert json.loads(CODEC.refuse(SchemaMismatch("m", field="a", rule="r")))["error_code"] == "BAD_REQUEST"
-    assert json.loads(CODEC.refuse(ModelFailed("m")))["error_code"] == "MODEL_FAILED"
+    assert json.loads(CODEC.refuse(SchemaMismatch("m", field="a", rule="r"))[1])["error_code"] == "BAD_REQUEST"
+    assert json.loads(CODEC.refuse(ModelFailed("m"))[1])["error_code"] == "MODEL_FAILED"
+
+
+def test_a_media_type_that_is_not_read_is_told_in_plain_text() -> None:
+    with pytest.raises(UnsupportedMedia, match="text/csv") as caught:
+        CODEC.decode(b"{}", "text/xml")
+    assert CODEC.refuse(caught.value) == (b"content-type: text/plain; charset=utf-8\r\n", caught.value.message.encode())

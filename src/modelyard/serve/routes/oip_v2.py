@@ -1,0 +1,95 @@
+"""The routes of the Open Inference Protocol V2.
+
+Hides its paths and its metadata. Predictions go to `Edge.ask`. `POST …/infer` also reads and writes the bulk forms, by Content-Type and
+Accept. Sources: Open Inference Protocol (REST), Triton's model repository extension.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from modelyard.errors import MalformedPayload
+from modelyard.serve.dataplane import Deployment
+from modelyard.serve.routes.base import Methods, Route
+
+if TYPE_CHECKING:
+    from modelyard.serve.edge import Edge
+    from modelyard.serve.server import Exchange
+    from modelyard.types import TensorSpec
+
+
+class OipV2:
+    """`/v2/…`."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.fixed: dict[str, Methods] = {
+            "/v2": {b"GET": Route(self._server)},
+            "/v2/models": {b"GET": Route(edge.models)},
+            "/v2/repository/index": {b"POST": Route(self._index)},
+        }
+
+    def find(self, parts: list[str]) -> Methods | None:
+        """See `base.Routes`."""
+        match parts:
+            case ["", "v2", "models", name, *rest]:
+                number = None
+                if rest[:1] == ["versions"] and len(rest) > 1:
+                    if not rest[1].isascii() or not rest[1].isdigit() or len(rest[1]) > 9:
+                        return None
+                    number, rest = int(rest[1]), rest[2:]
+                match rest:
+                    case []:
+                        return {b"GET": Route(self._model, model=name, number=number)}
+                    case ["ready"]:
+                        return {b"GET": Route(self._model_ready, model=name, number=number)}
+                    case ["infer"]:
+                        return {b"POST": Route(self.edge.predict, model=name, number=number, wire="oip_v2", has_forms=True)}
+        return None
+
+    def _server(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
+        self.edge.json(exchange, {"name": "modelyard", "version": self.edge.release, "extensions": ["binary_tensor_data", "model_repository"]})
+
+    def _index(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
+        if exchange.body:
+            try:
+                asked = json.loads(exchange.body)
+            except (ValueError, RecursionError) as error:
+                raise MalformedPayload("JSON is malformed", field="body", rule="json") from error
+            if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
+                raise MalformedPayload('the body is {"ready": true or false} or empty', field="ready", rule="type")
+        versions = [version for _, deployment in sorted(self.edge.plane.deployments.items()) for version in deployment.versions.values()]
+        self.edge.json(exchange, [{"name": each.name, "version": str(each.number), "state": "READY", "reason": ""} for each in versions])
+
+    def _model(self, exchange: Exchange, route: Route) -> None:
+        target = self.edge.plane.find(route.model, route.number)
+        version = target.champion if isinstance(target, Deployment) else target
+        loaded = self.edge.plane.deployments[route.model].versions
+        schema = version.schema
+        self.edge.json(
+            exchange,
+            {
+                "name": route.model,
+                "versions": [str(number) for number in sorted(loaded)],
+                "platform": "onnxruntime_onnx",
+                "inputs": [_tensor(spec) for spec in schema.inputs],
+                "outputs": [_tensor(spec, schema.classes if spec.name == "probability" else None) for spec in schema.outputs],
+            },
+        )
+
+    def _model_ready(self, exchange: Exchange, route: Route) -> None:
+        self.edge.plane.find(route.model, route.number)
+        self.edge.json(exchange, {"name": route.model, "ready": True})
+
+
+def _tensor(spec: TensorSpec, classes: tuple[Any, ...] | None = None) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+    parameters: dict[str, Any] = {}
+    if spec.is_nullable:
+        parameters["nullable"] = True
+    if classes is not None:
+        parameters["classes"] = list(classes)
+    if parameters:
+        described["parameters"] = parameters
+    return described

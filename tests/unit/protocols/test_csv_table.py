@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modelyard.errors import InvalidInput, SchemaMismatch
+from modelyard.protocols.csv_table import CsvTable
+from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema, TensorSpec
+from serving import GRID, LINE, SHOP
+
+CODEC = CsvTable("line", LINE)
+
+
+@pytest.mark.parametrize("text", ["1_0", "0x10", "1e99999", "--1", "\u0661", "1 2", "1,5"])
+def test_csv_cells_that_are_no_numbers(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        CODEC.decode(f'a,b,c\n"{text}",2,3\n'.encode(), "text/csv")
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", 1.0), (" 1.5 ", 1.5), ("-.5e1", -5.0), ("+2.", 2.0)])
+def test_csv_cells_that_are(text: str, value: float) -> None:
+    assert CODEC.decode(f"a,b,c\n{text},2,3\n".encode(), "text/csv").inputs["a"].tolist() == [[value]]
+
+
+def test_csv_by_kind() -> None:
+    flag = Schema(inputs=(TensorSpec(name="f", datatype="BOOL", shape=(-1, 1)),), outputs=LINE.outputs, layout="frame", task="regression")
+    assert CsvTable("m", flag).decode(b"f\nTrue\nfalse\n", "text/csv").inputs["f"].tolist() == [[True], [False]]
+    assert CsvTable("m", SHOP).decode(b'city,size\n"a,b",1\n', "text/csv").inputs["city"].tolist() == [["a,b"]]
+    assert CsvTable("m", GRID).decode(b"p,q,r,s\n1,2,3,4\n", "text/csv").inputs["X"].tolist() == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"a,b,c\n", b"a,b,c\n1,2\n", b"a,b,c\n1,2,3,4\n", b"a,a,c\n1,2,3\n", b"a,b,d\n1,2,3\n", b"a,b,c,d\n1,2,3,4\n", b'a,b,c\n"1\n']
+)
+def test_csv_that_does_not_fit(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        CODEC.decode(body, "text/csv")
+
+
+def test_an_empty_cell_is_missing() -> None:
+    assert CODEC.decode(b"a,b,c\n1,2,\n", "text/csv").inputs["c"].tolist() != [[0.0]]
+    with pytest.raises(SchemaMismatch):
+        CODEC.decode(b"a,b,c\n,2,3\n", "text/csv")
+
+
+def test_quotes_lines_and_a_byte_order_mark() -> None:
+    body = '\ufeffcity,size\r\n"a ""b"",\nc",1\r\n\r\nd,2'.encode()
+    assert CsvTable("m", SHOP).decode(body, "text/csv").inputs["city"].tolist() == [['a "b",\nc'], ["d"]]
+
+
+def test_an_answer_has_a_column_per_element() -> None:
+    outputs = {"label": np.array([True, False]), "p": np.array([[0.5, np.nan], [1e-9, 2]]), "who": np.array(["a,b", None], object)}
+    response = InferenceResponse(outputs, 2, name="m", version=1, digest=Digest("sha256:0"), id="i")
+    lines, body = CODEC.encode(InferenceRequest({}, 2), response)
+    assert lines == b"content-type: text/csv; charset=utf-8\r\n"
+    assert body.decode() == 'label,p_0,p_1,who\ntrue,0.5,,"a,b"\nfalse,1e-09,2.0,\n'
