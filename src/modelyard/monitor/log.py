@@ -1,7 +1,8 @@
 """The prediction log: every logged prediction, and the sampled inputs, as Parquet.
 
 Hides the files (zstd, one folder per kind, deployment and day) and DuckDB, which writes them. Anything that reads Parquet reads the log. A file
-is written beside, then renamed; it is named after the first of its rows in the waiting room, so that writing it again after a crash replaces it.
+is written beside, then renamed; it is named after its waiting room and the first of its rows there, so that writing it again after a crash replaces
+it and no other.
 It must not decide what is logged.
 """
 
@@ -50,7 +51,8 @@ class PredictionLog:
         import duckdb
 
         folder = make_folder(self._folder / group.kind / group.name / group.day)
-        path = folder / f"{group.version}-{group.first}.parquet"
+        origin = f"{group.origin}-" if group.origin else ""
+        path = folder / f"{group.version}-{origin}{group.first}.parquet"
         temporary = folder / f".{path.name}.tmp"
         columns, selected = _columns(group)
         query = f"COPY (SELECT {', '.join(selected)} FROM part) TO {_text(str(temporary))} (FORMAT parquet, COMPRESSION zstd)"  # noqa: S608  quoted

@@ -7,6 +7,7 @@ is offered. Rows for the prediction log wait here until `monitor.log` has writte
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -76,7 +77,8 @@ class Window(msgspec.Struct, kw_only=True):
 class Staged(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of one version, day and form (their columns) that wait for the prediction log.
 
-    `pieces` are in the order in which they came, the first has the number `first` here, the last `last`.
+    `pieces` are in the order in which they came, the first has the number `first` here, the last `last`. `origin` tells the file whose numbers
+    these are from the one that took its place (empty: made before files had one).
     """
 
     kind: str
@@ -88,6 +90,7 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     last: int
     pieces: tuple[Rows, ...]
+    origin: str = ""
 
 
 class Windows:
@@ -112,7 +115,10 @@ class Windows:
                 if found == 0:
                     for statement in _TABLES.split(";\n"):
                         connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id={secrets.randbelow(2**31 - 1) + 1:d}")
                     connection.execute(f"PRAGMA user_version={VERSION:d}")
+            origin = self._connection.execute("PRAGMA application_id").fetchone()[0]
+            self._origin = f"{origin:08x}" if origin else ""
         if found > VERSION:
             self.close()
             raise UnsupportedFormat(f"{path.name} was written by a newer release of modelyard")
@@ -213,7 +219,18 @@ class Windows:
             pieces = tuple(msgspec.msgpack.decode(body, type=Rows) for _, _, body in taken)
             kind, name, day, version, digest, form = first
             ids = [id_ for id_, _, _ in taken]
-            yield Staged(kind=kind, name=name, day=day, version=version, digest=digest, form=form, first=ids[0], last=ids[-1], pieces=pieces)
+            yield Staged(
+                kind=kind,
+                name=name,
+                day=day,
+                version=version,
+                digest=digest,
+                form=form,
+                first=ids[0],
+                last=ids[-1],
+                pieces=pieces,
+                origin=self._origin,
+            )
 
     def written(self, group: Staged) -> None:
         """The log has these rows: let go of them."""

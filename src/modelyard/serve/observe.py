@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
+import msgspec
 import numpy as np
 
 from modelyard import events
@@ -88,6 +89,7 @@ class Recorder:
         self._block_rows = _block_rows(bundle.schema)
         self._binner = Binner(reference(bundle), block_rows=self._block_rows)
         self._redactor = Redactor(bundle.schema, salt)
+        self._loose = _loose(bundle)
         self._profile_rows_s = settings.profile_rows_s
         self._log_rows_s = settings.log_predictions_s
         self._input_rate = settings.input_sample_rate
@@ -147,7 +149,7 @@ class Recorder:
         """Take in the block that is held."""
         if not self._held_rows:
             return
-        block = _Block(self._held, self._held_rows)
+        block = _Block(self._held, self._held_rows, self._loose)
         self._held, self._held_rows = [], 0
         self._requests += len(block.ids)
         self._rows += block.rows
@@ -183,10 +185,10 @@ class Recorder:
         chosen = np.flatnonzero(block.positions < events.threshold(self._log_share))
         if not len(chosen):
             return
-        self._predictions.add(block, chosen, block.outputs())
+        self._predictions.add(block, chosen, block.logged(_OUTPUTS, chosen))
         with_inputs = chosen[block.positions[chosen] < events.threshold(min(self._input_rate, self._log_share))]
         if len(with_inputs):
-            self._inputs.add(block, with_inputs, self._redactor.columns(_rows(block.inputs(), with_inputs)), are_chosen=True)
+            self._inputs.add(block, with_inputs, self._redactor.columns(block.logged(_INPUTS, with_inputs)))
         while self._predictions.rows > self._log_rows_s and self._log_share > _SMALLEST_SHARE:
             self._log_share /= 2
             self._predictions.thin(self._log_share)
@@ -217,11 +219,60 @@ _Run = tuple[list[str], list[int], Mapping[str, "Array"], Mapping[str, "Array"],
 """Ids, their rows, inputs, outputs, latencies, and when the run was answered."""
 
 
+_INPUTS: Literal[2] = 2
+_OUTPUTS: Literal[3] = 3
+
+
+class _Loose(msgspec.Struct, frozen=True):
+    """A tensor whose rows may have another shape from run to run: `shape` is that of the golden rows, which the profile was measured on.
+
+    Where the schema leaves its shape open (`is_text`) the log keeps each row as JSON, so that rows of any shape share one column.
+    """
+
+    shape: tuple[int, ...]
+    is_text: bool
+
+
+def _loose(bundle: Bundle) -> dict[tuple[int, str], _Loose]:
+    """By place and name, the tensors that are not of one shape: open ones, and all that a plain ONNX model answers (nothing holds it to its word)."""
+    schema = bundle.schema
+    found: dict[tuple[int, str], _Loose] = {}
+    for spec in schema.inputs:
+        if -1 in spec.shape[1:]:
+            found[_INPUTS, spec.name] = _Loose(bundle.golden.inputs[spec.name].shape[1:], is_text=True)
+    for spec in schema.outputs:
+        if schema.task == "other" or -1 in spec.shape[1:]:
+            found[_OUTPUTS, spec.name] = _Loose(bundle.golden.outputs[spec.name].shape[1:], is_text=-1 in spec.shape[1:])
+    return found
+
+
+def _fitted(values: Array, shape: tuple[int, ...]) -> Array:
+    """`values` [rows, …] cut or filled up with missing values to `shape` per row; numbers as floats. Other numbers of dimensions are all missing."""
+    is_text = values.dtype == object
+    dtype = object if is_text else np.result_type(values.dtype, np.float32)
+    if values.shape[1:] == shape:
+        return values.astype(dtype, copy=False)
+    fitted = np.full((len(values), *shape), None if is_text else np.nan, dtype=dtype)
+    if values.ndim == fitted.ndim:
+        common = tuple(slice(0, min(have, want)) for have, want in zip(values.shape, fitted.shape, strict=True))
+        fitted[common] = values[common]
+    return fitted
+
+
+def _as_text(row: Array) -> str | None:
+    """One row as JSON (NaN as null); None where all of it is missing."""
+    items = row.ravel().tolist()
+    if items and all(item is None or item != item for item in items):  # noqa: PLR0124  only NaN differs from itself
+        return None
+    return msgspec.json.encode(row.tolist()).decode()
+
+
 class _Block:
     """Answered runs end to end; what is not asked for is not put together."""
 
-    def __init__(self, runs: list[_Run], rows: int) -> None:
+    def __init__(self, runs: list[_Run], rows: int, loose: Mapping[tuple[int, str], _Loose]) -> None:
         self._runs = runs
+        self._loose = loose
         self._joined: dict[int, dict[str, Array]] = {}
         self.rows = rows
         self.ids = [name for run in runs for name in run[0]]
@@ -237,15 +288,34 @@ class _Block:
         return self._positions
 
     def inputs(self) -> dict[str, Array]:
-        return self._join(2)
+        return self._join(_INPUTS)
 
     def outputs(self) -> dict[str, Array]:
-        return self._join(3)
+        return self._join(_OUTPUTS)
+
+    def logged(self, place: Literal[2, 3], chosen: Array) -> dict[str, Array]:
+        """The chosen rows as the log keeps them."""
+        kept = _rows(self._join(place), chosen)
+        for (where, name), loose in self._loose.items():
+            if where != place:
+                continue
+            parts = [run[place][name] for run in self._runs]
+            if loose.is_text:
+                rows = [row for part in parts for row in part]
+                kept[name] = np.array([_as_text(rows[at]) for at in chosen.tolist()], dtype=object)
+            elif all(part.shape[1:] == loose.shape for part in parts):
+                kept[name] = joined(parts)[chosen]  # integers stay what they are
+        return kept
 
     def _join(self, place: Literal[2, 3]) -> dict[str, Array]:
         if place not in self._joined:
-            self._joined[place] = {name: joined([run[place][name] for run in self._runs]) for name in self._runs[0][place]}
+            self._joined[place] = {name: self._end_to_end(place, name) for name in self._runs[0][place]}
         return self._joined[place]
+
+    def _end_to_end(self, place: Literal[2, 3], name: str) -> Array:
+        parts = [run[place][name] for run in self._runs]
+        loose = self._loose.get((place, name)) if self._loose else None
+        return joined(parts if loose is None else [_fitted(part, loose.shape) for part in parts])
 
     def identify(self, chosen: Array) -> tuple[list[str], Array]:
         """Prediction ids and times of the chosen rows."""
@@ -274,13 +344,14 @@ class _Kept:
         self._times: list[Array] = []
         self._columns: list[dict[str, Array]] = []
 
-    def add(self, block: _Block, chosen: Array, columns: Mapping[str, Array], *, are_chosen: bool = False) -> None:
+    def add(self, block: _Block, chosen: Array, columns: dict[str, Array]) -> None:
+        """`columns` are those of the chosen rows."""
         ids, times = block.identify(chosen)
         self.rows += len(ids)
         self._ids += ids
         self._times.append(times)
         self._positions.append(block.positions[chosen])
-        self._columns.append(dict(columns) if are_chosen else _rows(columns, chosen))
+        self._columns.append(columns)
 
     def thin(self, share: float) -> None:
         if not self.rows:

@@ -11,10 +11,12 @@ import pytest
 
 from modelyard import events
 from modelyard.config import Settings
-from modelyard.errors import MalformedPayload, StorageFull
+from modelyard.errors import MalformedPayload, StorageFull, Tampered
 from modelyard.events import Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import intake, profile
 from modelyard.monitor.intake import Intake
+from modelyard.monitor.log import day_of
+from modelyard.monitor.windows import Windows
 from modelyard.types import Digest
 
 DIGEST = Digest("sha256:" + "0" * 64)
@@ -201,3 +203,31 @@ def test_what_is_older_than_the_home_keeps_goes(settings: Settings, spool: Spool
     later.turn(now=time.time() + (settings.retention_days + 2) * 86400)
     assert logged(settings) == []
     assert later.windows.names() == ()
+
+
+def test_after_a_damaged_file_was_moved_away_the_log_of_the_day_stays_whole(settings: Settings, spool: Spool) -> None:
+    taker = Intake(settings)
+    spool.write(segment(part("old")))
+    taker.drain()
+    taker.close()
+    path = intake.windows_path(settings)
+    path.write_bytes(b"\0" * 4096)
+    with pytest.raises(Tampered, match="move it away"):
+        Intake(settings)
+    for each in settings.home.glob("monitor.sqlite*"):
+        each.rename(each.with_name("away-" + each.name))
+    taker = Intake(settings)
+    spool.write(segment(part("new")))
+    taker.drain()
+    taker.close()
+    assert logged(settings) == ["new", "old"]
+
+
+def test_the_same_file_opened_again_keeps_its_mark(settings: Settings) -> None:
+    marks = set()
+    for number in range(2):
+        windows = Windows(intake.windows_path(settings))
+        windows.take({f"0-1-{number}.segment": segment(part("a"))}, day_of=day_of)
+        marks |= {next(windows.staged(limit_bytes=1 << 20)).origin}
+        windows.close()
+    assert len(marks) == 1 and marks != {""}

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
+import msgspec
 import numpy as np
 import pytest
 
@@ -44,6 +45,13 @@ def test_rows_come_back_from_parquet(tmp_path: Path) -> None:
         ("b", when, 3, DIGEST, 1.0, None, [1.0, 0.0]),
         ("c", when, 3, DIGEST, 0.5, None, [0.5, 0.5]),
     ]
+
+
+def test_a_new_waiting_room_replaces_no_file_of_the_old_one(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    for origin in ("", "0000000a", "0000000b", "0000000b"):
+        log.write(msgspec.structs.replace(group(piece(["a"], {"x": np.zeros(1)})), origin=origin))
+    assert len(log.files("predictions", "m")) == 3
 
 
 def test_every_kind_of_column_is_written(tmp_path: Path) -> None:

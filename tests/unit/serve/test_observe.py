@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from modelyard import events
+from modelyard.bundle.artefact import Golden
 from modelyard.config import Settings
 from modelyard.errors import NotFound
 from modelyard.events import Part, Segment
@@ -260,3 +261,47 @@ def test_wide_rows_do_not_pile_up() -> None:
 
 def test_a_bundle_without_output_profile_is_watched_by_its_inputs(world: World) -> None:
     assert [item.role for item in reference(packed(with_outputs=False)).features] == ["input", "input", "input"]
+
+
+WIDE = Schema(
+    inputs=(TensorSpec(name="words", datatype="INT64", shape=(-1, -1)), TensorSpec(name="own", datatype="BYTES", shape=(-1, -1), tag="hash")),
+    outputs=(TensorSpec(name="scores", datatype="FP32", shape=(-1, -1)), TensorSpec(name="best", datatype="INT64", shape=(-1,))),
+    layout="tensors",
+    task="other",
+)
+
+
+def wide_run(rows: int, width: int, *, best: tuple[int, ...] = ()) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    words = np.arange(rows * width).reshape(rows, width)
+    own = np.full((rows, width), "s3cret", dtype=object)
+    return {"words": words, "own": own}, {"scores": words.astype(np.float32) / 2, "best": np.full((rows, *best), 3)}
+
+
+def test_runs_of_different_widths_share_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain ONNX models may answer another width from run to run; 2 and 4 wide were joined as bytes before, or lost with all that was beside them."""
+    world = World(tmp_path, monkeypatch, input_sample_rate=1.0)
+    inputs, outputs = wide_run(100, 3)
+    bundle = Packed(schema=WIDE, with_outputs=False, data=inputs)
+    bundle._members["output-profile"] = profile.encode(profile.measure_outputs(outputs, WIDE))
+    bundle.golden = Golden(*wide_run(2, 3))  # type: ignore[attr-defined]
+    bundle.digest = Digest("sha256:" + "2" * 64)
+    world.bundle = cast("Bundle", bundle)
+    world.recorder = world.attach()
+    for number, (width, best) in enumerate([(2, ()), (4, ()), (3, ()), (1, ()), (3, (2,))]):
+        run = wide_run(1, width, best=best)
+        world.recorder.answered([f"w-{number}"], [1], *run, [0.001])
+    part = only(world.second())
+    assert (part.requests, part.rows) == (5, 5)
+    assert column(part, "words", of="inputs") == ["[0,1]", "[0,1,2,3]", "[0,1,2]", "[0]", "[0,1,2]"]
+    assert column(part, "scores")[:2] == ["[0.0,0.5]", "[0.0,0.5,1.0,1.5]"]
+    best_logged = column(part, "best")
+    assert best_logged[:4] == [3.0] * 4 and np.isnan(cast("float", best_logged[4]))
+    hashes = column(part, "own", of="inputs")
+    assert len(set(hashes)) == 4 and "s3cret" not in str(hashes)
+    (counts,) = part.profiles
+    live = {item.name: item for item in profile.filled(reference(world.bundle), profile.unpack(counts.counts)).features}
+    assert [live[f"words[{at}]"].missing for at in range(3)] == [0, 1, 2]
+    assert [live[f"scores[{at}]"].missing for at in range(3)] == [0, 1, 2]
+
+    world.recorder.answered(["alone"], [1], *wide_run(1, 3), [0.001])
+    assert column(only(world.second()), "best") == [3]
