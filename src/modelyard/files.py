@@ -38,6 +38,9 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: boo
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise translate(error, path) from error
+    except BaseException:  # Ctrl-C, say
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

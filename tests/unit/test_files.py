@@ -40,6 +40,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path: Pat
     assert os.listdir(tmp_path) == ["plan.json"]
 
 
+def test_an_interrupted_write_leaves_nothing_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    write_atomically(tmp_path / "plan.json", b"old")
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "plan.json", b"new")
+    assert os.listdir(tmp_path) == ["plan.json"] and (tmp_path / "plan.json").read_bytes() == b"old"
+
+
 def test_a_killed_writer_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
     path = tmp_path / "state"
     write_atomically(path, b"a" * 200_000)

@@ -32,6 +32,8 @@ from modelyard.types import HostPlan, read_control_state, read_plan, read_serve_
 
 START_LIMIT_S = 60.0
 STEADY_S = 10.0  # a child that lived this long has its restart delay forgiven
+LOG_LIMIT_BYTES = 16 << 20
+"""A larger `run/up.log` is set aside as `up.log.1` at the next start."""
 STATE = "up.json"
 MODULES = {"control": "modelyard.console", "serve": "modelyard.serve"}
 
@@ -200,7 +202,7 @@ def _end(children: list[Child], timeout_s: float, stop: Stop) -> None:
 
 def _arguments(name: str, settings: Settings) -> list[str]:
     if name == "control":
-        return [MODULES[name]]
+        return [MODULES[name], str(settings.home)]
     return [MODULES[name], "--plan", str(settings.plan), "--run", str(settings.run), "--spool", str(settings.spool)]
 
 
@@ -247,11 +249,12 @@ def _end_orphans(settings: Settings) -> list[int]:
             pid = read(settings.run).pid
         except (NotFound, MalformedPayload):
             continue
-        if _is_ours(pid, MODULES[name]):
+        arguments = " ".join(_arguments(name, settings))
+        if _is_ours(pid, arguments):
             left.append(pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            if not _until(partial(_is_gone, pid, MODULES[name]), settings.drain_timeout_s + 2):
+            if not _until(partial(_is_gone, pid, arguments), settings.drain_timeout_s + 2):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         (settings.run / f"{name}.json").unlink(missing_ok=True)
@@ -260,10 +263,10 @@ def _end_orphans(settings: Settings) -> list[int]:
     return left
 
 
-def _is_ours(pid: int, module: str) -> bool:
-    """Whether process `pid` runs `module`: a pid outlives its process only as a number that another may bear."""
-    state, arguments = _process(pid)
-    return bool(state) and not state.startswith("Z") and f"-m {module}" in arguments
+def _is_ours(pid: int, arguments: str) -> bool:
+    """Whether process `pid` runs a plane of this home, as started with `arguments`: after a reboot the number may be that of another home's."""
+    state, command = _process(pid)
+    return bool(state) and not state.startswith("Z") and f" -m {arguments} " in f"{command} "
 
 
 def _lives(pid: int) -> bool:
@@ -278,8 +281,8 @@ def _process(pid: int) -> tuple[str, str]:
     return state, arguments
 
 
-def _is_gone(pid: int, module: str) -> bool:
-    return not _is_ours(pid, module)
+def _is_gone(pid: int, arguments: str) -> bool:
+    return not _is_ours(pid, arguments)
 
 
 def _check_ports(settings: Settings) -> None:
@@ -339,6 +342,9 @@ def _wait_for_parent(settings: Settings, is_coming: Callable[[], bool]) -> Up:
 def _detached(settings: Settings) -> Up:
     """Start a parent that outlives this process, and wait for it. Raises Unavailable with the last line that it wrote."""
     log = settings.run / "up.log"
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > LOG_LIMIT_BYTES:
+            log.replace(log.with_name("up.log.1"))
     with log.open("ab") as file:
         start = file.tell()
         command = [sys.executable, "-P", "-m", "modelyard.cli.host"]

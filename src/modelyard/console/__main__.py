@@ -1,4 +1,7 @@
-"""`python -m modelyard.console`: the control process of the home that the environment names. `modelyard up` starts it."""
+"""`python -m modelyard.console [HOME]`: the control process of the home that the environment names. `modelyard up` starts it.
+
+HOME is for who looks at the list of processes: it tells one home's from another's.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelyard import config
@@ -33,17 +34,19 @@ def test_there_is_one_parent_and_its_death_frees_the_home(settings: Settings) ->
     assert (settings.run / "up.lock").read_text() == str(os.getpid())
 
 
-def test_a_process_is_ours_by_what_it_runs(settings: Settings) -> None:
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    ours = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "-m", "modelyard.console"])
+@pytest.mark.parametrize("plane", ["control", "serve"])
+def test_a_process_is_ours_by_what_it_runs_and_for_which_home(settings: Settings, plane: str) -> None:
+    wanted = host._arguments(plane, settings)
+    others = host._arguments(plane, msgspec.structs.replace(settings, home=settings.home.with_name(settings.home.name + "2")))
+    started = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", *more]) for more in (["-m", *wanted], ["-m", *others], [])]
     try:
-        assert host._is_ours(ours.pid, "modelyard.console") and not host._is_ours(other.pid, "modelyard.console")
-        assert host._lives(other.pid)
+        assert [host._is_ours(process.pid, " ".join(wanted)) for process in started] == [True, False, False]
+        assert all(host._lives(process.pid) for process in started)
     finally:
-        for process in (other, ours):
+        for process in started:
             process.kill()
             process.wait()
-    assert not host._is_ours(ours.pid, "modelyard.console") and not host._lives(other.pid)
+    assert not host._is_ours(started[0].pid, " ".join(wanted)) and not host._lives(started[1].pid)
 
 
 def test_an_unfinished_plan_is_begun_and_a_whole_one_kept(settings: Settings) -> None:
