@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 4096
     max_batch_rows: int = 1024
     max_queue_rows: int = 8192
+    max_concurrency: int = 256
     request_timeout_s: float = 30.0
     inline_limit_s: float = 0.0003
     drain_timeout_s: float = 8.0
@@ -112,7 +113,7 @@ def _check(settings: Settings) -> None:
         raise InvalidConfig("input_sample_rate is a share from 0 to 1", field="input_sample_rate", rule="range")
     if not 0 <= settings.workers <= 512:
         raise InvalidConfig("workers is a number from 0 (one per core) to 512", field="workers", rule="range")
-    for name in ("max_json_bytes", "max_body_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "request_timeout_s"):
+    for name in ("max_json_bytes", "max_body_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "max_concurrency", "request_timeout_s"):
         if not 0 < getattr(settings, name) < math.inf:  # NaN fails as well
             raise InvalidConfig(f"{name} is a number above 0", field=name, rule="range")
     for name in ("inline_limit_s", "drain_timeout_s", "profile_rows_s", "log_predictions_s", "spool_limit_bytes", "retention_days"):

@@ -86,6 +86,7 @@ SMUGGLED = {
     "a target that is no path": b"GET v2 HTTP/1.1\r\nHost: x\r\n\r\n",
     "an odd expectation": INFER + b"Content-Length: 4\r\nExpect: 200-ok\r\n\r\n",
     "an odd timeout": GET + b"X-Request-Timeout: soon\r\n\r\n",
+    "an odd priority": GET + b"X-Priority: mine\r\n\r\n",
     "an odd JSON length": INFER + b"Inference-Header-Content-Length: -1\r\nContent-Length: 4\r\n\r\nabcd",
 }
 

@@ -2,7 +2,8 @@
 
 Hides when a run happens, on which thread, and how one bad request is told from its neighbours. There is no timer and no added delay: a batch
 of one when idle, larger by itself under load. A run expected to take longer than `inline_limit_s` goes to a thread, so that a
-slow model delays neither a fast one nor health; while it runs, the next batch gathers. It must not know any wire.
+slow model delays neither a fast one nor health; while it runs, the next batch gathers, higher classes first, and what is too much or cannot make its
+time is refused at once. It must not know any wire.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import numpy as np
 
 from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Overloaded, PayloadTooLarge, SchemaMismatch
 from modelyard.runtime.base import Runtime
+from modelyard.serve.admission import HIGH, NORMAL, Limit, Pace, remaining_s
+from modelyard.serve.shares import Shares
 from modelyard.types import InferenceRequest
 
 if TYPE_CHECKING:
     from modelyard.types import Array
-
-MEMORY = 0.1
-"""Weight of the newest run in the running estimate of a row's cost."""
 
 
 class Call(Protocol):
@@ -32,6 +32,8 @@ class Call(Protocol):
     request: InferenceRequest
     deadline_s: float
     received_s: float
+    priority: int
+    """Its class, see `admission.PRIORITIES`."""
 
     @property
     def is_open(self) -> bool:
@@ -52,20 +54,32 @@ class Ran:
 
 
 class Limits:
-    """What bounds a batcher: rows in a run, rows waiting, and the time above which a run leaves the event loop."""
+    """What bounds a batcher: rows in a run, rows waiting, requests held at once, and the time above which a run leaves the event loop."""
 
-    __slots__ = ("batch_rows", "inline_s", "queue_rows")
+    __slots__ = ("batch_rows", "concurrency", "inline_s", "queue_rows")
 
-    def __init__(self, *, batch_rows: int, queue_rows: int, inline_s: float) -> None:
+    def __init__(self, *, batch_rows: int, queue_rows: int, inline_s: float, concurrency: int) -> None:
         self.batch_rows = batch_rows
         self.queue_rows = queue_rows
         self.inline_s = inline_s
+        self.concurrency = concurrency
+
+
+class Threads:
+    """Where the costly runs of a worker's versions go: threads, and the shares by which the versions take turns at them."""
+
+    __slots__ = ("executor", "shares")
+
+    def __init__(self, executor: Executor, count: int) -> None:
+        self.executor = executor
+        self.shares = Shares(count)
 
 
 class Batcher:
     """The queue of one version. Lives in the event loop; only `compute` runs elsewhere.
 
-    `on_ran` receives each run and answers its calls; `on_failed` receives a call that gets none, and why.
+    `on_ran` receives each run and answers its calls; `on_failed` receives a call that gets none, and why; `on_left` one whose caller went away
+    while it waited, which is then not run.
     """
 
     def __init__(
@@ -73,92 +87,200 @@ class Batcher:
         runtime: Runtime,
         check: Callable[[Mapping[str, Array], int], None],
         limits: Limits,
-        executor: Executor,
+        threads: Threads,
         *,
         on_ran: Callable[[Ran], None],
         on_failed: Callable[[Call, ModelyardError], None],
+        on_left: Callable[[Call], None],
     ) -> None:
         self._runtime = runtime
         self._check = check
         self._limits = limits
-        self._executor = executor
+        self._threads = threads
         self._on_ran = on_ran
         self._on_failed = on_failed
+        self._on_left = on_left
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Call] = []
         self._running: list[Call] = []
+        self._started_s = 0.0
         self._running_until = 0.0
         self._is_scheduled = False
+        self._is_mixed = False
+        self._is_swept = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._limit = Limit(limits.concurrency, monotonic())
+        self.pace = Pace()
         self.queued_rows = 0
-        self.seconds_per_run = 0.0
-        self.seconds_per_row = 0.0
-
-    def expect(self, seconds_per_row: float) -> None:
-        """Take the cost of a single row, as the golden replay measured it, as the first estimate."""
-        self.seconds_per_run = seconds_per_row
-        self.seconds_per_row = seconds_per_row
+        self.is_busy = False
+        """Whether a run is on its thread or waits for one; only then is anything refused but for a full queue."""
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         return not self._waiting and not self._running
 
+    @property
+    def concurrency_limit(self) -> int:
+        """How many requests may be held at once, as found so far."""
+        return self._limit.value
+
     def close(self) -> None:
         """Let go of model and owner; an idle batcher that is closed runs nothing more."""
-        del self._runtime, self._check, self._on_ran, self._on_failed
+        self._threads.shares.forget(self)
+        del self._runtime, self._check, self._on_ran, self._on_failed, self._on_left
         if self._alarm is not None:
             self._alarm.cancel()
 
     def add(self, call: Call) -> None:
-        """Let `call` run with the next batch. Raises Overloaded when the queue is full or the deadline cannot be met, PayloadTooLarge."""
+        """Let `call` run with the next batch. Raises Overloaded when there is no place or the deadline cannot be met, PayloadTooLarge."""
         rows = call.request.rows
-        limits = self._limits
-        if self.queued_rows + rows > limits.queue_rows:
-            if rows > limits.queue_rows:
-                raise PayloadTooLarge(f"a request has at most {limits.queue_rows:,} rows", field="inputs", rule="rows")
-            raise Overloaded("too many rows wait for this model; try again", retry_after_s=self._wait_s(monotonic()))
-        if self._running:
-            now = monotonic()
-            wait_s = self._wait_s(now)
-            if now + wait_s > call.deadline_s:
-                raise Overloaded("the rows that wait already take longer than the time given; try again", retry_after_s=wait_s)
-            self._watch(call.deadline_s, now)
+        if self.queued_rows + rows > self._limits.queue_rows:
+            self._make_room(call, rows)
+        if self.is_busy:
+            self.admit(call.priority, call.deadline_s, rows)
+            self._make_place(call.priority)
+            self._watch(call.deadline_s, monotonic())
         elif not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._run)
+        if call.priority != NORMAL:
+            self._is_mixed = True
         self._waiting.append(call)
         self.queued_rows += rows
 
-    def _wait_s(self, now: float) -> float:
-        return max(0.0, self._running_until - now) + self.queued_rows * self.seconds_per_row
+    # Who gets in.
+
+    def admit(self, priority: int, deadline_s: float, rows: int = 1) -> None:
+        """Raise Overloaded where a call of `rows` would be refused now. While `is_busy`, ask before reading one: a refusal should cost little."""
+        limit = self._limit.value
+        now = monotonic()
+        if len(self._running) + len(self._waiting) >= limit:
+            self._limit.press()
+            if sum(each.is_open and each.priority <= priority for each in (*self._running, *self._waiting)) >= limit:
+                raise Overloaded(
+                    "this model has as many requests as it can answer in good time; try again", retry_after_s=self._wait_s(now, priority)
+                )
+        wait_s = self._wait_s(now, priority)
+        late_s = now + wait_s + self.pace.of_run(rows) - deadline_s
+        if late_s > 0:
+            raise Overloaded("the rows that wait already take longer than the time given; try again", retry_after_s=min(wait_s, late_s))
+
+    def _make_place(self, priority: int) -> None:
+        """Keep to the limit by shedding who left, then who waits in a lower class; those that run already are not counted against a higher one."""
+        surplus = len(self._running) + len(self._waiting) + 1 - self._limit.value
+        if surplus > 0:
+            surplus -= self._drop_left()
+            self._shed(surplus, below=priority)
+
+    def _make_room(self, call: Call, rows: int) -> None:
+        """Keep to the rows that may wait. Raises where only calls of the same class or higher would make room."""
+        most = self._limits.queue_rows
+        if rows > most:
+            raise PayloadTooLarge(f"a request has at most {most:,} rows", field="inputs", rule="rows")
+        if not self._is_swept:  # once per batch: a refusal should cost little
+            self._is_swept = True
+            self._drop_left()
+        lower = sum(each.request.rows for each in self._waiting if each.priority > call.priority) if self._is_mixed or call.priority == HIGH else 0
+        if self.queued_rows - lower + rows > most:
+            over = self.queued_rows + rows - most
+            wait_s = self._running_s(monotonic()) + self.pace.of_queue(over, self._limits.batch_rows)
+            raise Overloaded("too many rows wait for this model; try again", retry_after_s=wait_s)
+        while self.queued_rows + rows > most:
+            self._shed(1, below=call.priority)
+
+    def _shed(self, count: int, *, below: int) -> None:
+        """Refuse up to `count` waiting calls of a class lower than `below`: the lowest class first, the newest of a class first."""
+        if count <= 0:
+            return
+        waiting = self._waiting
+        order = sorted(range(len(waiting)), key=lambda at: (-waiting[at].priority, -at))
+        gone = {at for at in order[:count] if waiting[at].priority > below}
+        if not gone:
+            return
+        self._waiting = [call for at, call in enumerate(waiting) if at not in gone]
+        self.queued_rows -= sum(waiting[at].request.rows for at in gone)
+        now = monotonic()
+        for at in sorted(gone):
+            error = Overloaded("others took this request's place in the queue; try again", retry_after_s=self._wait_s(now, waiting[at].priority))
+            self._on_failed(waiting[at], error)
+
+    def _drop_left(self) -> int:
+        """Forget the waiting calls that nobody waits for; gives how many."""
+        gone = [call for call in self._waiting if not call.is_open]
+        if gone:
+            self._waiting = [call for call in self._waiting if call.is_open]
+            self.queued_rows = sum(call.request.rows for call in self._waiting)
+            for call in gone:
+                self._on_left(call)
+        return len(gone)
+
+    def _wait_s(self, now: float, priority: int = NORMAL) -> float:
+        rows = self.queued_rows
+        if self._is_mixed:
+            rows = sum(call.request.rows for call in self._waiting if call.priority <= priority)
+        return self._running_s(now) + self.pace.of_queue(rows, self._limits.batch_rows)
+
+    def _running_s(self, now: float) -> float:
+        return remaining_s(self._running_until, self._started_s, now) if self._running else 0.0
+
+    # What runs.
 
     def _run(self) -> None:
         self._is_scheduled = False
         calls, rows = self._take()
         if not calls:
             return
-        expected_s = self.seconds_per_run + rows * self.seconds_per_row if rows > 1 else self.seconds_per_run
-        if expected_s <= self._limits.inline_s:
+        if self.pace.of_run(rows) <= self._limits.inline_s:
             try:
                 done = self.compute(calls, rows)
             except Exception as error:  # noqa: BLE001 - what no rule foresees must not leave its callers waiting
                 done = [], _all_failed(calls, error)
             self._finish(*done)
+            self._go_on()
+        elif self._threads.shares.take(self):
+            self._start(calls, rows)
         else:
-            now = monotonic()
-            self._running = calls
-            self._running_until = now + expected_s
-            self._watch(min(call.deadline_s for call in calls), now)
-            future = self._loop.run_in_executor(self._executor, self.compute, calls, rows)
-            future.add_done_callback(self._came_back)
-        if self._waiting and not self._running and not self._is_scheduled:
+            self._waiting[:0] = calls
+            self.queued_rows += rows
+            self._ask_for_thread()
+
+    def _go_on(self) -> None:
+        if self._waiting and not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._run)
 
+    def _ask_for_thread(self) -> None:
+        self.is_busy = True
+        now = monotonic()
+        self._watch(min(call.deadline_s for call in self._waiting), now)
+        self._threads.shares.ask(self, self._begin)
+
+    def _begin(self) -> bool:
+        """A thread is there: run what has gathered. False where nothing is left of it."""
+        calls, rows = self._take()
+        if calls:
+            self._start(calls, rows)
+        else:
+            self.is_busy = False
+        return bool(calls)
+
+    def _start(self, calls: list[Call], rows: int) -> None:
+        self.is_busy = True
+        self._running = calls
+        self._started_s = now = monotonic()
+        self._running_until = now + self.pace.of_run(rows)
+        self._watch(min(call.deadline_s for call in calls), now)
+        future = self._loop.run_in_executor(self._threads.executor, self._compute_due, calls, rows)
+        future.add_done_callback(self._came_back)
+
     def _take(self) -> tuple[list[Call], int]:
-        """The next batch: in order of arrival, without those that nobody waits for or whose time has passed."""
+        """The next batch: by class, then in order of arrival, without those that nobody waits for or whose time has passed."""
         waiting, self._waiting = self._waiting, []
+        self._is_swept = False
+        if self._is_mixed:
+            waiting.sort(key=lambda call: call.priority)
+            self._is_mixed = any(call.priority != NORMAL for call in waiting)
         now = monotonic()
         calls: list[Call] = []
         rows = left = 0
@@ -169,6 +291,7 @@ class Batcher:
                 left = sum(call.request.rows for call in self._waiting)
                 break
             if not call.is_open:
+                self._on_left(call)
                 continue
             if call.deadline_s < now:
                 self._on_failed(call, DeadlineExceeded("the time given passed before the model could run"))
@@ -177,6 +300,16 @@ class Batcher:
             rows += own
         self.queued_rows = left
         return calls, rows
+
+    def _compute_due(self, calls: list[Call], rows: int) -> tuple[list[Ran], list[tuple[Call, ModelyardError]]]:
+        """`compute` on a thread, which may have begun late: without the calls whose time has passed since."""
+        now = monotonic()
+        if all(call.deadline_s >= now for call in calls):
+            return self.compute(calls, rows)
+        late = DeadlineExceeded("the time given passed before the model could run")
+        due = [call for call in calls if call.deadline_s >= now]
+        ran, failed = self.compute(due, sum(call.request.rows for call in due)) if due else ([], [])
+        return ran, failed + [(call, late) for call in calls if call.deadline_s < now]
 
     def compute(self, calls: list[Call], rows: int) -> tuple[list[Ran], list[tuple[Call, ModelyardError]]]:
         """Check and run `calls` together; where that fails, find whose fault it is. Touches no state, so any thread may do it."""
@@ -242,28 +375,30 @@ class Batcher:
 
     def _came_back(self, future: asyncio.Future[tuple[list[Ran], list[tuple[Call, ModelyardError]]]]) -> None:
         calls, self._running = self._running, []
+        self.is_busy = False
+        now = monotonic()
+        seconds = now - self._started_s
+        is_in_force = self._limit.ran(now - min(call.received_s for call in calls), seconds, now)
         error = future.exception()
         if error is not None:
             self._finish([], _all_failed(calls, error))
         else:
             self._finish(*future.result())
-        if self._waiting and not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._run)
+        if is_in_force:
+            self._shed(len(self._waiting) - self._limit.value, below=-1)
+        again = None
+        if self._waiting and not self._is_scheduled and self.pace.of_run(self.queued_rows) > self._limits.inline_s:
+            self.is_busy, again = True, self._begin
+        self._threads.shares.done(self, seconds, again)
+        if not self.is_busy:
+            self._go_on()
 
     def _finish(self, ran: list[Ran], failed: list[tuple[Call, ModelyardError]]) -> None:
         for run in ran:
-            self._learn(run)
+            self.pace.learn(run.rows, run.seconds)
             self._on_ran(run)
         for call, error in failed:
             self._on_failed(call, error)
-
-    def _learn(self, run: Ran) -> None:
-        if run.rows == 1:
-            self.seconds_per_run += MEMORY * (run.seconds - self.seconds_per_run)
-        else:
-            per_row = max(0.0, run.seconds - self.seconds_per_run) / run.rows
-            self.seconds_per_row += MEMORY * (per_row - self.seconds_per_row)
 
     def _watch(self, deadline_s: float, now: float) -> None:
         """While a run is on its thread, answer by the deadline those whose time passes."""

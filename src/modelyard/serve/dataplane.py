@@ -21,9 +21,9 @@ from modelyard import protocols
 from modelyard.config import Settings
 from modelyard.errors import ModelFailed, ModelyardError, NotFound, Unavailable
 from modelyard.runtime.validate import Checker
-from modelyard.serve.batching import Batcher, Call, Limits, Ran
+from modelyard.serve.batching import Batcher, Call, Limits, Ran, Threads
 from modelyard.serve.loading import Loaded
-from modelyard.serve.metrics import Meter
+from modelyard.serve.metrics import CANCELLED, Meter
 from modelyard.serve.router import Router, champion
 from modelyard.types import Digest, InferenceResponse, Schema, TrafficPlan
 
@@ -53,7 +53,7 @@ class Waiting(Call, Protocol):
 class Version:
     """One loaded version of one deployment: its schema, its codecs, its queue. Lives in the event loop."""
 
-    def __init__(self, name: str, number: int, loaded: Loaded, settings: Settings, *, executor: ThreadPoolExecutor, meter: Meter) -> None:
+    def __init__(self, name: str, number: int, loaded: Loaded, settings: Settings, *, threads: Threads, meter: Meter) -> None:
         self.name = name
         self.number = number
         self.loaded = loaded
@@ -67,11 +67,12 @@ class Version:
             batch_rows=settings.max_batch_rows if loaded.can_batch else 1,
             queue_rows=settings.max_queue_rows,
             inline_s=settings.inline_limit_s,
+            concurrency=settings.max_concurrency,
         )
         self.batcher = Batcher(
-            loaded.runtime, Checker(loaded.bundle.strict_schema).check, limits, executor, on_ran=self._answer, on_failed=self._fail
+            loaded.runtime, Checker(loaded.bundle.strict_schema).check, limits, threads, on_ran=self._answer, on_failed=self._fail, on_left=self._left
         )
-        self.batcher.expect(loaded.seconds_per_row)
+        self.batcher.pace.expect(loaded.seconds_per_row)
 
     def _answer(self, ran: Ran) -> None:
         calls = cast("list[Waiting]", ran.calls)
@@ -81,8 +82,10 @@ class Version:
         counts: list[int] = []
         at = 0
         prepare_s = 0.0
-        if any(call.is_answered for call in calls):  # their time passed on the way, and they were counted as refused
-            ran = _without_answered(ran)
+        if not all(call.is_open for call in calls):  # their time passed on the way, or they went away
+            for call in calls:
+                self._left(call)
+            ran = _with_open(ran)
             calls, outputs = cast("list[Waiting]", ran.calls), ran.outputs
             if not calls:
                 return
@@ -92,13 +95,12 @@ class Version:
             part = outputs if rows == ran.rows else {key: array[at : at + rows] for key, array in outputs.items()}
             at += rows
             prepare_s += call.prepared_s - call.received_s
-            if call.is_open:
-                try:
-                    call.answer(InferenceResponse(part, rows, name=name, version=number, digest=digest, id=request.id))
-                except Exception as error:  # noqa: BLE001 - one answer that cannot be written must not keep the others back
-                    failure = ModelFailed("the model's answer cannot be sent by this protocol")
-                    failure.__cause__ = error
-                    call.fail(failure)
+            try:
+                call.answer(InferenceResponse(part, rows, name=name, version=number, digest=digest, id=request.id))
+            except Exception as error:  # noqa: BLE001 - one answer that cannot be written must not keep the others back
+                failure = ModelFailed("the model's answer cannot be sent by this protocol")
+                failure.__cause__ = error
+                call.fail(failure)
             ids.append(request.id)
             counts.append(rows)
         now = monotonic()
@@ -112,6 +114,13 @@ class Version:
         waiting = cast("Waiting", call)
         if waiting.is_open:
             waiting.fail(error)
+        else:
+            self._left(waiting)
+
+    def _left(self, call: Call) -> None:
+        """Count a request whose caller went away before its answer; one that is answered or waits still is nothing to count."""
+        if not call.is_open and not cast("Waiting", call).is_answered:
+            self.failed(CANCELLED, monotonic() - call.received_s)
 
     def failed(self, code: str, latency_s: float) -> None:
         """Count a request that got no prediction."""
@@ -120,12 +129,11 @@ class Version:
             self.recorder.failed(code, latency_s)
 
 
-def _without_answered(ran: Ran) -> Ran:
-    """The run without the calls that have their answer, and without their rows."""
-    calls = cast("list[Waiting]", ran.calls)
-    kept = np.repeat([not call.is_answered for call in calls], [call.request.rows for call in calls])
+def _with_open(ran: Ran) -> Ran:
+    """The run with the calls that somebody waits for, and with their rows."""
+    kept = np.repeat([call.is_open for call in ran.calls], [call.request.rows for call in ran.calls])
     inputs, outputs = ({name: array[kept] for name, array in arrays.items()} for arrays in (ran.inputs, ran.outputs))
-    return Ran([call for call in calls if not call.is_answered], int(kept.sum()), inputs, outputs, ran.seconds)
+    return Ran([call for call in ran.calls if call.is_open], int(kept.sum()), inputs, outputs, ran.seconds)
 
 
 class Deployment:
@@ -152,6 +160,7 @@ class DataPlane:
         self.deployments: dict[str, Deployment] = {}
         self.is_ready = False
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
+        self._threads = Threads(self.executor, THREADS)
         self._meter = meter
         self._attach = attach
         self._prefix = f"{slot:x}{os.getpid():x}-{time.time_ns() // 1_000_000 & 0xFFFFFFFFFF:x}-"
@@ -163,7 +172,7 @@ class DataPlane:
         known = deployment.versions.get(number) if deployment else None
         if known is not None and known.loaded is loaded:
             return known
-        made = Version(name, number, loaded, self.settings, executor=self.executor, meter=self._meter(name, number))
+        made = Version(name, number, loaded, self.settings, threads=self._threads, meter=self._meter(name, number))
         if self._attach is not None:
             self._attach(made)
         return made

@@ -60,7 +60,7 @@ class Edge:
             keys = self._keys
             if keys is not None and not route.is_public and head.admitted != keys.epoch:
                 keys.require(head.authorization)
-                head.admitted = keys.epoch
+                head.admitted = keys.epoch  # the place where a key may lower `head.priority`, once per head
             route.handler(exchange, route)
         except ModelyardError as error:
             self.fail(exchange, error)
@@ -116,6 +116,8 @@ class Edge:
         exchange.version = version
         exchange.codec = codec = reader.codecs[wire]
         exchange.deadline_s = exchange.received_s + (head.timeout_s or self._timeout_s)
+        if version.batcher.is_busy:
+            version.batcher.admit(exchange.priority, exchange.deadline_s)  # before the body is read: a refusal should cost little
         exchange.request = codec.decode(exchange.body, head.media, head.json_bytes)
         exchange.body = b""
         exchange.prepared_s = monotonic()

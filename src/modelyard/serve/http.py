@@ -12,6 +12,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
+from modelyard.serve.admission import NORMAL, PRIORITIES
+
 HEADER_BYTES = 16 << 10
 HEADER_COUNT = 100
 URL_BYTES = 8 << 10
@@ -49,7 +51,7 @@ class Head:
 
     __slots__ = (
         "accept", "admitted", "authorization", "coding", "expects_continue", "is_cacheable", "is_chunked", "is_http_1_0", "json_bytes", "keep_alive",
-        "length", "media", "method", "path", "query", "request_id", "route", "timeout_s", "traceparent",
+        "length", "media", "method", "path", "priority", "query", "request_id", "route", "timeout_s", "traceparent",
     )  # fmt: skip
 
     def __init__(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
@@ -68,6 +70,7 @@ class Head:
         self.request_id = b""
         self.traceparent = b""
         self.timeout_s: float | None = None
+        self.priority = NORMAL
         self.is_cacheable = True
         self.route: Any = None
         self.admitted = -1
@@ -163,6 +166,13 @@ def _timeout(head: Head, value: bytes) -> None:
     head.timeout_s = float(text)
 
 
+def _priority(head: Head, value: bytes) -> None:
+    asked = PRIORITIES.get(value.strip().lower().decode("latin-1"))
+    if asked is None:
+        raise Refused(400, "X-Priority is high, normal or low", "x-priority")
+    head.priority = asked
+
+
 _TAKERS = {
     b"content-length": _content_length,
     b"transfer-encoding": _transfer_encoding,
@@ -175,6 +185,7 @@ _TAKERS = {
     b"x-request-id": _request_id,
     b"traceparent": _traceparent,
     b"x-request-timeout": _timeout,
+    b"x-priority": _priority,
 }
 
 

@@ -19,15 +19,19 @@ from modelyard.files import translate
 
 LATENCIES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+CANCELLED = "cancelled"
+"""What a request whose caller went away before its answer counts as."""
+
 CODES = (
     "internal", "invalid_input", "schema_mismatch", "malformed_payload", "payload_too_large", "unsupported_media", "not_found", "conflict", "denied",
-    "unauthenticated", "forbidden", "rejected", "overloaded", "unavailable", "deadline_exceeded", "model_failed", "malformed_message", "other",
+    "unauthenticated", "forbidden", "rejected", "overloaded", "unavailable", "deadline_exceeded", "model_failed", "malformed_message", CANCELLED,
+    "other",
 )  # fmt: skip
-"""The error codes that can reach a client; what is none of them counts as `other`."""
+"""The error codes that can reach a client, and the one that cannot; what is none of them counts as `other`."""
 
 _LABEL_BYTES = 128
-_REQUESTS, _ROWS, _BATCHES, _SHED, _QUEUE_ROWS, _IN_PROGRESS, _RESIDENT = range(7)
-_ERRORS = 7
+_REQUESTS, _ROWS, _BATCHES, _SHED, _QUEUE_ROWS, _IN_PROGRESS, _RESIDENT, _LIMIT = range(8)
+_ERRORS = 8
 _LATENCY = _ERRORS + len(CODES)
 _PREDICT = _LATENCY + len(LATENCIES_S) + 2
 _PREPARE = _PREDICT + len(LATENCIES_S) + 2
@@ -45,7 +49,7 @@ class Meter:
 
     def __init__(self, numbers: Any) -> None:  # a memoryview of doubles
         self._numbers = numbers
-        numbers[_QUEUE_ROWS] = numbers[_IN_PROGRESS] = 0.0  # of a predecessor that is gone
+        numbers[_QUEUE_ROWS] = numbers[_LIMIT] = numbers[_IN_PROGRESS] = 0.0  # of a predecessor that is gone
 
     def answered(self, latencies_s: list[float], rows: int, predict_s: float, prepare_s: float) -> None:
         """Count one batch: a latency per request (longest first), its rows, the model's seconds and the mean seconds of decoding."""
@@ -73,10 +77,10 @@ class Meter:
         if code == "overloaded":
             self._numbers[_SHED] += 1
 
-    def gauge(self, *, queue_rows: int = 0, in_progress: int = 0, resident_bytes: int = 0) -> None:
+    def gauge(self, *, queue_rows: int = 0, concurrency_limit: int = 0, in_progress: int = 0, resident_bytes: int = 0) -> None:
         """Say how things stand now."""
         numbers = self._numbers
-        numbers[_QUEUE_ROWS], numbers[_IN_PROGRESS], numbers[_RESIDENT] = queue_rows, in_progress, resident_bytes
+        numbers[_QUEUE_ROWS], numbers[_LIMIT], numbers[_IN_PROGRESS], numbers[_RESIDENT] = queue_rows, concurrency_limit, in_progress, resident_bytes
 
 
 class Metrics:
@@ -190,6 +194,7 @@ def _render(sums: dict[tuple[str, int], list[float]]) -> str:
     family("modelyard_errors_total", "counter", "Requests refused or failed, by error code.", by_code + unrouted)
     family("modelyard_shed_total", "counter", "Requests refused to protect those already in.", per_model(_SHED))
     family("modelyard_queue_rows", "gauge", "Rows waiting for the model.", per_model(_QUEUE_ROWS))
+    family("modelyard_concurrency_limit", "gauge", "Requests that the workers hold at once before they shed.", per_model(_LIMIT))
     family("modelyard_in_flight_requests", "gauge", "Requests without an answer yet.", [("", server[_IN_PROGRESS])])
     family("modelyard_resident_bytes", "gauge", "Memory of all workers.", [("", server[_RESIDENT])])
     histogram("modelyard_request_duration_seconds", "From the request's last byte to its answer.", _LATENCY, LATENCIES_S)

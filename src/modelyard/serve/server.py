@@ -59,7 +59,7 @@ WAITING, HEADER, BODY, CLOSING = "waiting", "header", "body", "closing"
 class Exchange:
     """One request and its answer to be; answered exactly once, by `reply`. Fields behind `received_s` belong to the edge."""
 
-    __slots__ = ("_answer", "body", "codec", "connection", "deadline_s", "head", "prepared_s", "received_s", "request", "version")
+    __slots__ = ("_answer", "body", "codec", "connection", "deadline_s", "head", "prepared_s", "priority", "received_s", "request", "version")
 
     def __init__(self, connection: Connection, head: Head, body: bytes | bytearray, received_s: float) -> None:
         self.connection = connection
@@ -71,6 +71,7 @@ class Exchange:
         self.codec: Any = None
         self.version: Any = None
         self.deadline_s = 0.0
+        self.priority = head.priority
         self.prepared_s = received_s
 
     @property

@@ -79,7 +79,7 @@ class Worker:
         self.metrics.server.gauge(in_progress=self.server.in_flight, resident_bytes=resident_bytes())
         for deployment in self.plane.deployments.values():
             for version in deployment.versions.values():
-                version.meter.gauge(queue_rows=version.batcher.queued_rows)
+                version.meter.gauge(queue_rows=version.batcher.queued_rows, concurrency_limit=version.batcher.concurrency_limit)
 
     async def serve(self, listener: socket.socket, channel: socket.socket) -> None:
         """Apply the newest plan, accept, and go on until told to stop; then drain."""
@@ -230,7 +230,7 @@ class Worker:
         for version in [version for version in self._retiring if version.batcher.is_idle]:
             self._retiring.remove(version)
             version.batcher.close()
-            version.meter.gauge(queue_rows=0)  # nobody says it any more
+            version.meter.gauge()  # nobody says it any more
         in_use = {version.digest for version in self._retiring}
         in_use |= {digest for each in self.plane.deployments.values() for digest in each.by_digest}
         unused = [digest for digest in self._loaded if digest not in in_use]

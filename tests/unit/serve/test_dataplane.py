@@ -11,6 +11,7 @@ import pytest
 
 from modelyard.config import Settings
 from modelyard.errors import ModelFailed, NotFound, Overloaded, Unavailable
+from modelyard.serve.admission import NORMAL
 from modelyard.serve.batching import Ran
 from modelyard.serve.dataplane import DataPlane, Deployment
 from modelyard.serve.loading import load
@@ -25,6 +26,7 @@ class Asked:
         self.request = InferenceRequest(one, 1, **given)
         self.received_s = self.prepared_s = 0.0
         self.deadline_s = float("inf")
+        self.priority = NORMAL
         self.is_open = True
         self.is_answered = False
         self.said: Any = None
@@ -145,8 +147,33 @@ def test_who_was_refused_while_the_model_ran_is_not_counted_as_answered_too(tmp_
         assert seen[0][:2] == (["first", "last"], [1, 1])
         assert seen[0][2]["a"].tolist() == [[1.0], [3.0]]
         for call in calls:
-            call.is_answered = True
+            call.is_open, call.is_answered = False, True
         version._answer(Ran(calls, 3, inputs, {"prediction": np.zeros(3)}, 0.1))  # type: ignore[arg-type]
         assert counted == [(2, 2)]
+
+    with_plane(tmp_path, test)
+
+
+def test_who_went_away_counts_as_cancelled_once_and_never_as_answered(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        version = deployment(plane, loaded, [100, 0]).champion
+        counted: list[Any] = []
+        version.meter = SimpleNamespace(answered=lambda latencies, rows, *_: counted.append(rows), failed=counted.append)  # type: ignore[assignment]
+        version.recorder = SimpleNamespace(answered=lambda *given: counted.append(given[1]), failed=lambda *given: counted.append(given))  # type: ignore[assignment]
+        while_waiting, while_running, there = Asked(1), Asked(1), Asked(1)
+        for call in (while_waiting, there):
+            plane.infer(version, call)
+        while_waiting.is_open = False
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [each if isinstance(each, int | str | list) else each[0] for each in counted] == ["cancelled", "cancelled", 1, [1]]
+        counted.clear()
+        while_running.is_open = False
+        inputs = while_running.request.inputs
+        version._answer(Ran([while_running], 1, inputs, {"prediction": np.zeros(1)}, 0.1))
+        assert counted[0] == "cancelled"
+        version._fail(while_running, ModelFailed("no"))
+        assert [each for each in counted if isinstance(each, str)] == ["cancelled"] * 2
+        assert while_running.said is None
 
     with_plane(tmp_path, test)

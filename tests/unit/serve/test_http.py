@@ -5,6 +5,7 @@ import zlib
 
 import pytest
 
+from modelyard.serve.admission import HIGH, LOW, NORMAL
 from modelyard.serve.http import Head, Refused, answer, decompress, is_header_safe
 
 HOST = (b"host", b"x")
@@ -28,6 +29,14 @@ def head(*headers: tuple[bytes, bytes], method: bytes = b"POST", url: bytes = b"
 )
 def test_path(url: bytes, path: str) -> None:
     assert head(url=url).path == path
+
+
+@pytest.mark.parametrize(("value", "priority"), [(b"high", HIGH), (b" LOW ", LOW), (b"normal", NORMAL)])
+def test_the_class_that_a_caller_asks_for(value: bytes, priority: int) -> None:
+    assert head((b"x-priority", value)).priority == priority
+    assert head().priority == NORMAL
+    with pytest.raises(Refused, match="high, normal or low"):
+        head((b"x-priority", value + b"er"))
 
 
 def test_what_the_headers_say() -> None:
