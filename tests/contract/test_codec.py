@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from modelyard.errors import InvalidInput, MalformedPayload, ModelFailed, SchemaMismatch, UnsupportedMedia
 from modelyard.protocols import CODECS, bind
@@ -24,6 +25,10 @@ CANARY = "canary4711"
 
 
 def codec(wire: str, schema: Schema) -> Codec:
+    if wire == "tf_classify":
+        schema = structs.replace(schema, outputs=GRID.outputs, task="classification", classes=GRID.classes)
+    elif wire == "tf_regress":
+        schema = structs.replace(schema, outputs=LINE.outputs, task="regression", classes=None)
     return bind("m", schema)[wire]
 
 
@@ -40,6 +45,8 @@ def write(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
             flat = [item for value in data for item in value] if spec.shape[1:] not in {(), (1,)} else data
             tensors.append({"name": spec.name, "shape": [len(rows), *spec.shape[1:]], "datatype": spec.datatype, "data": flat})
         return json.dumps({"inputs": tensors}).encode()
+    if wire in {"tf_classify", "tf_regress"}:
+        return json.dumps({"examples": rows}).encode()
     if wire == "json_lines":
         return b"\n".join(json.dumps(row["X"] if schema.layout == "array" else row).encode() for row in rows)
     if wire == "csv":
@@ -79,10 +86,19 @@ def test_what_is_sent_arrives_in_the_one_internal_form(wire: str, schema: Schema
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_an_answer_holds_one_value_per_row_and_missing_numbers_are_null(wire: str) -> None:
-    response = InferenceResponse({"prediction": np.array([1.5, np.nan])}, 2, name="m", version=3, digest=Digest("sha256:0"), id="p")
+    outputs = {"prediction": np.array([1.5, np.nan])}
+    if wire == "tf_classify":
+        outputs = {"label": np.array([0, 1]), "probability": np.array([[1.5, 0.0], [np.nan, 0.0]])}
+    response = InferenceResponse(outputs, 2, name="m", version=3, digest=Digest("sha256:0"), id="p")
     lines, body = codec(wire, LINE).encode(InferenceRequest({}, 2), response)
     assert lines.startswith(b"content-type: " + MEDIA.get(wire, "application/json").encode())
-    assert read(wire, body) == [1.5, None]
+    first, second = read(wire, body)
+    assert first == 1.5
+    assert np.isnan(second) if wire in NAN_WIRES else second is None
+
+
+NAN_WIRES = {"tfserving", "tf_classify", "tf_regress"}
+"""They have a token for it."""
 
 
 def read(wire: str, body: bytes) -> list[Any]:
@@ -92,6 +108,8 @@ def read(wire: str, body: bytes) -> list[Any]:
     if wire == "json_lines":
         return [json.loads(line)["prediction"] for line in body.splitlines()]
     said = json.loads(body)
+    if "results" in said:
+        return [each[0][1] if wire == "tf_classify" else each for each in said["results"]]
     return said["outputs"][0]["data"] if wire == "oip_v2" else said["predictions"]
 
 

@@ -14,6 +14,10 @@ from modelyard.types import Schema
 CODECS = {
     "oip_v2": "modelyard.protocols.oip_v2:OipV2",
     "kserve_v1": "modelyard.protocols.kserve_v1:KServeV1",
+    "tfserving": "modelyard.protocols.tfserving:TFServing",
+    "tf_classify": "modelyard.protocols.tfserving:Classify",
+    "tf_regress": "modelyard.protocols.tfserving:Regress",
+    "v1_predict": "modelyard.protocols.v1_predict:V1Predict",
     "mlflow": "modelyard.protocols.mlflow:MLflow",
     "csv": "modelyard.protocols.csv_table:CsvTable",
     "json_lines": "modelyard.protocols.json_lines:JsonLines",

@@ -1,7 +1,7 @@
 """KServe V1: `:predict` with `instances` (rows as lists in schema order, or records by name), answered by `predictions`, one per row.
 
-Hides the envelope. It must not know HTTP. `inputs` and `signature_name` belong to TensorFlow Serving's forms of the same route and
-are refused by name. Source: KServe's V1 protocol page.
+Hides the envelope. It must not know HTTP. `inputs` and `signature_name` belong to TensorFlow Serving's forms of the same route (`v1_predict` knows
+both) and are refused. Source: KServe's V1 protocol page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from modelyard.types import InferenceRequest, InferenceResponse, Schema
 
 
 class Message(msgspec.Struct):
-    """The envelope; what belongs to other forms is read so that it can be refused by name."""
+    """The envelope; what belongs to other forms is read so that it can be refused."""
 
     instances: list[Any] | None = None
     inputs: Any = None
