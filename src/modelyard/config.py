@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     insecure: bool = False
     keys_file: str = ""
+    allowed_hosts: str = ""
     max_json_bytes: int = 4 << 20
     max_body_bytes: int = 16 << 20
     max_connections: int = 4096
@@ -56,6 +57,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def plan(self) -> Path:
         """The one plan file of this host."""
         return self.home / "plan.json"
+
+    @property
+    def access_keys(self) -> Path:
+        """The access keys of the data plane: `keys_file` where it is set, else the home's."""
+        return _path(self.keys_file) if self.keys_file else self.home / "keys" / "access.json"
 
     @property
     def spool(self) -> Path:

@@ -106,10 +106,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who acts: `local:<user>`, `key:<id>`, …; a mandatory argument of every control verb."""
+    """Who acts: `local:<user>`, `key:<id>`, …; a mandatory argument of every control verb. No `models` means every model."""
 
     name: str
     roles: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 class InferenceRequest:

@@ -13,8 +13,8 @@ import pytest
 from serving import Answer, Running, home_with, line_row, running
 
 pytestmark = pytest.mark.system
-INFER = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\n"
-GET = b"GET /v2 HTTP/1.1\r\nHost: x\r\n"
+INFER = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: localhost\r\n"
+GET = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n"
 BODY = json.dumps({"inputs": line_row()}).encode()
 
 
@@ -40,7 +40,7 @@ def refused(answers: list[Answer], *statuses: int) -> None:
     assert answers[0].json()["error"]
 
 
-SECOND = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+SECOND = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SMUGGLED = {
     "length and coding": INFER + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "coding and length": INFER + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
@@ -56,34 +56,34 @@ SMUGGLED = {
     "a coding in disguise": INFER + b"Transfer_Encoding: chunked\r\nContent-Length: 4\r\n\r\nabcd",
     "a space before the colon": INFER + b"Content-Length : 4\r\n\r\nabcd",
     "a folded header": INFER + b"Content-Length: 4\r\n X: y\r\n\r\nabcd",
-    "a bare line feed": b"GET /v2 HTTP/1.1\nHost: x\n\n",
-    "a bare carriage return": b"GET /v2 HTTP/1.1\rHost: x\r\r",
+    "a bare line feed": b"GET /v2 HTTP/1.1\nHost: localhost\n\n",
+    "a bare carriage return": b"GET /v2 HTTP/1.1\rHost: localhost\r\r",
     "a NUL in a value": GET + b"X: a\x00b\r\n\r\n",
     "coding twice": INFER + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "coding not last": INFER + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
     "a further coding": INFER + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "an unknown coding": INFER + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "coding in HTTP/1.0": b"POST /v2/models/line/infer HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "coding in HTTP/1.0": b"POST /v2/models/line/infer HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a bad chunk size": INFER + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
     "a signed chunk size": INFER + b"Transfer-Encoding: chunked\r\n\r\n+1\r\na\r\n0\r\n\r\n",
     "an overflowing chunk size": INFER + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 17 + b"\r\na\r\n0\r\n\r\n",
     "a chunk longer than its size": INFER + b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
     "no host": b"GET /v2 HTTP/1.1\r\n\r\n",
-    "two hosts": b"GET /v2 HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "two hosts": b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nHost: y\r\n\r\n",
     "HTTP/0.9": b"GET /v2\r\n\r\n",
-    "HTTP/2.0": b"GET /v2 HTTP/2.0\r\nHost: x\r\n\r\n",
-    "HTTP/1.9": b"GET /v2 HTTP/1.9\r\nHost: x\r\n\r\n",
+    "HTTP/2.0": b"GET /v2 HTTP/2.0\r\nHost: localhost\r\n\r\n",
+    "HTTP/1.9": b"GET /v2 HTTP/1.9\r\nHost: localhost\r\n\r\n",
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "leading lines": b"\r\n" * 1000 + GET + b"\r\n",
-    "a method of its own": b"BREW /v2 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a method in small letters": b"get /v2 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a tunnel": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a method of its own": b"BREW /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a method in small letters": b"get /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a tunnel": b"CONNECT x:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "another protocol": GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     "a header without a name": GET + b": x\r\n\r\n",
     "a header without a colon": GET + b"nonsense\r\n\r\n",
-    "a fragment": b"GET /v2#x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a target that is no path": b"GET v2 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a fragment": b"GET /v2#x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a target that is no path": b"GET v2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "an odd expectation": INFER + b"Content-Length: 4\r\nExpect: 200-ok\r\n\r\n",
     "an odd timeout": GET + b"X-Request-Timeout: soon\r\n\r\n",
     "an odd priority": GET + b"X-Priority: mine\r\n\r\n",
@@ -96,7 +96,9 @@ def test_what_two_parsers_could_read_in_two_ways_is_refused_and_what_follows_is_
     refused(server.send(data + SECOND), 400, 417, 501, 505)
 
 
-@pytest.mark.parametrize("data", [GET + b"X-Odd: \xff\xfe\r\n", GET + b"x_underscore: 1\r\n", b"GET http://elsewhere/v2 HTTP/1.1\r\nHost: x\r\n"])
+@pytest.mark.parametrize(
+    "data", [GET + b"X-Odd: \xff\xfe\r\n", GET + b"x_underscore: 1\r\n", b"GET http://elsewhere/v2 HTTP/1.1\r\nHost: localhost\r\n"]
+)
 def test_what_is_odd_but_has_one_reading_is_answered(server: Running, data: bytes) -> None:
     (answer,) = server.send(data + b"Connection: close\r\n\r\n")
     assert answer.status == 200
@@ -104,7 +106,7 @@ def test_what_is_odd_but_has_one_reading_is_answered(server: Running, data: byte
 
 def test_a_known_head_is_not_taken_for_one_inside_another_message(server: Running) -> None:
     """The short way for heads seen before must not be open while a header or body is half read."""
-    known = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    known = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with server.connect() as connection, connection.makefile("rb") as stream:
         for _ in range(3):
             connection.sendall(known)
@@ -112,7 +114,7 @@ def test_a_known_head_is_not_taken_for_one_inside_another_message(server: Runnin
             while stream.readline() != b"\r\n":
                 pass
             stream.read(13)
-        connection.sendall(b"POST /ping HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(known))
+        connection.sendall(b"POST /ping HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(known))
         time.sleep(0.1)
         connection.sendall(known)  # the body, though it looks like a request
         assert connection.recv(4096).count(b"HTTP/1.1") == 1
@@ -129,7 +131,7 @@ def test_a_known_head_is_not_taken_for_one_inside_another_message(server: Runnin
         (GET + b"X: " + b"a" * (17 << 10) + b"\r\n\r\n", 431),
         (GET + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n", 431),
         (GET + b"X: " + b"a" * (1 << 20), 431),
-        (b"GET /" + b"a" * (200 << 10) + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET /" + b"a" * (200 << 10) + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
         (INFER + b"Content-Length: 5000000\r\n\r\n", 413),
         (INFER + b"Inference-Header-Content-Length: 10\r\nContent-Length: 20000000\r\n\r\n", 413),
         (INFER + b"Inference-Header-Content-Length: 5000000\r\nContent-Length: 6000000\r\n\r\n", 413),
@@ -247,7 +249,7 @@ def test_answers_that_nobody_reads_are_not_heaped_up(server: Running) -> None:
     before = _resident(pid)
     with server.connect() as connection:
         connection.setblocking(False)
-        request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
         sent = 0
         until = time.monotonic() + 3
         while time.monotonic() < until:

@@ -21,12 +21,12 @@ def test_silent_and_trickling_callers_are_closed_in_time_and_hold_nobody_up(tmp_
         trickling = [server.connect() for _ in range(40)]
         bodies = [server.connect() for _ in range(20)]
         for connection in bodies:
-            connection.sendall(b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+            connection.sendall(b"POST /v2/models/line/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
         idle = server.connect()
-        idle.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         kinds = {"silent": silent, "trickling": trickling, "bodies": bodies}
         closed: dict[str, float] = {}
-        text = b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 1000
+        text = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 1000
         turn = 0
         while len(closed) < 3 and time.monotonic() - began < BODY_S:
             for connection in trickling:

@@ -66,7 +66,7 @@ async def main():
         await asyncio.sleep(0.01)
     body = b'{"inputs": [{"name": "X", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}]}'
     reader, writer = await asyncio.open_connection(*listener.getsockname())
-    head = "POST /v2/models/way/infer HTTP/1.1", "host: x", "content-type: application/json", f"content-length: {len(body)}", "", ""
+    head = "POST /v2/models/way/infer HTTP/1.1", "host: localhost", "content-type: application/json", f"content-length: {len(body)}", "", ""
     writer.write("\\r\\n".join(head).encode() + body)
     start()
     answer = await reader.readuntil(b"}]}")

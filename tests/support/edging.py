@@ -58,7 +58,7 @@ class Asking:
     def ask(self, method: str, target: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         """One request; `body` is bytes, or a value to be sent as JSON."""
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        lines = {"host": "x", **({} if body is None or isinstance(body, bytes) else {"content-type": "application/json"}), **(headers or {})}
+        lines = {"host": "localhost", **({} if body is None or isinstance(body, bytes) else {"content-type": "application/json"}), **(headers or {})}
         listed = [(name.lower().encode(), value.encode("latin-1")) for name, value in lines.items()]
         connection = Connection(self.edge)
         head = Head(method.encode(), target.encode(), "1.1", listed, keep_alive=True)

@@ -161,7 +161,7 @@ def test_a_drain_fails_readiness_first_and_answers_what_was_asked(tmp_path: Path
             until(lambda: b"modelyard_in_flight_requests 4" in server.ask("GET", "/metrics").body)
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.15)
-            probe.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+            probe.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b" 503 " in stream.readline()
         for thread in asking:
             thread.join()

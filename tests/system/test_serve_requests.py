@@ -90,7 +90,7 @@ def test_ping_is_empty_by_get_and_post(server: Running) -> None:
 
 def test_head_is_get_without_a_body(server: Running) -> None:
     with server.connect() as connection:
-        connection.sendall(b"HEAD /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"HEAD /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         data = b"".join(iter(lambda: connection.recv(4096), b""))
     assert data.startswith(b"HTTP/1.1 200 ")
     assert data.endswith(b"\r\n\r\n")
@@ -172,10 +172,10 @@ def test_request_ids_and_trace_context_come_back(server: Running) -> None:
 def test_pipelined_requests_are_answered_in_order(server: Running) -> None:
     def request(a: int) -> bytes:
         body = json.dumps({"id": str(a), "inputs": line_row(a)}).encode()
-        return b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        return b"POST /v2/models/line/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
-    health = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    health = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     answers = server.send(b"".join(request(i) + health for i in range(100)) + last)
     assert [answer.json()["id"] for answer in answers[:-1:2]] == [str(i) for i in range(100)]
     assert all(answer.json() == {"live": True} for answer in answers[1:-1:2])
@@ -187,7 +187,9 @@ def test_chunked_and_gzip_bodies(server: Running) -> None:
 
     body = gzip.compress(json.dumps({"inputs": line_row()}).encode())
     chunks = b"".join(b"%x;note=1\r\n%b\r\n" % (len(body[at : at + 7]), body[at : at + 7]) for at in range(0, len(body), 7))
-    head = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    head = (
+        b"POST /v2/models/line/infer HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    )
     (answer,) = server.send(head + chunks + b"0\r\nTrailer: x\r\n\r\n")
     assert answer.json()["outputs"][0]["data"] == [321.0]
 
@@ -195,7 +197,9 @@ def test_chunked_and_gzip_bodies(server: Running) -> None:
 def test_expectation_is_met_before_the_body_is_sent(server: Running) -> None:
     body = json.dumps({"inputs": line_row()}).encode()
     with server.connect() as connection:
-        connection.sendall(b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+        connection.sendall(
+            b"POST /v2/models/line/infer HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
         assert connection.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(body)
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")
@@ -203,7 +207,7 @@ def test_expectation_is_met_before_the_body_is_sent(server: Running) -> None:
 
 def test_a_request_cut_into_single_bytes_is_the_same_request(server: Running) -> None:
     body = json.dumps({"inputs": line_row()}).encode()
-    data = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    data = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     with server.connect() as connection:
         for at in range(len(data)):
             connection.send(data[at : at + 1])

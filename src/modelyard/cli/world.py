@@ -62,6 +62,7 @@ def deploy(
 def _curl(settings: Settings, name: str, reference: str) -> str:
     """A line to paste that asks the deployment about the model's public example."""
     from modelyard.serve import card, openapi
+    from modelyard.serve.access import wants_key
 
     with ControlPlane(settings) as plane:
         opened, version = plane.open(reference)
@@ -69,7 +70,7 @@ def _curl(settings: Settings, name: str, reference: str) -> str:
     served = card.Served(name=name, version=version.version if version else 0, title=opened.card.title, example=example)
     state = read_serve_state(settings.run)
     url = f"http://{f'[{state.host}]' if ':' in state.host else state.host}:{state.port}"
-    return card.curl(url, served, needs_key=bool(settings.keys_file))
+    return card.curl(url, served, needs_key=wants_key(settings))
 
 
 def rollback(name: Annotated[str, typer.Argument(help="The deployment.")], *, home: Home = None, json: Json = False) -> None:

@@ -18,14 +18,13 @@ from datetime import UTC, datetime
 from modelyard import files
 from modelyard.config import Settings
 from modelyard.console.app import build
-from modelyard.control.access import RecordKeys, admin_key
+from modelyard.control.access import admin_key, home_keyring
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
 from modelyard.control.traffic import Watch
 from modelyard.errors import Conflict, ModelyardError, Unavailable
 from modelyard.monitor.intake import Intake
 from modelyard.rollout.driver import Driver
-from modelyard.security.identity import Keyring
 from modelyard.types import ControlState, write_control_state
 
 REST_S = 1.0  # between ticks when nothing moves
@@ -44,7 +43,7 @@ def serve(settings: Settings) -> None:
         port = listener.getsockname()[1]
         loops = Loops(plane)
         hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]")}
-        app = build(plane, keyring=Keyring(RecordKeys(plane.registry.records)), hosts=hosts, status=loops.status, changed=loops.changed)
+        app = build(plane, keyring=home_keyring(settings), hosts=hosts, status=loops.status, changed=loops.changed)
         options = uvicorn.Config(
             app,
             log_config=None,

@@ -1,54 +1,20 @@
 """The admin key of a home: made at its first start, shown once, kept for the command line in a file of mode 0600.
 
-Hides where access keys are kept: their hashes in the registry's records, this one key also in `keys/admin.key`. Whoever can read that file is the
-admin.
+Hides where access keys are kept: their hashes in `keys/access.json`, this one key also in `keys/admin.key`. Whoever can read that file is the admin.
 """
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from modelyard import files, registry
+from modelyard import files
 from modelyard.config import Settings
 from modelyard.errors import InvalidConfig, NotFound, Unauthenticated
-from modelyard.security.base import KeyRecord
 from modelyard.security.identity import Keyring
+from modelyard.security.keys import FileKeys
 
-if TYPE_CHECKING:
-    from modelyard.registry.base import RecordStore
-
-KIND = "access-key"
 ADMIN = "admin"
 _KEY_LIMIT_BYTES = 1024
-
-
-class RecordKeys:
-    """A KeyStore in the registry's records."""
-
-    def __init__(self, records: RecordStore) -> None:
-        self._records = records
-
-    def get(self, id: str) -> KeyRecord | None:
-        """See `KeyStore.get`."""
-        record = self._records.get(KIND, id)
-        return None if record is None else msgspec.convert(record.body, KeyRecord)
-
-    def put(self, record: KeyRecord) -> None:
-        """See `KeyStore.put`."""
-        self._records.put(KIND, record.id, msgspec.to_builtins(record), expected=None)
-
-    def remove(self, id: str) -> None:
-        """See `KeyStore.remove`."""
-        found = self._records.get(KIND, id)
-        if found is not None:
-            self._records.delete(KIND, id, expected=found.revision)
-
-    def all(self) -> tuple[KeyRecord, ...]:
-        """See `KeyStore.all`."""
-        return tuple(msgspec.convert(record.body, KeyRecord) for record in self._records.list(KIND))
 
 
 class AdminKey(NamedTuple):
@@ -60,18 +26,22 @@ class AdminKey(NamedTuple):
 
 def admin_key(settings: Settings) -> AdminKey:
     """The admin key of the home; a new one when the file is not there or its key is not known, and then every older admin key is void."""
-    with contextlib.closing(registry.open(settings.home)) as records:
-        keyring = Keyring(RecordKeys(records.records))
-        try:
-            key = read_admin_key(settings)
-            keyring.authenticate(key)
-        except (NotFound, Unauthenticated):
-            files.make_folder(settings.home / "keys")
-            keyring.revoke(ADMIN)
-            key = keyring.add(ADMIN, roles=(ADMIN,))
-            files.write_atomically(settings.home / "keys" / "admin.key", f"{key}\n".encode(), mode=0o600)
-            return AdminKey(key, key)
-        return AdminKey(key, None)
+    keyring = home_keyring(settings)
+    try:
+        key = read_admin_key(settings)
+        keyring.authenticate(key)
+    except (NotFound, Unauthenticated):
+        files.make_folder(settings.home / "keys")
+        keyring.revoke(ADMIN)
+        key = keyring.add(ADMIN, roles=(ADMIN,))
+        files.write_atomically(settings.home / "keys" / "admin.key", f"{key}\n".encode(), mode=0o600)
+        return AdminKey(key, key)
+    return AdminKey(key, None)
+
+
+def home_keyring(settings: Settings) -> Keyring:
+    """The keys of the home, which open both planes; `keys_file` names another file for the data plane alone."""
+    return Keyring(FileKeys(settings.home / "keys" / "access.json"))
 
 
 def read_admin_key(settings: Settings) -> str:

@@ -39,7 +39,7 @@ class Verifier(Protocol):
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of an access key: `sha256` of the whole key in hex, never the key. Times are ISO 8601 in UTC."""
+    """What is kept of an access key: `sha256` of the whole key in hex, never the key. Times are ISO 8601 in UTC; no `models` means every model."""
 
     id: str
     sha256: str
@@ -47,6 +47,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     roles: tuple[str, ...]
     created_at: str
     expires_at: str | None = None
+    models: tuple[str, ...] = ()
 
 
 class KeyStore(Protocol):

@@ -18,6 +18,9 @@ from modelyard.security.base import KeyRecord, KeyStore
 from modelyard.types import Principal
 
 PREFIX = "my_"
+ID_DIGITS = 12
+"""How many digits of its fingerprint are a key's id."""
+
 _RANDOM_CHARACTERS = 43  # 32 bytes in unpadded base64url
 _CHECKSUM_CHARACTERS = 6
 _LENGTH = len(PREFIX) + _RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS
@@ -41,8 +44,24 @@ def is_well_formed(key: str) -> bool:
 
 
 def fingerprint(key: str) -> str:
-    """SHA-256 of the key in hex; its first twelve digits are the key's id."""
+    """SHA-256 of the key in hex; its first ID_DIGITS digits are the key's id."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def new(name: str, *, roles: tuple[str, ...], models: tuple[str, ...] = (), expires_at: datetime | None = None) -> tuple[str, KeyRecord]:
+    """A new key for `name`, which can be seen this once, and the record to keep of it."""
+    key = mint()
+    digest = fingerprint(key)
+    record = KeyRecord(
+        id=digest[:ID_DIGITS],
+        sha256=digest,
+        name=name,
+        roles=roles,
+        models=models,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        expires_at=None if expires_at is None else expires_at.isoformat(timespec="seconds"),
+    )
+    return key, record
 
 
 class Keyring:
@@ -53,18 +72,8 @@ class Keyring:
 
     def add(self, name: str, *, roles: tuple[str, ...], expires_at: datetime | None = None) -> str:
         """Make a key for `name`, keep its record, and return the key: the only time that it can be seen."""
-        key = mint()
-        digest = fingerprint(key)
-        self._store.put(
-            KeyRecord(
-                id=digest[:12],
-                sha256=digest,
-                name=name,
-                roles=roles,
-                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                expires_at=None if expires_at is None else expires_at.isoformat(timespec="seconds"),
-            )
-        )
+        key, record = new(name, roles=roles, expires_at=expires_at)
+        self._store.put(record)
         return key
 
     def revoke(self, name: str) -> None:
@@ -78,13 +87,13 @@ class Keyring:
         if key is None or not is_well_formed(key):
             raise Unauthenticated(_REFUSED)
         digest = fingerprint(key)
-        record = self._store.get(digest[:12])
+        record = self._store.get(digest[:ID_DIGITS])
         expected = record.sha256 if record is not None else "0" * 64
         if not hmac.compare_digest(digest, expected) or record is None:
             raise Unauthenticated(_REFUSED)
         if record.expires_at is not None and datetime.fromisoformat(record.expires_at) <= datetime.now(UTC):
             raise Unauthenticated(_REFUSED)
-        return Principal(f"key:{record.name}", record.roles)
+        return Principal(f"key:{record.name}", record.roles, record.models)
 
 
 def _checksum(body: str) -> str:

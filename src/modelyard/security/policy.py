@@ -1,12 +1,14 @@
-"""What may whom: one literal table of every route of the control plane, and default deny.
+"""What may whom: one literal table of every route of the control plane, one of the data plane's rights, and default deny.
 
-Hides how a right is looked up. A route that is not in the table is denied, and its presence stops the start; an entry without a route
-stops it too, so that the table never says more or less than the server does. It must not authenticate: that is `security.identity`.
+Hides how a right is looked up. A control route that is not in the table is denied, and its presence stops the start; an entry without a route
+stops it too, so that the table never says more or less than the server does. A data route names its right when it is made, and cannot be made
+without. It must not authenticate: that is `security.identity` and `serve.access`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from modelyard.errors import Forbidden, InvalidConfig
 from modelyard.types import Principal
@@ -26,6 +28,24 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
 }
 """(method, route) -> roles that may call it."""
 
+Right = Literal["public", "see", "invoke", "metrics", "load"]
+PUBLIC: Right = "public"
+SEE: Right = "see"
+INVOKE: Right = "invoke"
+METRICS: Right = "metrics"
+LOAD: Right = "load"
+
+RIGHTS: dict[str, frozenset[Right]] = {
+    "viewer": frozenset({SEE, METRICS}),
+    "invoker": frozenset({SEE, INVOKE}),
+    "developer": frozenset({SEE, INVOKE, METRICS}),
+    "approver": frozenset({SEE, METRICS}),
+    "operator": frozenset({SEE, INVOKE, METRICS, LOAD}),
+    "admin": frozenset({SEE, INVOKE, METRICS, LOAD}),
+    "auditor": frozenset(),
+}
+"""role -> what it may do on the data plane. `public` is nobody's: it needs no right."""
+
 MUTATIONS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -44,6 +64,13 @@ def allow(principal: Principal, method: str, route: str | None) -> None:
     roles = ROUTES.get((method, route)) if route is not None else None
     if roles is None or roles.isdisjoint(principal.roles):
         raise Forbidden("your key has no role that may do this")
+    if principal.models:
+        raise Forbidden("your key is for some models and asks the data plane alone", field="model", rule="grant")
+
+
+def rights(roles: Iterable[str]) -> frozenset[Right]:
+    """What `roles` together may do on the data plane; a role that does not exist may do nothing."""
+    return frozenset(right for role in roles for right in RIGHTS.get(role, frozenset()))
 
 
 def _names(routes: list[tuple[str, str]]) -> str:

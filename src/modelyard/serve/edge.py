@@ -20,10 +20,11 @@ from typing import Any
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, Overloaded, Unauthenticated, Unavailable
 from modelyard.protocols.base import JSON_LINES, encode_json, refusal
+from modelyard.security.policy import PUBLIC, SEE
+from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.errors import STATUS
 from modelyard.serve.http import Head
-from modelyard.serve.keys import Keys
 from modelyard.serve.metrics import Meter
 from modelyard.serve.routes import ROUTES
 from modelyard.serve.routes.base import Methods, Route, Routes
@@ -35,14 +36,14 @@ LOG_LINES_S = 20
 class Edge:
     """The routes over one DataPlane. Lives in the event loop; `handle` is what the server calls."""
 
-    def __init__(self, plane: DataPlane, settings: Settings, *, meter: Meter, metrics: Callable[[], bytes], keys: Keys | None = None) -> None:
+    def __init__(self, plane: DataPlane, settings: Settings, *, meter: Meter, metrics: Callable[[], bytes], access: Access | None = None) -> None:
         self.plane = plane
         self.settings = settings
         self.metrics = metrics
         self.is_draining = False
         self._timeout_s = settings.request_timeout_s
         self._meter = meter
-        self._keys = keys
+        self._access = access or Access(settings)
         self._log_until_s = 0.0
         self._logged = 0
         self._families: list[Routes] = [family(self) for family in ROUTES]
@@ -57,10 +58,11 @@ class Edge:
             route = head.route
             if route is None:
                 route = head.route = self._route(head)
-            keys = self._keys
-            if keys is not None and not route.is_public and head.admitted != keys.epoch:
-                keys.require(head.authorization)
-                head.admitted = keys.epoch  # the place where a key may lower `head.priority`, once per head
+            access = self._access
+            if head.admitted != access.epoch and route.right != PUBLIC:
+                caller = access.caller(head.authorization, host=head.host, origin=head.origin)
+                caller.require(route.right, route.model)
+                head.caller, head.admitted = caller, access.epoch  # the place where a key may lower `head.priority`, once per head
             route.handler(exchange, route)
         except ModelyardError as error:
             self.fail(exchange, error)
@@ -73,10 +75,10 @@ class Edge:
         path = head.path if len(head.path) == 1 else head.path.rstrip("/")
         methods = self._fixed.get(path) or self._find(path.split("/"))
         if methods is None:
-            return Route(self._unknown)
+            return Route(self._unknown, SEE)
         route = methods.get(b"GET" if head.method == b"HEAD" else head.method)
         if route is None:
-            return Route(self._wrong_method, allow=", ".join(sorted(method.decode() for method in methods)))
+            return Route(self._wrong_method, SEE, allow=", ".join(sorted(method.decode() for method in methods)))
         return route.settled(head.media, head.accept) if route.has_forms else route
 
     def _find(self, parts: list[str]) -> Methods | None:
@@ -106,8 +108,11 @@ class Edge:
         return next(iter(deployments.values()))
 
     def ask(self, exchange: Exchange, target: Deployment | Version, wire: str) -> None:
-        """Decode the body by `wire` and let `target` answer."""
+        """Decode the body by `wire` and let `target` answer. Raises Forbidden when the caller's key is for other models."""
         head = exchange.head
+        caller = head.caller
+        if caller.models is not None:  # asked at the resource too: not every route names its model
+            caller.require_model(target.name)
         if isinstance(target, Deployment):
             # The champion's schema is the deployment's: a candidate accepts whatever it accepts.
             version, reader = target.pick(), target.champion
@@ -118,7 +123,8 @@ class Edge:
         exchange.deadline_s = exchange.received_s + (head.timeout_s or self._timeout_s)
         if version.batcher.is_busy:
             version.batcher.admit(exchange.priority, exchange.deadline_s)  # before the body is read: a refusal should cost little
-        exchange.request = codec.decode(exchange.body, head.media, head.json_bytes)
+        exchange.request = request = codec.decode(exchange.body, head.media, head.json_bytes)
+        request.principal = caller.principal
         exchange.body = b""
         exchange.prepared_s = monotonic()
         self.plane.infer(version, exchange)
@@ -137,8 +143,13 @@ class Edge:
             exchange.version.failed(error.code, monotonic() - exchange.received_s)
         else:
             self._meter.failed(error.code)
-        exchange.reply(status, lines, body)
         self._log(exchange, error, status)
+        if isinstance(error, Unauthenticated) and exchange.head.authorization:
+            hold_back_s = self._access.hold_back_s()
+            if hold_back_s:
+                exchange.connection.server.loop.call_later(hold_back_s, exchange.reply, status, lines, body)
+                return
+        exchange.reply(status, lines, body)
 
     def refused(self, status: int, rule: str) -> None:
         """Count a message that was no request."""
@@ -191,8 +202,8 @@ class Edge:
         exchange.reply(status, JSON_LINES, encode_json(value))
 
     def models(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
-        """The names of what is served: KServe's list, on both of its versions."""
-        self.json(exchange, {"models": sorted(self.plane.deployments)})
+        """The names of what is served and the caller may see: KServe's list, on both of its versions."""
+        self.json(exchange, {"models": sorted(filter(exchange.head.caller.sees, self.plane.deployments))})
 
     def _unknown(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
         raise NotFound("no such route; /openapi.json lists them", field="path", rule="route")

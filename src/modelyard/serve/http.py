@@ -50,8 +50,9 @@ class Head:
     """A request's line and headers, read once and then immutable: the same bytes always mean the same head."""
 
     __slots__ = (
-        "accept", "admitted", "authorization", "coding", "expects_continue", "is_cacheable", "is_chunked", "is_http_1_0", "json_bytes", "keep_alive",
-        "length", "media", "method", "path", "priority", "query", "request_id", "route", "timeout_s", "traceparent",
+        "accept", "admitted", "authorization", "caller", "coding", "expects_continue", "host", "is_cacheable", "is_chunked", "is_http_1_0",
+        "json_bytes", "keep_alive", "length", "media", "method", "origin", "path", "priority", "query", "request_id", "route", "timeout_s",
+        "traceparent",
     )  # fmt: skip
 
     def __init__(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
@@ -66,6 +67,8 @@ class Head:
         self.accept = ""
         self.coding = ""
         self.authorization = b""
+        self.host = b""
+        self.origin = b""
         self.json_bytes: int | None = None
         self.request_id = b""
         self.traceparent = b""
@@ -74,7 +77,8 @@ class Head:
         self.is_cacheable = True
         self.route: Any = None
         self.admitted = -1
-        """The epoch of the access keys under which this head was let in."""
+        """The epoch of the access keys under which this head was let in, as `caller`."""
+        self.caller: Any = None
         if version not in {"1.0", "1.1"}:
             raise Refused(505, "this server speaks HTTP/1.1", "version")
         if method not in METHODS:
@@ -83,6 +87,7 @@ class Head:
         for name, value in headers:
             if name == b"host":
                 hosts += 1
+                self.host = value
             else:
                 self._take(name, value)
         if hosts > 1 or (hosts == 0 and not self.is_http_1_0):
@@ -140,7 +145,15 @@ def _content_encoding(head: Head, value: bytes) -> None:
 
 
 def _authorization(head: Head, value: bytes) -> None:
+    if head.authorization:
+        raise Refused(400, "a header that decides access was sent twice", "authorization")
     head.authorization = value
+
+
+def _origin(head: Head, value: bytes) -> None:
+    if head.origin:
+        raise Refused(400, "a header that decides access was sent twice", "origin")
+    head.origin = value
 
 
 def _json_length(head: Head, value: bytes) -> None:
@@ -181,6 +194,7 @@ _TAKERS = {
     b"content-type": _content_type,
     b"content-encoding": _content_encoding,
     b"authorization": _authorization,
+    b"origin": _origin,
     b"inference-header-content-length": _json_length,
     b"x-request-id": _request_id,
     b"traceparent": _traceparent,

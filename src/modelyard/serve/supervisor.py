@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import ipaddress
 import json
 import os
 import selectors
@@ -30,7 +29,7 @@ from modelyard.config import Settings
 from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, ModelyardError, NotFound
 from modelyard.files import make_folder
 from modelyard.serve import card
-from modelyard.serve.keys import Keys
+from modelyard.serve.access import require_keys, wants_key
 from modelyard.types import ServeState, read_plan, read_serve_state, read_worker_state, write_serve_state
 
 RESTART_S = (0.0, 0.0, 0.2, 0.5, 1.0)
@@ -200,7 +199,7 @@ class Supervisor:
             _say(line)
         if self._needs_models and failures:
             return 1
-        workers, needs_key = len(self.slots), bool(self.settings.keys_file)
+        workers, needs_key = len(self.slots), wants_key(self.settings)
         if self._as_json:
             text = json.dumps(card.as_data(self.url, endpoint, workers=workers, needs_key=needs_key)) + "\n"
         else:
@@ -247,29 +246,11 @@ def run(settings: Settings, plan: Path, run: Path, spool: Path | None = None, *,
     `run` takes the state files, `spool` the observations (none are kept without one). With `needs_models` a model that cannot be served at the start
     ends it all with code 1. Raises InvalidConfig (a port in use, an open address without keys, a folder that is not writable), Conflict.
     """
-    _check_address(settings)
-    if settings.keys_file:
-        Keys(Path(settings.keys_file))  # read here once, so that a bad file is one clear line and not a worker that never starts
+    require_keys(settings)  # here once, so that a bad file is one clear line and not a worker that never starts
     make_folder(run)
     if spool is not None:
         make_folder(spool)
     return Supervisor(settings, plan=plan, run=run, spool=spool, as_json=as_json, needs_models=needs_models).run()
-
-
-def _check_address(settings: Settings) -> None:
-    if settings.insecure or settings.keys_file or is_loopback(settings.host):
-        return
-    raise InvalidConfig(f"serving on {settings.host} lets others in: give keys_file, or say --insecure in as many words", field="host", rule="keys")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _lock(run: Path) -> int:

@@ -23,9 +23,9 @@ from modelyard import config
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, ModelyardError, NotFound
 from modelyard.serve import card
+from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.edge import Edge
-from modelyard.serve.keys import Keys
 from modelyard.serve.loading import Loaded, give_back_memory, load, resident_bytes, verdict_of
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.observe import Observer
@@ -35,6 +35,9 @@ from modelyard.serve.server import Server
 from modelyard.types import Digest, HostPlan, ModelState, Placement, TrafficPlan, WorkerState, read_plan, write_worker_state
 
 WATCH_S = 0.05
+KEYS_S = 0.2
+"""How often the file of access keys is looked at: a revoked one is refused within a second."""
+
 HOUSEKEEPING_S = 1.0
 GRACE_S = 0.4
 """Between readiness failing and the listener closing: time for a balancer to look away."""
@@ -63,9 +66,9 @@ class Worker:
         self._is_orphan = False
         self.metrics = Metrics(run, slot)
         self.observer = Observer(settings, slot=slot, spool=spool)
-        self.keys = Keys(Path(settings.keys_file)) if settings.keys_file else None
+        self.access = Access(settings)
         self.plane = DataPlane(settings, slot=slot, meter=self.metrics.meter, attach=self._attach)
-        self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, keys=self.keys)
+        self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, access=self.access)
         self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
 
     def _attach(self, version: Version) -> None:
@@ -93,10 +96,9 @@ class Worker:
             await self.server.listen(listener)
             with suppress(OSError):
                 channel.send(READY)
-        watching = asyncio.ensure_future(self._watch())
-        keeping = asyncio.ensure_future(self._keep_house())
+        tasks = [asyncio.ensure_future(each) for each in (self._watch(), self._watch_keys(), self._keep_house())]
         await self._stop.wait()
-        for task in (watching, keeping):
+        for task in tasks:
             task.cancel()
         await self._drain(listener)
         self._flush()
@@ -127,13 +129,24 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - a worker that no longer follows the plan would serve the old one for ever
                 self._report("the plan could not be applied", error)
 
+    async def _watch_keys(self) -> None:
+        """Beside the plan's watch, which waits while a model loads: a revoked key must not."""
+        while True:
+            await asyncio.sleep(KEYS_S)
+            try:
+                if self.access.is_stale:
+                    found = await asyncio.to_thread(self.access.read)
+                    self.access.take(found)
+            except Exception as error:  # noqa: BLE001 - a worker that no longer looks would let a revoked key in for ever
+                self._report("the access keys could not be read", error)
+
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            for chore in (self._gauge, self._flush, *([self.keys.refresh] if self.keys is not None else [])):
+            for chore in (self._gauge, self._flush):
                 try:
                     chore()
-                except Exception as error:  # noqa: BLE001 - one that fails must not end the others: a revoked key would stay valid
+                except Exception as error:  # noqa: BLE001 - one that fails must not end the others
                     self._report("a chore of the worker failed", error)
 
     def _report(self, what: str, error: Exception) -> None:

@@ -6,16 +6,15 @@ from fastapi import FastAPI
 
 from modelyard import config
 from modelyard.console.app import build, served
-from modelyard.control.access import RecordKeys
+from modelyard.control.access import home_keyring
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status
 from modelyard.security import policy
-from modelyard.security.identity import Keyring
 
 
 def test_what_is_served_is_what_the_policy_names_and_no_more() -> None:
     with ControlPlane(config.load()) as plane:
-        keyring = Keyring(RecordKeys(plane.registry.records))
+        keyring = home_keyring(plane.settings)
         guard = build(plane, keyring=keyring, hosts={"h"}, status=lambda: Status(home="", data_plane=None, deployments=()), changed=lambda: None)
         assert {(method, route.path) for route in guard.routes for method in route.methods} == set(policy.ROUTES)
 

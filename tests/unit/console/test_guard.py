@@ -13,7 +13,7 @@ import pytest
 from modelyard import config
 from modelyard.console.app import build, served
 from modelyard.console.guard import BODY_LIMIT_BYTES, Denials
-from modelyard.control.access import RecordKeys
+from modelyard.control.access import home_keyring
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status
 from modelyard.errors import Forbidden, InvalidConfig
@@ -32,7 +32,7 @@ def plane() -> ControlPlane:
 
 @pytest.fixture
 def keyring(plane: ControlPlane) -> Keyring:
-    return Keyring(RecordKeys(plane.registry.records))
+    return home_keyring(plane.settings)
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from modelyard import config, registry
-from modelyard.control.access import RecordKeys, admin_key, read_admin_key
+from modelyard import config
+from modelyard.control.access import admin_key, home_keyring, read_admin_key
 from modelyard.errors import InvalidConfig, NotFound, Unauthenticated
-from modelyard.security.identity import Keyring
 
 
 def test_the_key_is_made_once_and_kept_private() -> None:
@@ -16,7 +15,7 @@ def test_the_key_is_made_once_and_kept_private() -> None:
     assert first.key == first.if_new == second.key and second.if_new is None
     path = settings.home / "keys" / "admin.key"
     assert path.stat().st_mode & 0o777 == 0o600 and read_admin_key(settings) == first.key
-    keyring = Keyring(RecordKeys(registry.open(settings.home).records))
+    keyring = home_keyring(settings)
     assert keyring.authenticate(first.key).roles == ("admin",)
 
 
@@ -28,7 +27,7 @@ def test_a_lost_file_means_a_new_key_and_the_old_one_is_void() -> None:
         read_admin_key(settings)
     new = admin_key(settings)
     assert new.if_new not in (None, old)
-    keyring = Keyring(RecordKeys(registry.open(settings.home).records))
+    keyring = home_keyring(settings)
     assert keyring.authenticate(new.key).name == "key:admin"
     with pytest.raises(Unauthenticated):
         keyring.authenticate(old)
@@ -47,15 +46,3 @@ def test_a_key_file_that_others_can_read_is_refused() -> None:
     (settings.home / "keys" / "admin.key").chmod(0o644)
     with pytest.raises(InvalidConfig, match="read by other users"):
         read_admin_key(settings)
-
-
-def test_keys_are_listed_and_removed() -> None:
-    store = RecordKeys(registry.open(config.load().home).records)
-    keyring = Keyring(store)
-    keyring.add("a", roles=("viewer",))
-    keyring.add("b", roles=("viewer",))
-    assert {record.name for record in store.all()} == {"a", "b"}
-    keyring.revoke("a")
-    assert [record.name for record in store.all()] == ["b"]
-    store.remove("never-there")
-    assert store.get("never-there") is None

@@ -47,6 +47,19 @@ def test_roles_are_those_that_exist_and_lookers_change_nothing() -> None:
                     policy.allow(Principal("key:x", (role,)), method, route)
 
 
+def test_a_key_for_some_models_opens_no_control_route() -> None:
+    for method, route in policy.ROUTES:
+        with pytest.raises(Forbidden, match="some models"):
+            policy.allow(Principal("key:x", ("admin",), ("churn",)), method, route)
+
+
+def test_each_role_has_its_rights_on_the_data_plane_and_an_unknown_one_none() -> None:
+    assert set(policy.RIGHTS) == set(policy.ROLES)
+    assert policy.rights(["viewer", "invoker"]) == {"see", "metrics", "invoke"}
+    assert policy.rights(["unheard-of", "auditor"]) == frozenset()
+    assert all(policy.PUBLIC not in may for may in policy.RIGHTS.values())
+
+
 def test_a_principal_without_roles_may_do_nothing() -> None:
     with pytest.raises(Forbidden):
         policy.allow(Principal("anonymous"), "GET", "/api/v1/status")

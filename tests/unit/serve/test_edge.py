@@ -4,12 +4,16 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from modelyard.config import Settings
 from modelyard.errors import ModelyardError
+from modelyard.security.identity import new
+from modelyard.security.keys import FileKeys
+from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane
 from modelyard.serve.edge import LOG_LINES_S, Edge
 from modelyard.serve.errors import STATUS
@@ -21,7 +25,7 @@ class Exchange:
     """What the edge sees of a request; keeps the answer."""
 
     def __init__(self, method: bytes, path: str, body: bytes = b"") -> None:
-        self.head = Head(method, path.encode(), "1.1", [(b"host", b"x")], keep_alive=True)
+        self.head = Head(method, path.encode(), "1.1", [(b"host", b"localhost")], keep_alive=True)
         self.body = body
         self.received_s = self.prepared_s = self.deadline_s = 0.0
         self.codec: Any = None
@@ -134,3 +138,63 @@ def test_a_log_that_nobody_reads_stops_no_answer(tmp_path: Path, monkeypatch: py
 def test_every_status_is_an_error() -> None:
     assert all(400 <= status < 600 for status in STATUS.values())
     assert STATUS[ModelyardError] == 500
+
+
+def test_each_route_takes_a_right_and_the_caller_goes_with_the_request(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, host="0.0.0.0")
+    made = {role: new(role, roles=(role,), models=models) for role, models in (("viewer", ()), ("invoker", ("m",)), ("auditor", ()))}
+    for _, record in made.values():
+        FileKeys(settings.access_keys).put(record)
+
+    def test(edge: Edge, plane: DataPlane) -> None:
+        plane.switch({})
+
+        def status(role: str | None, method: bytes, path: str) -> int:
+            exchange = Exchange(method, path)
+            exchange.head.authorization = b"" if role is None else b"Bearer " + made[role][0].encode()
+            edge.handle(exchange)  # type: ignore[arg-type]
+            assert exchange.said is not None
+            return exchange.said[0]
+
+        for method, path in ((b"GET", "/"), (b"GET", "/ping"), (b"GET", "/v2/health/ready"), (b"GET", "/healthz/live")):
+            assert status(None, method, path) == 200, "public"
+        wanted = {
+            (b"GET", "/v2/models"): (200, 200, 403),
+            (b"GET", "/metrics"): (200, 403, 403),
+            (b"GET", "/openapi.json"): (200, 200, 403),
+            (b"POST", "/v2/models/m/infer"): (403, 404, 403),
+            (b"POST", "/v2/models/other/infer"): (403, 403, 403),
+            (b"GET", "/v2/models/other"): (404, 403, 403),
+            (b"POST", "/invocations"): (403, 404, 403),
+            (b"GET", "/nothing"): (404, 404, 403),
+            (b"DELETE", "/v2/models"): (405, 405, 403),
+        }
+        for (method, path), statuses in wanted.items():
+            assert status(None, method, path) == 401, path
+            assert tuple(status(role, method, path) for role in made) == statuses, path
+
+    with_edge(tmp_path, test, access=Access(settings))
+
+
+def test_a_right_is_asked_again_when_the_keys_change(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, host="0.0.0.0")
+    key, record = new("ci", roles=("viewer",))
+    FileKeys(settings.access_keys).put(record)
+    access = Access(settings)
+
+    def test(edge: Edge, plane: DataPlane) -> None:
+        plane.switch({})
+        exchange = Exchange(b"GET", "/v2/models")
+        exchange.head.authorization = b"Bearer " + key.encode()
+        for expected in (200, 200):
+            exchange.said = None
+            edge.handle(exchange)  # type: ignore[arg-type]
+            assert exchange.said is not None and exchange.said[0] == expected
+        FileKeys(settings.access_keys).remove(record.id)
+        access.take(access.read())
+        exchange.said = None
+        exchange.connection = SimpleNamespace()  # type: ignore[attr-defined]
+        edge.handle(exchange)  # type: ignore[arg-type]
+        assert exchange.said is not None and exchange.said[0] == 401  # type: ignore[unreachable]
+
+    with_edge(tmp_path, test, access=access)

@@ -9,7 +9,7 @@ import pytest
 from modelyard.config import Settings
 from modelyard.errors import Conflict, InvalidConfig
 from modelyard.serve import supervisor
-from modelyard.serve.supervisor import Supervisor, is_loopback
+from modelyard.serve.supervisor import Supervisor
 
 
 def made(run: Path, **settings: object) -> Supervisor:
@@ -21,23 +21,6 @@ def close(made: Supervisor) -> None:
     for slot in made.slots:
         slot.listener.close()
     os.close(made._lock)
-
-
-@pytest.mark.parametrize(
-    ("host", "only_here"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("10.0.0.1", False),
-        ("h", False),
-    ],
-)
-def test_loopback(host: str, only_here: bool) -> None:
-    assert is_loopback(host) is only_here
 
 
 def test_each_slot_has_a_socket_on_one_port(tmp_path: Path) -> None:
@@ -75,7 +58,7 @@ def test_urls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("host", "settings"), [("0.0.0.0", {}), ("::", {})])
 def test_an_open_address_wants_keys_or_plain_words(tmp_path: Path, host: str, settings: dict[str, object]) -> None:
     with pytest.raises(InvalidConfig, match="insecure"):
-        supervisor.run(Settings(host=host, port=0), tmp_path / "plan", tmp_path / "run")
+        supervisor.run(Settings(home=tmp_path, host=host, port=0), tmp_path / "plan", tmp_path / "run")
 
 
 def test_an_address_that_is_none(tmp_path: Path) -> None:

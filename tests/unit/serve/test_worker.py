@@ -184,25 +184,27 @@ def test_a_plan_or_a_chore_that_fails_in_its_own_way_is_told_and_the_next_is_don
 ) -> None:
     home = Home(tmp_path / "h")
     monkeypatch.setattr("modelyard.serve.worker.WATCH_S", 0.001)
+    monkeypatch.setattr("modelyard.serve.worker.KEYS_S", 0.001)
     monkeypatch.setattr("modelyard.serve.worker.HOUSEKEEPING_S", 0.001)
 
     async def test(worker: Worker) -> None:
-        times = {"follow": 0, "refresh": 0}
+        times = {"follow": 0, "keys": 0}
 
         async def follow() -> None:
             times["follow"] += 1
             raise ValueError("canary4711")
 
-        def refresh() -> None:
-            times["refresh"] += 1
+        def read() -> None:
+            times["keys"] += 1
+            raise ValueError("canary4711")
 
         def flush() -> None:
             raise ValueError("canary4711")
 
         worker._follow = follow  # type: ignore[method-assign]
         worker._flush = flush  # type: ignore[method-assign]
-        worker.keys = SimpleNamespace(refresh=refresh)  # type: ignore[assignment]
-        tasks = [asyncio.ensure_future(worker._watch()), asyncio.ensure_future(worker._keep_house())]
+        worker.access = SimpleNamespace(is_stale=True, read=read, take=None)  # type: ignore[assignment]
+        tasks = [asyncio.ensure_future(each) for each in (worker._watch(), worker._watch_keys(), worker._keep_house())]
         while min(times.values()) < 2 and not any(task.done() for task in tasks):
             await asyncio.sleep(0.001)
         assert min(times.values()) >= 2

@@ -11,6 +11,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Protocol
 
 from modelyard.errors import UnsupportedMedia
+from modelyard.security.policy import Right
 
 if TYPE_CHECKING:
     from modelyard.serve.server import Exchange
@@ -28,30 +29,30 @@ Methods = dict[bytes, "Route"]
 
 
 class Route:
-    """What a method and path ask for; resolved once per head."""
+    """What a method and path ask for, and the right that it takes; resolved once per head."""
 
-    __slots__ = ("allow", "handler", "has_forms", "is_public", "is_strict", "label", "model", "number", "wire")
+    __slots__ = ("allow", "handler", "has_forms", "is_strict", "label", "model", "number", "right", "wire")
 
     def __init__(
         self,
         handler: Handler,
+        right: Right,
         *,
         model: str = "",
         number: int | None = None,
         label: str = "",
         wire: str = "",
-        is_public: bool = False,
         allow: str = "",
         has_forms: bool = False,
         is_strict: bool = False,
     ) -> None:
         self.handler = handler
+        self.right = right
         self.model = model
         self.number = number
         self.label = label
         self.wire = wire
         """The codec, and where a bulk form takes part `wire:reader:writer` (see `protocols.Codecs`)."""
-        self.is_public = is_public
         self.allow = allow
         self.has_forms = has_forms
         """Whether the bulk forms are read and written here beside the wire's own."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelyard.protocols.base import JSON_LINES, encode_json
+from modelyard.security.policy import METRICS, PUBLIC, SEE
 from modelyard.serve.openapi import describe
 from modelyard.serve.routes.base import Methods, Route
 
 if TYPE_CHECKING:
     from modelyard.serve.edge import Edge
     from modelyard.serve.server import Exchange
+
+DESCRIPTIONS = 64
+"""OpenAPI documents that are kept: one for each set of models that some key is for."""
 
 _PROMETHEUS = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
@@ -24,19 +28,19 @@ class Health:
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
-        self._described: tuple[Any, bytes] = (None, b"")
-        ping, ready = Route(self._ping, is_public=True), Route(self._ready, is_public=True)
+        self._described: tuple[Any, dict[frozenset[str] | None, bytes]] = (None, {})
+        ping, ready = Route(self._ping, PUBLIC), Route(self._ready, PUBLIC)
         self.fixed: dict[str, Methods] = {
-            "/": {b"GET": Route(self._alive, is_public=True)},
+            "/": {b"GET": Route(self._alive, PUBLIC)},
             "/ping": {b"GET": ping, b"POST": ping},
-            "/health": {b"GET": Route(self._health, is_public=True)},
-            "/version": {b"GET": Route(self._version)},
-            "/healthz/live": {b"GET": Route(self._live, is_public=True)},
+            "/health": {b"GET": Route(self._health, PUBLIC)},
+            "/version": {b"GET": Route(self._version, SEE)},
+            "/healthz/live": {b"GET": Route(self._live, PUBLIC)},
             "/healthz/ready": {b"GET": ready},
-            "/v2/health/live": {b"GET": Route(self._live, is_public=True)},
+            "/v2/health/live": {b"GET": Route(self._live, PUBLIC)},
             "/v2/health/ready": {b"GET": ready},
-            "/metrics": {b"GET": Route(self._metrics)},
-            "/openapi.json": {b"GET": Route(self._openapi)},
+            "/metrics": {b"GET": Route(self._metrics, METRICS)},
+            "/openapi.json": {b"GET": Route(self._openapi, SEE)},
         }
 
     def find(self, parts: list[str]) -> Methods | None:  # noqa: ARG002 - the port's
@@ -63,12 +67,16 @@ class Health:
         exchange.reply(200, _TEXT, self.edge.release.encode())
 
     def _metrics(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
+        exchange.head.caller.require_all()
         exchange.reply(200, _PROMETHEUS, self.edge.metrics())
 
     def _openapi(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
-        deployments = self.edge.plane.deployments
-        if self._described[0] is not deployments:
-            champions = [deployment.champion for deployment in deployments.values()]
+        deployments, caller = self.edge.plane.deployments, exchange.head.caller
+        if self._described[0] is not deployments or len(self._described[1]) >= DESCRIPTIONS:
+            self._described = (deployments, {})
+        known = self._described[1]
+        if caller.models not in known:
+            champions = [deployment.champion for name, deployment in deployments.items() if caller.sees(name)]
             document = describe([(each.name, each.schema, each.loaded.bundle.card.example) for each in champions], release=self.edge.release)
-            self._described = (deployments, encode_json(document))
-        exchange.reply(200, JSON_LINES, self._described[1])
+            known[caller.models] = encode_json(document)
+        exchange.reply(200, JSON_LINES, known[caller.models])

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import MalformedPayload
+from modelyard.security.policy import INVOKE, SEE
 from modelyard.serve.dataplane import Deployment
 from modelyard.serve.routes.base import Methods, Route
 
@@ -25,9 +26,9 @@ class OipV2:
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
         self.fixed: dict[str, Methods] = {
-            "/v2": {b"GET": Route(self._server)},
-            "/v2/models": {b"GET": Route(edge.models)},
-            "/v2/repository/index": {b"POST": Route(self._index)},
+            "/v2": {b"GET": Route(self._server, SEE)},
+            "/v2/models": {b"GET": Route(edge.models, SEE)},
+            "/v2/repository/index": {b"POST": Route(self._index, SEE)},
         }
 
     def find(self, parts: list[str]) -> Methods | None:
@@ -41,11 +42,11 @@ class OipV2:
                     number, rest = int(rest[1]), rest[2:]
                 match rest:
                     case []:
-                        return {b"GET": Route(self._model, model=name, number=number)}
+                        return {b"GET": Route(self._model, SEE, model=name, number=number)}
                     case ["ready"]:
-                        return {b"GET": Route(self._model_ready, model=name, number=number)}
+                        return {b"GET": Route(self._model_ready, SEE, model=name, number=number)}
                     case ["infer"]:
-                        return {b"POST": Route(self.edge.predict, model=name, number=number, wire="oip_v2", has_forms=True)}
+                        return {b"POST": Route(self.edge.predict, INVOKE, model=name, number=number, wire="oip_v2", has_forms=True)}
         return None
 
     def _server(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
@@ -59,7 +60,8 @@ class OipV2:
                 raise MalformedPayload("JSON is malformed", field="body", rule="json") from error
             if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
                 raise MalformedPayload('the body is {"ready": true or false} or empty', field="ready", rule="type")
-        versions = [version for _, deployment in sorted(self.edge.plane.deployments.items()) for version in deployment.versions.values()]
+        sees = exchange.head.caller.sees
+        versions = [each for name, deployment in sorted(self.edge.plane.deployments.items()) if sees(name) for each in deployment.versions.values()]
         self.edge.json(exchange, [{"name": each.name, "version": str(each.number), "state": "READY", "reason": ""} for each in versions])
 
     def _model(self, exchange: Exchange, route: Route) -> None:

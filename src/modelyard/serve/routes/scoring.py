@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelyard.security.policy import INVOKE
 from modelyard.serve.routes.base import Methods, Route
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Scoring:
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
         self.fixed: dict[str, Methods] = {
-            "/invocations": {b"POST": Route(edge.predict_single, wire="mlflow", has_forms=True, is_strict=True)},
+            "/invocations": {b"POST": Route(edge.predict_single, INVOKE, wire="mlflow", has_forms=True, is_strict=True)},
         }
 
     def find(self, parts: list[str]) -> Methods | None:  # noqa: ARG002 - the port's

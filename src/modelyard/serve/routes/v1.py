@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import InvalidInput
 from modelyard.protocols import tfserving
+from modelyard.security.policy import INVOKE, SEE
 from modelyard.serve.dataplane import Deployment, Version
 from modelyard.serve.routes.base import Handler, Methods, Route
 
@@ -29,7 +30,7 @@ class V1:
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
-        self.fixed: dict[str, Methods] = {"/v1/models": {b"GET": Route(edge.models)}}
+        self.fixed: dict[str, Methods] = {"/v1/models": {b"GET": Route(edge.models, SEE)}}
         self.verbs: dict[str, tuple[Handler, str]] = {
             "predict": (self._ask, "v1_predict"),
             "classify": (self._ask, "tf_classify"),
@@ -49,8 +50,8 @@ class V1:
         }
         if found["verb"] is not None:
             known = self.verbs.get(found["verb"].lower())
-            return None if known is None else {b"POST": Route(known[0], wire=known[1], **where)}
-        return {b"GET": Route(self._metadata if found["metadata"] else self._status, **where)}
+            return None if known is None else {b"POST": Route(known[0], INVOKE, wire=known[1], **where)}
+        return {b"GET": Route(self._metadata if found["metadata"] else self._status, SEE, **where)}
 
     def target(self, route: Route) -> Deployment | Version:
         """What the route's path names: a deployment, or one of its versions by number or label. Raises NotFound, Unavailable or InvalidInput."""

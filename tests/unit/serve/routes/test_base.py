@@ -7,7 +7,7 @@ from modelyard.serve.routes.base import Route
 
 
 def route(*, is_strict: bool = False) -> Route:
-    return Route(lambda exchange, route: None, wire="wire", has_forms=True, is_strict=is_strict)
+    return Route(lambda exchange, route: None, "invoke", wire="wire", has_forms=True, is_strict=is_strict)
 
 
 @pytest.mark.parametrize(
