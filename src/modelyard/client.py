@@ -41,8 +41,8 @@ _BY_STATUS: dict[int, type[ModelyardError]] = {
 class Client:
     """Asks a data plane. Holds one pool of connections until `close`; may be used from several threads."""
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
-        self._http = _Http(url, timeout_s=timeout_s, headers={})
+    def __init__(self, url: str, *, timeout_s: float = 30.0, key: str | None = None) -> None:
+        self._http = _Http(url, timeout_s=timeout_s, headers={} if key is None else {"authorization": f"Bearer {key}"})
 
     def __enter__(self) -> Client:
         return self

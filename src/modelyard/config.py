@@ -144,6 +144,11 @@ def _path(value: Any) -> Path:
     return Path(os.path.abspath(Path(str(value)).expanduser()))
 
 
+def key() -> str | None:
+    """The access key to show to a data plane, from MODELYARD_KEY: the environment, because an argument is seen by every user of the machine."""
+    return os.environ.get(f"{PREFIX}KEY") or None
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -44,6 +44,7 @@ VERBS: dict[str, Verb] = {
     "status": Verb("modelyard.cli.world:status", "Show deployments, workers, traffic, latency and shift.", "The running world"),
     "predict": Verb("modelyard.cli.predict:predict", "Ask a deployed model about the rows of a file.", "The running world"),
     "serve": Verb("modelyard.cli.serve:serve", "Serve bundles by the data plane alone, without a control process.", "The running world"),
+    "keys": Verb("modelyard.cli.keys:keys", "Make, list and revoke access keys.", "The running world"),
     "config": Verb("modelyard.cli.config:config", "Show each setting, its value and where it came from.", "More"),
     "demo": Verb("modelyard.cli.demo:demo", "Train, package, deploy and watch a model on real data.", "More"),
 }

@@ -40,7 +40,7 @@ def predict(
         raise InvalidConfig("--output ends in .csv or .parquet", field="output", rule="format")
     settings = config.load({"home": home})
     rows, _ = read(data)
-    with Client(url or _url(settings), timeout_s=settings.request_timeout_s + 5) as client:
+    with Client(url or _url(settings), timeout_s=settings.request_timeout_s + 5, key=config.key()) as client:
         inputs = fit(rows, client.inputs(name, version=version), name=name)
         answers = client.predict(name, inputs, version=version)
     columns = flat(answers)

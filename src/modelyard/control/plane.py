@@ -19,10 +19,12 @@ from modelyard.bundle import archive
 from modelyard.bundle.base import FolderReader
 from modelyard.config import Settings
 from modelyard.control.progress import shown
-from modelyard.errors import Conflict, InvalidConfig, ModelyardError
+from modelyard.errors import Conflict, InvalidConfig, InvalidInput, ModelyardError, NotFound
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.driver import Driver
+from modelyard.security import identity, policy
 from modelyard.security.audit import AuditLog, FileLines
+from modelyard.security.keys import FileKeys
 from modelyard.security.seal import Trust, TrustedKey, local_signer
 from modelyard.targets.base import Deployment, Release, Target
 from modelyard.targets.local import Local
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from modelyard.control.packaging import Progress
     from modelyard.registry import Model, Version
     from modelyard.registry.base import Swept
+    from modelyard.security.base import KeyRecord
 
 KEY_LIMIT_BYTES = 64 << 10
 UNDEPLOY_TRIES = 5
@@ -81,6 +84,7 @@ class ControlPlane:
         self.keys = settings.home / "keys"
         self.registry = registry.open(settings.home)
         self.trust = Trust(self.keys)
+        self.access_keys = FileKeys(settings.access_keys)
         self.audit = AuditLog(FileLines(settings.home / "audit.jsonl"))
         self.deployments = Deployments(self.registry)
         self.targets: dict[str, Target] = {"local": Local(plan=settings.plan, run=settings.run)}
@@ -183,6 +187,36 @@ class ControlPlane:
         """Every signer that this home trusts, its own key first."""
         local_signer(self.keys)
         return self.trust.list()
+
+    # Access keys
+
+    def key_create(
+        self, principal: Principal, name: str, *, roles: tuple[str, ...], models: tuple[str, ...] = (), expires_at: datetime | None = None
+    ) -> tuple[str, KeyRecord]:
+        """A new key, which can be seen this once, and what is kept of it. Raises InvalidInput for a role or name that is none."""
+        unknown = sorted(set(roles) - set(policy.ROLES))
+        if unknown or not roles:
+            raise InvalidInput(f"a role is one of {', '.join(policy.ROLES)}", field="role", rule="known")
+        key, record = identity.new(parse_name(name), roles=roles, models=tuple(map(parse_name, models)), expires_at=expires_at)
+        detail = f"{name}: {', '.join(roles)}; {', '.join(models) or 'all models'}; until {record.expires_at or 'revoked'}"
+        with self._audited(principal, "key-create", record.id, detail=detail):
+            self.access_keys.put(record)
+        return key, record
+
+    def key_revoke(self, principal: Principal, id: str) -> KeyRecord:
+        """Forget a key, by the first digits of its id. Raises NotFound, or InvalidInput when several begin so."""
+        found = [record for record in self.access_keys.all() if id and record.id.startswith(id)]
+        if not found:
+            raise NotFound("no key has an id that begins so; see: modelyard keys list", field="id")
+        if len(found) > 1:
+            raise InvalidInput("several keys have an id that begins so; give more digits", field="id", rule="unique")
+        with self._audited(principal, "key-revoke", found[0].id, detail=found[0].name):
+            self.access_keys.remove(found[0].id)
+        return found[0]
+
+    def key_list(self) -> tuple[KeyRecord, ...]:
+        """What is kept of every key."""
+        return self.access_keys.all()
 
     # Registry
 
