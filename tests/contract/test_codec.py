@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from msgspec import structs
 
@@ -18,7 +19,7 @@ from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema
 from serving import GRID, LINE, SHOP
 
 WIRES = tuple(CODECS)
-MEDIA = {"csv": "text/csv", "json_lines": "application/jsonlines"}
+MEDIA = {"arrow": "application/vnd.apache.arrow.stream", "csv": "text/csv", "json_lines": "application/jsonlines"}
 """What a wire's clients call their body, where it is not JSON."""
 JSON_WIRES = tuple(wire for wire in WIRES if wire not in MEDIA)
 CANARY = "canary4711"
@@ -45,6 +46,12 @@ def write(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
             flat = [item for value in data for item in value] if spec.shape[1:] not in {(), (1,)} else data
             tensors.append({"name": spec.name, "shape": [len(rows), *spec.shape[1:]], "datatype": spec.datatype, "data": flat})
         return json.dumps({"inputs": tensors}).encode()
+    if wire == "arrow":
+        table = pa.table({spec.name: [row[spec.name] for row in rows] for spec in schema.inputs})
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue()
     if wire in {"tf_classify", "tf_regress"}:
         return json.dumps({"examples": rows}).encode()
     if wire == "json_lines":
@@ -105,6 +112,8 @@ def read(wire: str, body: bytes) -> list[Any]:
     """The predictions in an answer, by the wire's own rules."""
     if wire == "csv":
         return [float(cell) if cell else None for (cell,) in list(csv.reader(io.StringIO(body.decode())))[1:]]
+    if wire == "arrow":
+        return [None if value != value else value for value in pa.ipc.open_stream(body).read_all()["prediction"].to_pylist()]
     if wire == "json_lines":
         return [json.loads(line)["prediction"] for line in body.splitlines()]
     said = json.loads(body)
@@ -151,7 +160,11 @@ def test_what_is_no_message_is_malformed_and_not_echoed(wire: str, body: bytes) 
     ],
 )
 def test_a_misfit_is_named_and_not_echoed(wire: str, row: dict[str, Any], field: str) -> None:
-    with pytest.raises(SchemaMismatch) as caught:
+    if wire == "arrow" and row["b"] == 2**70:
+        pytest.skip("Arrow has no such integer")
+    if wire == "arrow" and isinstance(row["a"], dict):
+        field = "body"  # a type that is read nowhere
+    with pytest.raises(InvalidInput if field == "body" else SchemaMismatch) as caught:
         decode(wire, LINE, write(wire, LINE, [row]))
     assert caught.value.field == field
     assert caught.value.rule

@@ -20,6 +20,7 @@ CODECS = {
     "v1_predict": "modelyard.protocols.v1_predict:V1Predict",
     "mlflow": "modelyard.protocols.mlflow:MLflow",
     "csv": "modelyard.protocols.csv_table:CsvTable",
+    "arrow": "modelyard.protocols.arrow:Arrow",
     "json_lines": "modelyard.protocols.json_lines:JsonLines",
 }
 

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from modelyard.errors import MalformedPayload, ModelyardError, UnsupportedMedia
+from modelyard.errors import MalformedPayload, ModelyardError, PayloadTooLarge, UnsupportedMedia
 from modelyard.types import InferenceRequest, InferenceResponse, Schema
 
 JSON_LINES = b"content-type: application/json\r\n"
@@ -19,6 +19,13 @@ JSON_LINES = b"content-type: application/json\r\n"
 
 TEXT_LINES = b"content-type: text/plain; charset=utf-8\r\n"
 """Header lines of an answer in plain text."""
+
+STRINGS = 262_144
+"""Strings in one binary body: each costs some 60 bytes here, however short it is."""
+SMALL_BYTES = 256 << 10
+"""Up to here a JSON body may hold anything: whatever it becomes is little."""
+GROWTH = 25
+"""How many times its own size a larger JSON body may take when read."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -75,6 +82,12 @@ def no_binary(json_bytes: int | None) -> None:
         raise MalformedPayload("binary tensors travel by the V2 route", field="inference-header-content-length", rule="form")
 
 
+def check_strings(count: int) -> None:
+    """Raise PayloadTooLarge when a binary body has more than STRINGS strings."""
+    if count > STRINGS:
+        raise PayloadTooLarge(f"a binary body has at most {STRINGS:,} strings; send fewer rows at a time", field="body", rule="strings")
+
+
 def read_json(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | memoryview) -> T:
     """`body` by `decoder`. Raises MalformedPayload, which says where and holds no data."""
     return _read(decoder.decode, body)
@@ -86,6 +99,8 @@ def read_lines(decoder: msgspec.json.Decoder[T], body: bytes | bytearray) -> lis
 
 
 def _read(decode: Callable[[bytes | bytearray | memoryview], R], body: bytes | bytearray | memoryview) -> R:
+    if len(body) > SMALL_BYTES:
+        _check_growth(body)
     try:
         return decode(body)
     except msgspec.ValidationError as error:
@@ -96,3 +111,10 @@ def _read(decode: Callable[[bytes | bytearray | memoryview], R], body: bytes | b
         raise MalformedPayload("JSON is malformed: not UTF-8", field="body", rule="utf8") from error
     except RecursionError as error:
         raise MalformedPayload("JSON is nested too deeply", field="body", rule="depth") from error
+
+
+def _check_growth(body: bytes | bytearray | memoryview) -> None:
+    """Raise PayloadTooLarge for JSON made of very many very small lists or objects (about 80 and 240 bytes each)."""
+    raw = bytes(body) if isinstance(body, memoryview) else body
+    if 80 * raw.count(b"[") + 240 * raw.count(b"{") > GROWTH * len(raw):
+        raise PayloadTooLarge("the body has too many lists or objects for its size; send flat data, or binary tensors", field="body", rule="growth")

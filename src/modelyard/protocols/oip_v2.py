@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from modelyard.errors import MalformedPayload, ModelyardError, SchemaMismatch
-from modelyard.protocols.base import JSON_LINES, accept_media, encode_json, read_json, refusal
+from modelyard.protocols.base import JSON_LINES, accept_media, check_strings, encode_json, read_json, refusal
 from modelyard.protocols.records import Records, matrix_of
-from modelyard.protocols.tensors import Column, from_raw, kind_of, to_raw
+from modelyard.protocols.tensors import NUMPY, Column, from_raw, kind_of, to_raw
 from modelyard.types import InferenceRequest, InferenceResponse, Schema, TensorSpec
 
 if TYPE_CHECKING:
@@ -71,12 +71,13 @@ class OipV2:
         self.columns = self.records.columns
         self.only = self.records.order[0] if len(self.records.order) == 1 else None
         self.general = msgspec.json.Decoder(Message)
-        only_floats = all(column.kind == "f" for column in self.records.order)
+        only_floats = all(column.spec.datatype in _CODES for column in self.records.order)
         self.fast = msgspec.json.Decoder(_typed(float)) if only_floats else None
         self.outputs = {spec.name: spec for spec in schema.outputs}
         self.head = b'{"model_name":' + encode_json(name) + b',"model_version":"'
         self.prefixes = {
-            spec.name: b'{"name":' + encode_json(spec.name) + b',"datatype":"' + spec.datatype.encode() + b'","shape":[' for spec in schema.outputs
+            spec.name: b'{"name":' + encode_json(spec.name) + b',"datatype":"' + _in_json(spec.datatype).encode() + b'","shape":['
+            for spec in schema.outputs
         }
         # The shape of one row, which is most answers, is part of a constant.
         self.one_row = {
@@ -117,6 +118,8 @@ class OipV2:
         return request
 
     def _decode_binary(self, body: bytes | bytearray, json_bytes: int) -> InferenceRequest:
+        if json_bytes == 0:
+            return self._decode_raw(body)
         field = "inference-header-content-length"
         if not 0 < json_bytes <= len(body):
             raise MalformedPayload("Inference-Header-Content-Length is the length of the JSON part", field=field, rule="size")
@@ -133,6 +136,30 @@ class OipV2:
         self._complete(request, message)
         return request
 
+    def _decode_raw(self, body: bytes | bytearray) -> InferenceRequest:
+        """A body that is nothing but the only input's bytes: its open dimension follows from their number; a BYTES input is one text, all of it."""
+        column = self.only
+        if column is None:
+            raise SchemaMismatch("a raw request is for a model of one input; send JSON before the tensors", field="inputs", rule="raw")
+        sizes = list(column.shape)
+        if column.width < 0:
+            sizes[0] = 1  # then another dimension is the open one
+        if sizes.count(-1) > 1 or (column.kind == "s" and column.width not in {1, -1}):
+            column.refuse("a raw request is for an input with one open dimension, or one text", "raw")
+        if column.kind == "s":
+            values = from_raw(column, memoryview(len(body).to_bytes(4, "little") + body), "BYTES", (1,) * len(sizes))
+        else:
+            datatype = column.spec.datatype
+            known = NUMPY[datatype].itemsize * prod(size for size in sizes if size >= 0)
+            if known == 0 or not body or len(body) % known:
+                column.refuse("its bytes are not as many as shape and datatype say", "size")
+            if -1 in sizes:
+                sizes[sizes.index(-1)] = len(body) // known
+            values = from_raw(column, memoryview(body), datatype, column.fit(sizes))
+        request = InferenceRequest({column.name: values}, len(values))
+        request.parameters = {f"binary:{name}": True for name in self.outputs}
+        return request
+
     def _is_matrix(self, tensors: list[Any]) -> bool:
         return len(tensors) == 1 and tensors[0].name == MATRIX and self.records.is_numeric and (MATRIX not in self.columns or self.only is None)
 
@@ -142,8 +169,9 @@ class OipV2:
         shape = tensor.shape
         if len(shape) != 2 or shape[0] < 1 or shape[1] != width:
             raise SchemaMismatch(f"input 'X': its shape is [-1, {width}], one column per input of the model", field=MATRIX, rule="shape")
-        if kind_of(tensor.datatype) not in {"f", "i"} or tensor.datatype == "FP16":
-            raise SchemaMismatch("input 'X': its datatype is FP32, FP64 or an integer", field=MATRIX, rule="datatype")
+        if kind_of(tensor.datatype) not in {"f", "i"} or (tensor.datatype == "FP16" and tensor.data is not None):
+            known = "FP32, FP64 or an integer, or FP16 as binary data (binary_data_size)"
+            raise SchemaMismatch(f"input 'X': its datatype is {known}", field=MATRIX, rule="datatype")
         return Column(TensorSpec(name=MATRIX, datatype="FP64", shape=(-1, width)))
 
     def _matrix(self, tensor: Any) -> InferenceRequest:
@@ -223,6 +251,7 @@ class OipV2:
                 parts.append(to_raw(values, self.outputs[name].datatype))
                 entry["parameters"] = {"binary_data_size": len(parts[-1])}
             else:
+                entry["datatype"] = _in_json(entry["datatype"])
                 entry["data"] = values.ravel().tolist()
             outputs.append(entry)
         head = self.head + b'%d","id":' % response.version + encode_json(response.id) + b',"outputs":' + encode_json(outputs) + b"}"
@@ -240,6 +269,7 @@ class _Parts:
     def __init__(self, raw: memoryview) -> None:
         self.raw = raw
         self.at = 0
+        self.strings = 0
 
     def read(self, column: Column, tensor: Tensor) -> Array:
         size = (tensor.parameters or {}).get("binary_data_size")
@@ -251,7 +281,16 @@ class _Parts:
             column.refuse("its binary_data_size is within the body", "size")
         part = self.raw[self.at : self.at + size]
         self.at += size
-        return from_raw(column, part, tensor.datatype, column.fit(tensor.shape))
+        shape = column.fit(tensor.shape)
+        if tensor.datatype == "BYTES":
+            self.strings += prod(shape)
+            check_strings(self.strings)
+        return from_raw(column, part, tensor.datatype, shape)
+
+
+def _in_json(datatype: str) -> str:
+    """The datatype by which an output travels as JSON: this wire has no half floats there, and FP32 holds them all."""
+    return "FP32" if datatype == "FP16" else datatype
 
 
 _CODES = {"FP32": "f", "FP64": "d"}
@@ -266,9 +305,7 @@ def _floats(column: Column, tensor: Any) -> Array:
     full = column.fit(shape)
     if prod(full) != len(tensor.data):
         column.refuse("has not as many values as its shape says", "size")
-    code = _CODES.get(column.spec.datatype)
-    if code is None:
-        return column.from_flat(tensor.data, full)
+    code = _CODES[column.spec.datatype]
     # Half the cost of np.array for the few numbers of one row; what FP32 cannot hold becomes Inf, which the schema check refuses.
     return np.ndarray(full, column.dtype, array(code, tensor.data))
 

@@ -84,14 +84,16 @@ class Column:
                 self.refuse(f"its shape is {list(self.shape)} with at least one row, -1 being open", "shape")
         return tuple(shape)
 
-    def accept(self, datatype: str) -> None:
-        """Raise SchemaMismatch unless a tensor said to be of `datatype` may stand for this input."""
+    def accept(self, datatype: str, *, is_binary: bool = False) -> None:
+        """Raise SchemaMismatch unless a tensor said to be of `datatype` may stand for this input; half floats travel in binary forms only."""
+        if datatype == "FP16" and not is_binary:
+            self.refuse("FP16 does not travel as JSON; send it as binary data (binary_data_size), or the numbers as FP32", "datatype")
         if datatype == self.spec.datatype:
             return
         given = kind_of(datatype)
         if given == "?":
             self.refuse("its datatype is not one of the Open Inference Protocol", "datatype")
-        if datatype == "FP16" or (given, self.kind) not in {("f", "f"), ("i", "f"), ("i", "i"), ("f", "i")}:
+        if (given, self.kind) not in {("f", "f"), ("i", "f"), ("i", "i"), ("f", "i")}:
             self.refuse(f"its datatype is {self.spec.datatype}", "datatype")
 
     def from_flat(self, values: list[Any], shape: tuple[int, ...]) -> Array:
@@ -171,9 +173,9 @@ class Column:
                 self.refuse("has not as many values as its shape says", "size")
         return level
 
-    def from_array(self, array: Array, datatype: str) -> Array:
-        """An array of the wire's `datatype` (binary forms) cast to what travels inside."""
-        self.accept(datatype)
+    def from_array(self, array: Array, datatype: str, *, is_binary: bool = False) -> Array:
+        """An array of the wire's `datatype` (of a binary form, or not) cast to what travels inside."""
+        self.accept(datatype, is_binary=is_binary)
         if self.kind == "s" or array.dtype == self.dtype:
             return array
         if self.kind == "i":
@@ -204,7 +206,7 @@ _ALLOWED: dict[str, set[type]] = {"b": {bool}, "i": {int, float}, "f": {int, flo
 
 def from_raw(column: Column, raw: memoryview, datatype: str, shape: tuple[int, ...]) -> Array:
     """The array of `shape` in the bytes of a binary tensor: little-endian, row-major; a BYTES element is its length (uint32) and UTF-8."""
-    column.accept(datatype)
+    column.accept(datatype, is_binary=True)
     if datatype == "BYTES":
         return _strings(column, raw, prod(shape)).reshape(shape)
     dtype = NUMPY[datatype]
@@ -215,7 +217,7 @@ def from_raw(column: Column, raw: memoryview, datatype: str, shape: tuple[int, .
         if flags.size and int(flags.max()) > 1:
             column.refuse("a BOOL is one byte, 0 or 1", "type")
         return flags.astype(column.dtype).reshape(shape)
-    return column.from_array(np.frombuffer(raw, dtype).reshape(shape), datatype)
+    return column.from_array(np.frombuffer(raw, dtype).reshape(shape), datatype, is_binary=True)
 
 
 def _strings(column: Column, raw: memoryview, count: int) -> Array:

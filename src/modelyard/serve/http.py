@@ -26,6 +26,7 @@ STALLED_WRITE_S = 30.0
 LINGER_S = 2.0
 PIPELINED = 64
 DEADLINE_LIMIT_S = 3600.0
+ZSTD_WINDOW_BYTES = 8 << 20
 
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"})
 _LENGTHS_IN_DISGUISE = frozenset({b"content_length", b"transfer_encoding"})
@@ -223,10 +224,16 @@ def _target(url: bytes) -> tuple[str, str]:
     return "/".join(unquote(segment) for segment in text.split("/")) if "%" in text else text, query
 
 
+LARGE_MEDIA = frozenset({"application/vnd.apache.arrow.stream", "text/csv"})
+"""Bodies that are no JSON, and so may be as large as binary tensors."""
+
+
 def decompress(body: bytes | bytearray, coding: str, limit_bytes: int) -> bytes:
     """`body` without its content coding, at most `limit_bytes` of it. Raises Refused."""
+    if coding == "zstd":
+        return _decompress_zstd(body, limit_bytes)
     if coding not in {"gzip", "deflate"}:
-        raise Refused(415, "a body may be coded as gzip or deflate", "content-encoding")
+        raise Refused(415, "a body may be coded as gzip, deflate or zstd", "content-encoding")
     stream = zlib.decompressobj(31 if coding == "gzip" else 15)
     try:
         plain = stream.decompress(body, limit_bytes + 1)
@@ -239,11 +246,32 @@ def decompress(body: bytes | bytearray, coding: str, limit_bytes: int) -> bytes:
     return plain
 
 
+def _decompress_zstd(body: bytes | bytearray, limit_bytes: int) -> bytes:
+    """One frame, unpacked at once into a buffer of the size that it names or of the limit: there is no window to grow."""
+    import zstandard
+
+    try:
+        size = zstandard.frame_content_size(body)
+        if size > limit_bytes:
+            raise Refused(413, too_large(limit_bytes), "body_size")
+        return zstandard.ZstdDecompressor().decompress(body, max_output_size=limit_bytes, allow_extra_data=False)
+    except zstandard.ZstdError:
+        pass
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).stream_reader(body) as reader:
+            is_larger = len(reader.read(limit_bytes + 1)) > limit_bytes
+    except zstandard.ZstdError:
+        is_larger = False
+    if is_larger:
+        raise Refused(413, too_large(limit_bytes), "body_size")
+    raise Refused(400, "the body is not one whole zstd frame", "content-encoding")
+
+
 def too_large(limit_bytes: int) -> str:
     """What a caller with more than `limit_bytes` is told."""
     return (
-        f"the body is larger than {limit_bytes:,} bytes: send fewer rows at a time, or binary tensors (the V2 binary data extension), "
-        "or give a Parquet (Arrow) file to `modelyard predict NAME --data FILE`, which sends it in parts"
+        f"the body is larger than {limit_bytes:,} bytes: send fewer rows at a time, or binary tensors (the V2 binary data extension) or an Arrow "
+        "stream (application/vnd.apache.arrow.stream), or give a Parquet file to `modelyard predict NAME --data FILE`, which sends it in parts"
     )
 
 

@@ -28,6 +28,7 @@ from modelyard.serve.http import (
     HEADER_COUNT,
     HEADER_TIMEOUT_S,
     IDLE_TIMEOUT_S,
+    LARGE_MEDIA,
     LINGER_S,
     PIPELINED,
     STALLED_WRITE_S,
@@ -246,8 +247,8 @@ class Connection(asyncio.Protocol):
         head = Head(parser.get_method(), self._url, version, self._headers, keep_alive=parser.should_keep_alive())
         self._head = head
         settings = self.server.settings
-        # Whatever is neither CSV nor has binary parts is read as JSON, whatever it calls itself.
-        is_json = head.json_bytes is None and head.media != "text/csv"
+        # Whatever is no bulk form and has no binary parts is read as JSON, whatever it calls itself.
+        is_json = head.json_bytes is None and head.media not in LARGE_MEDIA
         self._body_limit = settings.max_json_bytes if is_json else settings.max_body_bytes
         if (head.json_bytes or 0) > settings.max_json_bytes:
             raise Refused(413, too_large(settings.max_json_bytes), "body_size")

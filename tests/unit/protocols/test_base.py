@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from modelyard.errors import MalformedPayload, SchemaMismatch, UnsupportedMedia
+from modelyard.errors import MalformedPayload, PayloadTooLarge, SchemaMismatch, UnsupportedMedia
 from modelyard.protocols import bind
-from modelyard.protocols.base import Joint, accept_media, no_binary, read_json, read_lines, refusal
+from modelyard.protocols.base import SMALL_BYTES, Joint, accept_media, no_binary, read_json, read_lines, refusal
 from modelyard.types import Digest, InferenceResponse
 from serving import LINE
 
@@ -48,3 +48,12 @@ def test_read_json_says_what_is_wrong(body: bytes, rule: str) -> None:
     with pytest.raises(MalformedPayload) as caught:
         read_lines(msgspec.json.Decoder(dict[str, int] if rule == "form" else object), b"{}\n" + body)
     assert caught.value.rule == rule
+
+
+def test_a_large_body_of_tiny_values_is_too_large() -> None:
+    decoder = msgspec.json.Decoder(object)
+    assert read_json(decoder, b"[" + b"[[]]," * 1000 + b"0]")
+    for item in (b"[[[[]]]],", b'{"":1},'):
+        with pytest.raises(PayloadTooLarge):
+            read_json(decoder, b"[" + item * (SMALL_BYTES // len(item) + 1) + b"0]")
+    assert read_json(decoder, b"[" + b"1.25," * SMALL_BYTES + b"0]")

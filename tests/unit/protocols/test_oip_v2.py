@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelyard.errors import MalformedPayload, SchemaMismatch
+from modelyard.errors import InvalidInput, MalformedPayload, PayloadTooLarge, SchemaMismatch
 from modelyard.protocols.oip_v2 import OipV2
 from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema, TensorSpec
 from serving import GRID, LINE, SHOP, line_row, tensor
@@ -100,7 +100,7 @@ def test_bytes_that_no_tensor_claims_are_refused() -> None:
         CODEC.decode(head + b"\0" * 17, "", len(head))
 
 
-@pytest.mark.parametrize("size", [0, 10**6])
+@pytest.mark.parametrize("size", [len(grid()) + 1, 10**6])
 def test_a_json_length_outside_the_body(size: int) -> None:
     with pytest.raises(MalformedPayload):
         CODEC.decode(grid(), "", size)
@@ -146,3 +146,89 @@ def test_parameters_must_be_flags_where_they_are_flags() -> None:
 def test_what_clients_add_is_let_be() -> None:
     body = {"model_name": "line", "model_version": "1", "inputs": line_row(), "parameters": {"sequence_id": 0}}
     assert OipV2("line", LINE).decode(json.dumps(body).encode(), "").rows == 1
+
+
+RAW = np.arange(8, dtype="<f4")
+
+
+@pytest.mark.parametrize(
+    ("spec", "body", "values"),
+    [
+        (TensorSpec(name="x", datatype="FP32", shape=(-1, 4)), RAW.tobytes(), [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        (TensorSpec(name="x", datatype="FP32", shape=(-1,)), RAW.tobytes(), RAW.tolist()),
+        (TensorSpec(name="x", datatype="FP32", shape=(-1, -1)), RAW.tobytes(), [RAW.tolist()]),
+        (TensorSpec(name="x", datatype="FP32", shape=(-1, 2, -1)), RAW.tobytes(), [[[0, 1, 2, 3], [4, 5, 6, 7]]]),
+        (TensorSpec(name="x", datatype="FP16", shape=(-1, 2)), np.array([1.5, 2.5], "<f2").tobytes(), [[1.5, 2.5]]),
+        (TensorSpec(name="x", datatype="BYTES", shape=(-1,)), "größe, 427".encode(), ["größe, 427"]),
+        (TensorSpec(name="x", datatype="BYTES", shape=(-1, 1)), b"", [[""]]),
+    ],
+)
+def test_a_raw_request_is_the_only_inputs_bytes(spec: TensorSpec, body: bytes, values: Any) -> None:
+    codec = OipV2("m", Schema(inputs=(spec,), outputs=GRID.outputs, layout="tensors", task="other"))
+    request = codec.decode(body, "application/octet-stream", 0)
+    assert request.inputs["x"].tolist() == values
+    assert request.rows == len(values)
+    lines, answer = codec.encode(request, response(request.rows))
+    size = int(lines.split(b"content-length: ")[1])
+    assert all("binary_data_size" in each["parameters"] for each in json.loads(answer[:size])["outputs"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "body", "rule"),
+    [
+        (TensorSpec(name="x", datatype="FP32", shape=(-1, 3)), RAW.tobytes(), "size"),
+        (TensorSpec(name="x", datatype="FP32", shape=(-1, 4)), b"", "size"),
+        (TensorSpec(name="x", datatype="FP32", shape=(-1, -1, -1)), RAW.tobytes(), "raw"),
+        (TensorSpec(name="x", datatype="BYTES", shape=(-1, 2)), b"x", "raw"),
+        (TensorSpec(name="x", datatype="BYTES", shape=(-1,)), b"\xff", "utf8"),
+    ],
+)
+def test_a_raw_request_that_does_not_fit(spec: TensorSpec, body: bytes, rule: str) -> None:
+    codec = OipV2("m", Schema(inputs=(spec,), outputs=GRID.outputs, layout="tensors", task="other"))
+    with pytest.raises(InvalidInput) as caught:
+        codec.decode(body, "application/octet-stream", 0)
+    assert caught.value.rule == rule
+
+
+def test_a_raw_request_is_for_one_input() -> None:
+    with pytest.raises(SchemaMismatch) as caught:
+        OipV2("line", LINE).decode(RAW.tobytes(), "", 0)
+    assert caught.value.rule == "raw"
+
+
+def test_half_floats_travel_in_binary_and_not_as_json() -> None:
+    half = np.array([[1, 2, 3, 4]], "<f2")
+    head = json.dumps({"inputs": [{**X, "datatype": "FP16", "parameters": {"binary_data_size": 8}}]}).encode()
+    assert CODEC.decode(head + half.tobytes(), "", len(head)).inputs["X"].tolist() == half.tolist()
+    whole = json.dumps({"inputs": [{"name": "X", "shape": [1, 3], "datatype": "FP16", "parameters": {"binary_data_size": 6}}]}).encode()
+    assert OipV2("line", LINE).decode(whole + half[:, :3].tobytes(), "", len(whole)).inputs["b"].tolist() == [[2]]
+    own = OipV2("m", Schema(inputs=(TensorSpec(name="X", datatype="FP16", shape=(-1, 4)),), outputs=GRID.outputs, layout="array", task="other"))
+    for codec in (CODEC, own, OipV2("line", LINE)):
+        with pytest.raises(SchemaMismatch, match="binary data") as caught:
+            codec.decode(grid(datatype="FP16", **({"shape": [1, 3], "data": [1, 2, 3]} if codec not in (CODEC, own) else {})), "")
+        assert caught.value.rule == "datatype"
+
+
+def test_an_output_of_half_floats_is_binary_or_fp32() -> None:
+    schema = Schema(inputs=GRID.inputs, outputs=(TensorSpec(name="y", datatype="FP16", shape=(-1, 2)),), layout="array", task="other")
+    codec = OipV2("m", schema)
+    half = InferenceResponse({"y": np.array([[1.5, 2.5]], np.float16)}, 1, name="m", version=1, digest=Digest("sha256:0"), id="i")
+    for asked in ({}, {"outputs": [{"name": "y", "parameters": {"binary_data": False}}], "parameters": {"binary_data_output": True}}):
+        request = codec.decode(json.dumps(json.loads(grid()) | asked).encode(), "")
+        output = json.loads(codec.encode(request, half)[1])["outputs"][0]
+        assert (output["datatype"], output["data"]) == ("FP32", [1.5, 2.5])
+    request = codec.decode(json.dumps(json.loads(grid()) | {"parameters": {"binary_data_output": True}}).encode(), "")
+    lines, body = codec.encode(request, half)
+    assert np.frombuffer(body[int(lines.split(b"content-length: ")[1]) :], "<f2").tolist() == [1.5, 2.5]
+
+
+def test_a_body_of_very_many_strings_is_too_large() -> None:
+    raw = (b"\x01\0\0\0x") * 200_000
+    head = json.dumps(
+        {"inputs": [{"name": name, "shape": [200_000, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(raw)}} for name in "ab"]}
+    )
+    text = Schema(
+        inputs=tuple(TensorSpec(name=name, datatype="BYTES", shape=(-1, 1)) for name in "ab"), outputs=LINE.outputs, layout="frame", task="other"
+    )
+    with pytest.raises(PayloadTooLarge):
+        OipV2("m", text).decode(head.encode() + raw + raw, "", len(head))

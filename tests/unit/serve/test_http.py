@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import pytest
+import zstandard
 
 from modelyard.serve.admission import HIGH, LOW, NORMAL
 from modelyard.serve.http import Head, Refused, answer, decompress, is_header_safe
@@ -83,9 +86,31 @@ def test_a_chunked_body_in_http_1_0_is_refused_and_a_host_is_not_needed() -> Non
         head((b"transfer-encoding", b"chunked"), version="1.0")
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def _streamed(data: bytes) -> bytes:
+    """A zstd frame that does not say its size."""
+    made = zstandard.ZstdCompressor().compressobj()
+    return made.compress(data) + made.flush()
+
+
+PACK = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstandard.ZstdCompressor().compress}
+
+
+@pytest.mark.parametrize("pack", [zstandard.ZstdCompressor().compress, _streamed])
+def test_a_zstd_bomb_stays_packed(pack: Callable[[bytes], bytes]) -> None:
+    bomb = pack(bytes(1 << 28))
+    tracemalloc.start()
+    with pytest.raises(Refused) as caught:
+        decompress(bomb, "zstd", 1 << 20)
+    assert caught.value.status == 413
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+    window = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=27)).compressobj()
+    assert len(decompress(window.compress(b"x" * 1000) + window.flush(), "zstd", 1 << 20)) == 1000
+
+
+@pytest.mark.parametrize("coding", PACK)
 def test_decompress(coding: str) -> None:
-    packed = gzip.compress(b"x" * 100) if coding == "gzip" else zlib.compress(b"x" * 100)
+    packed = PACK[coding](b"x" * 100)
     assert decompress(packed, coding, 100) == b"x" * 100
     with pytest.raises(Refused) as caught:
         decompress(packed, coding, 99)

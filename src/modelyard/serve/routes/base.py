@@ -16,7 +16,9 @@ from modelyard.security.policy import Right
 if TYPE_CHECKING:
     from modelyard.serve.server import Exchange
 
+ARROW = "application/vnd.apache.arrow.stream"
 FORMS = {
+    ARROW: "arrow",
     "text/csv": "csv",
     "application/jsonlines": "json_lines",
     "application/x-ndjson": "json_lines",
