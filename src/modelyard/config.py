@@ -19,6 +19,8 @@ import msgspec
 from modelyard.errors import InvalidConfig
 
 PREFIX = "MODELYARD_"
+DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
+"""Whose names metrics have beside ours."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     input_sample_rate: float = 0.01
     spool_limit_bytes: int = 256 << 20
     retention_days: int = 183
+    metrics_dialect: str = "none"
 
     @property
     def run(self) -> Path:
@@ -125,6 +128,9 @@ def _check(settings: Settings) -> None:
     for name in ("inline_limit_s", "drain_timeout_s", "profile_rows_s", "log_predictions_s", "spool_limit_bytes", "retention_days"):
         if not 0 <= getattr(settings, name) < math.inf:
             raise InvalidConfig(f"{name} is a number from 0", field=name, rule="range")
+
+    if settings.metrics_dialect not in DIALECTS:
+        raise InvalidConfig(f"metrics_dialect is one of {', '.join(DIALECTS)}", field="metrics_dialect", rule="known")
 
 
 def _read_file(path: Path, known: set[str]) -> dict[str, Any]:

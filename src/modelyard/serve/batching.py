@@ -116,6 +116,11 @@ class Batcher:
         """Whether a run is on its thread or waits for one; only then is anything refused but for a full queue."""
 
     @property
+    def queued_requests(self) -> int:
+        """How many calls wait for the next run."""
+        return len(self._waiting)
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         return not self._waiting and not self._running

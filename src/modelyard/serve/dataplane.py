@@ -89,6 +89,7 @@ class Version:
             calls, outputs = cast("list[Waiting]", ran.calls), ran.outputs
             if not calls:
                 return
+        encoding_s = monotonic()
         for call in calls:
             request = call.request
             rows = request.rows
@@ -105,7 +106,8 @@ class Version:
             counts.append(rows)
         now = monotonic()
         latencies = [now - call.received_s for call in calls]
-        self.meter.answered(latencies, ran.rows, ran.seconds, prepare_s / len(calls))
+        count = len(calls)
+        self.meter.answered(latencies, ran.rows, predict_s=ran.seconds, prepare_s=prepare_s / count, encode_s=(now - encoding_s) / count)
         if self.recorder is not None:
             # In the next turn: the answers leave at the end of this one.
             self._loop.call_soon(self.recorder.answered, ids, counts, ran.inputs, outputs, latencies)

@@ -1,7 +1,6 @@
 """Counters that are right with many workers: one mapped file per slot, which a slot's next worker continues and any worker can sum.
 
-Hides the file's layout and Prometheus' text form. Names follow what dashboards for MLServer and KServe already read, beside ours. It must not
-know HTTP, and its hot calls touch a few numbers each.
+Hides the file's layout; `exposition` says its numbers in Prometheus' text form. It must not know HTTP, and its hot calls touch a few numbers each.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import msgspec
 
 from modelyard.files import translate
 
-LATENCIES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+LATENCIES_S = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CANCELLED = "cancelled"
 """What a request whose caller went away before its answer counts as."""
@@ -30,16 +29,19 @@ CODES = (
 """The error codes that can reach a client, and the one that cannot; what is none of them counts as `other`."""
 
 _LABEL_BYTES = 128
-_REQUESTS, _ROWS, _BATCHES, _SHED, _QUEUE_ROWS, _IN_PROGRESS, _RESIDENT, _LIMIT = range(8)
-_ERRORS = 8
-_LATENCY = _ERRORS + len(CODES)
-_PREDICT = _LATENCY + len(LATENCIES_S) + 2
-_PREPARE = _PREDICT + len(LATENCIES_S) + 2
-_BATCH = _PREPARE + len(LATENCIES_S) + 2
-_NUMBERS = _BATCH + len(BATCH_ROWS) + 2
-BLOCK_BYTES = _LABEL_BYTES + 8 * _NUMBERS
+REQUESTS, ROWS, BATCHES, SHED, QUEUE_ROWS, QUEUE_REQUESTS, IN_PROGRESS, RESIDENT, LIMIT = range(9)
+_ERRORS = 9
+_TIMES = len(LATENCIES_S) + 2
+LATENCY, PREPARE, QUEUE, PREDICT, ENCODE, EXPLAIN = range(_ERRORS + len(CODES), _ERRORS + len(CODES) + 6 * _TIMES, _TIMES)
+BATCH = EXPLAIN + _TIMES
+NUMBERS = BATCH + len(BATCH_ROWS) + 2
+"""Places in a block: plain numbers; a count per error code (ERROR); histograms, each its buckets, one for what is above them, and the sum."""
+
+_LATENCY_SUM, _PREPARE_SUM, _QUEUE_SUM, _PREDICT_SUM, _ENCODE_SUM = (at + _TIMES - 1 for at in (LATENCY, PREPARE, QUEUE, PREDICT, ENCODE))
+_BATCH_SUM = NUMBERS - 1
+ERROR = {code: _ERRORS + index for index, code in enumerate(CODES)}
+BLOCK_BYTES = _LABEL_BYTES + 8 * NUMBERS
 GROWTH = 64
-_INDEX = {code: _ERRORS + index for index, code in enumerate(CODES)}
 
 
 class Meter:
@@ -49,38 +51,55 @@ class Meter:
 
     def __init__(self, numbers: Any) -> None:  # a memoryview of doubles
         self._numbers = numbers
-        numbers[_QUEUE_ROWS] = numbers[_LIMIT] = numbers[_IN_PROGRESS] = 0.0  # of a predecessor that is gone
+        numbers[QUEUE_ROWS] = numbers[QUEUE_REQUESTS] = numbers[LIMIT] = numbers[IN_PROGRESS] = 0.0  # of a predecessor that is gone
 
-    def answered(self, latencies_s: list[float], rows: int, predict_s: float, prepare_s: float) -> None:
-        """Count one batch: a latency per request (longest first), its rows, the model's seconds and the mean seconds of decoding."""
+    def answered(self, latencies_s: list[float], rows: int, *, predict_s: float, prepare_s: float, encode_s: float) -> None:
+        """Count one batch: a latency per request (longest first), its rows, the model's seconds, and the mean seconds of decoding and encoding one.
+
+        What is left of the latencies is time in the queue.
+        """
         numbers, count = self._numbers, len(latencies_s)
-        numbers[_REQUESTS] += count
-        numbers[_ROWS] += rows
-        numbers[_BATCHES] += 1
-        numbers[_BATCH + bisect_left(BATCH_ROWS, rows)] += 1
-        numbers[_BATCH + len(BATCH_ROWS) + 1] += rows
-        numbers[_PREDICT + bisect_left(LATENCIES_S, predict_s)] += count
-        numbers[_PREDICT + len(LATENCIES_S) + 1] += predict_s * count
-        numbers[_PREPARE + bisect_left(LATENCIES_S, prepare_s)] += count
-        numbers[_PREPARE + len(LATENCIES_S) + 1] += prepare_s * count
+        total_s = sum(latencies_s)
+        numbers[REQUESTS] += count
+        numbers[ROWS] += rows
+        numbers[BATCHES] += 1
+        numbers[BATCH + bisect_left(BATCH_ROWS, rows)] += 1
+        numbers[_BATCH_SUM] += rows
+        queue_s = max(0.0, total_s / count - prepare_s - predict_s - encode_s * count)
+        numbers[PREDICT + bisect_left(LATENCIES_S, predict_s)] += count
+        numbers[_PREDICT_SUM] += predict_s * count
+        numbers[PREPARE + bisect_left(LATENCIES_S, prepare_s)] += count
+        numbers[_PREPARE_SUM] += prepare_s * count
+        numbers[QUEUE + bisect_left(LATENCIES_S, queue_s)] += count
+        numbers[_QUEUE_SUM] += queue_s * count
+        numbers[ENCODE + bisect_left(LATENCIES_S, encode_s)] += count
+        numbers[_ENCODE_SUM] += encode_s * count
         longest, shortest = bisect_left(LATENCIES_S, latencies_s[0]), bisect_left(LATENCIES_S, latencies_s[-1])
         if longest == shortest:
-            numbers[_LATENCY + longest] += count
+            numbers[LATENCY + longest] += count
         else:
             for latency_s in latencies_s:
-                numbers[_LATENCY + bisect_left(LATENCIES_S, latency_s)] += 1
-        numbers[_LATENCY + len(LATENCIES_S) + 1] += sum(latencies_s)
+                numbers[LATENCY + bisect_left(LATENCIES_S, latency_s)] += 1
+        numbers[_LATENCY_SUM] += total_s
 
     def failed(self, code: str) -> None:
         """Count one request that was refused or failed."""
-        self._numbers[_INDEX.get(code, _INDEX["other"])] += 1
+        self._numbers[ERROR.get(code, ERROR["other"])] += 1
         if code == "overloaded":
-            self._numbers[_SHED] += 1
+            self._numbers[SHED] += 1
 
-    def gauge(self, *, queue_rows: int = 0, concurrency_limit: int = 0, in_progress: int = 0, resident_bytes: int = 0) -> None:
+    def explained(self, seconds: float) -> None:
+        """Count one explanation."""
+        self._numbers[EXPLAIN + bisect_left(LATENCIES_S, seconds)] += 1
+        self._numbers[EXPLAIN + len(LATENCIES_S) + 1] += seconds
+
+    def gauge(
+        self, *, queue_rows: int = 0, queue_requests: int = 0, concurrency_limit: int = 0, in_progress: int = 0, resident_bytes: int = 0
+    ) -> None:
         """Say how things stand now."""
         numbers = self._numbers
-        numbers[_QUEUE_ROWS], numbers[_LIMIT], numbers[_IN_PROGRESS], numbers[_RESIDENT] = queue_rows, concurrency_limit, in_progress, resident_bytes
+        numbers[QUEUE_ROWS], numbers[QUEUE_REQUESTS], numbers[LIMIT] = queue_rows, queue_requests, concurrency_limit
+        numbers[IN_PROGRESS], numbers[RESIDENT] = in_progress, resident_bytes
 
 
 class Metrics:
@@ -126,14 +145,14 @@ class Metrics:
                 break
         return self._meters[label]
 
-    def text(self, slots: Iterable[int]) -> bytes:
-        """The sum over `slots` in Prometheus' text form (0.0.4)."""
+    def sums(self, slots: Iterable[int]) -> dict[tuple[str, int], list[float]]:
+        """The numbers of each model version (of the server itself under ("", 0)), summed over `slots`."""
         sums: dict[tuple[str, int], list[float]] = {}
         for slot in slots:
             for label, numbers in read(self._run, slot):
                 old = sums.get(label)
                 sums[label] = numbers if old is None else [first + second for first, second in zip(old, numbers, strict=True)]
-        return _render(sums).encode()
+        return sums
 
     def close(self) -> None:
         """Forget the maps; what was counted lies in the file."""
@@ -157,50 +176,3 @@ def read(run: Path, slot: int) -> Iterator[tuple[tuple[str, int], list[float]]]:
             return
         name, version = msgspec.json.decode(label, type=tuple[str, int])
         yield (name, version), list(memoryview(data)[at + _LABEL_BYTES : at + BLOCK_BYTES].cast("d"))
-
-
-def _render(sums: dict[tuple[str, int], list[float]]) -> str:
-    lines: list[str] = []
-    server = sums.pop(("", 0), [0.0] * _NUMBERS)
-    models = sorted(sums.items())
-    labels = {key: f'model_name="{key[0]}",model_version="{key[1]}"' for key, _ in models}
-
-    def family(name: str, kind: str, says: str, samples: Iterable[tuple[str, float]]) -> None:
-        lines.append(f"# HELP {name} {says}")
-        lines.append(f"# TYPE {name} {kind}")
-        for label, value in samples:
-            lines.append(f"{name}{{{label}}} {value:.17g}" if label else f"{name} {value:.17g}")
-
-    def histogram(name: str, says: str, at: int, bounds: tuple[float, ...]) -> None:
-        lines.append(f"# HELP {name} {says}")
-        lines.append(f"# TYPE {name} histogram")
-        for key, numbers in models:
-            total = 0.0
-            for index, bound in enumerate((*bounds, "+Inf")):
-                total += numbers[at + index]
-                lines.append(f'{name}_bucket{{{labels[key]},le="{bound}"}} {total:.17g}')
-            lines.append(f"{name}_sum{{{labels[key]}}} {numbers[at + len(bounds) + 1]:.17g}")
-            lines.append(f"{name}_count{{{labels[key]}}} {total:.17g}")
-
-    def per_model(at: int) -> list[tuple[str, float]]:
-        return [(labels[key], numbers[at]) for key, numbers in models]
-
-    failures = [(key, sum(numbers[_ERRORS:_LATENCY])) for key, numbers in models]
-    family("modelyard_requests_total", "counter", "Requests answered with a prediction.", per_model(_REQUESTS))
-    family("modelyard_predictions_total", "counter", "Rows predicted.", per_model(_ROWS))
-    family("modelyard_batches_total", "counter", "Runs of the model.", per_model(_BATCHES))
-    by_code = [(f'{labels[key]},code="{code}"', numbers[_INDEX[code]]) for key, numbers in models for code in CODES if numbers[_INDEX[code]]]
-    unrouted = [(f'model_name="",model_version="",code="{code}"', server[_INDEX[code]]) for code in CODES if server[_INDEX[code]]]
-    family("modelyard_errors_total", "counter", "Requests refused or failed, by error code.", by_code + unrouted)
-    family("modelyard_shed_total", "counter", "Requests refused to protect those already in.", per_model(_SHED))
-    family("modelyard_queue_rows", "gauge", "Rows waiting for the model.", per_model(_QUEUE_ROWS))
-    family("modelyard_concurrency_limit", "gauge", "Requests that the workers hold at once before they shed.", per_model(_LIMIT))
-    family("modelyard_in_flight_requests", "gauge", "Requests without an answer yet.", [("", server[_IN_PROGRESS])])
-    family("modelyard_resident_bytes", "gauge", "Memory of all workers.", [("", server[_RESIDENT])])
-    histogram("modelyard_request_duration_seconds", "From the request's last byte to its answer.", _LATENCY, LATENCIES_S)
-    histogram("modelyard_batch_rows", "Rows of a run.", _BATCH, BATCH_ROWS)
-    family("model_infer_request_success", "counter", "As MLServer counts.", per_model(_REQUESTS))
-    family("model_infer_request_failure", "counter", "As MLServer counts.", [(labels[key], value) for key, value in failures])
-    histogram("request_preprocess_seconds", "As KServe measures: decoding.", _PREPARE, LATENCIES_S)
-    histogram("request_predict_seconds", "As KServe measures: the model's run.", _PREDICT, LATENCIES_S)
-    return "\n".join(lines) + "\n"

@@ -26,6 +26,7 @@ from modelyard.serve import card
 from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.edge import Edge
+from modelyard.serve.exposition import render
 from modelyard.serve.loading import Loaded, give_back_memory, load, resident_bytes, verdict_of
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.observe import Observer
@@ -76,13 +77,16 @@ class Worker:
 
     def _metrics_text(self) -> bytes:
         self._gauge()
-        return self.metrics.text(range(self.settings.workers))
+        return render(self.metrics.sums(range(self.settings.workers)), dialect=self.settings.metrics_dialect)
 
     def _gauge(self) -> None:
         self.metrics.server.gauge(in_progress=self.server.in_flight, resident_bytes=resident_bytes())
         for deployment in self.plane.deployments.values():
             for version in deployment.versions.values():
-                version.meter.gauge(queue_rows=version.batcher.queued_rows, concurrency_limit=version.batcher.concurrency_limit)
+                batcher = version.batcher
+                version.meter.gauge(
+                    queue_rows=batcher.queued_rows, queue_requests=batcher.queued_requests, concurrency_limit=batcher.concurrency_limit
+                )
 
     async def serve(self, listener: socket.socket, channel: socket.socket) -> None:
         """Apply the newest plan, accept, and go on until told to stop; then drain."""

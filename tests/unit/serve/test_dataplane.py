@@ -136,7 +136,7 @@ def test_who_was_refused_while_the_model_ran_is_not_counted_as_answered_too(tmp_
         seen: list[Any] = []
         version.recorder = SimpleNamespace(answered=lambda *given: seen.append(given))  # type: ignore[assignment]
         counted: list[int] = []
-        version.meter = SimpleNamespace(answered=lambda latencies, rows, *_: counted.append((len(latencies), rows)))  # type: ignore[assignment]
+        version.meter = SimpleNamespace(answered=lambda latencies, rows, **_: counted.append((len(latencies), rows)))  # type: ignore[assignment]
         calls = [Asked(1, id="first"), Asked(2, id="late"), Asked(3, id="last")]
         calls[1].is_open, calls[1].is_answered = False, True
         inputs = {name: np.concatenate([call.request.inputs[name] for call in calls]) for name in "abc"}
@@ -158,7 +158,7 @@ def test_who_went_away_counts_as_cancelled_once_and_never_as_answered(tmp_path: 
     async def test(plane: DataPlane, loaded: list[Any]) -> None:
         version = deployment(plane, loaded, [100, 0]).champion
         counted: list[Any] = []
-        version.meter = SimpleNamespace(answered=lambda latencies, rows, *_: counted.append(rows), failed=counted.append)  # type: ignore[assignment]
+        version.meter = SimpleNamespace(answered=lambda latencies, rows, **_: counted.append(rows), failed=counted.append)  # type: ignore[assignment]
         version.recorder = SimpleNamespace(answered=lambda *given: counted.append(given[1]), failed=lambda *given: counted.append(given))  # type: ignore[assignment]
         while_waiting, while_running, there = Asked(1), Asked(1), Asked(1)
         for call in (while_waiting, there):

@@ -17,6 +17,7 @@ from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane
 from modelyard.serve.edge import LOG_LINES_S, Edge
 from modelyard.serve.errors import STATUS
+from modelyard.serve.exposition import render
 from modelyard.serve.http import Head
 from modelyard.serve.metrics import Metrics
 
@@ -41,7 +42,7 @@ def with_edge(tmp_path: Path, test: Callable[[Edge, DataPlane], None], **more: A
     async def run() -> None:
         metrics = Metrics(tmp_path, 0)
         plane = DataPlane(Settings(), slot=0, meter=metrics.meter)
-        test(Edge(plane, Settings(), meter=metrics.server, metrics=lambda: metrics.text([0]), **more), plane)
+        test(Edge(plane, Settings(), meter=metrics.server, metrics=lambda: render(metrics.sums([0])), **more), plane)
         plane.close()
 
     asyncio.run(run())

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modelyard.serve.metrics import GROWTH, LATENCIES_S, Metrics, read
+from modelyard.serve.exposition import render
+from modelyard.serve.metrics import ENCODE, EXPLAIN, GROWTH, LATENCIES_S, LATENCY, PREDICT, PREPARE, QUEUE, Meter, Metrics, read
 
 
 def samples(text: bytes) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))}
+
+
+def count(meter: Meter, latencies_s: list[float], rows: int, predict_s: float, prepare_s: float = 0.00001) -> None:
+    meter.answered(latencies_s, rows, predict_s=predict_s, prepare_s=prepare_s, encode_s=0.00002)
 
 
 LABEL = '{model_name="m",model_version="1"}'
@@ -14,15 +19,15 @@ LABEL = '{model_name="m",model_version="1"}'
 
 def test_slots_are_summed_and_a_successor_goes_on(tmp_path: Path) -> None:
     first, second = Metrics(tmp_path, 0), Metrics(tmp_path, 1)
-    first.meter("m", 1).answered([0.003, 0.001], 5, 0.0001, 0.00001)
-    second.meter("m", 1).answered([0.2], 1, 0.1, 0.00001)
+    count(first.meter("m", 1), [0.003, 0.001], 5, 0.0001, 0.00001)
+    count(second.meter("m", 1), [0.2], 1, 0.1, 0.00001)
     first.meter("m", 1).failed("schema_mismatch")
     first.meter("m", 1).gauge(queue_rows=7)
     first.server.failed("not_found")
     del first  # killed: nothing is closed
     successor = Metrics(tmp_path, 0)
-    successor.meter("m", 1).answered([0.003], 2, 0.0001, 0.00001)
-    said = samples(successor.text([0, 1, 2]))
+    count(successor.meter("m", 1), [0.003], 2, 0.0001, 0.00001)
+    said = samples(render(successor.sums([0, 1, 2])))
     assert said[f"modelyard_requests_total{LABEL}"] == 4
     assert said[f"modelyard_predictions_total{LABEL}"] == 8
     assert said[f"modelyard_queue_rows{LABEL}"] == 0  # of one that is gone
@@ -38,8 +43,8 @@ def test_slots_are_summed_and_a_successor_goes_on(tmp_path: Path) -> None:
 def test_buckets_do_not_fall(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path, 0)
     for latency_s in (0.0001, *LATENCIES_S, 99.0):
-        metrics.meter("m", 1).answered([latency_s], 1, latency_s, latency_s)
-    counts = [value for name, value in samples(metrics.text([0])).items() if name.startswith("modelyard_request_duration_seconds_bucket")]
+        count(metrics.meter("m", 1), [latency_s], 1, latency_s, latency_s)
+    counts = [value for name, value in samples(render(metrics.sums([0]))).items() if name.startswith("modelyard_request_duration_seconds_bucket")]
     assert counts == sorted(counts)
     assert counts[-1] == len(LATENCIES_S) + 2
 
@@ -51,10 +56,22 @@ def test_more_versions_than_the_file_had_room_for(tmp_path: Path) -> None:
     first = metrics.meter("m", 0)
     first.failed("overloaded")
     assert len(list(read(tmp_path, 0))) == GROWTH * 2 + 1
-    said = samples(metrics.text([0]))
+    said = samples(render(metrics.sums([0])))
     assert said['modelyard_shed_total{model_name="m",model_version="0"}'] == 1
     assert said['modelyard_errors_total{model_name="m",model_version="127",code="other"}'] == 1
 
 
 def test_a_slot_that_never_counted_has_nothing(tmp_path: Path) -> None:
     assert list(read(tmp_path, 5)) == []
+
+
+def test_the_stages_of_a_request_are_its_duration(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0)
+    count(metrics.meter("m", 1), [0.010, 0.006], 2, 0.002, 0.001)
+    metrics.meter("m", 1).explained(0.25)
+    numbers = metrics.sums([0])["m", 1]
+    total, parts = numbers[LATENCY + len(LATENCIES_S) + 1], [numbers[at + len(LATENCIES_S) + 1] for at in (PREPARE, QUEUE, PREDICT, ENCODE)]
+    assert abs(total - 0.016) < 1e-12
+    # Two answers are written one after the other, and the later one waits for the earlier: 2 x 20 us each.
+    assert abs(sum(parts) - total) < 2 * 0.00002 + 1e-12 and min(parts) > 0
+    assert numbers[EXPLAIN + len(LATENCIES_S) + 1] == 0.25

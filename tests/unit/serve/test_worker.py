@@ -14,6 +14,7 @@ import pytest
 from modelyard.config import Settings
 from modelyard.errors import Rejected
 from modelyard.serve import card
+from modelyard.serve.exposition import render
 from modelyard.serve.loading import Loaded, load
 from modelyard.serve.worker import Worker
 from modelyard.types import read_worker_state
@@ -170,11 +171,11 @@ def test_a_retired_version_has_no_queue(tmp_path: Path) -> None:
     async def test(worker: Worker) -> None:
         await worker._follow()
         worker.plane.deployments["line"].champion.meter.gauge(queue_rows=7)
-        assert b'modelyard_queue_rows{model_name="line",model_version="1"} 7' in worker.metrics.text([0])
+        assert b'modelyard_queue_rows{model_name="line",model_version="1"} 7' in render(worker.metrics.sums([0]))
         home.deploy("line", {new: 100})
         await worker._follow()
         await worker._follow()
-        assert b'modelyard_queue_rows{model_name="line",model_version="1"} 0' in worker.metrics.text([0])
+        assert b'modelyard_queue_rows{model_name="line",model_version="1"} 0' in render(worker.metrics.sums([0]))
 
     with_worker(home, test)
 

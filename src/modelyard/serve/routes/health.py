@@ -42,6 +42,8 @@ class Health:
             "/metrics": {b"GET": Route(self._metrics, METRICS)},
             "/openapi.json": {b"GET": Route(self._openapi, SEE)},
         }
+        if edge.settings.metrics_dialect == "tfserving":
+            self.fixed["/monitoring/prometheus/metrics"] = {b"GET": Route(self._metrics, METRICS)}
 
     def find(self, parts: list[str]) -> Methods | None:  # noqa: ARG002 - the port's
         """None of these paths holds a name."""
