@@ -44,6 +44,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_s: float = 30.0
     inline_limit_s: float = 0.0003
     drain_timeout_s: float = 8.0
+    isolation: str = "strong"
+    isolated_processes: int = 1
+    isolated_memory_bytes: int = 4 << 30
+    isolated_start_timeout_s: float = 60.0
     profile_rows_s: int = 20_000
     log_predictions_s: int = 200
     input_sample_rate: float = 0.01
@@ -122,7 +126,14 @@ def _check(settings: Settings) -> None:
         raise InvalidConfig("input_sample_rate is a share from 0 to 1", field="input_sample_rate", rule="range")
     if not 0 <= settings.workers <= 512:
         raise InvalidConfig("workers is a number from 0 (one per core) to 512", field="workers", rule="range")
-    for name in ("max_json_bytes", "max_body_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "max_concurrency", "request_timeout_s"):
+    if settings.isolation not in ("strong", "weak"):
+        raise InvalidConfig("isolation is strong or weak", field="isolation", rule="choice")
+    if not 1 <= settings.isolated_processes <= 64:
+        raise InvalidConfig("isolated_processes is a number from 1 to 64", field="isolated_processes", rule="range")
+    for name in (
+        "max_json_bytes", "max_body_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "max_concurrency", "request_timeout_s",
+        "isolated_memory_bytes", "isolated_start_timeout_s",
+    ):  # fmt: skip
         if not 0 < getattr(settings, name) < math.inf:  # NaN fails as well
             raise InvalidConfig(f"{name} is a number above 0", field=name, rule="range")
     for name in ("inline_limit_s", "drain_timeout_s", "profile_rows_s", "log_predictions_s", "spool_limit_bytes", "retention_days"):
@@ -171,6 +182,13 @@ def user() -> str:
 def quiet_onnxruntime() -> None:
     """Switch onnxruntime's telemetry off; must run before `import onnxruntime` (1.29 and later start a thread and write files)."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+def bare_environment() -> dict[str, str]:
+    """The environment for a process that runs a model's own code: where the system's libraries lie, one thread, and nothing else of this one's."""
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**kept, **threads, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

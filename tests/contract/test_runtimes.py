@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from modelyard.errors import ModelFailed
+from modelyard.runtime.data import read
+from modelyard.runtime.isolated import Isolated, Isolation
+from modelyard.runtime.originals.code import CodeModel
+from modelyard.runtime.originals.sources import Sources
+from modelyard.runtime.schema import infer
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(150, 3))
@@ -37,12 +43,36 @@ def in_parts() -> Converted:
     return converted(KNeighborsRegressor(2).fit(stored, stored[:, 0]), stored[:150])
 
 
-MAKERS: dict[str, Callable[[], Converted]] = {"array": array, "frame": frame, "in parts": in_parts}
+SOURCE = b"""
+import numpy as np
+class Model:
+    classes = ["down", "up"]
+    def predict(self, inputs):
+        up = inputs["a"][:, 0] + inputs["n"][:, 0] * (inputs["t"][:, 0] == "x") > 0
+        return {"label": np.array(self.classes, object)[up.astype(int)], "probability": np.stack([1.0 - up, up * 1.0], axis=1)}
+"""
+
+
+def isolated() -> Converted:
+    data = pd.DataFrame({"a": X[:, 0], "n": RNG.integers(0, 3, 150), "t": RNG.choice(["x", "y", "z"], 150)})
+    table, _ = read(data)
+    model = CodeModel(Sources("m:Model", {"code/m.py": SOURCE}), Isolation())
+    model.learn(table)
+    model.close()
+    schema = infer(table, outputs=model.outputs, task=model.task, classes=model.classes, accepts=lambda _: True)
+    runtime: Any = Isolated(model.code, model.parts, schema, Isolation())
+    nothing: Any = None
+    return Converted(conversion=nothing, original=model, table=table, schema=schema, runtime=runtime)
+
+
+MAKERS: dict[str, Callable[[], Converted]] = {"array": array, "frame": frame, "in parts": in_parts, "isolated": isolated}
 
 
 @pytest.fixture(scope="module", params=list(MAKERS))
-def opened(request: pytest.FixtureRequest) -> Converted:
-    return MAKERS[request.param]()
+def opened(request: pytest.FixtureRequest) -> Iterator[Converted]:
+    found = MAKERS[request.param]()
+    yield found
+    found.runtime.close()
 
 
 def rows(found: Converted, start: int, stop: int) -> dict[str, np.ndarray]:

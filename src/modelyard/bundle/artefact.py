@@ -26,14 +26,16 @@ class Contents:
     `runtime` and `profile` are structs or plain data that become JSON; `runtime` has the field `kind`. `golden` are the golden inputs, by
     schema name, tagged columns redacted. `values` are the only values that tagged columns take, by name, where the model takes no others: they stand
     in no other member but the model, so in the golden inputs such a column is the first of them in every row (missing where there is none).
+    A model that is code has `parts`, its members by path (`code/…`, `files/…`), and no `model`.
     """
 
-    __slots__ = ("card", "golden", "lock", "model", "profile", "runtime", "schema", "values")
+    __slots__ = ("card", "golden", "lock", "model", "parts", "profile", "runtime", "schema", "values")
 
     def __init__(
         self,
         *,
-        model: bytes,
+        model: bytes = b"",
+        parts: Mapping[str, bytes] | None = None,
         runtime: Any,
         schema: Schema,
         lock: Lock,
@@ -43,6 +45,7 @@ class Contents:
         values: Mapping[str, tuple[Scalar, ...]] | None = None,
     ) -> None:
         self.model = model
+        self.parts = dict(parts or {})
         self.runtime = runtime
         self.schema = schema
         self.lock = lock
@@ -118,6 +121,11 @@ class Bundle:
             return self._bytes[role]
         except KeyError:
             raise NotFound(f"a bundle has no member {role!r}; it has {', '.join(self._bytes)}") from None
+
+    @property
+    def parts(self) -> dict[str, bytes]:
+        """The members of a model that is code, by path, in their order; empty for any other."""
+        return {role: data for role, data in self._bytes.items() if "/" in role}
 
     def __repr__(self) -> str:
         return f"Bundle({self.name!r}, {self.digest})"

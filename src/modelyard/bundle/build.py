@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from modelyard.bundle import canonical, manifest, selfcontained, tensors
+from modelyard.bundle import canonical, manifest, parts, selfcontained, tensors
 from modelyard.bundle.artefact import Attested, Built, Contents
 from modelyard.bundle.base import digest_of
 from modelyard.bundle.bom import bill
@@ -37,7 +37,10 @@ def build(contents: Contents, attested: Attested, *, signer: Signer) -> Built:
     together, UnsupportedFormat for a model that keeps weights in other files.
     """
     parse_name(attested.name)
-    selfcontained.check(contents.model)
+    if contents.parts:
+        parts.check(contents.parts)
+    else:
+        selfcontained.check(contents.model)
     check_golden(contents.schema, contents.golden, attested.outputs)
     check_values(contents.schema, contents.values)
     blanked = blank(contents.golden, contents.values)
@@ -98,9 +101,9 @@ def _constant(array: Array, value: Scalar | None) -> Array:
 
 def _model(contents: Contents, golden: Mapping[str, Array], blobs: dict[Digest, bytes]) -> Descriptor:
     card = redacted(contents.card)
-    model = digest_of(contents.model)
+    model = digest_of(canonical.encode({path: digest_of(data) for path, data in contents.parts.items()}) if contents.parts else contents.model)
     data = {
-        "model": contents.model,
+        **({} if contents.parts else {"model": contents.model}),
         "runtime": canonical.encode(contents.runtime),
         "schema": _struct(contents.schema),
         "lock": _struct(contents.lock),
@@ -116,6 +119,9 @@ def _model(contents: Contents, golden: Mapping[str, Array], blobs: dict[Digest, 
     if not isinstance(kind, str):
         raise InvalidInput("the runtime member names its kind", field="runtime", rule="kind")
     layers = _layers(data, {**manifest.ROLES, **manifest.OPTIONAL_ROLES}, blobs)
+    for path, part in sorted(contents.parts.items()):
+        _keep(part, blobs)
+        layers += (manifest.describe_part(path, part),)
     config = manifest.write_config(layers, kind=kind)
     _keep(config, blobs)
     described = manifest.describe(config, media_type=manifest.CONFIG_TYPE)

@@ -15,6 +15,8 @@ import msgspec
 from modelyard.types import Scalar, Schema, TensorSpec, Tolerance
 
 SHOWN_CATEGORIES = 12
+ISOLATED = "run as given, in a process of its own"
+"""The method of a model that is code, which nothing converts."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +51,7 @@ def markdown(card: Card) -> str:
     lines = [
         f"# {_text(card.title)}",
         "",
-        f"A model for {schema.task}, served as ONNX and proved to give the original's answers on {card.rows:,} rows.",
+        f"A model for {schema.task}, {_served(card)} on {card.rows:,} rows.",
         "",
         "## Inputs",
         "",
@@ -70,7 +72,7 @@ def markdown(card: Card) -> str:
         "",
         f"{_text(card.method)}",
         "",
-        f"Each answer lies within {absolute:g} + {relative:g} · |original| of the original's; "
+        f"Each answer lies within {absolute:g} + {relative:g} · |original| of {_compared(card)}; "
         f"{card.golden_rows:,} golden records are replayed before it serves.",
         "",
         "## Made with",
@@ -86,6 +88,16 @@ def markdown(card: Card) -> str:
     if card.limits:
         lines += ["", "## Limits", "", *(f"- {_text(limit)}" for limit in card.limits)]
     return "\n".join(lines) + "\n"
+
+
+def _served(card: Card) -> str:
+    if card.method == ISOLATED:
+        return "code that runs in a process of its own, of which two gave the same answers"
+    return "served as ONNX and proved to give the original's answers"
+
+
+def _compared(card: Card) -> str:
+    return "that of another process of the same code" if card.method == ISOLATED else "the original's"
 
 
 def _redacted(spec: TensorSpec) -> TensorSpec:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard.bundle import canonical, manifest, selfcontained, tensors
+from modelyard.bundle import canonical, manifest, parts, selfcontained, tensors
 from modelyard.bundle.artefact import Built, Bundle, Golden, Parsed
 from modelyard.bundle.base import BlobReader, digest_of
 from modelyard.bundle.build import EMPTY, check_golden, check_values, filled, strict
@@ -40,8 +40,12 @@ def open(  # noqa: A001 - the noun's own verb
     reading.refuse_unlisted(documents.members + documents.attested)
     members = {member: reading.take(member.digest, member.size_bytes, member.path) for member in documents.members + documents.attested}
     bytes_ = {member.role: data for member, data in members.items()}
-    selfcontained.check(bytes_["model"])
-    documents.check_config(bytes_["runtime"])
+    code = {role: data for role, data in bytes_.items() if "/" in role}
+    if code:
+        parts.check(code)
+    else:
+        selfcontained.check(bytes_["model"])
+    documents.check_config(bytes_["runtime"], is_code=bool(code))
     return Bundle(index=index, digest=documents.digest, signer=signer, members=members, parsed=_parse(bytes_))
 
 
@@ -110,13 +114,15 @@ class _Documents:
             for item, subject, name in zip(seals, (model, attestation), ("the seal of the model", "the seal of the attestation"), strict=True)
         )
 
-    def check_config(self, runtime: bytes) -> None:
-        """The config is exactly what these layers and this runtime call for."""
+    def check_config(self, runtime: bytes, *, is_code: bool) -> None:
+        """The config is exactly what these layers and this runtime call for, and only a model that is code has members of code."""
         canonical.check_depth(runtime, name="runtime.json")
         try:
             kind = msgspec.json.decode(runtime).get("kind")
         except (msgspec.MsgspecError, RecursionError, AttributeError) as error:
             raise UnsupportedFormat("runtime.json is not a JSON object", field="runtime.json") from error
+        if is_code != (kind == "python"):
+            raise UnsupportedFormat("a model of kind python, and no other, has members below code/", field="runtime.json", rule="kind")
         if self._config != manifest.write_config(self._layers, kind=kind):
             raise UnsupportedFormat("the model's config says something else than its members", field="config", rule="config")
 

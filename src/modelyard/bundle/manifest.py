@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard.bundle import canonical
+from modelyard.bundle import canonical, parts
 from modelyard.bundle.base import digest_of
 from modelyard.errors import DigestMismatch, UnsupportedFormat
 from modelyard.security.statement import BUNDLE_MEDIA_TYPE as SEAL
@@ -28,6 +28,7 @@ CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
 ATTESTATION = "application/vnd.modelyard.attestation.v1+json"
 _WEIGHT = "application/vnd.cncf.model.weight.v1.raw"
 _WEIGHT_CONFIG = "application/vnd.cncf.model.weight.config.v1.raw"
+_CODE = "application/vnd.cncf.model.code.v1.raw"
 _DOC = "application/vnd.cncf.model.doc.v1.raw"
 _DATASET = "application/vnd.cncf.model.dataset.v1.raw"
 _FILEPATH = "org.cncf.model.filepath"
@@ -59,6 +60,11 @@ ROLES = {
 # Members that a bundle has only where it needs them, behind the others. A release that does not know one refuses the bundle.
 OPTIONAL_ROLES = {
     "values": Form("values.json", _WEIGHT_CONFIG, 16 * _MIB),
+}
+# A model that is code has these, any number of each, behind the others and in the order of their paths, and no member `model`.
+OPEN_ROLES = {
+    "code": Form(parts.CODE, _CODE, parts.CODE_LIMIT_BYTES),
+    "file": Form(parts.FILES, _WEIGHT, parts.FILE_LIMIT_BYTES),
 }
 ATTESTED_ROLES = {
     "golden-outputs": Form("golden-outputs.bin", _DATASET, 256 * _MIB),
@@ -117,6 +123,12 @@ def describe_member(role: str, form: Form, data: bytes) -> Descriptor:
     return describe(data, media_type=form.media_type, annotations={_FILEPATH: form.path, _ROLE: role})
 
 
+def describe_part(path: str, data: bytes) -> Descriptor:
+    """The layer of one member of a model that is code, below `code/` or `files/`."""
+    role = "code" if path.startswith(parts.CODE) else "file"
+    return describe(data, media_type=OPEN_ROLES[role].media_type, annotations={_FILEPATH: path, _ROLE: role})
+
+
 def write_config(layers: tuple[Descriptor, ...], *, kind: str) -> bytes:
     """ModelPack's config of a model of runtime `kind`."""
     diff_ids = [layer.digest for layer in layers]
@@ -172,27 +184,41 @@ def read_manifest(data: bytes, *, artifact_type: str, subject: Descriptor | None
 
 
 def members(manifest: Manifest, roles: dict[str, Form], *, name: str) -> tuple[Member, ...]:
-    """The members that `manifest` lists: each role of the table once, at its own path; of the optional ones those that it has, at the model's end.
+    """The members that `manifest` lists: each role of the table once, at its own path; of the optional ones those that it has, at the model's end;
+    of a model that is code, its parts behind them instead of `model`.
 
     Raises UnsupportedFormat or DigestMismatch.
     """
-    found = []
+    found: list[Member] = []
+    opened: list[Member] = []
     forms = {**roles, **OPTIONAL_ROLES} if roles is ROLES else roles
     for layer in manifest.layers:
         annotations = layer.annotations or {}
-        form = forms.get(annotations.get(_ROLE, ""))
+        role, path = annotations.get(_ROLE, ""), annotations.get(_FILEPATH, "")
+        is_part = role in OPEN_ROLES and roles is ROLES
+        form = OPEN_ROLES[role] if is_part else forms.get(role)
         if form is None:
             raise UnsupportedFormat(f"{name} lists a member of a role that this release does not know", field=name, rule="role")
-        if annotations != {_FILEPATH: form.path, _ROLE: annotations[_ROLE]}:
+        if set(annotations) != {_FILEPATH, _ROLE} or (not path.startswith(form.path) if is_part else path != form.path):
             raise UnsupportedFormat(f"{name} lists {form.path} under another path", field=form.path, rule="path")
-        _check_descriptor(layer, form.media_type, form.limit_bytes, name=form.path)
-        found.append(Member(annotations[_ROLE], form.path, layer.digest, layer.size))
+        _check_descriptor(layer, form.media_type, form.limit_bytes, name=path)
+        if is_part:
+            opened.append(Member(path, path, layer.digest, layer.size))
+        elif opened:
+            raise DigestMismatch(f"{name} lists a member out of order", field=name, rule="members")
+        else:
+            found.append(Member(role, path, layer.digest, layer.size))
+    wanted = [role for role in roles if not (opened and role == "model")]
     listed = [member.role for member in found]
-    if listed != [role for role in forms if role in roles or role in listed]:
-        missing = sorted(set(roles) - set(listed))
+    if listed != [role for role in forms if role in wanted or (role in listed and role not in roles)]:
+        missing = sorted(set(wanted) - set(listed))
         what = f"lacks {', '.join(roles[role].path for role in missing)}" if missing else "lists a member twice or out of order"
         raise DigestMismatch(f"{name} {what}", field=name, rule="members")
-    return tuple(found)
+    paths = [member.path for member in opened]
+    parts.check_paths(paths)
+    if paths != sorted(set(paths)):
+        raise DigestMismatch(f"{name} lists a member twice or out of order", field=name, rule="members")
+    return (*found, *opened)
 
 
 def seal_layer(manifest: Manifest, *, limit_bytes: int, name: str) -> Descriptor:

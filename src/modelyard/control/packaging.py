@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,9 +21,11 @@ import msgspec
 from modelyard import bundle, config
 from modelyard.bundle import lock
 from modelyard.bundle.card import Card
+from modelyard.config import Settings
 from modelyard.types import Tag, Tolerance
 
 if TYPE_CHECKING:
+    from modelyard.runtime.base import Runtime
     from modelyard.runtime.convert import Conversion
     from modelyard.runtime.data import Table
     from modelyard.runtime.originals.base import Original
@@ -43,17 +47,36 @@ class Options:
     progress: Progress
 
 
+def original(model: object, code: Sequence[Path | str], files: Mapping[str, object], settings: Settings) -> Original:
+    """`model` as an Original. Code and state make it a model that is code, in a process of its own; it is then to be closed.
+
+    Raises Unconvertible, UnsupportedFormat, NotFound, InvalidConfig.
+    """
+    from modelyard.runtime import originals
+
+    if code or files or isinstance(model, FunctionType | type):
+        from modelyard.runtime.isolated import Isolation
+        from modelyard.runtime.originals.code import CodeModel
+        from modelyard.runtime.originals.sources import gather
+
+        return CodeModel(gather(model, code, files), Isolation.of(settings))
+    return originals.load(Path(model)) if isinstance(model, str | Path) else originals.adapt(model)
+
+
 def make(original: Original, table: Table, labels: Array | None, options: Options) -> tuple[bundle.Contents, bundle.Attested]:
     """What the bundle of `original` holds, after its answers were proved equal on every row of `table`.
 
     Raises SchemaMismatch when the data does not fit its own schema, Unconvertible with the reason of every way tried.
     """
     from modelyard.monitor import profile
-    from modelyard.runtime import convert, golden, schema
-    from modelyard.runtime.onnx import Onnx
+    from modelyard.runtime import golden, schema
     from modelyard.runtime.replay import batch_bits
 
     tell = options.progress
+    is_code = original.kind == "python"
+    if is_code:
+        tell("asking the code", 0.0)
+        original.learn(table)  # type: ignore[attr-defined]  # a CodeModel: its kind says so
     tell("learning the schema", 0.0)
     learnt = schema.infer(
         table,
@@ -64,13 +87,14 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         accepts=lambda changed: _answers(original, changed),
     )
     values = schema.closed_values(learnt, table)
-    conversion = convert.convert(original, table, learnt, tolerance=options.tolerance, progress=_part(tell, 0.05, 0.80))
-    runtime = Onnx(conversion.model, conversion.binding, learnt)
+    conversion, runtime = (_proved if is_code else _converted)(original, table, learnt, options)
     try:
         tell("choosing golden records", 0.80)
         rows = golden.choose(table)
         records = schema.conform(learnt, golden.redact(table, learnt, values).take(rows).columns)
         answers = runtime.predict(records)
+        if is_code:
+            _check_batches(runtime, records, answers, learnt, options)
         bits = batch_bits(runtime, records, answers)
         tell("profiling inputs and outputs", 0.85)
         columns = schema.conform(learnt, table.columns)
@@ -78,7 +102,7 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
     finally:
         runtime.close()
     measured = profile.measure(columns, learnt)
-    locked = lock.take({*original.packages, *SERVED_BY})
+    locked = lock.take(original.packages if is_code else {*original.packages, *SERVED_BY})
     card = Card(
         title=original.title,
         schema=learnt,
@@ -93,6 +117,7 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
     )
     contents = bundle.Contents(
         model=conversion.model,
+        parts=original.parts if is_code else None,  # type: ignore[attr-defined]
         runtime=conversion.binding,
         schema=learnt,
         lock=locked,
@@ -110,6 +135,42 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         profile=profile.measure_outputs(outputs, learnt),
     )
     return contents, attested
+
+
+def _converted(original: Original, table: Table, learnt: Schema, options: Options) -> tuple[Conversion, Runtime]:
+    """A model that is data: the graph that gives its answers, opened."""
+    from modelyard.runtime import convert
+    from modelyard.runtime.onnx import Onnx
+
+    conversion = convert.convert(original, table, learnt, tolerance=options.tolerance, progress=_part(options.progress, 0.05, 0.80))
+    return conversion, Onnx(conversion.model, conversion.binding, learnt)
+
+
+def _proved(original: Original, table: Table, learnt: Schema, options: Options) -> tuple[Conversion, Runtime]:
+    """A model that is code: a second process of it, whose answers to all rows are those of the first."""
+    from modelyard.bundle.card import ISOLATED
+    from modelyard.runtime import schema
+    from modelyard.runtime.convert import Attempt, Conversion
+    from modelyard.runtime.isolated import Isolated
+    from modelyard.runtime.isolated.proof import same_answers
+
+    model: Any = original
+    options.progress("asking two processes", 0.1)
+    runtime = Isolated(model.code, model.parts, learnt, model.isolation)
+    try:
+        parity = same_answers(model.ask, runtime, schema.conform(learnt, table.columns), learnt, options.tolerance)
+    except BaseException:
+        runtime.close()
+        raise
+    model.find_packages()
+    attempts = (Attempt(method=ISOLATED, chosen=True, reason=parity.describe()),)
+    return Conversion(model=b"", binding=model.code, method=ISOLATED, parity=parity, attempts=attempts), runtime
+
+
+def _check_batches(runtime: Runtime, records: Mapping[str, Array], answers: Mapping[str, Array], learnt: Schema, options: Options) -> None:
+    from modelyard.runtime.isolated.proof import check_batches
+
+    check_batches(runtime, records, answers, learnt, options.tolerance)
 
 
 def here() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,16 +49,19 @@ def package(
     label: str | None = None,
     tags: Mapping[str, Tag] | None = None,
     tolerance: float | Tolerance | None = None,
+    code: Sequence[Path | str] = (),
+    files: Mapping[str, object] | None = None,
     home: Path | str | None = None,
     progress: Progress | None = None,
 ) -> bundle.Bundle:
     """Turn a trained model into a bundle that proves itself, and register it as the next version of `name`.
 
-    `model` is a fitted estimator or the path of a model file; `data` what it predicts on (pandas or polars frame, numpy array, dict of arrays, or
-    the path of a Parquet or CSV file), every row of which is asked of both the original and its conversion. `labels` (or the column `label` of the
-    data) are the true answers: with them the card tells how well the model does on these rows. `tags` maps columns to `drop`, `hash` or `mask`.
-    `tolerance` widens the proof from 1e-5. `progress` is called with a stage and a fraction; without it a bar is drawn on a terminal. The same
-    model, data and package versions give the version that is already there.
+    `model` is a fitted estimator or the path of a model file; with `code`, a class or function importable from those source files and folders,
+    which runs in a process of its own and is handed `files` (paths, arrays, estimators: data alone). `data` is what it predicts on (pandas or
+    polars frame, numpy array, dict of arrays, or the path of a Parquet or CSV file), every row of which is asked of both the original and its
+    conversion. `labels` (or the column `label` of the data) are the true answers: with them the card tells how well the model does on these rows.
+    `tags` maps columns to `drop`, `hash` or `mask`. `tolerance` widens the proof from 1e-5. `progress` is called with a stage and a fraction;
+    without it a bar is drawn on a terminal. The same model, data and package versions give the version that is already there.
 
     Raises UnsupportedFormat (pickle), InvalidInput, SchemaMismatch, Unconvertible with the reason of every way tried, InvalidConfig or StorageFull;
     then nothing is registered.
@@ -66,7 +69,17 @@ def package(
     told = shown(f"Packaging {name}") if progress is None else contextlib.nullcontext(progress)
     with ControlPlane(config.load({"home": home})) as plane, told as tell:
         return plane.package(
-            local_principal(), model, name=name, data=data, labels=labels, label=label, tags=tags or {}, tolerance=tolerance, progress=tell
+            local_principal(),
+            model,
+            name=name,
+            data=data,
+            labels=labels,
+            label=label,
+            tags=tags or {},
+            tolerance=tolerance,
+            code=code,
+            files=files or {},
+            progress=tell,
         )
 
 
@@ -113,19 +126,23 @@ class ControlPlane:
         tags: Mapping[str, Tag],
         tolerance: float | Tolerance | None,
         progress: Progress,
+        code: Sequence[Path | str] = (),
+        files: Mapping[str, object] | None = None,
     ) -> bundle.Bundle:
         """See the function `package`."""
         from modelyard.control import packaging
-        from modelyard.runtime import originals
         from modelyard.runtime.data import read
 
         parse_name(name)
         options = packaging.Options(name=name, tags=tags, tolerance=_tolerance(tolerance), progress=progress)
         signer = local_signer(self.keys)
         progress("reading the model", 0.0)
-        original = originals.load(Path(model)) if isinstance(model, str | Path) else originals.adapt(model)
-        table, answers = read(data, label=label, labels=labels)
-        contents, attested = packaging.make(original, table, answers, options)
+        with contextlib.ExitStack() as opened_original:
+            original = packaging.original(model, code, files or {}, self.settings)
+            if hasattr(original, "close"):
+                opened_original.callback(original.close)
+            table, answers = read(data, label=label, labels=labels)
+            contents, attested = packaging.make(original, table, answers, options)
         progress("sealing", 0.96)
         built = bundle.build(contents, attested, signer=signer)
         card = contents.card

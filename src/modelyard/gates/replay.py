@@ -45,15 +45,20 @@ def _failed(evidence: str) -> Verdict:
 
 
 def _child(blobs: str, index: str, keys: str) -> Verdict:
-    from modelyard import bundle, runtime
+    from modelyard import bundle, config, runtime
     from modelyard.bundle.base import FolderReader
     from modelyard.errors import ModelyardError
+    from modelyard.runtime.isolated import Isolation
     from modelyard.runtime.replay import replay
     from modelyard.security.seal import Trust
 
     try:
         opened = bundle.open(FolderReader(Path(blobs)), Digest(index), trust=Trust(Path(keys)))
-        return replay(runtime.open(opened), opened.golden, opened.schema, opened.tolerance).verdict
+        model = runtime.open(opened, isolation=Isolation.of(config.load()))
+        try:
+            return replay(model, opened.golden, opened.schema, opened.tolerance).verdict
+        finally:
+            model.close()
     except ModelyardError as error:
         return _failed(error.message)
 

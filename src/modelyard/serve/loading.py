@@ -14,6 +14,7 @@ from modelyard import bundle, runtime
 from modelyard.bundle.base import FolderReader
 from modelyard.errors import ModelyardError, Rejected
 from modelyard.runtime.base import Runtime
+from modelyard.runtime.isolated import Isolation
 from modelyard.runtime.replay import replay
 from modelyard.security.seal import Trust
 from modelyard.types import Digest, Placement, Verdict
@@ -32,12 +33,12 @@ class Loaded:
         self.can_batch = all(spec.shape[:1] == (-1,) for spec in bundle.schema.inputs)
 
 
-def load(digest: Digest, placement: Placement, keys: Path) -> Loaded:
+def load(digest: Digest, placement: Placement, keys: Path, *, isolation: Isolation | None = None) -> Loaded:
     """Open `digest` and replay its golden records. Raises Tampered kinds, UnsupportedFormat, or Rejected with the replay's Verdict."""
     opened = bundle.open(FolderReader(Path(placement.blobs)), placement.index, trust=Trust(keys))
     if opened.digest != digest:
         raise Rejected("the bundle placed there is another one", verdicts=[_fail("digest", "the index leads to another digest than the plan names")])
-    model = runtime.open(opened)
+    model = runtime.open(opened, isolation=isolation)
     replayed = replay(model, opened.golden, opened.schema, opened.tolerance)
     if replayed.verdict.outcome == "fail":
         model.close()

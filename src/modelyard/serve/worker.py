@@ -16,18 +16,21 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 from modelyard import config
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, ModelyardError, NotFound
+from modelyard.runtime.isolated import Isolation
 from modelyard.serve import card
 from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.edge import Edge
 from modelyard.serve.exposition import render
-from modelyard.serve.loading import Loaded, give_back_memory, load, resident_bytes, verdict_of
+from modelyard.serve.loading import Loaded, give_back_memory, resident_bytes, verdict_of
+from modelyard.serve.loading import load as load_bundle
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.observe import Observer
 from modelyard.serve.openapi import is_complete, v1_request
@@ -50,12 +53,12 @@ Loader = Callable[[Digest, Placement, Path], Loaded]
 class Worker:
     """One slot's process. Owns the models that it loaded; everything but loading happens in the event loop."""
 
-    def __init__(self, settings: Settings, *, slot: int, plan: Path, run: Path, spool: Path | None, load: Loader = load) -> None:
+    def __init__(self, settings: Settings, *, slot: int, plan: Path, run: Path, spool: Path | None, load: Loader | None = None) -> None:
         self.settings = settings
         self.slot = slot
         self._plan_path = plan
         self._run = run
-        self._load = load
+        self._load = load or partial(load_bundle, isolation=Isolation.of(settings))
         self._loop = asyncio.get_running_loop()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loaded: dict[Digest, Loaded] = {}

@@ -52,7 +52,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     """A graph that answers as the original does, with the proof and every attempt made on the way to it."""
 
     model: bytes
-    binding: Binding
+    binding: Any  # the Binding of a graph, or the Code of a model that is code
     method: str
     parity: Parity
     attempts: tuple[Attempt, ...]
