@@ -21,6 +21,8 @@ from modelyard.errors import InvalidConfig
 PREFIX = "MODELYARD_"
 DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
 """Whose names metrics have beside ours."""
+LOG_FORMATS = ("auto", "json", "text")
+"""`auto` is text where stderr is a terminal, JSON elsewhere."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spool_limit_bytes: int = 256 << 20
     retention_days: int = 183
     metrics_dialect: str = "none"
+    log_format: str = "auto"
 
     @property
     def run(self) -> Path:
@@ -142,6 +145,8 @@ def _check(settings: Settings) -> None:
 
     if settings.metrics_dialect not in DIALECTS:
         raise InvalidConfig(f"metrics_dialect is one of {', '.join(DIALECTS)}", field="metrics_dialect", rule="known")
+    if settings.log_format not in LOG_FORMATS:
+        raise InvalidConfig(f"log_format is one of {', '.join(LOG_FORMATS)}", field="log_format", rule="known")
 
 
 def _read_file(path: Path, known: set[str]) -> dict[str, Any]:

@@ -7,10 +7,7 @@ compute, batch or parse HTTP. A request's straight way: `server` → here → `p
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from math import ceil
@@ -25,6 +22,7 @@ from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.errors import STATUS
 from modelyard.serve.http import Head
+from modelyard.serve.log import Level, Log
 from modelyard.serve.metrics import Meter
 from modelyard.serve.routes import ROUTES
 from modelyard.serve.routes.base import Methods, Route, Routes
@@ -36,7 +34,16 @@ LOG_LINES_S = 20
 class Edge:
     """The routes over one DataPlane. Lives in the event loop; `handle` is what the server calls."""
 
-    def __init__(self, plane: DataPlane, settings: Settings, *, meter: Meter, metrics: Callable[[], bytes], access: Access | None = None) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        settings: Settings,
+        *,
+        meter: Meter,
+        metrics: Callable[[], bytes],
+        access: Access | None = None,
+        log: Log | None = None,
+    ) -> None:
         self.plane = plane
         self.settings = settings
         self.metrics = metrics
@@ -44,6 +51,7 @@ class Edge:
         self._timeout_s = settings.request_timeout_s
         self._meter = meter
         self._access = access or Access(settings)
+        self.log = log or Log(settings.log_format)
         self._log_until_s = 0.0
         self._logged = 0
         self._families: list[Routes] = [family(self) for family in ROUTES]
@@ -154,10 +162,10 @@ class Edge:
     def refused(self, status: int, rule: str) -> None:
         """Count a message that was no request."""
         self._meter.failed("malformed_message")
-        self._write_log({"event": "refused", "status": status, "rule": rule})
+        self._say("warning", "refused", {"status": status, "rule": rule})
 
     def _log(self, exchange: Exchange, error: ModelyardError, status: int) -> None:
-        line: dict[str, Any] = {"event": "error", "status": status, "code": error.code, "field": error.field, "rule": error.rule}
+        line: dict[str, Any] = {"status": status, "code": error.code, "field": error.field, "rule": error.rule}
         if exchange.version is not None:
             line |= {"model": exchange.version.name, "version": exchange.version.number}
         if exchange.head.request_id:
@@ -167,14 +175,14 @@ class Edge:
         if error.__cause__ is not None and not isinstance(error, InvalidInput):
             # The kind of what was raised, never its text: a library's message may hold the caller's data.
             line["cause"] = type(error.__cause__).__name__
-        self._write_log(line)
+        self._say("error" if status >= 500 else "warning", "error", line)
 
     def report(self, error: ModelyardError) -> None:
         """Log a failure that belongs to no request."""
-        self._write_log({"event": "error", "code": error.code, "message": error.message})
+        self._say("error", "error", {"code": error.code, "message": error.message})
 
-    def _write_log(self, line: dict[str, Any]) -> None:
-        """One structured line; at most LOG_LINES_S a second, so that a flood of errors is not a flood of writes."""
+    def _say(self, level: Level, event: str, line: dict[str, Any]) -> None:
+        """One line of the log; at most LOG_LINES_S a second, so that a flood of errors is not a flood of writes."""
         now = monotonic()
         if now > self._log_until_s:
             if self._logged > LOG_LINES_S:
@@ -182,8 +190,7 @@ class Edge:
             self._log_until_s, self._logged = now + 1.0, 0
         self._logged += 1
         if self._logged <= LOG_LINES_S:
-            with suppress(OSError):  # whoever read our log may be gone; answering goes on
-                sys.stderr.write(json.dumps({key: value for key, value in line.items() if value is not None}) + "\n")
+            self.log.write(level, event, line)
 
     # What the families share.
 

@@ -30,6 +30,7 @@ from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, Modelyar
 from modelyard.files import make_folder
 from modelyard.serve import card
 from modelyard.serve.access import require_keys, wants_key
+from modelyard.serve.log import Log
 from modelyard.types import ServeState, read_plan, read_serve_state, read_worker_state, write_serve_state
 
 RESTART_S = (0.0, 0.0, 0.2, 0.5, 1.0)
@@ -80,6 +81,7 @@ class Supervisor:
         self._has_announced = False
         self._shown: tuple[int, ...] | None = None
         self._selector = selectors.DefaultSelector()
+        self._log = Log(settings.log_format, process="supervisor")
         self._lock = _lock(run)
         listeners = _open_sockets(self.settings.host, self.settings.port, count, run)
         self.port: int = listeners[0].getsockname()[1]
@@ -101,6 +103,7 @@ class Supervisor:
         for slot in self.slots:
             self._start(slot, environment)
         self._write_state()
+        self._log.info("listening", url=self.url, workers=len(self.slots))
         code = 0
         while not self._signals:
             self._wait(TICK_S)
@@ -110,6 +113,7 @@ class Supervisor:
                 if slot.process is None and now >= slot.restart_at_s:
                     self._start(slot, environment)
                 if not slot.is_ready and slot.is_listening and now - slot.idle_since_s > _patience_s(slot):
+                    self._log.warning("slot_closed", worker=slot.number, message="it has no worker that accepts; closed until it has one")
                     _stop_listening(slot)
             self._write_state()
             if not self._has_announced and all(slot.is_ready for slot in self.slots):
@@ -135,12 +139,13 @@ class Supervisor:
                 command, env=environment, pass_fds=(slot.listener.fileno(), theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
             )
         except OSError as error:
-            _say(f"worker {slot.number} could not be started: {error.strerror}")
+            self._log.error("worker_not_started", worker=slot.number, message=error.strerror)
             slot.restart_at_s = slot.started_s + RESTART_S[-1]
             ours.close()
             return
         finally:
             theirs.close()
+        self._log.info("worker_started", worker=slot.number, worker_pid=slot.process.pid)
         ours.setblocking(False)
         slot.channel = ours
         self._selector.register(ours, selectors.EVENT_READ, slot)
@@ -157,6 +162,7 @@ class Supervisor:
                 continue
             slot.is_ready = slot.is_listening = True
             slot.start_took_s = time.monotonic() - slot.started_s
+            self._log.info("worker_ready", worker=slot.number, seconds=round(slot.start_took_s, 3))
 
     def _reap(self) -> None:
         for slot in self.slots:
@@ -166,7 +172,7 @@ class Supervisor:
             slot.quick_deaths = slot.quick_deaths + 1 if now - slot.started_s < STEADY_S else 0
             slot.restart_at_s = now + RESTART_S[min(slot.quick_deaths, len(RESTART_S) - 1)]
             if not self._signals:
-                _say(f"worker {slot.number} (pid {slot.process.pid}) ended with {slot.process.returncode}; starting another")
+                self._log.warning("worker_ended", worker=slot.number, worker_pid=slot.process.pid, exit=slot.process.returncode)
             if slot.is_ready:
                 slot.idle_since_s = now
             slot.process, slot.is_ready = None, False
@@ -185,7 +191,7 @@ class Supervisor:
             write_serve_state(self._run, state)
             self._shown = living
         except ModelyardError as error:
-            _say(error.message)
+            self._log.error("error", code=error.code, message=error.message)
 
     def _announce(self) -> int:
         """Print the endpoint card once every slot is ready. Gives the exit code: 1 when models are needed and none came up."""
@@ -196,7 +202,7 @@ class Supervisor:
             endpoint = card.Endpoint(sequence=0, models=())
         failures = self._failures()
         for line in failures:
-            _say(line)
+            self._log.error("not_served", message=line)
         if self._needs_models and failures:
             return 1
         workers, needs_key = len(self.slots), wants_key(self.settings)
@@ -220,6 +226,7 @@ class Supervisor:
 
     def _stop(self, code: int) -> int:
         """Drain the workers; a second signal ends them at once."""
+        self._log.info("draining", workers=sum(slot.process is not None for slot in self.slots))
         self._tell(signal.SIGTERM)
         until = time.monotonic() + self.settings.drain_timeout_s + 1.0
         first = self._signals
@@ -232,6 +239,7 @@ class Supervisor:
             slot.listener.close()
         with contextlib.suppress(OSError):
             (self._run / "serve.json").unlink(missing_ok=True)
+        self._log.info("ended", exit=code)
         return code
 
     def _tell(self, number: int) -> None:
@@ -336,14 +344,7 @@ def _patience_s(slot: Slot) -> float:
 
 def _stop_listening(slot: Slot) -> None:
     """Refuse connections at a slot that nobody works for; its next worker listens again."""
-    _say(f"slot {slot.number} has no worker that accepts; closed until it has one")
     slot.is_listening = False
     if HAS_SLOT_SOCKETS:
         with contextlib.suppress(OSError):
             slot.listener.shutdown(socket.SHUT_RDWR)
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()

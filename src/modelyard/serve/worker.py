@@ -31,6 +31,7 @@ from modelyard.serve.edge import Edge
 from modelyard.serve.exposition import render
 from modelyard.serve.loading import Loaded, give_back_memory, resident_bytes, verdict_of
 from modelyard.serve.loading import load as load_bundle
+from modelyard.serve.log import Log
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.observe import Observer
 from modelyard.serve.openapi import is_complete, v1_request
@@ -68,11 +69,12 @@ class Worker:
         self._plan_stamp: tuple[int, int, int] | None = None
         self._stop = asyncio.Event()
         self._is_orphan = False
+        self.log = Log(settings.log_format, slot=slot)
         self.metrics = Metrics(run, slot)
         self.observer = Observer(settings, slot=slot, spool=spool)
         self.access = Access(settings)
         self.plane = DataPlane(settings, slot=slot, meter=self.metrics.meter, attach=self._attach)
-        self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, access=self.access)
+        self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, access=self.access, log=self.log)
         self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
 
     def _attach(self, version: Version) -> None:
@@ -144,6 +146,7 @@ class Worker:
                 if self.access.is_stale:
                     found = await asyncio.to_thread(self.access.read)
                     self.access.take(found)
+                    self.log.info("keys_changed")
             except Exception as error:  # noqa: BLE001 - a worker that no longer looks would let a revoked key in for ever
                 self._report("the access keys could not be read", error)
 
@@ -203,18 +206,35 @@ class Worker:
             self._states[digest] = ModelState(state="loading") if loaded is None else ModelState(state="ready", verdict=loaded.verdict)
         if any(state.state == "loading" for state in self._states.values()):
             self._say()
+        named = {digest: (each.name, number) for each in plan.plans for digest, number in each.versions.items()}
         for digest in wanted:
             if digest not in self._loaded:
+                started_s = monotonic()
                 await self._bring(digest, plan.placements[digest])
+                self._log_loaded(digest, *named[digest], seconds=monotonic() - started_s)
         before = self.plane.deployments
         self.plane.switch(self._deployments(plan))
         kept = {id(version) for each in self.plane.deployments.values() for version in each.by_digest.values()}
         self._retiring += [version for each in before.values() for version in each.by_digest.values() if id(version) not in kept]
         self._sequence = plan.sequence
         self._say()
+        weights = {each.name: {str(each.plan.versions[digest]): weight for digest, weight in each.plan.weights.items()} for each in self._served()}
+        self.log.info("plan_applied", sequence=plan.sequence, served=weights)
         self._write_card()
         gc.collect()
         gc.freeze()  # models and codecs live long; the collector need not look at them again
+
+    def _served(self) -> list[Deployment]:
+        return [deployment for _, deployment in sorted(self.plane.deployments.items())]
+
+    def _log_loaded(self, digest: Digest, name: str, number: int, *, seconds: float) -> None:
+        state = self._states[digest]
+        verdict = (
+            None if state.verdict is None else {"outcome": state.verdict.outcome, "rule": state.verdict.rule, "evidence": state.verdict.evidence}
+        )
+        write = self.log.info if state.state == "ready" else self.log.error
+        event = "version_loaded" if state.state == "ready" else "version_failed"
+        write(event, model=name, version=number, digest=digest, seconds=round(seconds, 3), verdict=verdict)
 
     async def _bring(self, digest: Digest, placement: Placement) -> None:
         try:
@@ -222,11 +242,9 @@ class Worker:
             self._states[digest] = ModelState(state="ready", verdict=self._loaded[digest].verdict)
         except ModelyardError as error:
             self._states[digest] = ModelState(state="failed", verdict=verdict_of(error))
-            self.edge.report(error)
         except Exception as error:  # noqa: BLE001 - a library's failure on one model must not end the others
             failure = ModelyardError(f"the model could not be loaded ({type(error).__name__})")
             self._states[digest] = ModelState(state="failed", verdict=verdict_of(failure))
-            self.edge.report(failure)
 
     def _deployments(self, plan: HostPlan) -> dict[str, Deployment]:
         """What the plan asks for, as far as it loaded; a deployment whose weighted versions did not all load stays as it was."""
@@ -256,7 +274,9 @@ class Worker:
         unused = [digest for digest in self._loaded if digest not in in_use]
         if unused:
             for digest in unused:
-                self._loaded.pop(digest).runtime.close()
+                gone = self._loaded.pop(digest)
+                gone.runtime.close()
+                self.log.info("version_freed", model=gone.bundle.name, digest=digest)
                 self._states.pop(digest, None)
             self._say()
             self._loop.run_in_executor(self._loader, give_back_memory)
@@ -285,6 +305,7 @@ class Worker:
     async def _drain(self, listener: socket.socket) -> None:
         """Readiness fails first; what was asked is answered; then nothing is left."""
         until = monotonic() + self.settings.drain_timeout_s
+        self.log.info("draining", in_flight=self.server.in_flight, is_orphan=self._is_orphan)
         self.edge.is_draining = self.server.is_draining = True
         if not self._is_orphan and self.server.connections:
             await asyncio.sleep(min(GRACE_S, self.settings.drain_timeout_s / 4))
@@ -294,6 +315,7 @@ class Worker:
         while self.server.in_flight and monotonic() < until:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0)  # let the last answers leave
+        self.log.info("drained", unanswered=self.server.in_flight)
         self.server.close()
         self.plane.close()
         self._loader.shutdown(wait=False, cancel_futures=True)
@@ -322,7 +344,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         uvloop.run(_run(arguments, settings))
     except ModelyardError as error:
-        sys.stderr.write(f"worker {arguments.slot}: {error.message}\n")
+        Log(settings.log_format, slot=arguments.slot).error("worker_failed", code=error.code, message=error.message)
         return 1
     # Threads that still compute for nobody must not hold the process back.
     sys.stderr.flush()
