@@ -1,6 +1,6 @@
 """Settings: the only reader of environment variables and settings files.
 
-Hides where a value came from (flag > environment > `settings.toml` in the home > default) behind one frozen value. It must
+Hides where a value came from (flag > environment > the platform's variables > `settings.toml` in the home > default) behind one frozen value. It must
 have no effect at import and hold no secret.
 """
 
@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     insecure: bool = False
     keys_file: str = ""
     allowed_hosts: str = ""
+    vertex_health_route: str = ""
+    vertex_predict_route: str = ""
     max_json_bytes: int = 4 << 20
     max_body_bytes: int = 16 << 20
     max_connections: int = 4096
@@ -85,19 +87,20 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
 
 
 def resolve(flags: Mapping[str, Any] | None = None) -> tuple[Settings, dict[str, str]]:
-    """The settings in force and, per setting, its source: `flag`, `environment`, `settings.toml` or `default`."""
+    """The settings in force and, per setting, its source: `flag`, `environment`, `platform`, `settings.toml` or `default`."""
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     fields = {field.name: field for field in msgspec.structs.fields(Settings)}
     unknown = sorted(set(given) - set(fields))
     if unknown:
         raise InvalidConfig(f"no such setting: {', '.join(unknown)}", field=unknown[0])
     environment = {name: os.environ[key] for name in fields if (key := PREFIX + name.upper()) in os.environ}
+    platform = _platform(os.environ)
     home = _path(given.get("home") or environment.get("home") or fields["home"].default)
     in_file = _read_file(home / "settings.toml", fields.keys() - {"home"})
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name, field in fields.items():
-        layers = (("flag", given), ("environment", environment), ("settings.toml", in_file))
+        layers = (("flag", given), ("environment", environment), ("platform", platform), ("settings.toml", in_file))
         for source, layer in layers:
             if name in layer:
                 values[name], sources[name] = _convert(layer[name], field.type, name, source), source
@@ -108,6 +111,14 @@ def resolve(flags: Mapping[str, Any] | None = None) -> tuple[Settings, dict[str,
     settings = Settings(**values)
     _check(settings)
     return settings, sources
+
+
+def _platform(variables: Mapping[str, str]) -> dict[str, str]:
+    """Settings that a platform gives by variables of its own, where it says that it is there: Vertex AI by `AIP_MODE`."""
+    if variables.get("AIP_MODE") != "PREDICTION":
+        return {}
+    named = {"vertex_health_route": "AIP_HEALTH_ROUTE", "vertex_predict_route": "AIP_PREDICT_ROUTE"}
+    return {setting: variables[name] for setting, name in named.items() if variables.get(name)}
 
 
 def _convert(value: Any, kind: Any, name: str, source: str) -> Any:
@@ -122,6 +133,8 @@ def _convert(value: Any, kind: Any, name: str, source: str) -> Any:
 
 
 def _check(settings: Settings) -> None:
+    _check_route("vertex_health_route", settings.vertex_health_route)
+    _check_route("vertex_predict_route", settings.vertex_predict_route)
     for name in ("port", "control_port"):
         if not 0 <= getattr(settings, name) <= 65535:
             raise InvalidConfig(f"{name} is a number from 0 to 65535", field=name, rule="range")
@@ -147,6 +160,11 @@ def _check(settings: Settings) -> None:
         raise InvalidConfig(f"metrics_dialect is one of {', '.join(DIALECTS)}", field="metrics_dialect", rule="known")
     if settings.log_format not in LOG_FORMATS:
         raise InvalidConfig(f"log_format is one of {', '.join(LOG_FORMATS)}", field="log_format", rule="known")
+
+
+def _check_route(name: str, route: str) -> None:
+    if route and not (route.startswith("/") and route.isascii() and route.isprintable() and not set(route) & set(" ?#%")):
+        raise InvalidConfig(f"{name} is a path: it begins with / and has no query", field=name, rule="path")
 
 
 def _read_file(path: Path, known: set[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from modelyard.config import Settings
 from modelyard.serve.dataplane import DataPlane, Deployment
 from modelyard.serve.edge import Edge
+from modelyard.serve.exposition import render
 from modelyard.serve.http import Head
 from modelyard.serve.loading import load
 from modelyard.serve.metrics import Metrics
@@ -51,7 +52,7 @@ class Asking:
                 versions = {digest: plane.version(plan.name, plan.versions[digest], each) for digest, each in loaded.items()}
                 deployments[plan.name] = Deployment(plan, versions)
             plane.switch(deployments)
-            return plane, Edge(plane, settings, meter=metrics.server, metrics=lambda: metrics.text([0]))
+            return plane, Edge(plane, settings, meter=metrics.server, metrics=lambda: render(metrics.sums([0])))
 
         self.plane, self.edge = self.loop.run_until_complete(start())
 

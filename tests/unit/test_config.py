@@ -70,3 +70,18 @@ def test_a_child_sees_the_settings_in_force(monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in config.child_environment(settings).items():
         monkeypatch.setenv(name, value)
     assert config.load() == settings
+
+
+def test_vertex_ai_names_its_routes_where_it_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/v1/endpoints/1/deployedModels/2")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/v1/endpoints/1/deployedModels/2:predict")
+    assert config.load().vertex_predict_route == ""
+    monkeypatch.setenv("AIP_MODE", "PREDICTION")
+    settings, sources = config.resolve()
+    assert (settings.vertex_health_route, sources["vertex_health_route"]) == ("/v1/endpoints/1/deployedModels/2", "platform")
+    monkeypatch.setenv("MODELYARD_VERTEX_PREDICT_ROUTE", "/mine")
+    assert config.load().vertex_predict_route == "/mine"
+    for wrong in ("mine", "/a b", "/a?b", "/%61"):
+        monkeypatch.setenv("MODELYARD_VERTEX_PREDICT_ROUTE", wrong)
+        with pytest.raises(InvalidConfig):
+            config.load()

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import MalformedPayload, ModelyardError, SchemaMismatch
 from modelyard.protocols.base import accept_media, no_binary, refusal
 from modelyard.protocols.records import Records
-from modelyard.protocols.tensors import Column
 from modelyard.types import InferenceRequest, InferenceResponse, Schema
 
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from modelyard.types import Array
 
 _LINES = b"content-type: text/csv; charset=utf-8\r\n"
-_NUMBER = re.compile(r"\s*([+-]?(\d{1,400}(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?|[+-]?(?i:nan|inf(inity)?))\s*", re.ASCII)
-_FLAGS = {"true": True, "false": False}
 
 
 class CsvTable:
@@ -59,7 +55,7 @@ class CsvTable:
             if len(row) != len(names):
                 raise SchemaMismatch("each row of the CSV has a value for every column", field="body", rule="size")
             for into, column, text in zip(values, columns, row, strict=True):
-                into.append(parse(column, text))
+                into.append(text if column is None else column.parse(text))
         if not values[0]:
             raise _too_few()
         return self.records.from_columns(dict(zip(names, values, strict=True)), "body")
@@ -68,7 +64,7 @@ class CsvTable:
         column = self.records.order[0]
         if len(self.records.order) != 1 or column.rank != 2:
             raise SchemaMismatch("the model's inputs are no table; send JSON", field="body", rule="form")
-        rows = [[parse(column, text) for text in row] for row in reader if row]
+        rows = [[column.parse(text) for text in row] for row in reader if row]
         if not rows:
             raise _too_few()
         return InferenceRequest({column.name: column.from_rows(rows)}, len(rows))
@@ -85,22 +81,6 @@ class CsvTable:
     def refuse(self, error: ModelyardError) -> tuple[bytes, bytes]:
         """See `base.Codec`: CSV has no form for it, so JSON."""
         return refusal(error)
-
-
-def parse(column: Column | None, text: str) -> Any:
-    """A cell under its column: an empty one is missing. What is no number stays text, and is refused as such later."""
-    if column is None or column.kind == "s":
-        return text or None
-    if text == "":
-        return None
-    if column.kind == "b":
-        return _FLAGS.get(text.lower(), text)
-    if not _NUMBER.fullmatch(text):
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
 
 
 def flat(outputs: Mapping[str, Array]) -> dict[str, list[Any]]:

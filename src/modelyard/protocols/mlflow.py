@@ -61,25 +61,10 @@ class MLflow:
         if message.params:
             raise MalformedPayload("the model takes no params", field="params", rule="unknown")
         if message.dataframe_split is not None:
-            return self._from_split(message.dataframe_split)
+            return self.records.from_split(message.dataframe_split.columns, message.dataframe_split.data, "dataframe_split")
         if isinstance(message.inputs, dict):
             return self.records.from_columns(message.inputs, "inputs")
         return self.records.from_instances(getattr(message, given[0]), given[0])
-
-    def _from_split(self, split: Split) -> InferenceRequest:
-        rows, names = split.data, split.columns
-        if not rows:
-            raise SchemaMismatch("dataframe_split has at least one row", field="dataframe_split", rule="size")
-        if names is None or not self.records.is_table:
-            return self.records.from_lists(rows, "dataframe_split")
-        return self._named(names, rows, "dataframe_split")
-
-    def _named(self, names: list[str], rows: list[list[Any]], field: str) -> InferenceRequest:
-        if len(set(names)) != len(names):
-            raise SchemaMismatch(f"a column of {field} stands twice", field=field, rule="unique")
-        if any(len(row) != len(names) for row in rows):
-            raise SchemaMismatch(f"each row of {field} has a value for every column", field=field, rule="size")
-        return self.records.from_columns(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)), field)
 
     def encode(self, request: InferenceRequest, response: InferenceResponse) -> tuple[bytes, bytes]:  # noqa: ARG002 - the port's
         """See `base.Codec`: label or prediction of each row, in order."""

@@ -85,6 +85,18 @@ class Records:
             raise self.unknown(field)
         return InferenceRequest(inputs, rows)
 
+    def from_split(self, names: list[str] | None, rows: list[list[Any]], field: str) -> InferenceRequest:
+        """Lists under column names, as `DataFrame.to_dict("split")` has them; in schema order where no names are given."""
+        if not rows:
+            raise SchemaMismatch(f"{field} has at least one row", field=field, rule="size")
+        if names is None or not self.is_table:
+            return self.from_lists(rows, field)
+        if len(set(names)) != len(names):
+            raise SchemaMismatch(f"a column of {field} stands twice", field=field, rule="unique")
+        if any(len(row) != len(names) for row in rows):
+            raise SchemaMismatch(f"each row of {field} has a value for every column", field=field, rule="size")
+        return self.from_columns(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)), field)
+
     def from_matrix(self, matrix: Array) -> InferenceRequest:
         """The columns of an all-numeric frame given as one array [n, k] of float64, in schema order."""
         inputs: dict[str, Array] = {}

@@ -7,6 +7,7 @@ hold nothing that the caller sent. Values are judged against ranges and categori
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from math import nan, prod
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -38,6 +39,8 @@ EXACT_INTEGERS = 2.0**53
 """Up to here every integer is a float64."""
 
 _NONE = type(None)
+_NUMBER = re.compile(r"\s*([+-]?(\d{1,400}(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?|[+-]?(?i:nan|inf(inity)?))\s*", re.ASCII)
+_FLAGS = {"true": True, "false": False}
 _KINDS = {"b": "boolean", "i": "integer", "f": "number", "s": "string"}
 
 
@@ -95,6 +98,22 @@ class Column:
             self.refuse("its datatype is not one of the Open Inference Protocol", "datatype")
         if (given, self.kind) not in {("f", "f"), ("i", "f"), ("i", "i"), ("f", "i")}:
             self.refuse(f"its datatype is {self.spec.datatype}", "datatype")
+
+    def parse(self, text: str) -> Any:
+        """The JSON value that `text` (a cell of CSV, a field of a query) stands for: an empty one is missing. What is no number stays text, and is
+        refused as such later."""
+        if text == "":
+            return None
+        if self.kind == "s":
+            return text
+        if self.kind == "b":
+            return _FLAGS.get(text.lower(), text)
+        if not _NUMBER.fullmatch(text):
+            return text
+        try:
+            return int(text)
+        except ValueError:
+            return float(text)
 
     def from_flat(self, values: list[Any], shape: tuple[int, ...]) -> Array:
         """JSON values in row-major order as an array of `shape` (which has as many elements)."""

@@ -57,7 +57,8 @@ class Edge:
         self._families: list[Routes] = [family(self) for family in ROUTES]
         self._fixed: dict[str, Methods] = {}
         for family in self._families:
-            self._fixed |= family.fixed
+            for path, methods in family.fixed.items():
+                self._fixed[path] = {**self._fixed.get(path, {}), **methods}
 
     def handle(self, exchange: Exchange) -> None:
         """Answer `exchange` now or with a later batch; whatever goes wrong becomes an answer."""
@@ -203,6 +204,14 @@ class Edge:
     def is_ready(self) -> bool:
         """Whether traffic should come here."""
         return self.plane.is_ready and not self.is_draining
+
+    def count(self, code: str) -> None:
+        """Count a refusal that is not an error of the tree."""
+        self._meter.failed(code)
+
+    def ready(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
+        """Whether traffic should come here: 200 or 503."""
+        self.json(exchange, {"ready": self.is_ready}, 200 if self.is_ready else 503)
 
     def json(self, exchange: Exchange, value: Any, status: int = 200) -> None:
         """Answer with `value` as JSON."""

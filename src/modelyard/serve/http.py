@@ -51,9 +51,9 @@ class Head:
     """A request's line and headers, read once and then immutable: the same bytes always mean the same head."""
 
     __slots__ = (
-        "accept", "admitted", "authorization", "caller", "coding", "expects_continue", "host", "is_cacheable", "is_chunked", "is_http_1_0",
-        "json_bytes", "keep_alive", "length", "media", "method", "origin", "path", "priority", "query", "request_id", "route", "timeout_s",
-        "traceparent",
+        "accept", "admitted", "authorization", "caller", "client_request_id", "coding", "expects_continue", "host", "is_cacheable", "is_chunked",
+        "is_http_1_0", "json_bytes", "keep_alive", "length", "media", "method", "origin", "path", "priority", "query", "request_id",
+        "request_id_bytes", "route", "timeout_s", "traceparent",
     )  # fmt: skip
 
     def __init__(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
@@ -72,6 +72,9 @@ class Head:
         self.origin = b""
         self.json_bytes: int | None = None
         self.request_id = b""
+        self.request_id_bytes = 0
+        """How long it came; one that is not safe to send back is not kept."""
+        self.client_request_id = b""
         self.traceparent = b""
         self.timeout_s: float | None = None
         self.priority = NORMAL
@@ -163,8 +166,14 @@ def _json_length(head: Head, value: bytes) -> None:
     head.json_bytes = int(value)
 
 
+def _client_request_id(head: Head, value: bytes) -> None:
+    head.is_cacheable = False
+    head.client_request_id = value if is_header_safe(value.decode("latin-1")) else b""
+
+
 def _request_id(head: Head, value: bytes) -> None:
     head.is_cacheable = False
+    head.request_id_bytes = len(value)
     head.request_id = value if is_header_safe(value.decode("latin-1")) else b""
 
 
@@ -197,6 +206,7 @@ _TAKERS = {
     b"authorization": _authorization,
     b"origin": _origin,
     b"inference-header-content-length": _json_length,
+    b"x-ms-client-request-id": _client_request_id,
     b"x-request-id": _request_id,
     b"traceparent": _traceparent,
     b"x-request-timeout": _timeout,

@@ -51,6 +51,49 @@ def describe(models: Iterable[tuple[str, Schema, Mapping[str, Any]]], *, release
     }
 
 
+def describe_score(name: str, schema: Schema, *, version: int, release: str) -> dict[str, Any]:
+    """Azure ML's description of `/score`: Swagger 2.0, or OpenAPI 3.0 for `version` 3."""
+    row = _plain_row(schema, "nullable" if version == 3 else "x-nullable")
+    body = {"type": "object", "required": ["input_data"], "properties": {"input_data": {"type": "array", "minItems": 1, "items": row}}}
+    rows = {"type": "array", "items": {}}
+    info = {"title": name, "version": release}
+    if version == 3:
+        post = {
+            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+            "responses": {"200": {"description": "One answer per row", "content": {"application/json": {"schema": rows}}}},
+        }
+        return {"openapi": "3.0.3", "info": info, "paths": {"/": _alive(), "/score": {"post": {"operationId": "score", **post}}}}
+    given = [{"in": "body", "name": "body", "required": True, "schema": body}]
+    post = {
+        "consumes": ["application/json"],
+        "produces": ["application/json"],
+        "parameters": given,
+        "responses": {"200": {"description": "One answer per row", "schema": rows}},
+    }
+    return {"swagger": "2.0", "info": info, "paths": {"/": _alive(), "/score": {"post": {"operationId": "score", **post}}}}
+
+
+def _alive() -> dict[str, Any]:
+    return {"get": {"operationId": "alive", "responses": {"200": {"description": "The server is alive"}}}}
+
+
+def _plain_row(schema: Schema, nullable: str) -> dict[str, Any]:
+    """A row in the words that Swagger 2.0 and OpenAPI 3.0 share."""
+    properties: dict[str, Any] = {}
+    for spec in schema.inputs:
+        value: dict[str, Any] = {"type": _kind(spec)} | ({nullable: True} if spec.is_nullable else {})
+        for _ in () if spec.shape in {(-1,), (-1, 1)} else spec.shape[1:]:
+            value = {"type": "array", "items": value}
+        properties[spec.name] = value
+    if schema.layout == "array":
+        return dict(properties[schema.inputs[0].name])
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _kind(spec: TensorSpec) -> str:
+    return _JSON.get(spec.datatype, "number" if spec.datatype.startswith("FP") else "integer")
+
+
 def v2_request(schema: Schema, example: Mapping[str, Any]) -> dict[str, Any]:
     """The public example as a V2 request of one row."""
     return {
@@ -110,7 +153,7 @@ def _post(summary: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[st
 
 
 def _element(spec: TensorSpec) -> dict[str, Any]:
-    kind = _JSON.get(spec.datatype, "number" if spec.datatype.startswith("FP") else "integer")
+    kind = _kind(spec)
     element: dict[str, Any] = {"type": [kind, "null"] if spec.is_nullable else kind}
     if spec.categories is not None and not spec.unknown_allowed:
         element["enum"] = [*spec.categories, *([None] if spec.is_nullable else [])]

@@ -60,7 +60,20 @@ WAITING, HEADER, BODY, CLOSING = "waiting", "header", "body", "closing"
 class Exchange:
     """One request and its answer to be; answered exactly once, by `reply`. Fields behind `received_s` belong to the edge."""
 
-    __slots__ = ("_answer", "body", "codec", "connection", "deadline_s", "head", "prepared_s", "priority", "received_s", "request", "version")
+    __slots__ = (
+        "_answer",
+        "body",
+        "codec",
+        "connection",
+        "deadline_s",
+        "extra",
+        "head",
+        "prepared_s",
+        "priority",
+        "received_s",
+        "request",
+        "version",
+    )
 
     def __init__(self, connection: Connection, head: Head, body: bytes | bytearray, received_s: float) -> None:
         self.connection = connection
@@ -72,6 +85,8 @@ class Exchange:
         self.codec: Any = None
         self.version: Any = None
         self.deadline_s = 0.0
+        self.extra = b""
+        """Header lines that whatever is answered will carry."""
         self.priority = head.priority
         self.prepared_s = received_s
 
@@ -99,6 +114,8 @@ class Exchange:
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         """Answer with `status`, further header `lines` and `body`."""
         head, connection = self.head, self.connection
+        if self.extra:
+            lines += self.extra
         if head.request_id:
             lines += b"x-request-id: %b\r\n" % head.request_id
         if head.traceparent:

@@ -29,7 +29,7 @@ class Health:
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
         self._described: tuple[Any, dict[frozenset[str] | None, bytes]] = (None, {})
-        ping, ready = Route(self._ping, PUBLIC), Route(self._ready, PUBLIC)
+        ping, ready = Route(self._ping, PUBLIC), Route(self.edge.ready, PUBLIC)
         self.fixed: dict[str, Methods] = {
             "/": {b"GET": Route(self._alive, PUBLIC)},
             "/ping": {b"GET": ping, b"POST": ping},
@@ -54,10 +54,6 @@ class Health:
 
     def _live(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
         self.edge.json(exchange, {"live": True})
-
-    def _ready(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
-        is_ready = self.edge.is_ready
-        self.edge.json(exchange, {"ready": is_ready}, 200 if is_ready else 503)
 
     def _ping(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
         exchange.reply(200 if self.edge.is_ready else 503, b"", b"")
