@@ -7,6 +7,7 @@ answers of the control process are decoded into the type that the caller names.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,8 @@ from modelyard.errors import ModelyardError, Rejected, Unavailable
 from modelyard.types import TensorSpec, Verdict
 
 if TYPE_CHECKING:
+    import ssl
+
     from modelyard.types import Array
 
 T = TypeVar("T")
@@ -41,8 +44,8 @@ _BY_STATUS: dict[int, type[ModelyardError]] = {
 class Client:
     """Asks a data plane. Holds one pool of connections until `close`; may be used from several threads."""
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, key: str | None = None) -> None:
-        self._http = _Http(url, timeout_s=timeout_s, headers={} if key is None else {"authorization": f"Bearer {key}"})
+    def __init__(self, url: str, *, timeout_s: float = 30.0, key: str | None = None, trust: ssl.SSLContext | None = None) -> None:
+        self._http = _Http(url, timeout_s=timeout_s, headers={} if key is None else {"authorization": f"Bearer {key}"}, trust=trust)
 
     def __enter__(self) -> Client:
         return self
@@ -90,6 +93,30 @@ class Client:
             yield {output["name"]: _array(output) for output in answer["outputs"]}
 
 
+def trusting(
+    authority: Path | None, *, certificate: Path | None = None, key: Path | None = None, pinned: Path | None = None
+) -> ssl.SSLContext | None:
+    """Which servers to believe and which client certificate to show; None where nothing is said, which is the system's authorities.
+
+    `pinned` believes exactly the certificate in that file, under whatever name: for a server that one owns. Raises InvalidConfig.
+    """
+    import ssl
+
+    if authority is None and certificate is None and pinned is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=authority or pinned)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if pinned is not None:
+            context.check_hostname = False
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if certificate is not None:
+            context.load_cert_chain(certificate, key, password=lambda: "")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise errors.InvalidConfig("the certificate, its key or the authority cannot be read as PEM", field="cacert", rule="form") from error
+    return context
+
+
 class ControlClient:
     """Asks the control process of one home, with its access key."""
 
@@ -114,11 +141,11 @@ class ControlClient:
 class _Http:
     """One server, spoken to in JSON."""
 
-    def __init__(self, url: str, *, timeout_s: float, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, *, timeout_s: float, headers: Mapping[str, str], trust: ssl.SSLContext | None = None) -> None:
         import httpx
 
         # A proxy from the environment must never see what is meant for this machine.
-        self._client = httpx.Client(base_url=url, timeout=timeout_s, headers=dict(headers), trust_env=False)
+        self._client = httpx.Client(base_url=url, timeout=timeout_s, headers=dict(headers), trust_env=False, verify=True if trust is None else trust)
         self._url = url
 
     def close(self) -> None:

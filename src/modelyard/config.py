@@ -39,6 +39,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: str = ""
     vertex_health_route: str = ""
     vertex_predict_route: str = ""
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    tls_client_ca_file: str = ""
+    tls_client_names: str = ""
     max_json_bytes: int = 4 << 20
     max_body_bytes: int = 16 << 20
     max_connections: int = 4096

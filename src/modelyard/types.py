@@ -219,6 +219,13 @@ class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int
     slots: tuple[int, ...]
     started_at: str
+    scheme: Literal["http", "https"] = "http"
+
+    @property
+    def url(self) -> str:
+        """Where the data plane answers, as seen from this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"{self.scheme}://[{host}]:{self.port}" if ":" in host else f"{self.scheme}://{host}:{self.port}"
 
 
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):

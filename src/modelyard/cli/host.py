@@ -320,8 +320,7 @@ def _wait_for_children(settings: Settings, children: Mapping[str, Child], stop: 
             continue
         # Models that take long to load must not keep a home from being up: their workers say when they are ready.
         if workers.has_applied(1) or (serve.slots and time.monotonic() > started + START_LIMIT_S / 2):
-            data = f"http://{f'[{serve.host}]' if ':' in serve.host else serve.host}:{serve.port}"
-            return Up(home=str(settings.home), data=data, control=control.url, pid=os.getpid())
+            return Up(home=str(settings.home), data=serve.url, control=control.url, pid=os.getpid())
     raise Unavailable(f"modelyard did not come up in {settings.home}; the lines above, or run/up.log in it, say why")
 
 

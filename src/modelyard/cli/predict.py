@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from modelyard import config
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from modelyard.config import Settings
     from modelyard.runtime.data import Table
-    from modelyard.types import Array, TensorSpec
+    from modelyard.types import Array, ServeState, TensorSpec
 
 SHOWN_ROWS = 10
 
@@ -29,26 +31,33 @@ def predict(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Save all answers here: .csv or .parquet.")] = None,
     version: Annotated[int | None, typer.Option(help="Ask this version (default: whichever has the traffic).")] = None,
     url: Annotated[str | None, typer.Option(help="Another data plane than this home's.")] = None,
+    cacert: Annotated[
+        Path | None, typer.Option(help="Believe certificates of this authority (default: the system's; for this home, its own).")
+    ] = None,
+    cert: Annotated[Path | None, typer.Option(help="Show this certificate, in PEM.")] = None,
+    cert_key: Annotated[Path | None, typer.Option(help="The private key of --cert.")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Ask a deployed model about the rows of a file, by HTTP as any client would."""
-    from modelyard.client import Client
+    from modelyard.client import Client, trusting
     from modelyard.runtime.data import read
 
     if output is not None and output.suffix not in (".csv", ".parquet"):
         raise InvalidConfig("--output ends in .csv or .parquet", field="output", rule="format")
     settings = config.load({"home": home})
     rows, _ = read(data)
-    with Client(url or _url(settings), timeout_s=settings.request_timeout_s + 5, key=config.key()) as client:
+    own = None if url is not None else _state(settings)
+    pinned = Path(settings.tls_cert_file) if own is not None and own.scheme == "https" and cacert is None else None
+    trust = trusting(cacert, certificate=cert, key=cert_key, pinned=pinned)
+    where = url if own is None or url is not None else own.url
+    with Client(where or "", timeout_s=settings.request_timeout_s + 5, key=_key(settings, own), trust=trust) as client:
         inputs = fit(rows, client.inputs(name, version=version), name=name)
         answers = client.predict(name, inputs, version=version)
     columns = flat(answers)
     if output is not None:
         save(columns, output)
     if json:
-        import msgspec
-
         told = {"name": name, "rows": rows.rows, "outputs": {key: array.tolist() for key, array in answers.items()}}
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
         return
@@ -116,14 +125,26 @@ def save(columns: Mapping[str, list[Any]], path: Path) -> None:
         Path(beside).unlink(missing_ok=True)
 
 
-def _url(settings: Settings) -> str:
+def _state(settings: Settings) -> ServeState:
     from modelyard.types import read_serve_state
 
     try:
-        state = read_serve_state(settings.run)
+        return read_serve_state(settings.run)
     except (NotFound, MalformedPayload) as error:
         raise Unavailable(f"{settings.home} is not up; start it: modelyard up --detach") from error
-    return f"http://{f'[{state.host}]' if ':' in state.host else state.host}:{state.port}"
+
+
+def _key(settings: Settings, own: ServeState | None) -> str | None:
+    """The key to show: MODELYARD_KEY; else, to this home's own data plane and no other, the admin key where one is wanted."""
+    from modelyard.control.access import read_admin_key
+    from modelyard.serve.access import wants_key
+
+    given = config.key()
+    if given is not None or own is None or settings.keys_file or not wants_key(msgspec.structs.replace(settings, host=own.host)):
+        return given
+    with contextlib.suppress(NotFound):
+        return read_admin_key(settings)
+    return None
 
 
 def _show(columns: dict[str, list[Any]], rows: int, output: Path | None) -> None:

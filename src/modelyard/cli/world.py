@@ -62,15 +62,12 @@ def deploy(
 def _curl(settings: Settings, name: str, reference: str) -> str:
     """A line to paste that asks the deployment about the model's public example."""
     from modelyard.serve import card, openapi
-    from modelyard.serve.access import wants_key
 
     with ControlPlane(settings) as plane:
         opened, version = plane.open(reference)
     example = openapi.v1_request(opened.schema, opened.card.example) if openapi.is_complete(opened.schema, opened.card.example) else None
     served = card.Served(name=name, version=version.version if version else 0, title=opened.card.title, example=example)
-    state = read_serve_state(settings.run)
-    url = f"http://{f'[{state.host}]' if ':' in state.host else state.host}:{state.port}"
-    return card.curl(url, served, needs_key=wants_key(settings))
+    return card.curl(card.reach(read_serve_state(settings.run).url, settings), served)
 
 
 def rollback(name: Annotated[str, typer.Argument(help="The deployment.")], *, home: Home = None, json: Json = False) -> None:

@@ -73,9 +73,8 @@ def status(plane: ControlPlane, deployments: Iterable[Deployment], *, trouble: M
 def _data_plane(state: TargetState) -> Plane | None:
     if state.serve is None:
         return None
-    host = f"[{state.serve.host}]" if ":" in state.serve.host else state.serve.host
     current = sum(worker.sequence >= state.sequence for worker in state.workers)
-    return Plane(url=f"http://{host}:{state.serve.port}", pid=state.serve.pid, workers=len(state.serve.slots), up_to_date=current)
+    return Plane(url=state.serve.url, pid=state.serve.pid, workers=len(state.serve.slots), up_to_date=current)
 
 
 def _serving(deployment: Deployment, state: TargetState) -> tuple[Serving, ...]:

@@ -228,7 +228,7 @@ def _curl(bundle: Bundle, world: World) -> tuple[str, str]:
     served = card.Served(name=NAME, version=1, title=bundle.card.title, example={"instances": [bundle.card.example]})
     with closing(traffic.Caller(world.settings.host, world.settings.port, NAME, bundle.schema)) as caller:
         answer, _ = caller.post(f"/v1/models/{NAME}:predict", served.example)
-    return card.curl(world.url, served), msgspec.json.encode(answer).decode()
+    return card.curl(card.Reach(world.url), served), msgspec.json.encode(answer).decode()
 
 
 def _next(home: str | None) -> tuple[str, ...]:

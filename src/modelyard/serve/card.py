@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
+from modelyard.config import Settings
 from modelyard.errors import MalformedPayload
 from modelyard.files import read_limited, write_atomically
+from modelyard.serve.access import wants_key
+from modelyard.serve.tls import names
 
 LIMIT_BYTES = 16 << 20
 NAME = "endpoint.json"
@@ -50,28 +54,49 @@ def read(run: Path) -> Endpoint:
         raise MalformedPayload(f"{NAME} is not of this release") from error
 
 
-def curl(url: str, served: Served, *, needs_key: bool = False) -> str:
+class Reach(NamedTuple):
+    """How the data plane is asked: `url`, and what curl needs beside it to be let in."""
+
+    url: str
+    flags: str = ""
+
+
+def reach(url: str, settings: Settings) -> Reach:
+    """How curl on this machine asks a data plane at `url` with these settings: with a key, and by a name that its certificate bears."""
+    flags = ""
+    if settings.tls_cert_file:
+        certificate = Path(settings.tls_cert_file)
+        flags += f" --cacert {shlex.quote(str(certificate))}"
+        place, name = urlsplit(url), names(certificate)
+        if name and place.hostname not in name:
+            flags += f" --connect-to ::{place.netloc}"
+            url = f"https://{name[0]}:{place.port}"
+        if settings.tls_client_ca_file:
+            flags += ' --cert "$CLIENT_CERTIFICATE" --key "$CLIENT_KEY"'
+    if wants_key(settings):
+        flags += ' -H "Authorization: Bearer $MODELYARD_KEY"'
+    return Reach(url, flags)
+
+
+def curl(asked: Reach, served: Served) -> str:
     """A curl line for one model, to be pasted as it stands."""
     if served.example is None:
-        return f"curl -s {url}/v2/models/{served.name}"
-    key = ' -H "Authorization: Bearer $MODELYARD_KEY"' if needs_key else ""
+        return f"curl -s{asked.flags} {asked.url}/v2/models/{served.name}"
     body = shlex.quote(json.dumps(served.example, ensure_ascii=False))
-    return f"curl -s {url}/v1/models/{served.name}:predict -H 'Content-Type: application/json'{key} -d {body}"
+    return f"curl -s{asked.flags} {asked.url}/v1/models/{served.name}:predict -H 'Content-Type: application/json' -d {body}"
 
 
-def as_data(url: str, endpoint: Endpoint, *, workers: int, needs_key: bool = False) -> dict[str, Any]:
+def as_data(url: str, endpoint: Endpoint, *, workers: int, asked: Reach) -> dict[str, Any]:
     """The card as JSON data."""
-    models = [
-        {"name": each.name, "version": each.version, "title": each.title, "curl": curl(url, each, needs_key=needs_key)} for each in endpoint.models
-    ]
+    models = [{"name": each.name, "version": each.version, "title": each.title, "curl": curl(asked, each)} for each in endpoint.models]
     links = {"openapi": f"{url}/openapi.json", "metrics": f"{url}/metrics", "health": f"{url}/v2/health/ready"}
     return {"event": "ready", "url": url, "workers": workers, "protocols": list(PROTOCOLS), "models": models, **links}
 
 
-def as_text(url: str, endpoint: Endpoint, *, workers: int, needs_key: bool = False) -> str:
+def as_text(url: str, endpoint: Endpoint, *, workers: int, asked: Reach) -> str:
     """The card for a terminal."""
     lines = [f"modelyard serves at {url} ({workers} worker{'s' if workers != 1 else ''})", f"  protocols  {' · '.join(PROTOCOLS)}"]
     lines += [f"  more       {url}/openapi.json · {url}/metrics · {url}/v2/health/ready"]
     for each in endpoint.models:
-        lines += ["", f"  {each.name} version {each.version}: {each.title}", "", f"    {curl(url, each, needs_key=needs_key)}"]
+        lines += ["", f"  {each.name} version {each.version}: {each.title}", "", f"    {curl(asked, each)}"]
     return "\n".join([*lines, ""])

@@ -41,6 +41,7 @@ from modelyard.serve.http import (
     is_header_safe,
     too_large,
 )
+from modelyard.serve.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Tls
 
 if TYPE_CHECKING:
     from modelyard.types import InferenceRequest, InferenceResponse
@@ -186,6 +187,10 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         transport.set_write_buffer_limits(high=256 << 10)
         server = self.server
+        if server.tls is not None and not server.tls.admits(transport.get_extra_info("ssl_object")):
+            self.phase = CLOSING
+            transport.abort()
+            return
         if len(server.connections) >= server.settings.max_connections:
             transport.write(answer(503, JSON_LINES + b"retry-after: 1\r\nconnection: close\r\n", server.full))
             transport.close()
@@ -200,7 +205,7 @@ class Connection(asyncio.Protocol):
         self._parser = None
 
     def eof_received(self) -> bool:
-        if not self.pending:
+        if not self.pending or self.transport is None or not self.transport.can_write_eof():
             return False
         self.phase = CLOSING
         self.since_s = monotonic()
@@ -408,8 +413,10 @@ class Connection(asyncio.Protocol):
         self.since_s = monotonic()
         self._raw_left = 0
         self._parser = None
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        if not self.transport.can_write_eof():  # TLS ends both directions at once, behind what is still to be written
+            self.transport.close()
+            return
+        self.transport.write_eof()
         self._go_on_reading()
 
     def _discard(self, size: int) -> None:
@@ -493,6 +500,7 @@ class Server:
         self.is_draining = False
         self.date = b""
         self.full = encode_json({"error": "this server has as many connections as it takes; try again", "code": "overloaded"})
+        self.tls: Tls | None = None
         self._listeners: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweep()
@@ -504,9 +512,13 @@ class Server:
             connection.sweep(now)
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
-    async def listen(self, sock: Any) -> None:
-        """Accept connections from the bound socket `sock`."""
-        self._listeners.append(await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=2048))
+    async def listen(self, sock: Any, tls: Tls | None = None) -> None:
+        """Accept connections from the bound socket `sock`, inside `tls` where given."""
+        secure: dict[str, Any] = {}
+        if tls is not None:
+            self.tls = tls
+            secure = {"ssl": tls.context("http/1.1"), "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S, "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S}
+        self._listeners.append(await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=2048, **secure))
 
     def stop_listening(self) -> None:
         """Take no further connections; those that are idle are closed, the others behind their last answer."""

@@ -21,6 +21,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import msgspec
 
@@ -29,8 +30,9 @@ from modelyard.config import Settings
 from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, ModelyardError, NotFound
 from modelyard.files import make_folder
 from modelyard.serve import card
-from modelyard.serve.access import require_keys, wants_key
+from modelyard.serve.access import require_keys
 from modelyard.serve.log import Log
+from modelyard.serve.tls import open_tls
 from modelyard.types import ServeState, read_plan, read_serve_state, read_worker_state, write_serve_state
 
 RESTART_S = (0.0, 0.0, 0.2, 0.5, 1.0)
@@ -92,8 +94,7 @@ class Supervisor:
     @property
     def url(self) -> str:
         """Where the data plane answers."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.settings.host, self.settings.host)  # noqa: S104
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return self._state(()).url
 
     def run(self) -> int:
         """Keep the slots filled until told to stop."""
@@ -186,12 +187,15 @@ class Supervisor:
         living = tuple(slot.number for slot in self.slots if slot.process is not None)
         if living == self._shown:
             return
-        state = ServeState(pid=os.getpid(), host=self.settings.host, port=self.port, slots=living, started_at=self._started_at)
         try:
-            write_serve_state(self._run, state)
+            write_serve_state(self._run, self._state(living))
             self._shown = living
         except ModelyardError as error:
             self._log.error("error", code=error.code, message=error.message)
+
+    def _state(self, living: tuple[int, ...]) -> ServeState:
+        scheme: Literal["http", "https"] = "https" if self.settings.tls_cert_file else "http"
+        return ServeState(pid=os.getpid(), host=self.settings.host, port=self.port, slots=living, started_at=self._started_at, scheme=scheme)
 
     def _announce(self) -> int:
         """Print the endpoint card once every slot is ready. Gives the exit code: 1 when models are needed and none came up."""
@@ -205,11 +209,11 @@ class Supervisor:
             self._log.error("not_served", message=line)
         if self._needs_models and failures:
             return 1
-        workers, needs_key = len(self.slots), wants_key(self.settings)
+        workers, asked = len(self.slots), card.reach(self.url, self.settings)
         if self._as_json:
-            text = json.dumps(card.as_data(self.url, endpoint, workers=workers, needs_key=needs_key)) + "\n"
+            text = json.dumps(card.as_data(self.url, endpoint, workers=workers, asked=asked)) + "\n"
         else:
-            text = card.as_text(self.url, endpoint, workers=workers, needs_key=needs_key)
+            text = card.as_text(self.url, endpoint, workers=workers, asked=asked)
         with contextlib.suppress(OSError):
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -255,6 +259,7 @@ def run(settings: Settings, plan: Path, run: Path, spool: Path | None = None, *,
     ends it all with code 1. Raises InvalidConfig (a port in use, an open address without keys, a folder that is not writable), Conflict.
     """
     require_keys(settings)  # here once, so that a bad file is one clear line and not a worker that never starts
+    open_tls(settings)
     make_folder(run)
     if spool is not None:
         make_folder(spool)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from modelyard import config
 from modelyard.config import Settings
@@ -37,11 +38,12 @@ from modelyard.serve.observe import Observer
 from modelyard.serve.openapi import is_complete, v1_request
 from modelyard.serve.router import champion
 from modelyard.serve.server import Server
+from modelyard.serve.tls import open_tls
 from modelyard.types import Digest, HostPlan, ModelState, Placement, TrafficPlan, WorkerState, read_plan, write_worker_state
 
 WATCH_S = 0.05
 KEYS_S = 0.2
-"""How often the file of access keys is looked at: a revoked one is refused within a second."""
+"""How often the files of access keys and certificates are looked at: a revoked key is refused within a second."""
 
 HOUSEKEEPING_S = 1.0
 GRACE_S = 0.4
@@ -73,6 +75,7 @@ class Worker:
         self.metrics = Metrics(run, slot)
         self.observer = Observer(settings, slot=slot, spool=spool)
         self.access = Access(settings)
+        self.tls = open_tls(settings)
         self.plane = DataPlane(settings, slot=slot, meter=self.metrics.meter, attach=self._attach)
         self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, access=self.access, log=self.log)
         self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
@@ -95,6 +98,7 @@ class Worker:
 
     async def serve(self, listener: socket.socket, channel: socket.socket) -> None:
         """Apply the newest plan, accept, and go on until told to stop; then drain."""
+        self._loop.set_exception_handler(self._on_loop_error)
         self._loop.add_signal_handler(signal.SIGTERM, self._on_term)
         self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
         channel.setblocking(False)
@@ -102,7 +106,7 @@ class Worker:
         await self._follow()
         if not self._stop.is_set():
             listener.setblocking(False)
-            await self.server.listen(listener)
+            await self.server.listen(listener, self.tls)
             with suppress(OSError):
                 channel.send(READY)
         tasks = [asyncio.ensure_future(each) for each in (self._watch(), self._watch_keys(), self._keep_house())]
@@ -139,7 +143,7 @@ class Worker:
                 self._report("the plan could not be applied", error)
 
     async def _watch_keys(self) -> None:
-        """Beside the plan's watch, which waits while a model loads: a revoked key must not."""
+        """Access keys and certificates, beside the plan's watch, which waits while a model loads: a revoked key must not."""
         while True:
             await asyncio.sleep(KEYS_S)
             try:
@@ -149,6 +153,19 @@ class Worker:
                     self.log.info("keys_changed")
             except Exception as error:  # noqa: BLE001 - a worker that no longer looks would let a revoked key in for ever
                 self._report("the access keys could not be read", error)
+            tls = self.tls
+            if tls is not None and tls.is_stale:
+                try:
+                    tls.take(await asyncio.to_thread(tls.load))
+                    self.log.info("certificates_changed")
+                except Exception as error:  # noqa: BLE001 - whatever the new files hold, the old certificate serves on
+                    self._report("the new certificate is not used, the one before goes on", error)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002 - the loop's own form
+        """What nobody waits for, such as a handshake that failed, as one bounded line and no traceback."""
+        error = context.get("exception")
+        kind = f" ({type(error).__name__})" if error is not None else ""
+        self.edge.report(ModelyardError(f"{str(context.get('message') or 'the event loop reports a failure')[:200]}{kind}"))
 
     async def _keep_house(self) -> None:
         while True:
