@@ -203,16 +203,24 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one worker says of itself: `sequence` is the newest plan that it has applied (0: none yet)."""
+    """What one worker says of itself: `sequence` is the newest plan that it has applied (0: none yet).
+
+    `missing` are the deployments that it should answer and cannot; `is_ready` says that it has applied a plan, or found that there is none.
+    """
 
     slot: int
     pid: int
     sequence: int
     models: dict[Digest, ModelState] = {}
+    missing: tuple[str, ...] = ()
+    is_ready: bool = False
 
 
 class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the serve supervisor says of itself: its slots whose worker lives, and where it listens."""
+    """What the serve supervisor says of itself: its slots whose worker lives, and where it listens.
+
+    `size` is how many slots there are; `is_up` says that all of them had a worker that was ready, once since the start.
+    """
 
     pid: int
     host: str
@@ -220,6 +228,8 @@ class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     slots: tuple[int, ...]
     started_at: str
     scheme: Literal["http", "https"] = "http"
+    size: int = 0
+    is_up: bool = False
 
     @property
     def url(self) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from modelyard.types import read_serve_state, read_worker_state
-from serving import Home, Running, children, command, home_with, line_row, running, tensor
+from serving import Home, Running, children, command, home_with, line_row, read_answer, running, tensor
 
 pytestmark = pytest.mark.system
 REQUEST = json.dumps({"inputs": line_row()}).encode()
@@ -111,11 +111,96 @@ def test_a_slot_that_stays_empty_is_closed_and_opens_again(tmp_path: Path) -> No
         until(lambda: state.pid not in server.workers() and len(server.workers()) == 2)
         successor = next(pid for pid in server.workers() if pid != read_worker_state(server.home.run, 1).pid)
         os.kill(successor, signal.SIGSTOP)  # alive, and not accepting
-        until(lambda: "closed until it has one" in server.log.read_text())
+        until(lambda: "slot_closed" in server.log.read_text())
         assert [server.infer("line", line_row()).status for _ in range(20)] == [200] * 20
         os.kill(successor, signal.SIGCONT)
         until(lambda: read_worker_state(server.home.run, 0).pid == successor)
         assert [server.infer("line", line_row()).status for _ in range(20)] == [200] * 20
+
+
+def test_a_worker_that_hangs_is_replaced_while_the_others_answer_and_health_says_why(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "line"), workers=2) as server:
+        hung = read_worker_state(server.home.run, 0).pid
+        other = read_worker_state(server.home.run, 1).pid
+        os.kill(hung, signal.SIGSTOP)
+        until(lambda: hung not in server.workers() and len(server.workers()) == 2, 10)
+        assert "worker_hung" in server.log.read_text()
+        until(lambda: read_worker_state(server.home.run, 0).pid != hung)
+        assert other in server.workers()
+        assert server.is_well()
+
+
+def test_a_plane_with_one_worker_less_is_ready_and_degraded_until_it_has_another(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "line"), workers=2) as server:
+        assert server.ask("GET", "/v2/health/ready").json() == {"ready": True}
+        state = read_worker_state(server.home.run, 0)
+        os.kill(state.pid, signal.SIGKILL)
+        until(lambda: state.pid not in server.workers() and len(server.workers()) == 2)
+        successor = next(pid for pid in server.workers() if pid != read_worker_state(server.home.run, 1).pid)
+        os.kill(successor, signal.SIGSTOP)
+        until(lambda: "slot_closed" in server.log.read_text())
+        until(lambda: server.ask("GET", "/v2/health/ready").json() == {"ready": True, "degraded": {"starting": 1}})
+        assert b'modelyard_degraded{reason="starting"} 1' in server.ask("GET", "/metrics").body
+        os.kill(successor, signal.SIGCONT)
+        until(lambda: server.ask("GET", "/v2/health/ready").json() == {"ready": True})
+        until(lambda: b'modelyard_degraded{reason="starting"} 0' in server.ask("GET", "/metrics").body)
+
+
+def test_at_the_start_it_is_ready_only_when_every_worker_is(tmp_path: Path) -> None:
+    home = home_with(tmp_path / "h", "line")
+    with (home.folder / "log").open("wb") as log:
+        process = subprocess.Popen(command(home, "--workers", "2"), stdout=subprocess.PIPE, stderr=log)
+    try:
+        until(lambda: len(children(process.pid)) == 2)
+        held = children(process.pid)[1]
+        os.kill(held, signal.SIGSTOP)
+        until(lambda: any(home.run.glob("worker-*.json")))
+        assert process.stdout is not None
+        server = Running(process, {"url": f"http://127.0.0.1:{read_serve_state(home.run).port}"}, home, home.folder / "log")
+        answers: list[int] = []
+
+        def ask() -> bool:
+            try:  # the other slot's socket does not accept yet
+                answers.append(server.ask("GET", "/v2/health/ready", timeout=0.5).status)
+            except OSError:
+                return False
+            return len(answers) >= 3
+
+        until(ask)
+        assert set(answers) == {503}
+        os.kill(held, signal.SIGCONT)
+        assert process.stdout.readline()
+        assert server.is_well()
+    finally:
+        left = children(process.pid)
+        for pid in left:
+            os.kill(pid, signal.SIGCONT)
+        process.terminate()
+        process.wait(20)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def test_a_drain_waits_for_the_body_of_a_request_that_has_begun(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "line")) as server, server.connect() as caller, caller.makefile("rb") as stream:
+        caller.sendall(b"POST /v2/models/line/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(REQUEST) + REQUEST[:20])
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(1.0)
+        caller.sendall(REQUEST[20:])
+        answer = read_answer(stream)
+        assert answer is not None
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert server.process.wait(15) == 0
+
+
+def test_a_drain_ends_in_its_time_with_code_0_though_a_request_does_not(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "slow"), settings={"drain_timeout_s": 1}) as server, server.connect() as caller:
+        body = json.dumps({"inputs": [tensor("turns", [200_000.0])]}).encode()
+        caller.sendall(b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: b"modelyard_in_flight_requests 2" in server.ask("GET", "/metrics").body)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(15) == 0
 
 
 def test_workers_end_with_their_supervisor_and_a_new_one_takes_the_port(tmp_path: Path) -> None:
@@ -435,6 +520,46 @@ def test_a_deadline_that_passes_is_answered_when_it_passes(tmp_path: Path) -> No
         answer = server.ask("POST", "/v2/models/slow/infer", body, headers={"X-Request-Timeout": "0.2"})
         assert answer.status == 504
         assert b"modelyard_requests_total" in server.ask("GET", "/metrics").body
+
+
+def test_who_leaves_the_queue_is_not_run_and_counts_as_cancelled(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "slow")) as server:
+        first = threading.Thread(target=lambda: server.infer("slow", [tensor("turns", [3000.0])]))
+        first.start()
+        until(lambda: b"modelyard_in_flight_requests 2" in server.ask("GET", "/metrics").body)
+        body = json.dumps({"inputs": [tensor("turns", [5.0])]}).encode()
+        leaving = [server.connect() for _ in range(100)]
+        for caller in leaving:
+            caller.sendall(b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: b"modelyard_in_flight_requests 102" in server.ask("GET", "/metrics").body)
+        for caller in leaving:
+            caller.close()
+        first.join()
+        cancelled = b'modelyard_errors_total{model_name="slow",model_version="1",code="cancelled"} 100'
+        until(lambda: cancelled in server.ask("GET", "/metrics").body)
+        assert b'modelyard_predictions_total{model_name="slow",model_version="1"} 1\n' in server.ask("GET", "/metrics").body
+
+
+def test_under_a_low_flood_the_high_class_is_answered(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "slow"), settings={"max_concurrency": 4}) as server:
+        stop, low, high = threading.Event(), list[int](), list[int]()
+        body = json.dumps({"inputs": [tensor("turns", [60.0])]}).encode()
+
+        def flood() -> None:
+            while not stop.is_set():
+                low.append(server.ask("POST", "/v2/models/slow/infer", body, headers={"X-Priority": "low"}).status)
+
+        threads = [threading.Thread(target=flood) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        until(lambda: 429 in low)
+        for _ in range(20):
+            high.append(server.ask("POST", "/v2/models/slow/infer", body, headers={"X-Priority": "high"}).status)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert high == [200] * 20
+        assert set(low) == {200, 429}
 
 
 def test_connections_are_capped(tmp_path: Path) -> None:

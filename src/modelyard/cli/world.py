@@ -100,6 +100,10 @@ def status(*, home: Home = None, json: Json = False) -> None:
     else:
         plane = found.data_plane
         line(f"[bold]{escape(found.home)}[/bold]  {plane.url}  {plane.up_to_date} of {plane.workers} workers act by the newest plan")
+    if found.health is not None and not (found.health.is_ready and not found.health.troubles):
+        line("[bold]degraded[/bold]" if found.health.is_ready else "[bold]not ready[/bold]")
+        for trouble in found.health.troubles:
+            line(f"  {escape(trouble.evidence)}")
     if not found.deployments:
         line("nothing is deployed; next: modelyard deploy NAME")
         return

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from modelyard.control.plane import ControlPlane
+from modelyard.health import Health, judge
 from modelyard.monitor.summary import Traffic
 from modelyard.targets.base import Deployment, TargetState
 from modelyard.types import Digest
@@ -44,11 +45,12 @@ class DeploymentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The running world of one home. `data_plane` is None while no supervisor runs."""
+    """The running world of one home. `data_plane` is None while no supervisor runs; `health` says whether it is ready, and what is degraded."""
 
     home: str
     data_plane: Plane | None
     deployments: tuple[DeploymentStatus, ...]
+    health: Health | None = None
 
 
 def status(plane: ControlPlane, deployments: Iterable[Deployment], *, trouble: Mapping[str, str], traffic: Mapping[str, Traffic]) -> Status:
@@ -57,6 +59,7 @@ def status(plane: ControlPlane, deployments: Iterable[Deployment], *, trouble: M
     return Status(
         home=str(plane.settings.home),
         data_plane=_data_plane(state),
+        health=None if state.serve is None else judge(state.serve, state.workers),
         deployments=tuple(
             DeploymentStatus(
                 deployment=deployment,

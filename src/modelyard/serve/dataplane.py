@@ -160,6 +160,8 @@ class DataPlane:
     def __init__(self, settings: Settings, *, slot: int, meter: Callable[[str, int], Meter], attach: Callable[[Version], None] | None = None) -> None:
         self.settings = settings
         self.deployments: dict[str, Deployment] = {}
+        self.absent: set[str] = set()
+        """Deployments of the plan that this worker cannot answer: another may."""
         self.is_ready = False
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
         self._threads = Threads(self.executor, THREADS)
@@ -185,11 +187,13 @@ class DataPlane:
         self.is_ready = True
 
     def find(self, name: str, number: int | None = None) -> Version | Deployment:
-        """The deployment `name`, or its loaded version `number`. Raises NotFound, or Unavailable before the first plan is applied."""
+        """The deployment `name`, or its loaded version `number`. Raises NotFound, or Unavailable where it should be and is not."""
         deployment = self.deployments.get(name)
         if deployment is None:
             if not self.is_ready:
                 raise Unavailable("the server is not ready yet")
+            if name in self.absent:
+                raise Unavailable("this model is not loaded in the process that was asked; try again", field="model", rule="loaded")
             raise NotFound("no model of this name is served here", field="model", rule="known")
         if number is None:
             return deployment

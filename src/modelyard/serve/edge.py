@@ -16,6 +16,7 @@ from typing import Any
 
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, Overloaded, Unauthenticated, Unavailable
+from modelyard.health import Health
 from modelyard.protocols.base import JSON_LINES, encode_json, refusal
 from modelyard.security.policy import PUBLIC, SEE
 from modelyard.serve.access import Access
@@ -29,6 +30,8 @@ from modelyard.serve.routes.base import Methods, Route, Routes
 from modelyard.serve.server import Exchange
 
 LOG_LINES_S = 20
+LONG_BODY = 256 << 10
+"""Bytes whose reading may take a noticeable time."""
 
 
 class Edge:
@@ -48,6 +51,10 @@ class Edge:
         self.settings = settings
         self.metrics = metrics
         self.is_draining = False
+        self.health: Callable[[], Health] = lambda: Health(is_ready=plane.is_ready)
+        """How the whole data plane stands, as far as this worker knows."""
+        self.on_long: Callable[[], None] = lambda: None
+        """Called before work that may take long."""
         self._timeout_s = settings.request_timeout_s
         self._meter = meter
         self._access = access or Access(settings)
@@ -132,6 +139,8 @@ class Edge:
         exchange.deadline_s = exchange.received_s + (head.timeout_s or self._timeout_s)
         if version.batcher.is_busy:
             version.batcher.admit(exchange.priority, exchange.deadline_s)  # before the body is read: a refusal should cost little
+        if len(exchange.body) > LONG_BODY:
+            self.on_long()
         exchange.request = request = codec.decode(exchange.body, head.media, head.json_bytes)
         request.principal = caller.principal
         exchange.body = b""
@@ -203,15 +212,17 @@ class Edge:
     @property
     def is_ready(self) -> bool:
         """Whether traffic should come here."""
-        return self.plane.is_ready and not self.is_draining
+        return not self.is_draining and self.health().is_ready
 
     def count(self, code: str) -> None:
         """Count a refusal that is not an error of the tree."""
         self._meter.failed(code)
 
     def ready(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
-        """Whether traffic should come here: 200 or 503."""
-        self.json(exchange, {"ready": self.is_ready}, 200 if self.is_ready else 503)
+        """Whether traffic should come here: 200 or 503; and how much is less than whole, by reason."""
+        is_ready = self.is_ready
+        degraded = {reason: count for reason, count in self.health().counts.items() if count}
+        self.json(exchange, {"ready": is_ready} | ({"degraded": degraded} if degraded else {}), 200 if is_ready else 503)
 
     def json(self, exchange: Exchange, value: Any, status: int = 200) -> None:
         """Answer with `value` as JSON."""

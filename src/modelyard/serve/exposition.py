@@ -100,10 +100,15 @@ class Text:
             self.buckets(name, labels(key), numbers[at:], LATENCIES_S)
 
 
-def render(sums: Sums, *, dialect: str = "none") -> bytes:
-    """`sums` by (model, version), those of the server itself under ("", 0), in our names and those of `dialect`, if it is one."""
+def render(sums: Sums, *, dialect: str = "none", degraded: Mapping[str, int] | None = None) -> bytes:
+    """`sums` by (model, version), those of the server itself under ("", 0), in our names and those of `dialect`, if it is one.
+
+    `degraded` counts what is less than whole, by reason.
+    """
     text = Text(sums)
     _ours(text)
+    reasons = [(f'reason="{reason}"', count) for reason, count in (degraded or {}).items()]
+    text.family("modelyard_degraded", "gauge", "What keeps the data plane from being whole.", reasons)
     if dialect in DIALECTS:
         DIALECTS[dialect](text)
     return ("\n".join(text.lines) + "\n").encode()

@@ -209,7 +209,15 @@ class Connection(asyncio.Protocol):
             return False
         self.phase = CLOSING
         self.since_s = monotonic()
-        return True  # what was asked is still answered; `flush` closes behind the last answer
+        self.server.loop.call_soon(self._leave)
+        return True  # what is answered in this turn still goes out; `flush` closes behind the last answer
+
+    def _leave(self) -> None:
+        """A caller who sends no more cannot be told from one who is gone: what would have to wait is not run for it."""
+        if self.transport is not None and self.pending:
+            self.transport.close()
+            self.transport = None
+            self.pending.clear()
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
@@ -532,6 +540,11 @@ class Server:
     def in_flight(self) -> int:
         """Requests without an answer yet."""
         return sum(len(connection.pending) for connection in self.connections)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether an answer is due, or a body on its way that will want one."""
+        return any(connection.pending or connection.phase == BODY for connection in self.connections)
 
     def close(self) -> None:
         """Drop every connection."""

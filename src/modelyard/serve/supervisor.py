@@ -21,7 +21,6 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
 import msgspec
 
@@ -31,11 +30,12 @@ from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, Modelyar
 from modelyard.files import make_folder
 from modelyard.serve import card
 from modelyard.serve.access import require_keys
+from modelyard.serve.heartbeat import LOADING, READY
 from modelyard.serve.log import Log
 from modelyard.serve.tls import open_tls
 from modelyard.types import ServeState, read_plan, read_serve_state, read_worker_state, write_serve_state
 
-RESTART_S = (0.0, 0.0, 0.2, 0.5, 1.0)
+RESTART_S = (0.0, 0.0, 0.1, 0.3, 0.8)
 """Waits before restarts that follow one another quickly; the last one repeats."""
 
 STEADY_S = 10.0
@@ -46,6 +46,18 @@ ABANDONED_S = 2.0
 
 PROMPT_S = 5.0
 """A worker that started within this time is waited for twice as long again: closing the slot would reset the connections that it is about to take."""
+
+HUNG_S = 3.0
+"""A worker that says nothing for this long hangs and is replaced; it speaks about every half second, from its event loop."""
+
+LOADING_S = 60.0
+"""The same while it starts or loads: a library may keep the interpreter to itself meanwhile."""
+
+ASLEEP_S = 1.0
+"""When this process itself was away for so long, nobody's silence meanwhile counts: the whole machine may have stood still."""
+
+SPARE_S = 0.8
+"""What a drain may take beyond its limit before what is left is killed."""
 
 TICK_S = 0.05
 HAS_SLOT_SOCKETS = sys.platform == "linux"
@@ -63,6 +75,8 @@ class Slot:
         self.is_listening = False
         self.started_s = 0.0
         self.start_took_s = 0.0
+        self.heard_s = 0.0
+        self.is_loading = True
         self.idle_since_s = time.monotonic()
         self.restart_at_s = 0.0
         self.quick_deaths = 0
@@ -81,7 +95,8 @@ class Supervisor:
         self._needs_models = needs_models
         self._signals = 0
         self._has_announced = False
-        self._shown: tuple[int, ...] | None = None
+        self._shown: ServeState | None = None
+        self._is_up = False
         self._selector = selectors.DefaultSelector()
         self._log = Log(settings.log_format, process="supervisor")
         self._lock = _lock(run)
@@ -94,7 +109,7 @@ class Supervisor:
     @property
     def url(self) -> str:
         """Where the data plane answers."""
-        return self._state(()).url
+        return self._state().url
 
     def run(self) -> int:
         """Keep the slots filled until told to stop."""
@@ -106,18 +121,22 @@ class Supervisor:
         self._write_state()
         self._log.info("listening", url=self.url, workers=len(self.slots))
         code = 0
+        before = time.monotonic()
         while not self._signals:
             self._wait(TICK_S)
             self._reap()
             now = time.monotonic()
+            self._end_hung(now, was_away=now - before > ASLEEP_S)
+            before = now
             for slot in self.slots:
                 if slot.process is None and now >= slot.restart_at_s:
                     self._start(slot, environment)
                 if not slot.is_ready and slot.is_listening and now - slot.idle_since_s > _patience_s(slot):
                     self._log.warning("slot_closed", worker=slot.number, message="it has no worker that accepts; closed until it has one")
                     _stop_listening(slot)
+            self._is_up = self._is_up or all(slot.is_ready for slot in self.slots)
             self._write_state()
-            if not self._has_announced and all(slot.is_ready for slot in self.slots):
+            if self._is_up and not self._has_announced:
                 code = self._announce()
                 if code:
                     break
@@ -134,7 +153,8 @@ class Supervisor:
         ]  # fmt: skip
         if self._spool is not None:
             command.append(f"--spool={self._spool}")
-        slot.started_s = time.monotonic()
+        slot.started_s = slot.heard_s = time.monotonic()
+        slot.is_loading = True
         try:
             slot.process = subprocess.Popen(
                 command, env=environment, pass_fds=(slot.listener.fileno(), theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -161,9 +181,25 @@ class Supervisor:
             if not said:
                 self._selector.unregister(key.fileobj)
                 continue
-            slot.is_ready = slot.is_listening = True
-            slot.start_took_s = time.monotonic() - slot.started_s
-            self._log.info("worker_ready", worker=slot.number, seconds=round(slot.start_took_s, 3))
+            slot.heard_s = time.monotonic()
+            slot.is_loading = said.endswith(LOADING)
+            if READY in said:
+                slot.is_ready = slot.is_listening = True
+                slot.start_took_s = slot.heard_s - slot.started_s
+                self._log.info("worker_ready", worker=slot.number, seconds=round(slot.start_took_s, 3))
+
+    def _end_hung(self, now: float, *, was_away: bool) -> None:
+        """Kill the workers that have been silent for too long; one under a debugger's hand is left."""
+        for slot in self.slots:
+            if slot.process is None:
+                continue
+            if was_away:
+                slot.heard_s = now
+            elif now - slot.heard_s > (LOADING_S if slot.is_loading else HUNG_S) and not _is_traced(slot.process.pid):
+                silent_s = round(now - slot.heard_s, 1)
+                self._log.error("worker_hung", worker=slot.number, worker_pid=slot.process.pid, seconds=silent_s, message="it is killed and replaced")
+                slot.heard_s = now
+                slot.process.kill()
 
     def _reap(self) -> None:
         for slot in self.slots:
@@ -184,18 +220,26 @@ class Supervisor:
                 slot.channel = None
 
     def _write_state(self) -> None:
-        living = tuple(slot.number for slot in self.slots if slot.process is not None)
-        if living == self._shown:
+        state = self._state()
+        if state == self._shown:
             return
         try:
-            write_serve_state(self._run, self._state(living))
-            self._shown = living
+            write_serve_state(self._run, state)
+            self._shown = state
         except ModelyardError as error:
             self._log.error("error", code=error.code, message=error.message)
 
-    def _state(self, living: tuple[int, ...]) -> ServeState:
-        scheme: Literal["http", "https"] = "https" if self.settings.tls_cert_file else "http"
-        return ServeState(pid=os.getpid(), host=self.settings.host, port=self.port, slots=living, started_at=self._started_at, scheme=scheme)
+    def _state(self) -> ServeState:
+        return ServeState(
+            pid=os.getpid(),
+            host=self.settings.host,
+            port=self.port,
+            slots=tuple(slot.number for slot in self.slots if slot.process is not None),
+            started_at=self._started_at,
+            scheme="https" if self.settings.tls_cert_file else "http",
+            size=len(self.slots),
+            is_up=self._is_up,
+        )
 
     def _announce(self) -> int:
         """Print the endpoint card once every slot is ready. Gives the exit code: 1 when models are needed and none came up."""
@@ -232,7 +276,7 @@ class Supervisor:
         """Drain the workers; a second signal ends them at once."""
         self._log.info("draining", workers=sum(slot.process is not None for slot in self.slots))
         self._tell(signal.SIGTERM)
-        until = time.monotonic() + self.settings.drain_timeout_s + 1.0
+        until = time.monotonic() + self.settings.drain_timeout_s + SPARE_S
         first = self._signals
         while any(slot.process is not None for slot in self.slots):
             self._wait(0.02)
@@ -353,3 +397,12 @@ def _stop_listening(slot: Slot) -> None:
     if HAS_SLOT_SOCKETS:
         with contextlib.suppress(OSError):
             slot.listener.shutdown(socket.SHUT_RDWR)
+
+
+def _is_traced(pid: int) -> bool:
+    """Whether a debugger holds the process, where the system says so."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in status.splitlines())

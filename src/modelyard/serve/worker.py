@@ -1,7 +1,8 @@
 """One worker: an event loop that answers, and follows the plan file.
 
-Hides the order of things: apply the newest plan before accepting, load a new version beside the old, switch between ticks, free the old,
-say so in the state file. It ends when its supervisor does. Started as `python -m modelyard.serve.worker` with inherited sockets.
+Hides the order of things: apply the newest plan before accepting, load new versions beside the old, switch each deployment between ticks once its own
+are there, free the old, say so in the state file. It ends when its supervisor does. Started as `python -m modelyard.serve.worker` with inherited
+sockets.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.edge import Edge
 from modelyard.serve.exposition import render
+from modelyard.serve.heartbeat import READY, Heartbeat
 from modelyard.serve.loading import Loaded, give_back_memory, resident_bytes, verdict_of
 from modelyard.serve.loading import load as load_bundle
 from modelyard.serve.log import Log
@@ -39,6 +41,7 @@ from modelyard.serve.openapi import is_complete, v1_request
 from modelyard.serve.router import champion
 from modelyard.serve.server import Server
 from modelyard.serve.tls import open_tls
+from modelyard.serve.watch import Watch
 from modelyard.types import Digest, HostPlan, ModelState, Placement, TrafficPlan, WorkerState, read_plan, write_worker_state
 
 WATCH_S = 0.05
@@ -49,7 +52,9 @@ HOUSEKEEPING_S = 1.0
 GRACE_S = 0.4
 """Between readiness failing and the listener closing: time for a balancer to look away."""
 
-READY = b"ready\n"
+LOADERS = 2
+"""Loads at once, so that one that takes long or hangs does not keep the others waiting."""
+
 Loader = Callable[[Digest, Placement, Path], Loaded]
 
 
@@ -63,29 +68,42 @@ class Worker:
         self._run = run
         self._load = load or partial(load_bundle, isolation=Isolation.of(settings))
         self._loop = asyncio.get_running_loop()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loader = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
         self._loaded: dict[Digest, Loaded] = {}
         self._states: dict[Digest, ModelState] = {}
+        self._loading: dict[Digest, asyncio.Task[None]] = {}
+        self._plan: HostPlan | None = None
         self._sequence = 0
+        self._is_settled = True
+        self._owed: set[str] = set()
         self._retiring: list[Version] = []
         self._plan_stamp: tuple[int, int, int] | None = None
         self._stop = asyncio.Event()
         self._is_orphan = False
         self.log = Log(settings.log_format, slot=slot)
+        self._heart: Heartbeat | None = None
         self.metrics = Metrics(run, slot)
         self.observer = Observer(settings, slot=slot, spool=spool)
         self.access = Access(settings)
         self.tls = open_tls(settings)
         self.plane = DataPlane(settings, slot=slot, meter=self.metrics.meter, attach=self._attach)
         self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, access=self.access, log=self.log)
+        self.edge.health = lambda: self.watch.health
+        self.edge.on_long = self._on_long
         self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
+        self.watch = Watch(run, self._state())
 
     def _attach(self, version: Version) -> None:
         version.recorder = self.observer.attach(version.name, version.number, version.loaded.bundle)
 
+    def _on_long(self) -> None:
+        if self._heart is not None:
+            self._heart.beat()
+
     def _metrics_text(self) -> bytes:
         self._gauge()
-        return render(self.metrics.sums(range(self.settings.workers)), dialect=self.settings.metrics_dialect)
+        sums = self.metrics.sums(range(self.settings.workers))
+        return render(sums, dialect=self.settings.metrics_dialect, degraded=self.watch.health.counts)
 
     def _gauge(self) -> None:
         self.metrics.server.gauge(in_progress=self.server.in_flight, resident_bytes=resident_bytes())
@@ -103,12 +121,13 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
         channel.setblocking(False)
         self._loop.add_reader(channel, self._on_supervisor, channel)
+        self._heart = Heartbeat(channel, lambda: bool(self._loading))
+        self._heart.start()
         await self._follow()
         if not self._stop.is_set():
             listener.setblocking(False)
             await self.server.listen(listener, self.tls)
-            with suppress(OSError):
-                channel.send(READY)
+            self._heart.say(READY)
         tasks = [asyncio.ensure_future(each) for each in (self._watch(), self._watch_keys(), self._keep_house())]
         await self._stop.wait()
         for task in tasks:
@@ -138,7 +157,7 @@ class Worker:
         while True:
             await asyncio.sleep(WATCH_S)
             try:
-                await self._follow()
+                self._look()
             except Exception as error:  # noqa: BLE001 - a worker that no longer follows the plan would serve the old one for ever
                 self._report("the plan could not be applied", error)
 
@@ -170,7 +189,7 @@ class Worker:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            for chore in (self._gauge, self._flush):
+            for chore in (self._gauge, self._flush, self.watch.refresh):
                 try:
                     chore()
                 except Exception as error:  # noqa: BLE001 - one that fails must not end the others
@@ -188,12 +207,21 @@ class Worker:
     # Following the plan.
 
     async def _follow(self) -> None:
-        """Apply the plan file if it changed since the last look; what cannot be read is reported and left."""
+        """Apply the plan file as it is now, to the end of its last load."""
+        self._look()
+        while self._loading and not self._stop.is_set():
+            await asyncio.wait(self._loading.values(), timeout=WATCH_S, return_when=asyncio.FIRST_COMPLETED)
+            self._look()
+
+    def _look(self) -> None:
+        """Take up the plan file if it changed since the last look; what cannot be read is reported and left."""
         self._free()
         try:
             status = self._plan_path.stat()
         except OSError:
-            self._applied(None)
+            if self._plan is None and not self.plane.is_ready:
+                self.plane.switch({})  # no plan yet is a plan of nothing
+                self._say()
             return
         stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         if stamp == self._plan_stamp:
@@ -206,46 +234,30 @@ class Worker:
         except InvalidInput as error:
             self.edge.report(error)
             return
-        if plan.sequence != self._sequence:
-            await self._apply(plan)
+        if plan.sequence != (self._sequence if self._plan is None else self._plan.sequence):
+            self._adopt(plan)
 
-    def _applied(self, plan: HostPlan | None) -> None:
-        if plan is None and not self.plane.is_ready:
-            self.plane.switch({})  # no plan yet is a plan of nothing
-            self._say()
-
-    async def _apply(self, plan: HostPlan) -> None:
-        wanted = list(dict.fromkeys(digest for each in plan.plans for digest in each.digests))
+    def _adopt(self, plan: HostPlan) -> None:
+        """From now on work towards `plan`: what is not there is loaded, what failed is tried again."""
+        self._plan, self._is_settled = plan, False
+        wanted = _digests(plan)
         serving = {digest for each in self.plane.deployments.values() for digest in each.by_digest}
         self._states = {digest: state for digest, state in self._states.items() if digest in wanted or digest in serving}
+        named = {digest: (each.name, number) for each in plan.plans for digest, number in each.versions.items()}
         for digest in wanted:
             loaded = self._loaded.get(digest)
             self._states[digest] = ModelState(state="loading") if loaded is None else ModelState(state="ready", verdict=loaded.verdict)
-        if any(state.state == "loading" for state in self._states.values()):
+            if loaded is None and digest not in self._loading:
+                name, number = named[digest]
+                self._loading[digest] = self._loop.create_task(self._bring(digest, plan.placements[digest], name, number))
+        if self._loading:
             self._say()
-        named = {digest: (each.name, number) for each in plan.plans for digest, number in each.versions.items()}
-        for digest in wanted:
-            if digest not in self._loaded:
-                started_s = monotonic()
-                await self._bring(digest, plan.placements[digest])
-                self._log_loaded(digest, *named[digest], seconds=monotonic() - started_s)
-        before = self.plane.deployments
-        self.plane.switch(self._deployments(plan))
-        kept = {id(version) for each in self.plane.deployments.values() for version in each.by_digest.values()}
-        self._retiring += [version for each in before.values() for version in each.by_digest.values() if id(version) not in kept]
-        self._sequence = plan.sequence
-        self._say()
-        weights = {each.name: {str(each.plan.versions[digest]): weight for digest, weight in each.plan.weights.items()} for each in self._served()}
-        self.log.info("plan_applied", sequence=plan.sequence, served=weights)
-        self._write_card()
-        gc.collect()
-        gc.freeze()  # models and codecs live long; the collector need not look at them again
+        self._settle()
 
     def _served(self) -> list[Deployment]:
         return [deployment for _, deployment in sorted(self.plane.deployments.items())]
 
-    def _log_loaded(self, digest: Digest, name: str, number: int, *, seconds: float) -> None:
-        state = self._states[digest]
+    def _log_loaded(self, digest: Digest, state: ModelState, name: str, number: int, *, seconds: float) -> None:
         verdict = (
             None if state.verdict is None else {"outcome": state.verdict.outcome, "rule": state.verdict.rule, "evidence": state.verdict.evidence}
         )
@@ -253,32 +265,84 @@ class Worker:
         event = "version_loaded" if state.state == "ready" else "version_failed"
         write(event, model=name, version=number, digest=digest, seconds=round(seconds, 3), verdict=verdict)
 
-    async def _bring(self, digest: Digest, placement: Placement) -> None:
+    async def _bring(self, digest: Digest, placement: Placement, name: str, number: int) -> None:
+        started_s = monotonic()
+        state: ModelState
         try:
-            self._loaded[digest] = await self._loop.run_in_executor(self._loader, self._load, digest, placement, self.settings.home / "keys")
-            self._states[digest] = ModelState(state="ready", verdict=self._loaded[digest].verdict)
+            loaded = await self._loop.run_in_executor(self._loader, self._load, digest, placement, self.settings.home / "keys")
+            self._loaded[digest] = loaded
+            state = ModelState(state="ready", verdict=loaded.verdict)
         except ModelyardError as error:
-            self._states[digest] = ModelState(state="failed", verdict=verdict_of(error))
+            state = ModelState(state="failed", verdict=verdict_of(error))
         except Exception as error:  # noqa: BLE001 - a library's failure on one model must not end the others
             failure = ModelyardError(f"the model could not be loaded ({type(error).__name__})")
-            self._states[digest] = ModelState(state="failed", verdict=verdict_of(failure))
+            state = ModelState(state="failed", verdict=verdict_of(failure))
+        self._log_loaded(digest, state, name, number, seconds=monotonic() - started_s)
+        del self._loading[digest]
+        if digest in self._states:  # else a later plan no longer wants it
+            self._states[digest] = state
+        try:
+            self._settle()
+        except Exception as error:  # noqa: BLE001 - as in `_watch`
+            self._report("the plan could not be applied", error)
+
+    def _settle(self) -> None:
+        """Switch the deployments whose versions are all there; once nothing is loaded any more the plan is applied."""
+        plan = self._plan
+        if plan is None or self._is_settled:
+            return
+        is_done = not any(digest in self._loading for digest in _digests(plan))
+        is_start = not self.plane.is_ready
+        if is_start and not is_done:
+            return  # nobody is answered before all is there
+        before, after = self.plane.deployments, self._deployments(plan)
+        if is_done or after != before:
+            self.plane.switch(after)
+            kept = {id(version) for each in after.values() for version in each.by_digest.values()}
+            self._retiring += [version for each in before.values() for version in each.by_digest.values() if id(version) not in kept]
+        if is_done:
+            self._is_settled = True
+            names = {each.name for each in plan.plans}
+            # What was never answered here is owed only by a worker that starts with it: a new deployment that fails takes no other along.
+            self._owed = (names if is_start else self._owed & names) | set(after)
+            self._sequence = plan.sequence
+            weights = {
+                each.name: {str(each.plan.versions[digest]): weight for digest, weight in each.plan.weights.items()} for each in self._served()
+            }
+            self.log.info("plan_applied", sequence=plan.sequence, served=weights)
+            self._write_card()
+            gc.collect()
+            gc.freeze()  # models and codecs live long; the collector need not look at them again
+        self.plane.absent = {each.name for each in plan.plans} - set(after)
+        self._say()
 
     def _deployments(self, plan: HostPlan) -> dict[str, Deployment]:
-        """What the plan asks for, as far as it loaded; a deployment whose weighted versions did not all load stays as it was."""
+        """What the plan asks for, as far as it is there; a deployment whose weighted versions are not all there stays as it was."""
         made: dict[str, Deployment] = {}
         for each in plan.plans:
-            if all(digest in self._loaded for digest in each.weights):
-                made[each.name] = self._deployment(each)
-            elif each.name in self.plane.deployments:
-                made[each.name] = self.plane.deployments[each.name]
+            deployment = self._deployment(each) or self.plane.deployments.get(each.name)
+            if deployment is not None:
+                made[each.name] = deployment
         return made
 
-    def _deployment(self, plan: TrafficPlan) -> Deployment:
+    def _deployment(self, plan: TrafficPlan) -> Deployment | None:
+        """The deployment that `plan` asks for, None where a weighted version is not there. One that cannot be made fails alone."""
         known = self.plane.deployments.get(plan.name)
         if known is not None and known.plan == plan and set(known.by_digest) == {digest for digest in plan.digests if digest in self._loaded}:
             return known
-        present = [digest for digest in plan.digests if digest in self._loaded]
-        return Deployment(plan, {digest: self.plane.version(plan.name, plan.versions[digest], self._loaded[digest]) for digest in present})
+        if not all(digest in self._loaded for digest in plan.weights):
+            return None
+        versions: dict[Digest, Version] = {}
+        for digest in plan.digests:
+            if digest not in self._loaded:
+                continue
+            try:
+                versions[digest] = self.plane.version(plan.name, plan.versions[digest], self._loaded[digest])
+            except Exception as error:  # noqa: BLE001 - a full disk, a profile of another release: of this version alone
+                failure = error if isinstance(error, ModelyardError) else ModelyardError(f"the model cannot be served ({type(error).__name__})")
+                self._states[digest] = ModelState(state="failed", verdict=verdict_of(failure))
+                self.edge.report(failure)
+        return Deployment(plan, versions) if set(plan.weights) <= set(versions) else None
 
     def _free(self) -> None:
         """Let go of the models that nothing serves any more, once the queues of their versions have run empty."""
@@ -288,6 +352,7 @@ class Worker:
             version.meter.gauge()  # nobody says it any more
         in_use = {version.digest for version in self._retiring}
         in_use |= {digest for each in self.plane.deployments.values() for digest in each.by_digest}
+        in_use |= set() if self._plan is None else set(_digests(self._plan))
         unused = [digest for digest in self._loaded if digest not in in_use]
         if unused:
             for digest in unused:
@@ -298,10 +363,21 @@ class Worker:
             self._say()
             self._loop.run_in_executor(self._loader, give_back_memory)
 
+    def _state(self) -> WorkerState:
+        return WorkerState(
+            slot=self.slot,
+            pid=os.getpid(),
+            sequence=self._sequence,
+            models=dict(self._states),
+            missing=tuple(sorted(self._owed - set(self.plane.deployments))),
+            is_ready=self.plane.is_ready,
+        )
+
     def _say(self) -> None:
-        state = WorkerState(slot=self.slot, pid=os.getpid(), sequence=self._sequence, models=dict(self._states))
+        state = self._state()
         try:
             write_worker_state(self._run, state)
+            self.watch.tell(state)
         except ModelyardError as error:
             self.edge.report(error)
 
@@ -329,13 +405,21 @@ class Worker:
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)  # for every process that holds this socket
         self.server.stop_listening()
-        while self.server.in_flight and monotonic() < until:
+        while self.server.is_asked and monotonic() < until:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0)  # let the last answers leave
         self.log.info("drained", unanswered=self.server.in_flight)
         self.server.close()
         self.plane.close()
         self._loader.shutdown(wait=False, cancel_futures=True)
+
+
+def _digests(plan: HostPlan) -> list[Digest]:
+    return list(dict.fromkeys(digest for each in plan.plans for digest in each.digests))
+
+
+def _weights(plan: TrafficPlan) -> dict[str, int]:
+    return {str(plan.versions[digest]): weight for digest, weight in plan.weights.items()}
 
 
 async def _run(arguments: argparse.Namespace, settings: Settings) -> None:

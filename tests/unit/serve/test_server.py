@@ -159,6 +159,19 @@ def test_a_caller_who_sends_no_more_still_gets_its_answer(bench: Bench) -> None:
     assert transport.ended == "eof"
 
 
+def test_a_caller_who_sends_no_more_and_would_have_to_wait_is_taken_to_be_gone(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(GET)
+    connection.eof_received()
+    bench.turn()
+    assert transport.ended == "close"
+    assert not bench.asked[0].is_open
+    assert bench.server.in_flight == 0
+    bench.asked[0].reply(200, b"", b"answer")
+    assert transport.data == b""
+    connection.connection_lost(None)
+
+
 def test_nobody_is_left_to_answer(bench: Bench) -> None:
     connection, transport = bench.connect()
     connection.data_received(GET)

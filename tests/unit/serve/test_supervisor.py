@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import socket
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from modelyard.config import Settings
 from modelyard.errors import Conflict, InvalidConfig
 from modelyard.serve import supervisor
 from modelyard.serve.supervisor import Supervisor
+from modelyard.types import read_serve_state
 
 
 def made(run: Path, **settings: object) -> Supervisor:
@@ -70,3 +72,90 @@ def test_a_keys_file_that_is_none_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("my_key_in_the_clear")
     with pytest.raises(InvalidConfig, match="SHA-256"):
         supervisor.run(Settings(port=0, keys_file=str(tmp_path / "keys")), tmp_path / "plan", tmp_path / "run")
+
+
+class Process:
+    """A worker's process that never ends by itself."""
+
+    def __init__(self, pid: int = 2**22 + 1) -> None:
+        self.pid = pid
+        self.kills = 0
+
+    def poll(self) -> None: ...
+
+    def kill(self) -> None:
+        self.kills += 1
+
+
+def test_a_worker_that_falls_silent_is_killed_and_one_that_loads_is_given_longer(tmp_path: Path) -> None:
+    world = made(tmp_path)
+    processes = [Process() for _ in world.slots]
+    for slot, process in zip(world.slots, processes, strict=True):
+        slot.process, slot.heard_s = process, 100.0  # type: ignore[assignment]
+    world.slots[0].is_loading = False
+    world._end_hung(100.0 + supervisor.HUNG_S, was_away=False)
+    assert [process.kills for process in processes] == [0, 0, 0]
+    world._end_hung(100.1 + supervisor.HUNG_S, was_away=False)
+    assert [process.kills for process in processes] == [1, 0, 0]
+    world._end_hung(100.1 + supervisor.LOADING_S, was_away=False)
+    assert [process.kills for process in processes] == [2, 1, 1]
+    close(world)
+
+
+def test_silence_does_not_count_while_the_supervisor_itself_was_away_or_a_debugger_holds_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = made(tmp_path, workers=1)
+    (slot,) = world.slots
+    process = Process()
+    slot.process, slot.heard_s, slot.is_loading = process, 100.0, False  # type: ignore[assignment]
+    world._end_hung(1000.0, was_away=True)
+    world._end_hung(1000.0 + supervisor.HUNG_S, was_away=False)
+    assert process.kills == 0
+    monkeypatch.setattr(supervisor, "_is_traced", lambda pid: True)
+    world._end_hung(2000.0, was_away=False)
+    assert process.kills == 0
+    monkeypatch.setattr(supervisor, "_is_traced", lambda pid: False)
+    world._end_hung(2000.0, was_away=False)
+    assert process.kills == 1
+    close(world)
+
+
+def test_what_workers_say_is_heard(tmp_path: Path) -> None:
+    world = made(tmp_path, workers=1)
+    (slot,) = world.slots
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    slot.channel = ours
+    world._selector.register(ours, selectors.EVENT_READ, slot)
+    for said, is_loading, is_ready in ((b"L", True, False), (b"LLR", False, True), (b".L", True, True), (b".", False, True)):
+        slot.heard_s = 0.0
+        theirs.send(said)
+        world._wait(1.0)
+        assert (slot.is_loading, slot.is_ready, slot.heard_s > 0) == (is_loading, is_ready, True)
+    theirs.close()
+    world._wait(1.0)
+    assert not world._selector.get_map()
+    ours.close()
+    close(world)
+
+
+def test_a_debugged_process_is_known_by_its_tracer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = tmp_path / "status"
+    monkeypatch.setattr(supervisor, "Path", lambda _: status)
+    for text, is_traced in (("Name:\tx\nTracerPid:\t0\n", False), ("Name:\tx\nTracerPid:\t17\n", True)):
+        status.write_text(text)
+        assert supervisor._is_traced(1) is is_traced
+    status.unlink()
+    assert not supervisor._is_traced(1)
+
+
+def test_its_report_says_how_many_slots_there_are_and_when_all_were_ready(tmp_path: Path) -> None:
+    world = made(tmp_path)
+    world._write_state()
+    first = read_serve_state(tmp_path)
+    assert (first.size, first.slots, first.is_up) == (3, (), False)
+    world._is_up = True
+    world._write_state()
+    assert read_serve_state(tmp_path).is_up
+    close(world)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,13 +13,13 @@ import msgspec
 import pytest
 
 from modelyard.config import Settings
-from modelyard.errors import Rejected
+from modelyard.errors import Rejected, StorageFull, Unavailable
 from modelyard.serve import card
 from modelyard.serve.exposition import render
 from modelyard.serve.loading import Loaded, load
 from modelyard.serve.worker import Worker
 from modelyard.types import read_worker_state
-from serving import Home
+from serving import Home, home_with
 
 
 def with_worker(home: Home, test: Callable[[Worker], Awaitable[None]], **more: Any) -> None:
@@ -191,7 +192,7 @@ def test_a_plan_or_a_chore_that_fails_in_its_own_way_is_told_and_the_next_is_don
     async def test(worker: Worker) -> None:
         times = {"follow": 0, "keys": 0}
 
-        async def follow() -> None:
+        def look() -> None:
             times["follow"] += 1
             raise ValueError("canary4711")
 
@@ -202,7 +203,7 @@ def test_a_plan_or_a_chore_that_fails_in_its_own_way_is_told_and_the_next_is_don
         def flush() -> None:
             raise ValueError("canary4711")
 
-        worker._follow = follow  # type: ignore[method-assign]
+        worker._look = look  # type: ignore[method-assign]
         worker._flush = flush  # type: ignore[method-assign]
         worker.access = SimpleNamespace(is_stale=True, read=read, take=None)  # type: ignore[assignment]
         tasks = [asyncio.ensure_future(each) for each in (worker._watch(), worker._watch_keys(), worker._keep_house())]
@@ -216,3 +217,105 @@ def test_a_plan_or_a_chore_that_fails_in_its_own_way_is_told_and_the_next_is_don
     said = capsys.readouterr().err
     assert "ValueError" in said
     assert "canary" not in said
+
+
+def test_a_load_that_hangs_holds_up_neither_the_others_nor_the_next_plan(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    first, stuck, other, last = home.add("line"), home.add("line", offset=1.0), home.add("shop"), home.add("line", offset=2.0)
+    home.deploy("line", {first: 100})
+    gate = threading.Event()
+
+    def slow(*arguments: Any) -> Loaded:
+        if arguments[0] == stuck[0]:
+            gate.wait(30)
+        return load(*arguments)
+
+    async def until(worker: Worker, true: Callable[[], bool]) -> None:
+        while not true():
+            worker._look()
+            await asyncio.sleep(0.005)
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        home.deploy("line", {stuck: 100})
+        home.deploy("shop", {other: 100})
+        await until(worker, lambda: "shop" in worker.plane.deployments)
+        assert set(worker.plane.deployments["line"].versions) == {first[1]}  # what served before serves on
+        assert read_worker_state(home.run, 0).sequence == 1  # not applied before all of it is
+        assert read_worker_state(home.run, 0).models[stuck[0]].state == "loading"
+        home.deploy("line", {last: 100})
+        await until(worker, lambda: read_worker_state(home.run, 0).sequence == home.sequence)
+        assert set(worker.plane.deployments["line"].versions) == {last[1]}
+        gate.set()
+        await until(worker, lambda: not worker._loading and set(worker._loaded) == {last[0], other[0]})  # nobody wants it any more
+        assert set(read_worker_state(home.run, 0).models) == {last[0], other[0]}
+
+    with_worker(home, test, load=slow)
+
+
+def test_a_version_that_cannot_be_attached_fails_alone_and_is_tried_again_with_the_next_plan(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    line, shop = home.add("line"), home.add("shop")
+    home.deploy("line", {line: 100})
+    home.deploy("shop", {shop: 100})
+
+    async def test(worker: Worker) -> None:
+        attach = worker._attach
+
+        def full(version: Any) -> None:
+            if version.name == "line":
+                raise StorageFull("no room")
+            attach(version)
+
+        worker.plane._attach = full
+        await worker._follow()
+        state = read_worker_state(home.run, 0)
+        assert (state.sequence, state.missing) == (2, ("line",))
+        assert {digest: model.state for digest, model in state.models.items()} == {line[0]: "failed", shop[0]: "ready"}
+        with pytest.raises(Unavailable, match="not loaded"):
+            worker.plane.find("line")
+        assert not worker.edge.is_ready  # a worker that starts owes all that the plan names
+        assert b'modelyard_degraded{reason="not_answered"} 1' in worker._metrics_text()
+        worker.plane._attach = attach
+        home.write()
+        await worker._follow()
+        assert read_worker_state(home.run, 0).missing == ()
+        assert worker.edge.is_ready
+        assert b'modelyard_degraded{reason="not_answered"} 0' in worker._metrics_text()
+
+    with_worker(home, test)
+
+
+def test_a_new_deployment_that_fails_leaves_it_ready_and_says_so(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    home.deploy("line", {home.add("line"): 100})
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        bad = home.add("shop", wrong_answers=True)
+        home.deploy("shop", {bad: 100})
+        await worker._follow()
+        assert worker.edge.is_ready
+        (trouble,) = worker.watch.health.troubles
+        assert (trouble.reason, trouble.model) == ("failed", bad[0])
+        del home.plans["shop"]
+        home.write()
+        await worker._follow()
+        worker._look()
+        assert worker.watch.health.troubles == ()
+
+    with_worker(home, test)
+
+
+def test_what_was_answered_once_is_owed_for_as_long_as_the_plan_names_it(tmp_path: Path) -> None:
+    home = home_with(tmp_path / "h", "line", "shop")
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        assert worker._owed == {"line", "shop"}
+        del home.plans["shop"]
+        home.write()
+        await worker._follow()
+        assert worker._owed == {"line"}
+
+    with_worker(home, test)
