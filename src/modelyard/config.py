@@ -63,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: int = 183
     metrics_dialect: str = "none"
     log_format: str = "auto"
+    trace_endpoint: str = ""
+    trace_sample_rate: float = 0.01
 
     @property
     def run(self) -> Path:
@@ -142,8 +144,11 @@ def _check(settings: Settings) -> None:
     for name in ("port", "control_port"):
         if not 0 <= getattr(settings, name) <= 65535:
             raise InvalidConfig(f"{name} is a number from 0 to 65535", field=name, rule="range")
-    if not 0 <= settings.input_sample_rate <= 1:
-        raise InvalidConfig("input_sample_rate is a share from 0 to 1", field="input_sample_rate", rule="range")
+    for name in ("input_sample_rate", "trace_sample_rate"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise InvalidConfig(f"{name} is a share from 0 to 1", field=name, rule="range")
+    if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
+        raise InvalidConfig("trace_endpoint is the http or https URL of an OTLP receiver", field="trace_endpoint", rule="url")
     if not 0 <= settings.workers <= 512:
         raise InvalidConfig("workers is a number from 0 (one per core) to 512", field="workers", rule="range")
     if settings.isolation not in ("strong", "weak"):

@@ -41,16 +41,19 @@ class Call(Protocol):
 
 
 class Ran:
-    """One run: who was in it, what went in and came out, and how long the model took."""
+    """One run: who was in it, what went in and came out, when it began (monotonic) and how long the model took."""
 
-    __slots__ = ("calls", "inputs", "outputs", "rows", "seconds")
+    __slots__ = ("calls", "inputs", "outputs", "rows", "seconds", "started_s")
 
-    def __init__(self, calls: list[Call], rows: int, inputs: Mapping[str, Array], outputs: dict[str, Array], seconds: float) -> None:
+    def __init__(
+        self, calls: list[Call], rows: int, inputs: Mapping[str, Array], outputs: dict[str, Array], seconds: float, *, started_s: float = 0.0
+    ) -> None:
         self.calls = calls
         self.rows = rows
         self.inputs = inputs
         self.outputs = outputs
         self.seconds = seconds
+        self.started_s = started_s
 
 
 class Limits:
@@ -371,7 +374,7 @@ class Batcher:
         seconds = monotonic() - start
         if any(len(array) != rows for array in outputs.values()):
             raise ModelFailed("the model did not answer every row")
-        return Ran(calls, rows, inputs, outputs, seconds)
+        return Ran(calls, rows, inputs, outputs, seconds, started_s=start)
 
     def _in_parts(self, inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
         step = self._limits.batch_rows

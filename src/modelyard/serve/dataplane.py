@@ -29,6 +29,7 @@ from modelyard.types import Digest, InferenceResponse, Schema, TrafficPlan
 
 if TYPE_CHECKING:
     from modelyard.serve.observe import Recorder
+    from modelyard.serve.tracing import Tracer
 
 THREADS = 4
 """Runs that may be off the event loop at once; a session releases the interpreter lock while it computes."""
@@ -62,6 +63,7 @@ class Version:
         self.codecs = protocols.bind(name, self.schema)
         self.meter = meter
         self.recorder: Recorder | None = None
+        self.tracer: Tracer | None = None
         self._loop = asyncio.get_running_loop()
         limits = Limits(
             batch_rows=settings.max_batch_rows if loaded.can_batch else 1,
@@ -111,6 +113,8 @@ class Version:
         if self.recorder is not None:
             # In the next turn: the answers leave at the end of this one.
             self._loop.call_soon(self.recorder.answered, ids, counts, ran.inputs, outputs, latencies)
+        if self.tracer is not None:
+            self._loop.call_soon(self.tracer.answered, (name, number), ran, encoding_s, now)
 
     def _fail(self, call: Call, error: ModelyardError) -> None:
         waiting = cast("Waiting", call)
@@ -135,7 +139,7 @@ def _with_open(ran: Ran) -> Ran:
     """The run with the calls that somebody waits for, and with their rows."""
     kept = np.repeat([call.is_open for call in ran.calls], [call.request.rows for call in ran.calls])
     inputs, outputs = ({name: array[kept] for name, array in arrays.items()} for arrays in (ran.inputs, ran.outputs))
-    return Ran([call for call in ran.calls if call.is_open], int(kept.sum()), inputs, outputs, ran.seconds)
+    return Ran([call for call in ran.calls if call.is_open], int(kept.sum()), inputs, outputs, ran.seconds, started_s=ran.started_s)
 
 
 class Deployment:

@@ -28,6 +28,7 @@ from modelyard.serve.metrics import Meter
 from modelyard.serve.routes import ROUTES
 from modelyard.serve.routes.base import Methods, Route, Routes
 from modelyard.serve.server import Exchange
+from modelyard.serve.tracing import Tracer
 
 LOG_LINES_S = 20
 LONG_BODY = 256 << 10
@@ -59,6 +60,7 @@ class Edge:
         self._meter = meter
         self._access = access or Access(settings)
         self.log = log or Log(settings.log_format)
+        self.tracer: Tracer | None = None
         self._log_until_s = 0.0
         self._logged = 0
         self._families: list[Routes] = [family(self) for family in ROUTES]
@@ -161,6 +163,9 @@ class Edge:
             exchange.version.failed(error.code, monotonic() - exchange.received_s)
         else:
             self._meter.failed(error.code)
+        if self.tracer is not None:
+            outcome = {"http.response.status_code": status}
+            self.tracer.failed(exchange, code=error.code, is_fault=status >= 500, status=outcome, ended_s=monotonic())
         self._log(exchange, error, status)
         if isinstance(error, Unauthenticated) and exchange.head.authorization:
             hold_back_s = self._access.hold_back_s()

@@ -30,6 +30,8 @@ from modelyard.serve.metrics import (
     RESIDENT,
     ROWS,
     SHED,
+    TRACED,
+    UNTRACED,
 )
 
 Numbers = Sequence[float]
@@ -156,6 +158,8 @@ def _ours(text: Text) -> None:
     text.family("modelyard_concurrency_limit", "gauge", "Requests that the workers hold at once before they shed.", per_model(LIMIT))
     text.family("modelyard_in_flight_requests", "gauge", "Requests without an answer yet.", [("", server[IN_PROGRESS])])
     text.family("modelyard_resident_bytes", "gauge", "Memory of all workers.", [("", server[RESIDENT])])
+    traced = [('outcome="sent"', server[TRACED]), ('outcome="dropped"', server[UNTRACED])]
+    text.family("modelyard_traces_total", "counter", "Sampled requests whose trace was sent, and those whose trace was lost.", traced)
     text.histogram("modelyard_request_duration_seconds", "From the request's last byte to its answer.", LATENCY, _named)
     text.head("modelyard_stage_duration_seconds", "histogram", "Where requests spend it: decode, queue, predict, encode.")
     for key, numbers in text.models:

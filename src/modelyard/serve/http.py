@@ -53,7 +53,7 @@ class Head:
     __slots__ = (
         "accept", "admitted", "authorization", "caller", "client_request_id", "coding", "expects_continue", "host", "is_cacheable", "is_chunked",
         "is_http_1_0", "json_bytes", "keep_alive", "length", "media", "method", "origin", "path", "priority", "query", "request_id",
-        "request_id_bytes", "route", "timeout_s", "traceparent",
+        "request_id_bytes", "route", "timeout_s", "traceparent", "tracestate",
     )  # fmt: skip
 
     def __init__(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
@@ -76,6 +76,7 @@ class Head:
         """How long it came; one that is not safe to send back is not kept."""
         self.client_request_id = b""
         self.traceparent = b""
+        self.tracestate = b""
         self.timeout_s: float | None = None
         self.priority = NORMAL
         self.is_cacheable = True
@@ -105,6 +106,41 @@ class Head:
             take(self, value)
         elif name in _LENGTHS_IN_DISGUISE:
             raise Refused(400, "a header's name holds an underscore where a hyphen belongs", "header")
+
+
+class Asked:
+    """One request as OpenTelemetry's conventions for HTTP servers have it; made only for one that is traced."""
+
+    __slots__ = ("attributes", "name", "tracestate")
+
+    def __init__(self, head: Head, scheme: str) -> None:
+        method, route = head.method.decode("latin-1"), _template(head)
+        self.name = f"{method} {route}" if route else method
+        self.tracestate = head.tracestate
+        self.attributes: dict[str, Any] = {
+            "http.request.method": method,
+            "url.scheme": scheme,
+            "url.path": head.path,
+            "network.protocol.name": "http",
+            "network.protocol.version": "1.0" if head.is_http_1_0 else "1.1",
+            "http.response.status_code": 200,
+        }
+        if route:
+            self.attributes["http.route"] = route
+
+
+def _template(head: Head) -> str:
+    """The route with names in place of what a path fills in; empty for a path that is none of ours."""
+    route = head.route
+    if route is None or not (route.model or route.wire or route.allow):
+        return head.path if route is not None else ""
+    parts = head.path.split("/")
+    for at, part in enumerate(parts[1:], 1):
+        if parts[at - 1] == "models":
+            parts[at] = "{model}" + part[len(route.model) :] if part.startswith(route.model) else "{model}"
+        elif parts[at - 1] in ("versions", "labels"):
+            parts[at] = "{" + parts[at - 1][:-1] + "}" + (":" + part.partition(":")[2] if ":" in part else "")
+    return "/".join(parts)
 
 
 def _content_length(head: Head, value: bytes) -> None:
@@ -171,6 +207,10 @@ def _client_request_id(head: Head, value: bytes) -> None:
     head.client_request_id = value if is_header_safe(value.decode("latin-1")) else b""
 
 
+TRACESTATE_BYTES = 512
+"""A longer list is not passed on (W3C Trace Context §3.3.1.5 asks for this much at least)."""
+
+
 def _request_id(head: Head, value: bytes) -> None:
     head.is_cacheable = False
     head.request_id_bytes = len(value)
@@ -180,6 +220,12 @@ def _request_id(head: Head, value: bytes) -> None:
 def _traceparent(head: Head, value: bytes) -> None:
     head.is_cacheable = False
     head.traceparent = value if is_header_safe(value.decode("latin-1")) else b""
+
+
+def _tracestate(head: Head, value: bytes) -> None:
+    head.is_cacheable = False
+    joined = head.tracestate + b"," + value if head.tracestate else value  # several headers are one list
+    head.tracestate = joined if len(joined) <= TRACESTATE_BYTES else b""
 
 
 def _timeout(head: Head, value: bytes) -> None:
@@ -209,6 +255,7 @@ _TAKERS = {
     b"x-ms-client-request-id": _client_request_id,
     b"x-request-id": _request_id,
     b"traceparent": _traceparent,
+    b"tracestate": _tracestate,
     b"x-request-timeout": _timeout,
     b"x-priority": _priority,
 }

@@ -29,8 +29,8 @@ CODES = (
 """The error codes that can reach a client, and the one that cannot; what is none of them counts as `other`."""
 
 _LABEL_BYTES = 128
-REQUESTS, ROWS, BATCHES, SHED, QUEUE_ROWS, QUEUE_REQUESTS, IN_PROGRESS, RESIDENT, LIMIT = range(9)
-_ERRORS = 9
+REQUESTS, ROWS, BATCHES, SHED, QUEUE_ROWS, QUEUE_REQUESTS, IN_PROGRESS, RESIDENT, LIMIT, TRACED, UNTRACED = range(11)
+_ERRORS = 11
 _TIMES = len(LATENCIES_S) + 2
 LATENCY, PREPARE, QUEUE, PREDICT, ENCODE, EXPLAIN = range(_ERRORS + len(CODES), _ERRORS + len(CODES) + 6 * _TIMES, _TIMES)
 BATCH = EXPLAIN + _TIMES
@@ -47,10 +47,11 @@ GROWTH = 64
 class Meter:
     """The numbers of one model version (or of the server itself) in one slot; written by one thread only."""
 
-    __slots__ = ("_numbers",)
+    __slots__ = ("_numbers", "_traced")
 
     def __init__(self, numbers: Any) -> None:  # a memoryview of doubles
         self._numbers = numbers
+        self._traced = (0, 0)
         numbers[QUEUE_ROWS] = numbers[QUEUE_REQUESTS] = numbers[LIMIT] = numbers[IN_PROGRESS] = 0.0  # of a predecessor that is gone
 
     def answered(self, latencies_s: list[float], rows: int, *, predict_s: float, prepare_s: float, encode_s: float) -> None:
@@ -92,6 +93,13 @@ class Meter:
         """Count one explanation."""
         self._numbers[EXPLAIN + bisect_left(LATENCIES_S, seconds)] += 1
         self._numbers[EXPLAIN + len(LATENCIES_S) + 1] += seconds
+
+    def traced(self, *, sent: int, dropped: int) -> None:
+        """Say how many requests of this process were traced so far, and how many traces were lost."""
+        numbers, (was_sent, was_dropped) = self._numbers, self._traced
+        self._traced = (sent, dropped)
+        numbers[TRACED] += sent - was_sent
+        numbers[UNTRACED] += dropped - was_dropped
 
     def gauge(
         self, *, queue_rows: int = 0, queue_requests: int = 0, concurrency_limit: int = 0, in_progress: int = 0, resident_bytes: int = 0

@@ -34,6 +34,7 @@ from modelyard.serve.http import (
     STALLED_WRITE_S,
     STATUS_LINES,
     URL_BYTES,
+    Asked,
     Head,
     Refused,
     answer,
@@ -90,6 +91,16 @@ class Exchange:
         """Header lines that whatever is answered will carry."""
         self.priority = head.priority
         self.prepared_s = received_s
+
+    @property
+    def traceparent(self) -> bytes:
+        """The caller's trace context; empty without one."""
+        return self.head.traceparent
+
+    @property
+    def asked(self) -> Asked:
+        """What a trace tells of it."""
+        return Asked(self.head, "http" if self.connection.server.tls is None else "https")
 
     @property
     def is_answered(self) -> bool:

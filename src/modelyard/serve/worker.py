@@ -26,7 +26,7 @@ from modelyard import config
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, ModelyardError, NotFound
 from modelyard.runtime.isolated import Isolation
-from modelyard.serve import card
+from modelyard.serve import card, tracing
 from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.edge import Edge
@@ -90,10 +90,12 @@ class Worker:
         self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, access=self.access, log=self.log)
         self.edge.health = lambda: self.watch.health
         self.edge.on_long = self._on_long
+        self.tracer = self.edge.tracer = tracing.open(settings, slot=slot, release=self.edge.release)
         self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
         self.watch = Watch(run, self._state())
 
     def _attach(self, version: Version) -> None:
+        version.tracer = self.tracer
         version.recorder = self.observer.attach(version.name, version.number, version.loaded.bundle)
 
     def _on_long(self) -> None:
@@ -107,6 +109,8 @@ class Worker:
 
     def _gauge(self) -> None:
         self.metrics.server.gauge(in_progress=self.server.in_flight, resident_bytes=resident_bytes())
+        if self.tracer is not None:
+            self.metrics.server.traced(sent=self.tracer.sent, dropped=self.tracer.dropped)
         for deployment in self.plane.deployments.values():
             for version in deployment.versions.values():
                 batcher = version.batcher
@@ -408,6 +412,8 @@ class Worker:
         while self.server.is_asked and monotonic() < until:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0)  # let the last answers leave
+        if self.tracer is not None:
+            self.tracer.close()
         self.log.info("drained", unanswered=self.server.in_flight)
         self.server.close()
         self.plane.close()
