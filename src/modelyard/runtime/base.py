@@ -6,11 +6,15 @@ numpy alone, no converter, no training library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from modelyard.errors import ModelyardError
     from modelyard.types import Array
+
+Done = Callable[["dict[str, Array] | None", "ModelyardError | None", float], None]
+"""Takes the outputs or the failure of one question, and the seconds that the model took."""
 
 
 class Runtime(Protocol):
@@ -25,4 +29,21 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Free what the model holds; the runtime answers no more."""
+        ...
+
+
+class Submits(Runtime, Protocol):
+    """A runtime whose model runs elsewhere: an event loop sends questions and takes answers, and no thread waits."""
+
+    @property
+    def processes(self) -> int:
+        """How many questions run at once."""
+        ...
+
+    def submit(self, inputs: Mapping[str, Array], done: Done, *, deadline_s: float, rows_at_once: int | None = None) -> None:
+        """Ask from the event loop, and call `done` in it, later, once. At `deadline_s` (monotonic) it is called with DeadlineExceeded.
+
+        The failure of a question that ended its process is chained from `runtime.isolated.process.Ended`. Raises ModelyardError when it cannot
+        even be asked; `done` is then not called.
+        """
         ...

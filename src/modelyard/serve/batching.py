@@ -3,7 +3,7 @@
 Hides when a run happens, on which thread, and how one bad request is told from its neighbours. There is no timer and no added delay: a batch
 of one when idle, larger by itself under load. A run expected to take longer than `inline_limit_s` goes to a thread, so that a
 slow model delays neither a fast one nor health; while it runs, the next batch gathers, higher classes first, and what is too much or cannot make its
-time is refused at once. It must not know any wire.
+time is refused at once. A runtime that is elsewhere (`Submits`) is sent batches from the event loop itself. It must not know any wire.
 """
 
 from __future__ import annotations
@@ -12,18 +12,24 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Overloaded, PayloadTooLarge, SchemaMismatch
 from modelyard.runtime.base import Runtime
 from modelyard.serve.admission import HIGH, NORMAL, Limit, Pace, remaining_s
+from modelyard.serve.remote import Batch, Remote
 from modelyard.serve.shares import Shares
 from modelyard.types import InferenceRequest
 
 if TYPE_CHECKING:
+    from modelyard.runtime.base import Submits
     from modelyard.types import Array
+
+
+QUICK_S = 0.001
+"""Below this a run elsewhere is short beside the way there."""
 
 
 class Call(Protocol):
@@ -113,6 +119,9 @@ class Batcher:
         self._is_swept = False
         self._alarm: asyncio.TimerHandle | None = None
         self._limit = Limit(limits.concurrency, monotonic())
+        self._remote: Remote | None = None
+        if hasattr(runtime, "submit"):
+            self._remote = Remote(cast("Submits", runtime), check, batch_rows=limits.batch_rows, on_done=self._came_from_afar)
         self.pace = Pace()
         self.queued_rows = 0
         self.is_busy = False
@@ -136,6 +145,7 @@ class Batcher:
     def close(self) -> None:
         """Let go of model and owner; an idle batcher that is closed runs nothing more."""
         self._threads.shares.forget(self)
+        self._remote = None
         del self._runtime, self._check, self._on_ran, self._on_failed, self._on_left
         if self._alarm is not None:
             self._alarm.cancel()
@@ -236,6 +246,9 @@ class Batcher:
 
     def _run(self) -> None:
         self._is_scheduled = False
+        if self._remote is not None:
+            self._send(self._remote)
+            return
         calls, rows = self._take()
         if not calls:
             return
@@ -252,6 +265,37 @@ class Batcher:
             self._waiting[:0] = calls
             self.queued_rows += rows
             self._ask_for_thread()
+
+    def _send(self, remote: Remote) -> None:
+        """Hand over what waits, as far as the model's processes take it."""
+        while self._waiting and remote.has_room:
+            calls, rows = self._take()
+            if not calls:
+                break
+            self._started_s = now = monotonic()
+            self._running_until = max(self._running_until, now) + self.pace.of_run(rows)
+            self._running += calls
+            self._watch(min(call.deadline_s for call in calls), now)
+            remote.ask(calls)
+        self.is_busy = not remote.has_room
+
+    def _came_from_afar(self, batch: Batch) -> None:
+        """Every call of `batch` has its end."""
+        remote = self._remote
+        if remote is None:
+            return
+        self._running = [call for each in remote.flying for call in each.calls]
+        self.is_busy = False
+        now = monotonic()
+        if not self._running:
+            self._running_until = now
+        is_in_force = self._limit.ran(now - min(call.received_s for call in batch.calls), batch.seconds, now)
+        self._finish([Ran(*each) for each in batch.ran], batch.failed)
+        if is_in_force:
+            self._shed(len(self._waiting) - self._limit.value, below=-1)
+        remote.is_quick = self.pace.of_run(len(batch.calls)) < QUICK_S
+        if self._waiting:
+            self._send(remote)
 
     def _go_on(self) -> None:
         if self._waiting and not self._is_scheduled:

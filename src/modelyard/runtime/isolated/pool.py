@@ -20,8 +20,9 @@ import numpy as np
 
 from modelyard.bundle import lock
 from modelyard.errors import ModelFailed, ModelyardError, Rejected
+from modelyard.runtime.base import Done
 from modelyard.runtime.isolated.process import Ended, Isolation, Members, Process, sweep
-from modelyard.runtime.isolated.seats import DEPTH, Done, Question, Seats
+from modelyard.runtime.isolated.seats import Question, Seats
 from modelyard.runtime.isolated.watch import Watch
 from modelyard.runtime.validate import internal_dtype
 from modelyard.types import Verdict
@@ -59,7 +60,7 @@ class Isolated:
         self._processes: list[Process] = []
         self._seats: Seats | None = None
         self._is_closed = False
-        self._ends: deque[float] = deque(maxlen=CRASHES)
+        self._ends: deque[float] = deque(maxlen=64)
         self._news: list[Ended] = []
         self._watch = Watch()
         try:
@@ -77,9 +78,9 @@ class Isolated:
         return self._processes[0].facts if self._processes else {}
 
     @property
-    def depth(self) -> int:
-        """Batches that may be on their way at once."""
-        return DEPTH * self._isolation.processes
+    def processes(self) -> int:
+        """See `Submits.processes`."""
+        return self._isolation.processes
 
     def _start(self) -> Process:
         return Process(self.code.entry, self._members, self._isolation)
@@ -132,13 +133,12 @@ class Isolated:
 
     # From the event loop.
 
-    def submit(self, inputs: Mapping[str, Array], done: Done, *, deadline_s: float) -> None:
-        """Ask, and call `done` in this loop with the outputs or the failure, and the model's seconds. At `deadline_s` the process is ended.
-
-        The failure is a ModelFailed from Ended where the process ended on this very question. Raises ModelyardError when it cannot even be asked.
-        """
+    def submit(self, inputs: Mapping[str, Array], done: Done, *, deadline_s: float, rows_at_once: int | None = None) -> None:
+        """See `Submits.submit`. At `deadline_s` the process that is at the question is ended."""
         rows = len(next(iter(inputs.values())))
         limit = self.code.max_batch_rows
+        if rows_at_once is not None:
+            limit = rows_at_once if limit is None else min(limit, rows_at_once)
         if limit is None or rows <= limit:
             self._submit(inputs, rows, done, deadline_s)
             return
@@ -172,8 +172,11 @@ class Isolated:
         self._ends.append(now)
         self._news.append(ended)
         self._watch.forget()
-        recent = sum(now - at < WITHIN_S for at in self._ends)
+        recent = self._recent(now)
         return PAUSES_S[min(recent if was_ready else recent + 2, len(PAUSES_S)) - 1]
+
+    def _recent(self, now: float) -> int:
+        return sum(now - at < WITHIN_S for at in self._ends)
 
     def _checked(self, outputs: dict[str, Array], rows: int) -> dict[str, Array]:
         """The outputs in the schema's order. Raises ModelFailed when they are not what the schema says."""
@@ -206,10 +209,10 @@ class Isolated:
     @property
     def verdict(self) -> Verdict | None:
         """What is wrong with this version, if anything: processes that keep ending (fail), memory that only grows (warn)."""
-        now = monotonic()
-        if len(self._ends) == CRASHES and now - self._ends[0] < WITHIN_S:
-            evidence = f"{CRASHES} processes of the model ended within {WITHIN_S:.0f} s"
-            return Verdict(outcome="fail", rule="isolated-crashes", evidence=evidence, numbers={"ends": float(CRASHES)})
+        ends = self._recent(monotonic())
+        if ends >= CRASHES:
+            evidence = f"{ends} processes of the model ended within {WITHIN_S:.0f} s"
+            return Verdict(outcome="fail", rule="isolated-crashes", evidence=evidence, numbers={"ends": float(ends)})
         return self._watch.verdict
 
     def close(self) -> None:

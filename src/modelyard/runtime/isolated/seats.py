@@ -13,14 +13,12 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Unavailable
+from modelyard.runtime.base import Done
 from modelyard.runtime.isolated import codec
 from modelyard.runtime.isolated.process import Ended, Process, Raised, failed
 
 if TYPE_CHECKING:
     from modelyard.types import Array
-
-Done = Callable[["dict[str, Array] | None", "ModelyardError | None", float], None]
-"""Takes the outputs or the failure, and the seconds that the model took."""
 
 DEPTH = 2
 """Questions that a process has at once: it need not wait for the next while its answer travels."""
