@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test fmt lint types house docs bench check lock
+.PHONY: help setup demo test fmt lint types house docs bench check lock messages
 
 help:  ## Show the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 18
@@ -56,6 +56,9 @@ bench: $(READY)  ## Benchmarks, as ratios within one run; rewrites the table in 
 	@$(BIN)/python -m benchmarks
 
 check: lint types test house  ## Exactly what CI runs
+
+messages: $(READY)  ## Compile the .proto files into the descriptor set
+	@$(BIN)/python tests/house/test_messages.py
 
 lock:  ## Pin the newest versions that fit (needs uv)
 	uv pip compile -q --upgrade --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --all-extras pyproject.toml --group test --group lint -o requirements/all.txt

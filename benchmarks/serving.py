@@ -75,7 +75,21 @@ class Servers:
         self.port += 1
         if kind == "ours":
             home = self.folder / "home"
-            command = ["-P", "-m", "modelyard.serve", "--home", str(home), "--port", str(self.port), "--workers", "1", "--spool", str(home / "spool")]
+            command = [
+                "-P",
+                "-m",
+                "modelyard.serve",
+                "--home",
+                str(home),
+                "--port",
+                str(self.port),
+                "--grpc-port",
+                "0",
+                "--workers",
+                "1",
+                "--spool",
+                str(home / "spool"),
+            ]
             path = "/v2/models/forest/infer"
         else:
             command, path = [str(REFERENCE), kind, str(self.model), str(self.port)], "/"

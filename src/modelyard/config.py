@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Path = Path("~/.modelyard")
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int = 8081
     control_host: str = "127.0.0.1"
     control_port: int = 8090
     workers: int = 0
@@ -45,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_client_names: str = ""
     max_json_bytes: int = 4 << 20
     max_body_bytes: int = 16 << 20
+    max_message_bytes: int = 4 << 20
     max_connections: int = 4096
     max_batch_rows: int = 1024
     max_queue_rows: int = 8192
@@ -144,6 +146,8 @@ def _check(settings: Settings) -> None:
     for name in ("port", "control_port"):
         if not 0 <= getattr(settings, name) <= 65535:
             raise InvalidConfig(f"{name} is a number from 0 to 65535", field=name, rule="range")
+    if not -1 <= settings.grpc_port <= 65535:
+        raise InvalidConfig("grpc_port is a number from 0 to 65535, or -1 for none", field="grpc_port", rule="range")
     for name in ("input_sample_rate", "trace_sample_rate"):
         if not 0 <= getattr(settings, name) <= 1:
             raise InvalidConfig(f"{name} is a share from 0 to 1", field=name, rule="range")
@@ -156,8 +160,8 @@ def _check(settings: Settings) -> None:
     if not 1 <= settings.isolated_processes <= 64:
         raise InvalidConfig("isolated_processes is a number from 1 to 64", field="isolated_processes", rule="range")
     for name in (
-        "max_json_bytes", "max_body_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "max_concurrency", "request_timeout_s",
-        "isolated_memory_bytes", "isolated_start_timeout_s",
+        "max_json_bytes", "max_body_bytes", "max_message_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "max_concurrency",
+        "request_timeout_s", "isolated_memory_bytes", "isolated_start_timeout_s",
     ):  # fmt: skip
         if not 0 < getattr(settings, name) < math.inf:  # NaN fails as well
             raise InvalidConfig(f"{name} is a number above 0", field=name, rule="range")

@@ -217,7 +217,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the serve supervisor says of itself: its slots whose worker lives, and where it listens.
+    """What the serve supervisor says of itself: its slots whose worker lives, and where it listens (`grpc_port` -1: not for gRPC).
 
     `size` is how many slots there are; `is_up` says that all of them had a worker that was ready, once since the start.
     """
@@ -225,6 +225,7 @@ class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int
     host: str
     port: int
+    grpc_port: int = -1
     slots: tuple[int, ...]
     started_at: str
     scheme: Literal["http", "https"] = "http"
@@ -232,10 +233,19 @@ class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_up: bool = False
 
     @property
+    def _seen_host(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"[{host}]" if ":" in host else host
+
+    @property
     def url(self) -> str:
         """Where the data plane answers, as seen from this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        return f"{self.scheme}://[{host}]:{self.port}" if ":" in host else f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{self._seen_host}:{self.port}"
+
+    @property
+    def grpc(self) -> str | None:
+        """Where it answers gRPC, as seen from this machine; None where it does not."""
+        return f"{self._seen_host}:{self.grpc_port}" if self.grpc_port > 0 else None
 
 
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):

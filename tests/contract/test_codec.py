@@ -15,13 +15,23 @@ from msgspec import structs
 from modelyard.errors import InvalidInput, MalformedPayload, ModelFailed, SchemaMismatch, UnsupportedMedia
 from modelyard.protocols import CODECS, bind
 from modelyard.protocols.base import Codec
+from modelyard.protocols.messages import kind
 from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema
 from serving import GRID, LINE, SHOP
 
 WIRES = tuple(wire for wire in CODECS if wire != "azureml_query")  # its body is a query of one row, with tests of its own
-MEDIA = {"arrow": "application/vnd.apache.arrow.stream", "csv": "text/csv", "json_lines": "application/jsonlines"}
+MEDIA = {
+    "arrow": "application/vnd.apache.arrow.stream",
+    "csv": "text/csv",
+    "json_lines": "application/jsonlines",
+    "oip_v2_grpc": "application/grpc",
+    "oip_v2_grpc_stream": "application/grpc",
+}
 """What a wire's clients call their body, where it is not JSON."""
 JSON_WIRES = tuple(wire for wire in WIRES if wire not in MEDIA)
+GRPC_WIRES = tuple(wire for wire in WIRES if "grpc" in wire)
+"""Their values have types of their own, their media type was read before, and their refusals travel beside the message."""
+HTTP_WIRES = tuple(wire for wire in WIRES if wire not in GRPC_WIRES)
 CANARY = "canary4711"
 
 
@@ -37,8 +47,27 @@ def decode(wire: str, schema: Schema, body: bytes) -> InferenceRequest:
     return codec(wire, schema).decode(body, MEDIA.get(wire, "application/json"))
 
 
+def write_message(schema: Schema, rows: list[dict[str, Any]]) -> bytes:
+    """`rows` as a ModelInferRequest."""
+    message = kind("inference.ModelInferRequest")(model_name="m")
+    for spec in schema.inputs:
+        values = [row[spec.name] for row in rows]
+        flat = [item for value in values for item in value] if spec.shape[1:] not in {(), (1,)} else values
+        tensor = message.inputs.add(name=spec.name, datatype=spec.datatype, shape=[len(rows), *spec.shape[1:]])
+        if spec.datatype == "BYTES":
+            tensor.contents.bytes_contents.extend(value.encode() for value in flat)
+        elif spec.datatype == "INT64":
+            tensor.contents.int64_contents.extend(flat)
+        else:
+            values = [np.nan if value is None else value for value in flat]
+            getattr(tensor.contents, spec.datatype.lower() + "_contents").extend(values)
+    return bytes(message.SerializeToString())
+
+
 def write(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
     """`rows` as the wire's own clients would send them."""
+    if wire in GRPC_WIRES:
+        return write_message(schema, rows)
     if wire == "oip_v2":
         tensors = []
         for spec in schema.inputs:
@@ -100,13 +129,13 @@ def test_an_answer_holds_one_value_per_row_and_missing_numbers_are_null(wire: st
         outputs = {"label": np.array([0, 1]), "probability": np.array([[1.5, 0.0], [np.nan, 0.0]])}
     response = InferenceResponse(outputs, 2, name="m", version=3, digest=Digest("sha256:0"), id="p")
     lines, body = codec(wire, LINE).encode(InferenceRequest({}, 2), response)
-    assert lines.startswith(b"content-type: " + MEDIA.get(wire, "application/json").encode())
+    assert lines.startswith(b"content-type: " + MEDIA.get(wire, "application/json").encode()) or wire in GRPC_WIRES
     first, second = read(wire, body)
     assert first == 1.5
     assert np.isnan(second) if wire in NAN_WIRES else second is None
 
 
-NAN_WIRES = {"tfserving", "tf_classify", "tf_regress"}
+NAN_WIRES = {"tfserving", "tf_classify", "tf_regress", *GRPC_WIRES}
 """They have a token for it."""
 
 
@@ -118,6 +147,9 @@ def read(wire: str, body: bytes) -> list[Any]:
         return [None if value != value else value for value in pa.ipc.open_stream(body).read_all()["prediction"].to_pylist()]
     if wire == "json_lines":
         return [json.loads(line)["prediction"] for line in body.splitlines()]
+    if wire in GRPC_WIRES:
+        message = kind("inference.ModelInferResponse" if wire == "oip_v2_grpc" else "inference.ModelStreamInferResponse").FromString(body)
+        return list((message if wire == "oip_v2_grpc" else message.infer_response).outputs[0].contents.fp64_contents)
     said = json.loads(body)
     if wire == "azureml":
         return said
@@ -132,7 +164,7 @@ def test_json_and_no_media_type_are_read_as_json(wire: str, media: str) -> None:
     assert codec(wire, LINE).decode(write(wire, LINE, ROWS["numbers"][1]), media).rows == 2
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", HTTP_WIRES)
 def test_another_media_type_is_refused(wire: str) -> None:
     with pytest.raises(UnsupportedMedia, match=MEDIA.get(wire, "application/json")):
         codec(wire, LINE).decode(b"", "text/xml")
@@ -148,7 +180,7 @@ def test_what_is_no_message_is_malformed_and_not_echoed(wire: str, body: bytes) 
     assert CANARY not in caught.value.message
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", HTTP_WIRES)
 @pytest.mark.parametrize(
     ("row", "field"),
     [
@@ -175,7 +207,7 @@ def test_a_misfit_is_named_and_not_echoed(wire: str, row: dict[str, Any], field:
     assert CANARY not in caught.value.message
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", HTTP_WIRES)
 def test_a_refusal_says_what_happened_in_the_wires_form(wire: str) -> None:
     said = json.loads(codec(wire, LINE).refuse(SchemaMismatch("input 'a' is missing", field="a", rule="required"))[1])
     assert said["field"] == "a"

@@ -17,7 +17,13 @@ def tree(kind: type[ModelyardError] = ModelyardError) -> Iterator[type[Modelyard
 
 
 @pytest.mark.parametrize(
-    ("module", "table"), [("modelyard.serve.errors", "STATUS"), ("modelyard.console.errors", "STATUS"), ("modelyard.cli.errors", "EXIT")]
+    ("module", "table"),
+    [
+        ("modelyard.serve.errors", "STATUS"),
+        ("modelyard.serve.errors", "GRPC"),
+        ("modelyard.console.errors", "STATUS"),
+        ("modelyard.cli.errors", "EXIT"),
+    ],
 )
 def test_an_edge_translates_every_error(module: str, table: str) -> None:
     entries = getattr(import_module(module), table)

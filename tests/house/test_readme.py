@@ -59,6 +59,7 @@ def test_the_tour_runs(tmp_path: Path) -> None:
         "MODELYARD_HOME": str(tmp_path / "home"),
         "MODELYARD_PORT": ports["8080"],
         "MODELYARD_CONTROL_PORT": ports["8090"],
+        "MODELYARD_GRPC_PORT": "0",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     shown = ""

@@ -286,6 +286,7 @@ class Running:
         self.log = log
         self.url: str = card["url"]
         self.port = int(self.url.rsplit(":", 1)[1])
+        self.grpc: str | None = card.get("grpc")
 
     def connect(self, timeout: float = 20) -> socket.socket:
         """A TCP connection."""
@@ -354,7 +355,7 @@ def children(pid: int) -> list[int]:
 
 def command(home: Home, *flags: str) -> list[str]:
     """The command line of a data plane over `home` on a free port."""
-    return [sys.executable, "-P", "-m", "modelyard.serve", "--home", str(home.folder), "--port", "0", "--json", *flags]
+    return [sys.executable, "-P", "-m", "modelyard.serve", "--home", str(home.folder), "--port", "0", "--grpc-port", "0", "--json", *flags]
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class World:
             "MODELYARD_HOME": str(folder),
             "MODELYARD_PORT": str(self.port),
             "MODELYARD_CONTROL_PORT": str(self.control_port),
+            "MODELYARD_GRPC_PORT": "0",
             "MODELYARD_WORKERS": str(workers),
             "OMP_NUM_THREADS": "1",
         }
@@ -96,7 +97,9 @@ class World:
 
     def ask_up(self) -> Said:
         """What `modelyard up --detach` says."""
-        return self.verb("up", "--detach", "--json", f"--port={self.port}", f"--control-port={self.control_port}", f"--workers={self.workers}")
+        return self.verb(
+            "up", "--detach", "--json", f"--port={self.port}", f"--control-port={self.control_port}", "--grpc-port=0", f"--workers={self.workers}"
+        )
 
     def pids(self) -> dict[str, int]:
         """The living processes of this home, by what they are; workers as worker-0, …"""

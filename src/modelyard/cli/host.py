@@ -45,6 +45,7 @@ class Up(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     control: str
     pid: int
+    grpc: str | None = None
     was_up: bool = False
     key: str | None = None
 
@@ -53,6 +54,7 @@ def up(
     *,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when both planes are ready; stop them with `modelyard down`.")] = False,
     port: Annotated[int | None, typer.Option(help="Port of the data plane.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of the data plane for gRPC; 0 is any free one, -1 none.")] = None,
     control_port: Annotated[int | None, typer.Option(help="Port of the control API.")] = None,
     host: Annotated[str | None, typer.Option(help="Address of the data plane.")] = None,
     workers: Annotated[int | None, typer.Option(help="Serving processes; 0 is one per core.")] = None,
@@ -63,7 +65,8 @@ def up(
 
     Stays in the foreground until Ctrl-C or `modelyard down`, unless --detach.
     """
-    settings = config.load({"home": home, "port": port, "control_port": control_port, "host": host, "workers": workers})
+    ports = {"port": port, "grpc_port": grpc_port, "control_port": control_port}
+    settings = config.load({"home": home, "host": host, "workers": workers, **ports})
     files.make_folder(settings.home)
     files.make_folder(settings.run)
     if _parent(settings) is not None:
@@ -286,8 +289,13 @@ def _is_gone(pid: int, arguments: str) -> bool:
 
 
 def _check_ports(settings: Settings) -> None:
-    for name, host, port in (("port", settings.host, settings.port), ("control_port", settings.control_host, settings.control_port)):
-        if port == 0:
+    wanted = (
+        ("port", settings.host, settings.port),
+        ("grpc_port", settings.host, settings.grpc_port),
+        ("control_port", settings.control_host, settings.control_port),
+    )
+    for name, host, port in wanted:
+        if port <= 0:
             continue
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -320,7 +328,7 @@ def _wait_for_children(settings: Settings, children: Mapping[str, Child], stop: 
             continue
         # Models that take long to load must not keep a home from being up: their workers say when they are ready.
         if workers.has_applied(1) or (serve.slots and time.monotonic() > started + START_LIMIT_S / 2):
-            return Up(home=str(settings.home), data=serve.url, control=control.url, pid=os.getpid())
+            return Up(home=str(settings.home), data=serve.url, grpc=serve.grpc, control=control.url, pid=os.getpid())
     raise Unavailable(f"modelyard did not come up in {settings.home}; the lines above, or run/up.log in it, say why")
 
 
@@ -368,7 +376,7 @@ def _tell(up: Up, *, json: bool) -> None:
         sys.stdout.flush()
         return
     line(f"[bold]modelyard is {'already ' if up.was_up else ''}up[/bold] in {up.home}")
-    line(f"  predictions  {up.data}")
+    line(f"  predictions  {up.data}" + (f"   gRPC {up.grpc}" if up.grpc else ""))
     line(f"  control      {up.control}")
     if up.key is not None:
         line(f"  admin key    {up.key}   (shown this once; the command line reads it from {up.home}/keys/admin.key)")

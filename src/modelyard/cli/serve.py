@@ -22,6 +22,7 @@ def serve(
     references: Annotated[list[str], typer.Argument(metavar="REF...", help="churn, churn:3, churn@champion, or a bundle's folder or .tar.")],
     *,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC; 0 is any free one, -1 none.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: this machine alone).")] = None,
     workers: Annotated[int | None, typer.Option(help="Serving processes; 0 is one per core.")] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Serve other machines without an access key.")] = None,
@@ -36,7 +37,7 @@ def serve(
     from modelyard.serve.supervisor import run
     from modelyard.types import write_plan
 
-    settings = config.load({"home": home, "port": port, "host": host, "workers": workers, "insecure": insecure})
+    settings = config.load({"home": home, "port": port, "grpc_port": grpc_port, "host": host, "workers": workers, "insecure": insecure})
     run_folder = Path(tempfile.mkdtemp(prefix="modelyard-serve-"))
     try:
         with ControlPlane(settings) as plane:

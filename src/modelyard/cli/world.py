@@ -99,7 +99,8 @@ def status(*, home: Home = None, json: Json = False) -> None:
         line(f"[bold]{escape(found.home)}[/bold]  the data plane is not running")
     else:
         plane = found.data_plane
-        line(f"[bold]{escape(found.home)}[/bold]  {plane.url}  {plane.up_to_date} of {plane.workers} workers act by the newest plan")
+        where = f"{plane.url}  gRPC {plane.grpc}" if plane.grpc else plane.url
+        line(f"[bold]{escape(found.home)}[/bold]  {where}  {plane.up_to_date} of {plane.workers} workers act by the newest plan")
     if found.health is not None and not (found.health.is_ready and not found.health.troubles):
         line("[bold]degraded[/bold]" if found.health.is_ready else "[bold]not ready[/bold]")
         for trouble in found.health.troubles:

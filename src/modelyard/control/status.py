@@ -23,6 +23,7 @@ class Plane(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     workers: int
     up_to_date: int
+    grpc: str | None = None
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,7 @@ def _data_plane(state: TargetState) -> Plane | None:
     if state.serve is None:
         return None
     current = sum(worker.sequence >= state.sequence for worker in state.workers)
-    return Plane(url=state.serve.url, pid=state.serve.pid, workers=len(state.serve.slots), up_to_date=current)
+    return Plane(url=state.serve.url, grpc=state.serve.grpc, pid=state.serve.pid, workers=len(state.serve.slots), up_to_date=current)
 
 
 def _serving(deployment: Deployment, state: TargetState) -> tuple[Serving, ...]:

@@ -94,8 +94,8 @@ def private_world() -> Iterator[World]:
         home = Path(tempfile.mkdtemp(prefix="modelyard-demo-"))
     except OSError as error:
         raise translate(error, Path(tempfile.gettempdir())) from error
-    ports = _free_ports(2)
-    world = World(config.load({"home": home, "port": ports[0], "control_port": ports[1], "host": "127.0.0.1"}))
+    ports = _free_ports(3)
+    world = World(config.load({"home": home, "port": ports[0], "control_port": ports[1], "grpc_port": ports[2], "host": "127.0.0.1"}))
     with _signals_as_interrupts():
         try:
             yield world

@@ -25,6 +25,8 @@ CODECS = {
     "csv": "modelyard.protocols.csv_table:CsvTable",
     "arrow": "modelyard.protocols.arrow:Arrow",
     "json_lines": "modelyard.protocols.json_lines:JsonLines",
+    "oip_v2_grpc": "modelyard.protocols.oip_v2_grpc:OipV2Grpc",
+    "oip_v2_grpc_stream": "modelyard.protocols.oip_v2_grpc:OipV2GrpcStream",
 }
 
 

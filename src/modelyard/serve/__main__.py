@@ -23,12 +23,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path)
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--grpc-port", type=int, help="0: any free one; -1: none")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--keys-file")
     parser.add_argument("--insecure", action="store_true", default=None)
     parser.add_argument("--json", action="store_true", help="print the endpoint card as JSON")
     arguments = parser.parse_args(argv)
-    flags = {name: getattr(arguments, name) for name in ("home", "host", "port", "workers", "keys_file", "insecure")}
+    flags = {name: getattr(arguments, name) for name in ("home", "host", "port", "grpc_port", "workers", "keys_file", "insecure")}
     try:
         settings = config.load(flags)
         plan, run = (arguments.plan or settings.plan).absolute(), (arguments.run or settings.run).absolute()

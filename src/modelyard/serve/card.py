@@ -22,6 +22,7 @@ from modelyard.serve.tls import names
 
 LIMIT_BYTES = 16 << 20
 NAME = "endpoint.json"
+GRPC_PROTOCOLS = ("Open Inference Protocol V2", "health", "reflection")
 PROTOCOLS = ("Open Inference Protocol V2", "KServe V1", "MLflow and SageMaker /invocations")
 
 
@@ -86,16 +87,19 @@ def curl(asked: Reach, served: Served) -> str:
     return f"curl -s{asked.flags} {asked.url}/v1/models/{served.name}:predict -H 'Content-Type: application/json' -d {body}"
 
 
-def as_data(url: str, endpoint: Endpoint, *, workers: int, asked: Reach) -> dict[str, Any]:
-    """The card as JSON data."""
+def as_data(url: str, endpoint: Endpoint, *, workers: int, asked: Reach, grpc: str | None = None) -> dict[str, Any]:
+    """The card as JSON data; `grpc` is the address at which gRPC is answered, None where it is not spoken."""
     models = [{"name": each.name, "version": each.version, "title": each.title, "curl": curl(asked, each)} for each in endpoint.models]
     links = {"openapi": f"{url}/openapi.json", "metrics": f"{url}/metrics", "health": f"{url}/v2/health/ready"}
-    return {"event": "ready", "url": url, "workers": workers, "protocols": list(PROTOCOLS), "models": models, **links}
+    more = {} if grpc is None else {"grpc": grpc, "grpc_protocols": list(GRPC_PROTOCOLS)}
+    return {"event": "ready", "url": url, **more, "workers": workers, "protocols": list(PROTOCOLS), "models": models, **links}
 
 
-def as_text(url: str, endpoint: Endpoint, *, workers: int, asked: Reach) -> str:
+def as_text(url: str, endpoint: Endpoint, *, workers: int, asked: Reach, grpc: str | None = None) -> str:
     """The card for a terminal."""
     lines = [f"modelyard serves at {url} ({workers} worker{'s' if workers != 1 else ''})", f"  protocols  {' · '.join(PROTOCOLS)}"]
+    if grpc is not None:
+        lines += [f"  gRPC       {grpc}: {' · '.join(GRPC_PROTOCOLS)}"]
     lines += [f"  more       {url}/openapi.json · {url}/metrics · {url}/v2/health/ready"]
     for each in endpoint.models:
         lines += ["", f"  {each.name} version {each.version}: {each.title}", "", f"    {curl(asked, each)}"]

@@ -27,6 +27,7 @@ from modelyard.serve.log import Level, Log
 from modelyard.serve.metrics import Meter
 from modelyard.serve.routes import ROUTES
 from modelyard.serve.routes.base import Methods, Route, Routes
+from modelyard.serve.rpc import Call
 from modelyard.serve.server import Exchange
 from modelyard.serve.tracing import Tracer
 
@@ -166,7 +167,7 @@ class Edge:
         if self.tracer is not None:
             outcome = {"http.response.status_code": status}
             self.tracer.failed(exchange, code=error.code, is_fault=status >= 500, status=outcome, ended_s=monotonic())
-        self._log(exchange, error, status)
+        self.log_failure(exchange, error, status)
         if isinstance(error, Unauthenticated) and exchange.head.authorization:
             hold_back_s = self._access.hold_back_s()
             if hold_back_s:
@@ -179,7 +180,8 @@ class Edge:
         self._meter.failed("malformed_message")
         self._say("warning", "refused", {"status": status, "rule": rule})
 
-    def _log(self, exchange: Exchange, error: ModelyardError, status: int) -> None:
+    def log_failure(self, exchange: Exchange | Call, error: ModelyardError, status: int) -> None:
+        """Log the refusal of a request."""
         line: dict[str, Any] = {"status": status, "code": error.code, "field": error.field, "rule": error.rule}
         if exchange.version is not None:
             line |= {"model": exchange.version.name, "version": exchange.version.number}

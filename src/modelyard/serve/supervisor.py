@@ -64,11 +64,12 @@ HAS_SLOT_SOCKETS = sys.platform == "linux"
 
 
 class Slot:
-    """One place for a worker: its socket, and the process in it, if any."""
+    """One place for a worker: its sockets (HTTP, and gRPC if that is spoken), and the process in it, if any."""
 
-    def __init__(self, number: int, listener: socket.socket) -> None:
+    def __init__(self, number: int, listener: socket.socket, grpc: socket.socket | None = None) -> None:
         self.number = number
         self.listener = listener
+        self.grpc = grpc
         self.process: subprocess.Popen[bytes] | None = None
         self.channel: socket.socket | None = None
         self.is_ready = False
@@ -102,7 +103,17 @@ class Supervisor:
         self._lock = _lock(run)
         listeners = _open_sockets(self.settings.host, self.settings.port, count, run)
         self.port: int = listeners[0].getsockname()[1]
-        self.slots = [Slot(number, listener) for number, listener in enumerate(listeners)]
+        self.grpc_port = -1
+        grpc: list[socket.socket] | list[None] = [None] * count
+        if settings.grpc_port >= 0:
+            try:
+                grpc = _open_sockets(self.settings.host, settings.grpc_port, count, run, setting="grpc_port")
+            except InvalidConfig:
+                for listener in listeners:
+                    listener.close()
+                raise
+            self.grpc_port = grpc[0].getsockname()[1]
+        self.slots = [Slot(number, *pair) for number, pair in enumerate(zip(listeners, grpc, strict=True))]
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         _tidy(run)
 
@@ -153,12 +164,14 @@ class Supervisor:
         ]  # fmt: skip
         if self._spool is not None:
             command.append(f"--spool={self._spool}")
+        inherited = [slot.listener.fileno(), theirs.fileno()]
+        if slot.grpc is not None:
+            command.append(f"--grpc={slot.grpc.fileno()}")
+            inherited.append(slot.grpc.fileno())
         slot.started_s = slot.heard_s = time.monotonic()
         slot.is_loading = True
         try:
-            slot.process = subprocess.Popen(
-                command, env=environment, pass_fds=(slot.listener.fileno(), theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-            )
+            slot.process = subprocess.Popen(command, env=environment, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         except OSError as error:
             self._log.error("worker_not_started", worker=slot.number, message=error.strerror)
             slot.restart_at_s = slot.started_s + RESTART_S[-1]
@@ -234,6 +247,7 @@ class Supervisor:
             pid=os.getpid(),
             host=self.settings.host,
             port=self.port,
+            grpc_port=self.grpc_port,
             slots=tuple(slot.number for slot in self.slots if slot.process is not None),
             started_at=self._started_at,
             scheme="https" if self.settings.tls_cert_file else "http",
@@ -255,9 +269,9 @@ class Supervisor:
             return 1
         workers, asked = len(self.slots), card.reach(self.url, self.settings)
         if self._as_json:
-            text = json.dumps(card.as_data(self.url, endpoint, workers=workers, asked=asked)) + "\n"
+            text = json.dumps(card.as_data(self.url, endpoint, workers=workers, asked=asked, grpc=self._state().grpc)) + "\n"
         else:
-            text = card.as_text(self.url, endpoint, workers=workers, asked=asked)
+            text = card.as_text(self.url, endpoint, workers=workers, asked=asked, grpc=self._state().grpc)
         with contextlib.suppress(OSError):
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -285,6 +299,8 @@ class Supervisor:
                 self._tell(signal.SIGKILL)
         for slot in self.slots:
             slot.listener.close()
+            if slot.grpc is not None:
+                slot.grpc.close()
         with contextlib.suppress(OSError):
             (self._run / "serve.json").unlink(missing_ok=True)
         self._log.info("ended", exit=code)
@@ -327,7 +343,7 @@ def _tidy(run: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _open_sockets(host: str, port: int, count: int, run: Path) -> list[socket.socket]:
+def _open_sockets(host: str, port: int, count: int, run: Path, *, setting: str = "port") -> list[socket.socket]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
@@ -341,7 +357,7 @@ def _open_sockets(host: str, port: int, count: int, run: Path) -> list[socket.so
             if error.errno == errno.EADDRINUSE and time.monotonic() < until:
                 time.sleep(0.05)
                 continue
-            raise InvalidConfig(_why(error, host, port), field="port", rule="free") from error
+            raise InvalidConfig(_why(error, host, port, setting), field=setting, rule="free") from error
     if not HAS_SLOT_SOCKETS:
         return [first, *(first.dup() for _ in range(count - 1))]
     # Bound without SO_REUSEPORT, so that a taken port was seen; now once per slot.
@@ -372,15 +388,15 @@ def _is_orphaned(run: Path, port: int) -> bool:
     except (NotFound, MalformedPayload):
         return False
     except ProcessLookupError:
-        return state.port == port
+        return port in {state.port, state.grpc_port}
     except PermissionError:
         return False
     return False
 
 
-def _why(error: OSError, host: str, port: int) -> str:
+def _why(error: OSError, host: str, port: int, setting: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use; choose another with --port, or end what holds it"
+        return f"port {port} on {host} is in use; choose another with --{setting.replace('_', '-')}, or end what holds it"
     if error.errno == errno.EACCES:
         return f"port {port} needs more rights than this user has; choose one above 1023"
     return f"cannot listen on {host}, port {port}: {error.strerror}"
@@ -395,8 +411,10 @@ def _stop_listening(slot: Slot) -> None:
     """Refuse connections at a slot that nobody works for; its next worker listens again."""
     slot.is_listening = False
     if HAS_SLOT_SOCKETS:
-        with contextlib.suppress(OSError):
-            slot.listener.shutdown(socket.SHUT_RDWR)
+        for listener in (slot.listener, slot.grpc):
+            if listener is not None:
+                with contextlib.suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)
 
 
 def _is_traced(pid: int) -> bool:

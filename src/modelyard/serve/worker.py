@@ -31,6 +31,7 @@ from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.edge import Edge
 from modelyard.serve.exposition import render
+from modelyard.serve.grpc_edge import GrpcEdge
 from modelyard.serve.heartbeat import READY, Heartbeat
 from modelyard.serve.loading import Loaded, give_back_memory, resident_bytes, verdict_of
 from modelyard.serve.loading import load as load_bundle
@@ -39,6 +40,7 @@ from modelyard.serve.metrics import Metrics
 from modelyard.serve.observe import Observer
 from modelyard.serve.openapi import is_complete, v1_request
 from modelyard.serve.router import champion
+from modelyard.serve.rpc import GrpcServer
 from modelyard.serve.server import Server
 from modelyard.serve.tls import open_tls
 from modelyard.serve.watch import Watch
@@ -92,6 +94,15 @@ class Worker:
         self.edge.on_long = self._on_long
         self.tracer = self.edge.tracer = tracing.open(settings, slot=slot, release=self.edge.release)
         self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
+        self.grpc_edge = GrpcEdge(self.plane, settings, edge=self.edge, meter=self.metrics.server, access=self.access)
+        self.grpc = GrpcServer(
+            settings,
+            admit=self.grpc_edge.admit,
+            handle=self.grpc_edge.handle,
+            on_failed=self.grpc_edge.fail,
+            on_refused=self.edge.refused,
+            tick=self.grpc_edge.tick,
+        )
         self.watch = Watch(run, self._state())
 
     def _attach(self, version: Version) -> None:
@@ -108,7 +119,7 @@ class Worker:
         return render(sums, dialect=self.settings.metrics_dialect, degraded=self.watch.health.counts)
 
     def _gauge(self) -> None:
-        self.metrics.server.gauge(in_progress=self.server.in_flight, resident_bytes=resident_bytes())
+        self.metrics.server.gauge(in_progress=self.server.in_flight + self.grpc.in_flight, resident_bytes=resident_bytes())
         if self.tracer is not None:
             self.metrics.server.traced(sent=self.tracer.sent, dropped=self.tracer.dropped)
         for deployment in self.plane.deployments.values():
@@ -118,7 +129,7 @@ class Worker:
                     queue_rows=batcher.queued_rows, queue_requests=batcher.queued_requests, concurrency_limit=batcher.concurrency_limit
                 )
 
-    async def serve(self, listener: socket.socket, channel: socket.socket) -> None:
+    async def serve(self, listener: socket.socket, channel: socket.socket, grpc: socket.socket | None = None) -> None:
         """Apply the newest plan, accept, and go on until told to stop; then drain."""
         self._loop.set_exception_handler(self._on_loop_error)
         self._loop.add_signal_handler(signal.SIGTERM, self._on_term)
@@ -131,12 +142,15 @@ class Worker:
         if not self._stop.is_set():
             listener.setblocking(False)
             await self.server.listen(listener, self.tls)
+            if grpc is not None:
+                grpc.setblocking(False)
+                await self.grpc.listen(grpc, self.tls)
             self._heart.say(READY)
         tasks = [asyncio.ensure_future(each) for each in (self._watch(), self._watch_keys(), self._keep_house())]
         await self._stop.wait()
         for task in tasks:
             task.cancel()
-        await self._drain(listener)
+        await self._drain(*([listener] if grpc is None else [listener, grpc]))
         self._flush()
 
     def _on_term(self) -> None:
@@ -399,23 +413,26 @@ class Worker:
 
     # The end.
 
-    async def _drain(self, listener: socket.socket) -> None:
+    async def _drain(self, *listeners: socket.socket) -> None:
         """Readiness fails first; what was asked is answered; then nothing is left."""
         until = monotonic() + self.settings.drain_timeout_s
-        self.log.info("draining", in_flight=self.server.in_flight, is_orphan=self._is_orphan)
+        self.log.info("draining", in_flight=self.server.in_flight + self.grpc.in_flight, is_orphan=self._is_orphan)
         self.edge.is_draining = self.server.is_draining = True
-        if not self._is_orphan and self.server.connections:
+        if not self._is_orphan and (self.server.connections or self.grpc.connections):
             await asyncio.sleep(min(GRACE_S, self.settings.drain_timeout_s / 4))
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)  # for every process that holds this socket
+        for listener in listeners:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # for every process that holds this socket
         self.server.stop_listening()
-        while self.server.is_asked and monotonic() < until:
+        self.grpc.stop_listening()
+        while (self.server.is_asked or self.grpc.in_flight) and monotonic() < until:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0)  # let the last answers leave
         if self.tracer is not None:
             self.tracer.close()
-        self.log.info("drained", unanswered=self.server.in_flight)
+        self.log.info("drained", unanswered=self.server.in_flight + self.grpc.in_flight)
         self.server.close()
+        self.grpc.close()
         self.plane.close()
         self._loader.shutdown(wait=False, cancel_futures=True)
 
@@ -432,7 +449,7 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
     listener = socket.socket(fileno=arguments.listener)
     channel = socket.socket(fileno=arguments.channel)
     worker = Worker(settings, slot=arguments.slot, plan=arguments.plan, run=arguments.run, spool=arguments.spool)
-    await worker.serve(listener, channel)
+    await worker.serve(listener, channel, None if arguments.grpc is None else socket.socket(fileno=arguments.grpc))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -441,6 +458,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--listener", type=int, required=True)
     parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--grpc", type=int)
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--spool", type=Path)

@@ -16,12 +16,16 @@ from modelyard.types import read_serve_state
 
 def made(run: Path, **settings: object) -> Supervisor:
     run.mkdir(exist_ok=True)
-    return Supervisor(Settings(**{"port": 0, "workers": 3} | settings), plan=run / "plan", run=run, spool=None, as_json=False, needs_models=False)  # type: ignore[arg-type]
+    return Supervisor(
+        Settings(**{"port": 0, "grpc_port": -1, "workers": 3} | settings), plan=run / "plan", run=run, spool=None, as_json=False, needs_models=False
+    )  # type: ignore[arg-type]
 
 
 def close(made: Supervisor) -> None:
     for slot in made.slots:
         slot.listener.close()
+        if slot.grpc is not None:
+            slot.grpc.close()
     os.close(made._lock)
 
 
@@ -34,6 +38,19 @@ def test_each_slot_has_a_socket_on_one_port(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="in use"), socket.create_server(("127.0.0.1", 0)) as taken:
         made(tmp_path / "other", port=taken.getsockname()[1])
     close(world)
+
+
+def test_each_slot_has_a_socket_for_grpc_too_unless_that_is_off(tmp_path: Path) -> None:
+    world = made(tmp_path, grpc_port=0)
+    ports = {slot.grpc.getsockname()[1] for slot in world.slots if slot.grpc is not None}
+    assert ports == {world.grpc_port} and world.grpc_port != world.port
+    assert world._state().grpc == f"127.0.0.1:{world.grpc_port}"
+    with pytest.raises(InvalidConfig, match="--grpc-port"), socket.create_server(("127.0.0.1", 0)) as taken:
+        made(tmp_path / "other", grpc_port=taken.getsockname()[1])
+    close(world)
+    off = made(tmp_path / "off")
+    assert off._state().grpc is None and {slot.grpc for slot in off.slots} == {None}
+    close(off)
 
 
 def test_nobody_connects_before_a_worker_accepts(tmp_path: Path) -> None:
@@ -60,7 +77,7 @@ def test_urls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("host", "settings"), [("0.0.0.0", {}), ("::", {})])
 def test_an_open_address_wants_keys_or_plain_words(tmp_path: Path, host: str, settings: dict[str, object]) -> None:
     with pytest.raises(InvalidConfig, match="insecure"):
-        supervisor.run(Settings(home=tmp_path, host=host, port=0), tmp_path / "plan", tmp_path / "run")
+        supervisor.run(Settings(home=tmp_path, host=host, port=0, grpc_port=-1), tmp_path / "plan", tmp_path / "run")
 
 
 def test_an_address_that_is_none(tmp_path: Path) -> None:
@@ -71,7 +88,7 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
 def test_a_keys_file_that_is_none_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("my_key_in_the_clear")
     with pytest.raises(InvalidConfig, match="SHA-256"):
-        supervisor.run(Settings(port=0, keys_file=str(tmp_path / "keys")), tmp_path / "plan", tmp_path / "run")
+        supervisor.run(Settings(port=0, grpc_port=-1, keys_file=str(tmp_path / "keys")), tmp_path / "plan", tmp_path / "run")
 
 
 class Process:
