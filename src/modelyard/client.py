@@ -1,24 +1,30 @@
 """Clients in Python: of a data plane (predictions by Open Inference Protocol V2) and of a control process (changes of the world).
 
-Hides HTTP and both wires' forms, and turns what a server refuses back into the error tree. It must not know what a deployment or a bundle is:
+Hides HTTP, both wires' forms, and that a question which changes nothing is asked again, within a budget, where a server is overloaded or away; turns
+what a server refuses back into the error tree. It must not know what a deployment or a bundle is:
 answers of the control process are decoded into the type that the caller names.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from time import monotonic, sleep
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from modelyard import errors
-from modelyard.errors import ModelyardError, Rejected, Unavailable
+from modelyard.errors import ModelyardError, Overloaded, Rejected, Unavailable
+from modelyard.retries import TRIES, Budget, pause_s
 from modelyard.types import TensorSpec, Verdict
 
 if TYPE_CHECKING:
     import ssl
+
+    import httpx
 
     from modelyard.types import Array
 
@@ -83,7 +89,9 @@ class Client:
         while at < rows:
             part = {spec.name: inputs[spec.name][at : at + size] for spec in specs}
             try:
-                answer = self._http.ask("POST", f"{_path(name, version)}/infer", {"inputs": [_tensor(spec, part[spec.name]) for spec in specs]})
+                answer = self._http.ask(
+                    "POST", f"{_path(name, version)}/infer", {"inputs": [_tensor(spec, part[spec.name]) for spec in specs]}, is_idempotent=True
+                )
             except errors.PayloadTooLarge:
                 if size == 1:
                     raise
@@ -147,22 +155,50 @@ class _Http:
         # A proxy from the environment must never see what is meant for this machine.
         self._client = httpx.Client(base_url=url, timeout=timeout_s, headers=dict(headers), trust_env=False, verify=True if trust is None else trust)
         self._url = url
+        self._timeout_s = timeout_s
+        self._budget = Budget()
 
     def close(self) -> None:
         self._client.close()
 
-    def ask(self, method: str, path: str, body: object = None) -> Any:
-        """The decoded answer. Raises the error tree for a refusal, Unavailable when there is no server."""
+    def ask(self, method: str, path: str, body: object = None, *, is_idempotent: bool = False) -> Any:
+        """The decoded answer. Raises the error tree for a refusal, Unavailable when there is no server.
+
+        GET, and what is said to be idempotent, is asked up to `TRIES` times where it was refused as overloaded, or the server was away, as far
+        as the budget and the timeout allow; not before the time that a refusal named.
+        """
+        content = None if body is None else msgspec.json.encode(body)
+        may_repeat = is_idempotent or method == "GET"
+        until_s = monotonic() + self._timeout_s
+        self._budget.asked()
+        tries = 0
+        while True:
+            tries += 1
+            after_s = 0.0
+            try:
+                response = self._send(method, path, content)
+                after_s = _retry_after_s(response.headers.get("retry-after", ""))
+                return self._told(response)
+            except (Overloaded, Unavailable) as error:
+                if not may_repeat or tries >= TRIES or isinstance(error, errors.DeadlineExceeded | errors.StorageFull):
+                    raise
+                wait_s = pause_s(tries, random.random(), retry_after_s=after_s)  # noqa: S311 - no secret
+                if monotonic() + wait_s > until_s or not self._budget.take():
+                    raise
+            sleep(wait_s)
+
+    def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
         import httpx
 
-        content = None if body is None else msgspec.json.encode(body)
         headers = {} if content is None else {"content-type": "application/json"}
         try:
-            response = self._client.request(method, path, content=content, headers=headers)
+            return self._client.request(method, path, content=content, headers=headers)
         except httpx.TimeoutException as error:
             raise errors.DeadlineExceeded(f"{self._url} did not answer in time") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unavailable(f"nothing answers at {self._url}") from error
+
+    def _told(self, response: httpx.Response) -> Any:
         try:
             told = msgspec.json.decode(response.content) if response.content else None
         except msgspec.MsgspecError as error:
@@ -170,6 +206,10 @@ class _Http:
         if response.status_code >= 400:
             raise refusal(response.status_code, told)
         return told
+
+
+def _retry_after_s(text: str) -> float:
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0
 
 
 def refusal(status: int, told: Any) -> ModelyardError:

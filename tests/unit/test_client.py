@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from world import free_ports
 from modelyard import errors
 from modelyard.client import Client, ControlClient, _array, _tensor, refusal
 from modelyard.errors import DeadlineExceeded, InvalidInput, ModelyardError, NotFound, Overloaded, PayloadTooLarge, SchemaMismatch, Unavailable
+from modelyard.retries import RESERVE, SHARE
 from modelyard.types import TensorSpec
 from serving import Running, home_with
 from serving import running as run_server
@@ -67,6 +69,88 @@ def test_nobody_there_is_unavailable() -> None:
 def test_an_answer_that_is_no_json_is_unavailable(running: Running) -> None:
     with ControlClient(running.url, "my_x") as control, pytest.raises(ModelyardError):
         control.call("GET", "/../../metrics", answer=dict)
+
+
+class Flaky:
+    """A server that gives the answers that it is told to, one after the other."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    def request(self, method: str, path: str, **_: Any) -> httpx.Response:
+        self.asked.append(method)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        status, headers = answer
+        return httpx.Response(status, headers=headers, json={"error": "why"} if status >= 400 else {"inputs": []})
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waits: list[float] = []
+    monkeypatch.setattr("modelyard.client.sleep", waits.append)
+    return waits
+
+
+def against(client: Client | ControlClient, *answers: Any) -> Flaky:
+    client._http._client = flaky = Flaky(*answers)  # type: ignore[assignment]
+    return flaky
+
+
+GONE, BUSY, FINE = httpx.ConnectError("gone"), (429, {"retry-after": "2"}), (200, {})
+
+
+def test_what_changes_nothing_is_asked_again_not_before_the_time_that_was_named(slept: list[float]) -> None:
+    client = Client("http://h")
+    flaky = against(client, GONE, BUSY, FINE)
+    assert client.inputs("m") == ()
+    assert flaky.asked == ["GET"] * 3
+    assert len(slept) == 2 and slept[0] < 0.2 and 2.0 <= slept[1] < 2.5
+
+
+def test_it_gives_up_after_some_tries_and_when_the_time_would_not_do(slept: list[float]) -> None:
+    client = Client("http://h")
+    flaky = against(client, GONE, GONE, GONE, FINE)
+    with pytest.raises(Unavailable):
+        client.inputs("m")
+    assert len(flaky.asked) == 3
+    client = Client("http://h", timeout_s=1.0)
+    flaky = against(client, BUSY, FINE)
+    with pytest.raises(Overloaded):
+        client.inputs("m")
+    assert (len(flaky.asked), len(slept)) == (1, 2)
+
+
+@pytest.mark.parametrize("answer", [(504, {}), (507, {}), (400, {}), (500, {}), httpx.ReadTimeout("slow")])
+def test_what_would_end_the_same_way_is_not_asked_again(answer: Any, slept: list[float]) -> None:
+    client = Client("http://h")
+    flaky = against(client, answer, FINE)
+    with pytest.raises(ModelyardError):
+        client.inputs("m")
+    assert (len(flaky.asked), slept) == (1, [])
+
+
+def test_what_changes_the_world_is_asked_once_and_a_prediction_is_not_that(slept: list[float]) -> None:
+    control = ControlClient("http://h", "my_x")
+    flaky = against(control, GONE, FINE)
+    with pytest.raises(Unavailable):
+        control.call("POST", "/deployments/m", {}, answer=dict)
+    assert (flaky.asked, slept) == (["POST"], [])
+    client = Client("http://h")
+    flaky = against(client, GONE, FINE)
+    assert client._http.ask("POST", "/v2/models/m/infer", {}, is_idempotent=True) == {"inputs": []}
+    assert flaky.asked == ["POST"] * 2
+
+
+def test_against_a_server_that_fails_the_budget_ends_the_tries(slept: list[float]) -> None:
+    client = Client("http://h")
+    flaky = against(client, *[GONE] * 1000)
+    for _ in range(100):
+        with pytest.raises(Unavailable):
+            client.inputs("m")
+    assert len(flaky.asked) <= 100 + RESERVE + SHARE * 100
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Batches for a model whose runtime is elsewhere: sent as they gather, answered when they come back.
 
 Hides how one bad request is told from its neighbours without a thread: a batch whose run failed is asked again call by call, and what ended a process
-is remembered, so that the same input ends two at most. Lives in the event loop; holds no queue, which is the batcher's. It must not know any wire.
+is remembered, so that the same input ends two at most; while much fails no batches are made, so that no more than a fifth is asked twice. Lives in
+the event loop; holds no queue, which is the batcher's. It must not know any wire.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Rejected, SchemaMismatch
+from modelyard.retries import Budget
 from modelyard.runtime.isolated.process import Ended
 from modelyard.serve.suspects import Suspects
 from modelyard.types import Verdict
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 Check = Callable[[Mapping[str, "Array"], int], None]
 
+
+ALONE = 256.0
+"""Calls that may be asked a second time, alone, before batches are no longer made; a fifth of a call is earned by each that comes."""
 
 AHEAD = 2
 """Batches that a process with short runs has at once."""
@@ -52,6 +57,7 @@ class Remote:
         self._check = check
         self._batch_rows = batch_rows
         self._on_done = on_done
+        self._budget = Budget(reserve=ALONE, most=ALONE)
         self.suspects = Suspects()
         self.flying: list[Batch] = []
         self.is_quick = True
@@ -69,8 +75,13 @@ class Remote:
         batch.left = 1
         if self.suspects:
             calls = self._without_refused(batch, calls)
-        if calls:
-            self._together(batch, calls)
+        for _ in calls:
+            self._budget.asked()
+        if len(calls) == 1 or self._budget.has(len(calls)):
+            if calls:
+                self._together(batch, calls)
+        else:  # so much fails that telling whose fault it is would become the load: each is asked alone from the start
+            self._one_by_one(batch, calls)
         self._one_less(batch)
 
     def _without_refused(self, batch: Batch, calls: list[Call]) -> list[Call]:
@@ -142,7 +153,9 @@ class Remote:
         now = monotonic()
         late = DeadlineExceeded("the time given passed before the model could run")
         batch.failed += [(call, late) for call in calls if call.deadline_s <= now]
-        self._one_by_one(batch, self._without_refused(batch, [call for call in calls if call.deadline_s > now]))
+        again = self._without_refused(batch, [call for call in calls if call.deadline_s > now])
+        self._budget.spend(len(again))
+        self._one_by_one(batch, again)
 
     def _one_less(self, batch: Batch) -> None:
         batch.left -= 1

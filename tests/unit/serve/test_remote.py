@@ -15,6 +15,7 @@ from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Reje
 from modelyard.runtime.isolated.process import Ended, Raised
 from modelyard.serve.admission import NORMAL
 from modelyard.serve.batching import Batcher, Limits, Ran, Threads
+from modelyard.serve.remote import ALONE
 from modelyard.types import InferenceRequest
 
 POISON = -1.0
@@ -203,3 +204,42 @@ def test_of_short_runs_the_next_batch_goes_ahead_and_of_long_ones_it_gathers(qui
         assert [call.answer for call in calls] == [[2 * value] for value in range(6)]
 
     run()
+
+
+def test_when_every_second_input_fails_no_more_than_a_fifth_is_asked_twice() -> None:
+    async def run() -> None:
+        bench = Bench()
+        asked = 0
+        for _ in range(400):
+            calls = [Asked(RAISES if index % 2 else float(index)) for index in range(8)]
+            for call in calls:
+                bench.batcher.add(call)
+            asked += len(calls)
+            while any(call.answer is None for call in calls):
+                await asyncio.sleep(0.001)
+            assert [call.answer for call in calls[::2]] == [[0.0], [4.0], [8.0], [12.0]]
+        rows = sum(map(len, bench.runtime.asked))
+        assert rows <= asked * 1.2 + ALONE + 8
+        assert max(map(len, bench.runtime.asked[:3])) == 8  # at first they went together
+
+    asyncio.run(run())
+
+
+def test_when_the_failures_end_batches_are_made_again() -> None:
+    async def run() -> None:
+        bench = Bench()
+        remote = bench.batcher._remote
+        assert remote is not None
+        remote._budget.spend(int(ALONE))
+        for size in (1, 8):
+            for _ in range(2):
+                calls = [Asked(float(index)) for index in range(8)]
+                for call in calls:
+                    bench.batcher.add(call)
+                while any(call.answer is None for call in calls):
+                    await asyncio.sleep(0.001)
+            assert len(bench.runtime.asked[-1]) == size
+            for _ in range(100):
+                remote._budget.asked()
+
+    asyncio.run(run())

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Unavailable
+from modelyard.retries import Budget
 from modelyard.runtime.base import Done
 from modelyard.runtime.isolated import codec
 from modelyard.runtime.isolated.process import Ended, Process, Raised, failed
@@ -281,6 +282,7 @@ class Seats:
         self.start = start
         self.record = record
         self.is_open = True
+        self._budget = Budget()
         self._waiting: deque[Question] = deque()
         self._alarm: asyncio.TimerHandle | None = None
         self.seats = [Seat(self, process) for process in processes]
@@ -291,6 +293,7 @@ class Seats:
 
     def ask(self, question: Question) -> None:
         """Send it to the process that has least to do, or keep it until one is there. Raises Unavailable while none will be soon."""
+        self._budget.asked()
         best: Seat | None = None
         for seat in self.seats:
             if seat.is_ready and len(seat.flying) < DEPTH and (best is None or len(seat.flying) < len(best.flying)):
@@ -304,7 +307,12 @@ class Seats:
         self._watch(question.deadline_s)
 
     def again(self, questions: deque[Question]) -> None:
-        """Ask these, which were behind one that ended its process, before all others."""
+        """Ask these, which were behind one that ended its process, before all others, as far as the budget of tries again allows."""
+        spared = [self._budget.take() for _ in questions]
+        for question, is_spared in zip(questions, spared, strict=True):
+            if not is_spared:
+                question.done(None, Unavailable("the model's process ended before it came to this request; try again"), 0.0)
+        questions = deque(question for question, is_spared in zip(questions, spared, strict=True) if is_spared)
         self._waiting.extendleft(reversed(questions))
         if questions:
             self._watch(min(question.deadline_s for question in questions))
