@@ -15,7 +15,7 @@ from modelyard.protocols import arrow_ipc
 from modelyard.protocols.arrow_ipc import Read
 from modelyard.protocols.base import accept_media, no_binary, refusal
 from modelyard.protocols.records import Records
-from modelyard.protocols.tensors import NUMPY, Column
+from modelyard.protocols.tensors import DATATYPES, NUMPY, Column
 from modelyard.types import InferenceRequest, InferenceResponse, Schema
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MEDIA = "application/vnd.apache.arrow.stream"
 MATRIX = "X"
 _LINES = b"content-type: application/vnd.apache.arrow.stream\r\n"
-_DATATYPES = {dtype: name for name, dtype in NUMPY.items()}
 
 
 class Arrow:
@@ -63,7 +62,7 @@ class Arrow:
         if values.shape != (rows, len(self.records.order)) or values.dtype.kind not in "fiu" or given.missing is not None:
             width = len(self.records.order)
             raise SchemaMismatch(f"input 'X': its shape is [-1, {width}], one number per input of the model", field=MATRIX, rule="shape")
-        return self.records.from_matrix(values.astype(np.float64, copy=False))
+        return self.records.from_matrix(values)
 
     def encode(self, request: InferenceRequest, response: InferenceResponse) -> tuple[bytes, bytes]:  # noqa: ARG002 - the port's
         """See `base.Codec`: a column per output, rows of arrays as fixed-size lists."""
@@ -97,10 +96,10 @@ def _typed(column: Column, given: Read) -> Array:
     if values.dtype == object or (values.dtype.kind == "b") != (column.kind == "b"):
         _refuse_type(column)
     if missing is None:
-        return values.astype(column.dtype) if column.kind == "b" else column.from_array(values, _DATATYPES[values.dtype], is_binary=True)
+        return values.astype(column.dtype) if column.kind == "b" else column.from_array(values, DATATYPES[values.dtype], is_binary=True)
     absent = missing.reshape((len(missing),) + (1,) * (values.ndim - 1))
     present = np.where(absent, values.dtype.type(0), values)  # what lies under a null is anything
-    made = present if column.kind == "b" else column.from_array(present, _DATATYPES[values.dtype], is_binary=True)
+    made = present if column.kind == "b" else column.from_array(present, DATATYPES[values.dtype], is_binary=True)
     return np.where(absent, column.dtype.type(np.nan), made.astype(column.dtype))
 
 

@@ -172,7 +172,7 @@ class OipV2:
         if kind_of(tensor.datatype) not in {"f", "i"} or (tensor.datatype == "FP16" and tensor.data is not None):
             known = "FP32, FP64 or an integer, or FP16 as binary data (binary_data_size)"
             raise SchemaMismatch(f"input 'X': its datatype is {known}", field=MATRIX, rule="datatype")
-        return Column(TensorSpec(name=MATRIX, datatype="FP64", shape=(-1, width)))
+        return Column(TensorSpec(name=MATRIX, datatype=tensor.datatype, shape=(-1, width)))
 
     def _matrix(self, tensor: Any) -> InferenceRequest:
         self._matrix_column(tensor)

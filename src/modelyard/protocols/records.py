@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelyard.errors import SchemaMismatch
-from modelyard.protocols.tensors import EXACT_INTEGERS, NUMPY, Column
+from modelyard.errors import PayloadTooLarge, SchemaMismatch
+from modelyard.protocols.tensors import DATATYPES, EXACT_INTEGERS, NUMPY, WIDENED_BYTES, Column
 from modelyard.types import InferenceRequest, Schema
 
 if TYPE_CHECKING:
@@ -98,12 +98,14 @@ class Records:
         return self.from_columns(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)), field)
 
     def from_matrix(self, matrix: Array) -> InferenceRequest:
-        """The columns of an all-numeric frame given as one array [n, k] of float64, in schema order."""
+        """The columns of an all-numeric frame given as one array [n, k] of numbers, in schema order."""
+        if 8 * matrix.size > 2 * matrix.nbytes + WIDENED_BYTES:
+            raise PayloadTooLarge("the values take too much as the model's datatypes; send fewer rows at a time", field="X", rule="widened")
         inputs: dict[str, Array] = {}
         for index, column in enumerate(self.order):
             values = matrix[:, index : index + 1]
             if column.kind == "i":
-                values = column.from_array(values, "FP64")
+                values = column.from_array(values, DATATYPES[matrix.dtype], is_binary=True)
             else:
                 with np.errstate(over="ignore"):
                     values = values.astype(column.dtype)

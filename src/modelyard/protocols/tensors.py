@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from modelyard.errors import MalformedPayload, SchemaMismatch
+from modelyard.errors import MalformedPayload, PayloadTooLarge, SchemaMismatch
 from modelyard.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ NUMPY: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype(object),
 }
+DATATYPES = {dtype: name for name, dtype in NUMPY.items()}
+WIDENED_BYTES = 16 << 20
+"""What a tensor of a smaller datatype than the model's may take beyond twice its size."""
 EXACT_INTEGERS = 2.0**53
 """Up to here every integer is a float64."""
 
@@ -197,20 +200,27 @@ class Column:
         self.accept(datatype, is_binary=is_binary)
         if self.kind == "s" or array.dtype == self.dtype:
             return array
+        if array.size * self.dtype.itemsize > 2 * array.nbytes + WIDENED_BYTES:
+            raise PayloadTooLarge(
+                f"input '{self.name}': its values take too much as {self.spec.datatype}; send fewer rows at a time", field=self.name, rule="widened"
+            )
         if self.kind == "i":
             return self._cast_to_int(array)
         with np.errstate(over="ignore"):
             return array.astype(self.dtype)
 
     def _cast_to_int(self, array: Array) -> Array:
-        missing = np.isnan(array) if array.dtype.kind == "f" else None
         if array.dtype.kind == "f":
-            if missing is not None and missing.any() and not self.spec.is_nullable:
+            if array.dtype.itemsize == 2:
+                array = array.astype(np.float32)  # half floats do not compare with the limits of integers
+            missing = np.isnan(array)
+            has_missing = bool(missing.any())
+            if has_missing and not self.spec.is_nullable:
                 self.refuse("NaN is not allowed", "nullable")
-            present = array[~missing] if missing is not None else array
+            present = array[~missing] if has_missing else array
             if not bool((np.isfinite(present) & (present == np.floor(present))).all()):
                 self.refuse("expects integer values", "integral")
-            if present.size and float(np.abs(present).max()) > EXACT_INTEGERS:
+            if present.size and max(float(present.max()), -float(present.min())) > EXACT_INTEGERS:
                 self.refuse("expects integers that a float holds exactly", "integral")
         limits = np.iinfo(NUMPY[self.spec.datatype])
         with np.errstate(invalid="ignore"):

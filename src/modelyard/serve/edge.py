@@ -245,7 +245,8 @@ class Edge:
     def _wrong_method(self, exchange: Exchange, route: Route) -> None:
         lines = JSON_LINES + b"allow: %b\r\n" % route.allow.encode()
         self._meter.failed("invalid_input")
-        exchange.reply(405, lines, encode_json({"error": f"this route takes {route.allow}", "code": "invalid_input", "rule": "method"}))
+        told = {"error": f"this route takes {route.allow}", "code": "invalid_input", "field": "method", "rule": "method"}
+        exchange.reply(405, lines, encode_json(told))
 
 
 @cache

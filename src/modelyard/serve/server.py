@@ -56,6 +56,9 @@ CHUNK_OVERHEAD_BYTES = 4 << 20
 LINGER_BYTES = 32 << 20
 """What is read and dropped behind a refusal, so that a caller who is still sending gets to read why."""
 
+BODY_RULES = frozenset({"body_size", "chunks", "body_rate", "content-encoding"})
+"""What a body, and no header, was refused for."""
+
 WAITING, HEADER, BODY, CLOSING = "waiting", "header", "body", "closing"
 
 
@@ -420,7 +423,8 @@ class Connection(asyncio.Protocol):
         if self.transport is None:
             return
         self.server.on_refused(status, rule)
-        body = encode_json({"error": message, "code": "malformed_message", "rule": rule})
+        field = "body" if rule in BODY_RULES else "header"
+        body = encode_json({"error": message, "code": "malformed_message", "field": field, "rule": rule})
         exchange = Exchange(self, _LAST, b"", monotonic())
         self.phase = CLOSING
         self.pending.append(exchange)
