@@ -1,0 +1,102 @@
+"""Two hundred models in one worker: what idle neighbours cost a busy one, what spread traffic costs, and how much memory is ours.
+
+Every model is the forest of 100 trees over 30 floats under another digest, so each has a session of its own. Idle: one model's throughput beside
+199 others and without them. Spread: 32 connections whose requests go round all 200, beside the same connections at one. Memory: a worker's
+growth per model, less what a session alone grows a process by.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.items import Item, ratio, spread
+from benchmarks.serving import forest
+from benchmarks.servers import Home, Question, Wrk, resident_mb, v2
+
+MODELS = 200
+ROUNDS = 5
+CONNECTIONS = 32
+
+
+def multiply(model: Path, home: Home, rows: int = 64) -> list[str]:
+    """Register the model 200 times, each under its own digest; gives the names."""
+    import numpy as np
+    import onnx
+    from sklearn.datasets import load_breast_cancer
+
+    import modelyard
+
+    data = load_breast_cancer().data[:rows].astype(np.float32)
+    graph = onnx.load(model)
+    names = [f"forest-{number:03}" for number in range(MODELS)]
+    copy = model.with_name("copy.onnx")
+    for name in names:
+        graph.doc_string = name
+        copy.write_bytes(graph.SerializeToString())
+        modelyard.package(copy, name=name, data=data, home=home.folder)
+    return names
+
+
+def session_mb(model: Path) -> float:
+    """By how much one more session over `model` grows a process: the mean of 199, in a process of its own."""
+    script = (
+        "import sys; from pathlib import Path; from benchmarks.servers import resident_mb; from modelyard.runtime.onnx import session; import os\n"
+        "data = Path(sys.argv[1]).read_bytes(); held = [session(data)]; before = resident_mb(os.getpid())\n"
+        f"held += [session(data) for _ in range({MODELS - 1})]; print((resident_mb(os.getpid()) - before) / {MODELS - 1})"
+    )
+    return float(subprocess.run([sys.executable, "-c", script, str(model)], capture_output=True, text=True, check=True).stdout)
+
+
+def run() -> list[Item]:
+    """Idle neighbours, spread traffic, memory."""
+    import numpy as np
+    from sklearn.datasets import load_breast_cancer
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, home = forest(Path(folder))
+        names = multiply(model, home)
+        wrk = Wrk(Path(folder))
+        row = load_breast_cancer().data[:1].astype(np.float32)
+        one = v2(names[0], row, home.authorization)
+        all_of_them = Question([f"/v2/models/{name}/infer" for name in names], one.body, one.headers)
+        home.serve(names[0], plan="one")
+        home.serve(*names, plan="many")
+        with home.started(one, plan="one") as alone, home.started(one, plan="many") as many:
+
+            def rate(port: int, question: Question) -> float:
+                return wrk.load(port, question, CONNECTIONS).requests_s
+
+            rate(alone.port, one), rate(many.port, one), rate(many.port, all_of_them)
+            before, after = resident_mb(alone.pid), resident_mb(many.pid)
+            idle, with_idle, without = ratio(lambda: rate(many.port, one), lambda: rate(alone.port, one), rounds=ROUNDS)
+            spread_out, of_all, of_one = ratio(lambda: rate(many.port, all_of_them), lambda: rate(many.port, one), rounds=ROUNDS)
+        own = session_mb(model)
+    return [
+        Item(
+            name="many-idle",
+            figure=idle,
+            unit="x",
+            bar=0.9,
+            better="higher",
+            note=f"requests/s: beside {MODELS - 1} idle models {spread(with_idle, '')}, without {spread(without, '')}",
+        ),
+        Item(
+            name="many-spread",
+            figure=spread_out,
+            unit="x",
+            bar=0.6,
+            better="higher",
+            note=f"requests/s: over {MODELS} models {spread(of_all, '')}, at one {spread(of_one, '')}",
+        ),
+        Item(
+            name="many-memory",
+            figure=(after - before) / (MODELS - 1) - own,
+            unit="MB",
+            bar=1.0,
+            better="lower",
+            note=f"per model, of {MODELS}; a session alone takes {own:.2f} MB more",
+        ),
+    ]

@@ -1,0 +1,223 @@
+"""Servers under load: homes with models, processes on a core of their own, and wrk on the other.
+
+Hides command lines, ports, keys and wrk's scripts. It knows no bar: what is compared with what stands in the benchmarks that import it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+JSON = {"Content-Type": "application/json"}
+PINNED = shutil.which("taskset") is not None and (os.cpu_count() or 1) > 1
+ON_SERVER_CORE = ["taskset", "-c", "0"] if PINNED else []
+ON_LOAD_CORE = ["taskset", "-c", "1"] if PINNED else []
+_PORTS = count(18_300)
+
+
+class Question(NamedTuple):
+    """One request that is sent over and over. Of several paths each connection takes the next in turn."""
+
+    paths: Sequence[str]
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Load(NamedTuple):
+    """What a closed loop of requests came to."""
+
+    requests_s: float
+    p50_us: float
+
+
+class Running(NamedTuple):
+    """A server that answers: where, how long it took to its first answer, and the process that computes."""
+
+    port: int
+    seconds: float
+    pid: int
+
+
+class Home:
+    """A home that serves some models to who holds its key."""
+
+    def __init__(self, folder: Path) -> None:
+        from modelyard.security import identity
+        from modelyard.security.keys import FileKeys
+
+        self.folder = folder
+        self.keys_file = folder / "keys.json"
+        self._runs = count()
+        folder.mkdir(parents=True, exist_ok=True)
+        key, record = identity.new("bench", roles=("invoker",))
+        FileKeys(self.keys_file).put(record)
+        self.authorization = {"Authorization": f"Bearer {key}"}
+
+    def model(self, name: str) -> bytes:
+        """The graph of the newest version of `name`, as its bundle holds it: the same session is opened by who is compared."""
+        from modelyard import bundle, registry
+        from modelyard.bundle.base import FolderReader
+        from modelyard.security.seal import Trust
+
+        version = registry.open(self.folder).resolve(name)
+        return bundle.open(FolderReader(self.folder / "blobs"), version.index, trust=Trust(self.folder / "keys")).read("model")
+
+    def serve(self, *names: str, plan: str = "plan") -> None:
+        """Write the plan file `plan` by which the newest version of each name takes all its traffic."""
+        from modelyard import registry
+        from modelyard.types import HostPlan, Placement, TrafficPlan, write_plan
+
+        known = registry.open(self.folder)
+        found = {name: known.resolve(name) for name in names}
+        plans = (TrafficPlan(name=name, generation=1, weights={v.digest: 100}, versions={v.digest: v.version}) for name, v in found.items())
+        places = {v.digest: Placement(blobs=str(self.folder / "blobs"), index=v.index) for v in found.values()}
+        write_plan(self.folder / f"{plan}.json", HostPlan(sequence=1, plans=tuple(plans), placements=places))
+
+    @contextmanager
+    def started(self, question: Question, *, plan: str = "plan", has_spool: bool = True) -> Iterator[Running]:
+        """One worker over this home with everything on: schema check, metrics, key and (unless it has no spool) profile, log and sampling."""
+        run = self.folder / f"run-{next(self._runs)}"
+        flags = ["--workers", "1", "--home", str(self.folder), "--plan", str(self.folder / f"{plan}.json"), "--run", str(run)]
+        flags += ["--keys-file", str(self.keys_file), "--grpc-port", "0"]
+        if has_spool:
+            flags += ["--spool", str(run / "spool")]
+        with started([sys.executable, "-P", "-m", "modelyard.serve", *flags, "--port", "{port}"], question) as running:
+            yield running._replace(pid=_only_child(running.pid))
+
+
+@contextmanager
+def started(command: Sequence[str], question: Question, *, environment: Mapping[str, str] | None = None, wait_s: float = 60) -> Iterator[Running]:
+    """`command` (with `{port}` for a free port) as a process on the servers' core, from its first answer to `question` on; then it is ended."""
+    port = next(_PORTS)
+    words = [*ON_SERVER_CORE, *(word.replace("{port}", str(port)) for word in command)]
+    with tempfile.TemporaryFile() as said:
+        began = time.perf_counter()
+        process = subprocess.Popen(words, stdout=said, stderr=said, env=_environment(environment or {}), start_new_session=True)
+        try:
+            try:
+                _first_answer(process, port, question, wait_s)
+            except OSError as error:
+                said.seek(0)
+                raise RuntimeError(f"{Path(command[0]).name} did not answer; it said: {said.read()[-2000:].decode(errors='replace')}") from error
+            yield Running(port, time.perf_counter() - began, process.pid)
+        finally:
+            _end(process)
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """This process's, with compiled files kept: a second start is compared with a second start."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(more)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _first_answer(process: subprocess.Popen[bytes], port: int, question: Question, wait_s: float) -> None:
+    until = time.monotonic() + wait_s
+    status = None
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=wait_s)
+            connection.request("POST", question.paths[0], question.body, dict(question.headers))
+            status = connection.getresponse().status
+            connection.close()
+            if status == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        time.sleep(0.005)
+    raise ConnectionError(f"no answer within {wait_s:.0f} s (last status: {status})")
+
+
+def _only_child(parent: int) -> int:
+    return int(subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True).stdout.split()[0])
+
+
+class Wrk:
+    """Sends one question in a closed loop. Owns a folder for its scripts."""
+
+    def __init__(self, folder: Path) -> None:
+        if shutil.which("wrk") is None:
+            raise RuntimeError("needs wrk (apt-get install wrk)")
+        self._folder = folder
+        self._scripts: list[tuple[Question, Path]] = []
+
+    def load(self, port: int, question: Question, connections: int, seconds: int = 4) -> Load:
+        """Raises RuntimeError when any answer was not a good one."""
+        url = f"http://127.0.0.1:{port}{question.paths[0]}"
+        command = [*ON_LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(self._script(question)), url]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        counted = re.search(r"errors (\d+) p50 (\d+)", said)
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+        if counted is None or rate is None or counted[1] != "0" or "Socket errors" in said:
+            raise RuntimeError(said)
+        return Load(float(rate[1]), float(counted[2]))
+
+    def _script(self, question: Question) -> Path:
+        """wrk reads the body from a file, since it may hold any bytes, and writes each request once."""
+        for known, script in self._scripts:
+            if known is question:
+                return script
+        script = self._folder / f"wrk-{len(self._scripts)}.lua"
+        body = script.with_suffix(".body")
+        body.write_bytes(question.body)
+        headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in question.headers.items())
+        paths = ", ".join(f'"{path}"' for path in question.paths)
+        script.write_text(
+            f'wrk.method = "POST"\nlocal file = io.open("{body}", "rb")\nwrk.body = file:read("*a")\nfile:close()\n{headers}\n'
+            f"local paths = {{{paths}}}\nlocal requests = {{}}\nlocal at = 0\n"
+            "init = function() for i, path in ipairs(paths) do requests[i] = wrk.format(nil, path) end end\n"
+            "if #paths > 1 then request = function() at = at % #requests + 1; return requests[at] end end\n"
+            'done = function(s, l, r) io.write(string.format("errors %d p50 %d\\n", s.errors.status, l:percentile(50))) end\n'
+        )
+        self._scripts.append((question, script))
+        return script
+
+
+def resident_mb(pid: int) -> float:
+    """Memory of a process that is in RAM, in MB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def alone(model: Path, rows: Path, seconds: float = 3) -> float:
+    """Runs per second of the session alone over the arrays in `rows` (npz), in a process on the servers' core: no socket, no server."""
+    words = [*ON_SERVER_CORE, sys.executable, "-m", "benchmarks.alone", str(model), str(rows), str(seconds)]
+    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+def v2(name: str, array: Any, key: Mapping[str, str], *, binary: bool = False, path: str | None = None) -> Question:
+    """`array` as the one input X of an Open Inference Protocol V2 request, JSON or with binary tensors both ways."""
+    import json
+
+    import numpy as np
+
+    datatype = {"float32": "FP32", "float64": "FP64"}[array.dtype.name]
+    tensor: dict[str, object] = {"name": "X", "shape": list(array.shape), "datatype": datatype}
+    where = [path or f"/v2/models/{name}/infer"]
+    if not binary:
+        tensor["data"] = array.ravel().astype(np.float64).tolist()
+        return Question(where, json.dumps({"inputs": [tensor]}).encode(), {**JSON, **key})
+    raw = np.ascontiguousarray(array).tobytes()
+    tensor["parameters"] = {"binary_data_size": len(raw)}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    lines = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+    return Question(where, head + raw, {**lines, **key})
