@@ -21,6 +21,9 @@ from benchmarks.items import Item
 # name -> "module:function"; each function gives the list of its items.
 BENCHMARKS = {
     "serving": "benchmarks.serving:run",
+    "many": "benchmarks.many:run",
+    "adult": "benchmarks.adult:run",
+    "image": "benchmarks.image:run",
     "packaging": "benchmarks.packaging:run",
     "profile": "benchmarks.profiles:run",
     "starts": "benchmarks.starts:run",

@@ -13,30 +13,48 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.items import Item, ratio, spread
-from benchmarks.serving import forest
 from benchmarks.servers import Home, Question, Wrk, resident_mb, v2
+from benchmarks.serving import forest
 
 MODELS = 200
 ROUNDS = 5
 CONNECTIONS = 32
 
 
-def multiply(model: Path, home: Home, rows: int = 64) -> list[str]:
-    """Register the model 200 times, each under its own digest; gives the names."""
-    import numpy as np
+def multiply(home: Home) -> list[str]:
+    """Register the forest of `home` 200 times, each under a name and digest of its own; gives the names.
+
+    The copies differ in a remark inside the graph. They are built of the packaged one's members: converting and proving 200 times would show nothing.
+    """
+    import msgspec
     import onnx
-    from sklearn.datasets import load_breast_cancer
 
-    import modelyard
+    from modelyard import bundle, registry
+    from modelyard.bundle.base import FolderReader
+    from modelyard.monitor import profile
+    from modelyard.runtime.binding import Binding
+    from modelyard.security.seal import Trust, local_signer
 
-    data = load_breast_cancer().data[:rows].astype(np.float32)
-    graph = onnx.load(model)
+    known = registry.open(home.folder)
+    first = bundle.open(FolderReader(home.folder / "blobs"), known.resolve("forest").index, trust=Trust(home.folder / "keys"))
+    graph = onnx.load_from_string(first.read("model"))
+    inputs, outputs = profile.decode(first.read("profile")), profile.decode(first.read("output-profile"))
+    runtime = msgspec.json.decode(first.read("runtime"), type=Binding)
+    signer = local_signer(home.folder / "keys")
     names = [f"forest-{number:03}" for number in range(MODELS)]
-    copy = model.with_name("copy.onnx")
     for name in names:
         graph.doc_string = name
-        copy.write_bytes(graph.SerializeToString())
-        modelyard.package(copy, name=name, data=data, home=home.folder)
+        contents = bundle.Contents(
+            model=graph.SerializeToString(),
+            runtime=runtime,
+            schema=first.schema,
+            lock=first.lock,
+            profile=inputs,
+            golden=first.golden.inputs,
+            card=first.card,
+        )
+        attested = bundle.Attested(name=name, outputs=first.golden.outputs, parity={}, platform={}, profile=outputs)
+        known.add(name, bundle.build(contents, attested, signer=signer))
     return names
 
 
@@ -57,7 +75,7 @@ def run() -> list[Item]:
 
     with tempfile.TemporaryDirectory() as folder:
         model, home = forest(Path(folder))
-        names = multiply(model, home)
+        names = multiply(home)
         wrk = Wrk(Path(folder))
         row = load_breast_cancer().data[:1].astype(np.float32)
         one = v2(names[0], row, home.authorization)

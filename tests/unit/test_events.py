@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelyard import events
 from modelyard.errors import MalformedPayload, NotFound
@@ -208,3 +210,19 @@ def test_the_salt_is_made_once_and_private(tmp_path: Path) -> None:
     assert len(first) == 32
     assert [path.name for path in tmp_path.iterdir()] == ["salt"]
     assert stat.S_IMODE((tmp_path / "salt").stat().st_mode) == 0o600
+
+
+@given(st.text(max_size=50), st.integers(1, 5000))
+def test_a_large_request_has_the_positions_that_it_has_among_others(id: str, rows: int) -> None:
+    alone, among = events.positions([id], np.array([rows])), events.positions([id, "x"], np.array([rows, 1]))
+    assert alone.dtype == among.dtype
+    assert (alone == among[:-1]).all()
+
+
+def test_few_latencies_fall_into_the_buckets_of_many() -> None:
+    seconds = np.exp(np.random.default_rng(0).uniform(-14, 10, 400)).tolist()
+    many, few = events.Latencies(), events.Latencies()
+    many.add(seconds)
+    for each in seconds:
+        few.add([each])
+    assert many.buckets() == few.buckets()

@@ -33,8 +33,9 @@ SEPARATE_VALUES = 12
 TOP_CATEGORIES = 64
 PROFILED_ELEMENTS = 1024
 """Of an array with more elements in a row than this (an image), evenly spaced ones are profiled."""
-BLOCK_ROWS = 256
-_CHUNK_ROWS = 1024  # so that comparisons of a block stay in the cache, and sums of squares below 2^53
+BLOCK_ROWS = 512
+_CHUNK_ROWS = 1024  # so that a block stays in the cache, and sums of squares below 2^53
+_FEW_ROWS = 16
 _CLIP = float(1 << 20)
 _LOW_BITS = 26
 _BLOB_LIMIT_BYTES = 64 << 20
@@ -377,18 +378,19 @@ def _missing_rows(values: Array) -> int:
 class _Numbers:
     """Counts all numeric features of a block at once.
 
-    A bin's count is the difference of two counts of `value >= edge`. These come from one comparison of all values with all edges, packed to bits
-    and counted by machine instruction: no index per value, no sort. The first edge of each feature is -inf, which only NaN does not reach.
+    A bin's count is the difference of two counts of `value >= edge`. In a block of many rows these are places in the sorted columns, a third of the
+    time of comparing each value with each edge; in one of few rows (wide ones, such as images) each row is compared with all edges at once. The first
+    edge of each feature is -inf, which only NaN does not reach.
     """
 
     def __init__(self, features: Sequence[FeatureProfile]) -> None:
         self._features = features
         size = len(features)
         longest = max((len(feature.edges) for feature in features), default=0)
-        self._edges = np.full((size, longest + 1, 1), np.inf)
+        self._edges = np.full((size, longest + 1), np.inf)
         for place, feature in enumerate(features):
             self._edges[place, 0] = -np.inf
-            self._edges[place, 1 : len(feature.edges) + 1, 0] = feature.edges
+            self._edges[place, 1 : len(feature.edges) + 1] = feature.edges
         self._centres = np.array([[feature.centre] for feature in features])
         self._scales = np.array([[math.ldexp(1.0, -feature.exponent)] for feature in features])
         self._reached = np.zeros((size, longest + 1), dtype=np.int64)
@@ -401,24 +403,28 @@ class _Numbers:
         sources = [(place, gather(role, source).reshape(rows, -1), elements) for role, source, place, elements in self._sources]
         for start in range(0, rows, _CHUNK_ROWS):
             stop = min(start + _CHUNK_ROWS, rows)
-            padded = -(-(stop - start) // 64) * 64
-            block = np.empty((len(self._features), padded))
-            block[:, stop - start :] = np.nan
+            block = np.empty((len(self._features), stop - start))
             for place, values, elements in sources:
                 part = values[start:stop] if elements is None else values[start:stop, elements]
-                block[place : place + part.shape[1], : stop - start] = part.T
+                block[place : place + part.shape[1]] = part.T
             self._count_block(block, stop - start)
 
     def _count_block(self, block: Array, rows: int) -> None:
-        bits = np.packbits((block[:, None, :] >= self._edges).reshape(-1))
-        reached = np.bitwise_count(bits.view(np.uint64)).reshape(*self._reached.shape, -1).sum(axis=2, dtype=np.int64)
-        self._reached += reached
-        values = block[:, :rows]
+        if rows <= _FEW_ROWS:
+            for row in block.T:
+                self._reached += row[:, None] >= self._edges
+            has_missing = bool(np.isnan(block).any())
+        else:
+            ordered = np.sort(block, axis=1)  # NaN comes last
+            has_missing = bool(np.isnan(ordered[:, -1]).any())
+            present = rows - np.isnan(ordered).sum(axis=1, keepdims=True) if has_missing else rows
+            below = [column.searchsorted(edges) for column, edges in zip(ordered, self._edges, strict=True)]
+            self._reached += present - np.concatenate(below).reshape(self._reached.shape)
         with np.errstate(all="ignore"):
-            quanta = np.rint((values - self._centres) * self._scales)
+            quanta = np.rint((block - self._centres) * self._scales)
         np.minimum(np.maximum(quanta, -_CLIP, out=quanta), _CLIP, out=quanta)
-        if int(reached[:, 0].sum()) != values.size:
-            np.copyto(quanta, 0.0, where=np.isnan(values))
+        if has_missing:
+            np.copyto(quanta, 0.0, where=np.isnan(block))
         squares = np.vecdot(quanta, quanta).astype(np.int64)  # integers below 2^53: exact in any order
         self._moments[0] += quanta.sum(axis=1).astype(np.int64)
         self._moments[1] += squares >> _LOW_BITS

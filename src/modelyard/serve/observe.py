@@ -1,6 +1,6 @@
 """What leaves the data plane beside the answers: counts, profiles and sampled rows of every prediction, once a second, into the spool.
 
-Hides how that stays cheap: rows are kept as the arrays they came in, looked at in blocks of up to 256 after the replies have left, and no object
+Hides how that stays cheap: rows are kept as the arrays they came in, looked at in blocks of up to 512 after the replies have left, and no object
 is made per row. Above `profile_rows_s` and `log_predictions_s` rows are taken by hash of their id, at 1, ½, ¼ …, and the share is recorded. It must
 not write a value of a tagged column, nor ever fail or delay a prediction: what finds no room is dropped and counted.
 """
@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 MASKED = "***"
 _HELD_BYTES = 8 << 20
+_LARGE_RUNS = 8
+"""Large requests wait for so many: what a look costs beside its rows is shared, and the model has left the caches cold."""
+_LARGE_ROWS = 64
+"""From so many rows in a run on, chosen rows are taken out of each run, and not out of all runs end to end."""
 _SMALLEST_SHARE = 2.0**-20
 _NONE = Failures(requests=0, seconds=0.0)
 
@@ -86,7 +91,7 @@ class Recorder:
     ) -> None:
         self.key = key
         self._busy = {} if busy is None else busy
-        self._block_rows = _block_rows(bundle.schema)
+        self._block_rows, self._most_rows = _block_rows(bundle.schema)
         self._binner = Binner(reference(bundle), block_rows=self._block_rows)
         self._redactor = Redactor(bundle.schema, salt)
         self._loose = _loose(bundle)
@@ -115,7 +120,7 @@ class Recorder:
             self._busy[self] = None
         self._held.append((ids, rows, inputs, outputs, latencies_s, time.time()))
         self._held_rows += rows[0] if len(rows) == 1 else sum(rows)
-        if self._held_rows >= self._block_rows:
+        if self._held_rows >= self._block_rows and (len(self._held) >= _LARGE_RUNS or self._held_rows >= self._most_rows):
             self._look()
 
     def failed(self, code: str, latency_s: float) -> None:
@@ -167,7 +172,7 @@ class Recorder:
             chosen = np.flatnonzero(block.positions < events.threshold(self._profile_share))
             taken = len(chosen)
             if taken:
-                self._binner.add(_rows(block.inputs(), chosen), _rows(block.outputs(), chosen))
+                self._binner.add(block.inputs(chosen), block.outputs(chosen))
         self._profiled += taken
         if self._profiled > self._profile_rows_s and self._profile_share > _SMALLEST_SHARE:
             # More than a second's worth within one: what was counted stays, with its share; the rest is counted at half of it.
@@ -205,10 +210,11 @@ def _share(rows_s: float, limit_rows_s: float) -> float:
     return share
 
 
-def _block_rows(schema: Schema) -> int:
-    """How many rows may be held: wide ones (images) must not pile up."""
+def _block_rows(schema: Schema) -> tuple[int, int]:
+    """How many rows are looked at together, and how many may be held: wide ones (images) must not pile up."""
     row_bytes = sum(8 * math.prod(max(size, 1) for size in spec.shape[1:]) for spec in (*schema.inputs, *schema.outputs))
-    return min(BLOCK_ROWS, max(1, _HELD_BYTES // row_bytes))
+    most = max(1, _HELD_BYTES // row_bytes)
+    return min(BLOCK_ROWS, most), most
 
 
 def _rows(arrays: Mapping[str, Array], chosen: Array) -> dict[str, Array]:
@@ -287,15 +293,29 @@ class _Block:
             self._positions = events.positions(self.ids, self._counts)
         return self._positions
 
-    def inputs(self) -> dict[str, Array]:
-        return self._join(_INPUTS)
+    def inputs(self, chosen: Array | None = None) -> dict[str, Array]:
+        """All rows, or the chosen ones."""
+        return self._join(_INPUTS) if chosen is None else self._pick(_INPUTS, chosen)
 
-    def outputs(self) -> dict[str, Array]:
-        return self._join(_OUTPUTS)
+    def outputs(self, chosen: Array | None = None) -> dict[str, Array]:
+        """All rows, or the chosen ones."""
+        return self._join(_OUTPUTS) if chosen is None else self._pick(_OUTPUTS, chosen)
+
+    def _pick(self, place: Literal[2, 3], chosen: Array) -> dict[str, Array]:
+        if place in self._joined or self.rows < _LARGE_ROWS * len(self._runs) or len(self._runs) == 1:
+            return _rows(self._join(place), chosen)
+        ends = list(accumulate(sum(run[1]) for run in self._runs))
+        bounds = chosen.searchsorted([0, *ends]).tolist()
+        parts = [
+            _rows(run[place], chosen[first:last] - (end - sum(run[1])))
+            for run, end, first, last in zip(self._runs, ends, bounds[:-1], bounds[1:], strict=True)
+            if last > first
+        ]
+        return {name: self._fit(place, name, [part[name] for part in parts]) for name in parts[0]}
 
     def logged(self, place: Literal[2, 3], chosen: Array) -> dict[str, Array]:
         """The chosen rows as the log keeps them."""
-        kept = _rows(self._join(place), chosen)
+        kept = self._pick(place, chosen)
         for (where, name), loose in self._loose.items():
             if where != place:
                 continue
@@ -309,13 +329,18 @@ class _Block:
 
     def _join(self, place: Literal[2, 3]) -> dict[str, Array]:
         if place not in self._joined:
-            self._joined[place] = {name: self._end_to_end(place, name) for name in self._runs[0][place]}
+            self._joined[place] = {name: self._fit(place, name, [run[place][name] for run in self._runs]) for name in self._runs[0][place]}
         return self._joined[place]
 
-    def _end_to_end(self, place: Literal[2, 3], name: str) -> Array:
-        parts = [run[place][name] for run in self._runs]
+    def _fit(self, place: Literal[2, 3], name: str, parts: list[Array]) -> Array:
+        """`parts` end to end."""
         loose = self._loose.get((place, name)) if self._loose else None
-        return joined(parts if loose is None else [_fitted(part, loose.shape) for part in parts])
+        if loose is None:
+            return joined(parts)
+        dtype = parts[0].dtype
+        if all(part.shape[1:] == loose.shape and part.dtype == dtype for part in parts):
+            return _fitted(joined(parts), loose.shape)
+        return joined([_fitted(part, loose.shape) for part in parts])
 
     def identify(self, chosen: Array) -> tuple[list[str], Array]:
         """Prediction ids and times of the chosen rows."""

@@ -242,3 +242,18 @@ def test_the_tail_of_chi_square(value: float, freedom: int, tail: float) -> None
     assert profile.chi_square_tail(value, freedom) == pytest.approx(tail, rel=1e-5)
     assert profile.chi_square_tail(1e6, freedom) == 0.0
     assert not math.isnan(profile.chi_square_tail(1e-300, freedom))
+
+
+@pytest.mark.parametrize("rows", [1, 16, 17, 64, 1500])
+def test_a_bin_counts_the_values_from_its_edge_to_the_next(rows: int) -> None:
+    """Blocks of few rows and of many are counted in different ways; both as one counts by hand, missing and infinite values too."""
+    rng = np.random.default_rng(rows)
+    schema = Schema(inputs=(TensorSpec(name="X", datatype="FP64", shape=(-1, 3), is_nullable=True),), outputs=(), layout="array", task="other")
+    reference = measure({"X": rng.normal(size=(500, 3))}, schema)
+    values = rng.choice([np.nan, np.inf, -np.inf, *reference.features[0].edges, *rng.normal(0, 2, 20)], size=(rows, 3))
+    for feature, column in zip(count(reference, {"X": values}).features, values.T, strict=True):
+        edges = [-np.inf, *feature.edges, np.inf]
+        within = [int(((column >= low) & (column < high)).sum()) for low, high in pairwise(edges)]
+        within[-1] += int(np.isposinf(column).sum())
+        assert list(feature.counts) == within
+        assert feature.missing == int(np.isnan(column).sum())

@@ -255,8 +255,29 @@ def test_a_version_is_recorded_once_and_forgotten_when_it_goes(world: World) -> 
 
 def test_wide_rows_do_not_pile_up() -> None:
     wide = Schema(inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 512, 512, 3)),), outputs=(), layout="tensors", task="other")
-    assert observe._block_rows(wide) == 1
-    assert observe._block_rows(SCHEMA) == profile.BLOCK_ROWS
+    assert observe._block_rows(wide) == (1, 1)
+    together, most = observe._block_rows(SCHEMA)
+    assert together == profile.BLOCK_ROWS < most
+
+
+def test_chosen_rows_of_large_runs_are_those_of_all_runs_end_to_end() -> None:
+    draw = np.random.default_rng(0)
+    runs = [([str(size)], [size], {"a": draw.random((size, 2))}, {"y": draw.random(size)}, [0.1], 0.0) for size in (100, 300, 7, 200)]
+    chosen = np.flatnonzero(draw.random(607) < 0.1)
+    picked, whole = observe._Block(runs, 607, {}), observe._Block(runs, 607, {})
+    for side in ("inputs", "outputs"):
+        for name, values in getattr(whole, side)().items():
+            assert (getattr(picked, side)(chosen)[name] == values[chosen]).all()
+    assert not picked._joined
+
+
+def test_large_requests_wait_for_their_like(world: World) -> None:
+    rows = profile.BLOCK_ROWS
+    for number in range(observe._LARGE_RUNS):
+        assert world.recorder._held_rows == number * rows
+        world.ask(rows)
+    assert world.recorder._held_rows == 0
+    assert only(world.second()).rows == observe._LARGE_RUNS * rows
 
 
 def test_a_bundle_without_output_profile_is_watched_by_its_inputs(world: World) -> None:
