@@ -40,6 +40,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: str = ""
     vertex_health_route: str = ""
     vertex_predict_route: str = ""
+    insecure_loading: bool = False
+    load_timeout_s: float = 60.0
+    memory_limit_bytes: int = 0
     tls_cert_file: str = ""
     tls_key_file: str = ""
     tls_client_ca_file: str = ""
@@ -161,11 +164,19 @@ def _check(settings: Settings) -> None:
         raise InvalidConfig("isolated_processes is a number from 1 to 64", field="isolated_processes", rule="range")
     for name in (
         "max_json_bytes", "max_body_bytes", "max_message_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "max_concurrency",
-        "request_timeout_s", "isolated_memory_bytes", "isolated_start_timeout_s",
+        "request_timeout_s", "isolated_memory_bytes", "isolated_start_timeout_s", "load_timeout_s",
     ):  # fmt: skip
         if not 0 < getattr(settings, name) < math.inf:  # NaN fails as well
             raise InvalidConfig(f"{name} is a number above 0", field=name, rule="range")
-    for name in ("inline_limit_s", "drain_timeout_s", "profile_rows_s", "log_predictions_s", "spool_limit_bytes", "retention_days"):
+    for name in (
+        "inline_limit_s",
+        "drain_timeout_s",
+        "profile_rows_s",
+        "log_predictions_s",
+        "spool_limit_bytes",
+        "retention_days",
+        "memory_limit_bytes",
+    ):
         if not 0 <= getattr(settings, name) < math.inf:
             raise InvalidConfig(f"{name} is a number from 0", field=name, rule="range")
 

@@ -12,7 +12,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from modelyard.errors import InvalidConfig, ModelyardError, NotFound, PayloadTooLarge, StorageFull, Unavailable
+from modelyard.errors import InvalidConfig, InvalidInput, ModelyardError, NotFound, PayloadTooLarge, StorageFull, Unavailable
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -69,6 +69,28 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
         if status.st_size > limit_bytes:
             raise PayloadTooLarge(f"{path.name} has {status.st_size:,} bytes; the limit is {limit_bytes:,}")
         return file.read(limit_bytes + 1)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`name` (one segment or several, with `/`) inside `folder`: nothing that leaves it, and nothing reached by a link. It need not exist.
+
+    `folder` itself may be reached by links: resolve it first where that matters. Raises InvalidInput.
+    """
+    segments = name.split("/")
+    if not all(segment not in ("", ".", "..") and "\0" not in segment and "\\" not in segment for segment in segments):
+        raise InvalidInput("a name inside a folder has no empty segment, '.', '..', backslash or NUL", field="path", rule="inside")
+    path = folder
+    for segment in segments:
+        path = path / segment
+        try:
+            is_link = stat.S_ISLNK(path.lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # too long for this system, or not ours to look at
+            raise InvalidInput("the name cannot be looked up", field="path", rule="inside") from error
+        if is_link:
+            raise InvalidInput("the path leads through a link, which is not followed", field="path", rule="link")
+    return path
 
 
 def make_folder(path: Path, *, mode: int = 0o700) -> Path:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.errors import InvalidConfig, NotFound, PayloadTooLarge, StorageFull
-from modelyard.files import make_folder, read_limited, translate, write_atomically
+from modelyard.errors import InvalidConfig, InvalidInput, NotFound, PayloadTooLarge, StorageFull
+from modelyard.files import inside, make_folder, read_limited, translate, write_atomically
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -99,3 +99,22 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig) as caught:
         make_folder(tmp_path / "file" / "home")
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a//b", "a/", "a/./b", "a\\b", "a\0b", "x" * 300, "link", "link/b", "a/out"]
+)
+def test_a_name_that_leaves_its_folder_or_leads_through_a_link_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "folder"
+    (folder / "a").mkdir(parents=True)
+    (folder / "link").symlink_to(folder / "a")
+    (folder / "a" / "out").symlink_to(tmp_path)
+    with pytest.raises(InvalidInput):
+        inside(folder, name)
+
+
+def test_a_name_inside_is_the_path_there_or_not_yet(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "file").write_text("")
+    assert inside(tmp_path, "a") == tmp_path / "a" and inside(tmp_path, "a/b..c/d") == tmp_path / "a" / "b..c" / "d"
+    assert inside(tmp_path, "file/below") == tmp_path / "file" / "below"

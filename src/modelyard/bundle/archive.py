@@ -21,7 +21,7 @@ from modelyard.bundle.base import BlobReader, FolderReader, digest_of
 from modelyard.bundle.load import collect
 from modelyard.bundle.manifest import DOCUMENT_LIMIT_BYTES
 from modelyard.errors import Conflict, DigestMismatch, NotFound, PayloadTooLarge, UnsupportedFormat
-from modelyard.files import read_limited, sync_folder, translate
+from modelyard.files import make_folder, read_limited, sync_folder, translate, write_atomically
 from modelyard.types import Digest, parse_digest
 
 ENTRIES_LIMIT = 256
@@ -98,6 +98,14 @@ def source(path: Path) -> Source:
     if not path.exists():
         raise NotFound(f"no such bundle: {path}")
     return FolderSource(path) if path.is_dir() else TarSource(path)
+
+
+def place(source: Source, folder: Path) -> None:
+    """Write every blob of the bundle in `source`, each hashed, into `folder`, by the layout that a Placement names. Raises as `collect` does."""
+    reader = FolderReader(folder)
+    make_folder(folder / "sha256")
+    for digest, data in collect(source, source.index).blobs.items():
+        write_atomically(reader.path(digest), data)
 
 
 def export(blobs: BlobReader, index: Digest, target: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from modelyard import config
 from modelyard.cli.show import Home, Json
+from modelyard.errors import InvalidConfig, NotFound
 
 if TYPE_CHECKING:
     from modelyard.control.plane import ControlPlane
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
 
 
 def serve(
-    references: Annotated[list[str], typer.Argument(metavar="REF...", help="churn, churn:3, churn@champion, or a bundle's folder or .tar.")],
+    references: Annotated[
+        list[str] | None, typer.Argument(metavar="REF...", help="churn, churn:3, churn@champion, or a bundle's folder or .tar.")
+    ] = None,
     *,
+    dynamic: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Let callers with a key, or here, load and unload the bundles in it.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC; 0 is any free one, -1 none.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: this machine alone).")] = None,
@@ -37,13 +43,17 @@ def serve(
     from modelyard.serve.supervisor import run
     from modelyard.types import write_plan
 
+    if not references and dynamic is None:
+        raise InvalidConfig("say what to serve: a REF, or --dynamic FOLDER", field="references")
+    if dynamic is not None and not dynamic.is_dir():
+        raise NotFound(f"no such folder: {dynamic}", field="dynamic")
     settings = config.load({"home": home, "port": port, "grpc_port": grpc_port, "host": host, "workers": workers, "insecure": insecure})
     run_folder = Path(tempfile.mkdtemp(prefix="modelyard-serve-"))
     try:
         with ControlPlane(settings) as plane:
-            plan = _plan(plane, references, run_folder)
+            plan = _plan(plane, references or [], run_folder)
         write_plan(run_folder / "plan.json", plan)
-        sys.exit(run(settings, run_folder / "plan.json", run_folder, None, as_json=json, needs_models=True))
+        sys.exit(run(settings, run_folder / "plan.json", run_folder, None, as_json=json, needs_models=True, dynamic=dynamic))
     finally:
         shutil.rmtree(run_folder, ignore_errors=True)
 
@@ -51,7 +61,6 @@ def serve(
 def _plan(plane: ControlPlane, references: list[str], folder: Path) -> HostPlan:
     """One deployment per model; of several versions of one, the first named answers and the others are reached by their number."""
     from modelyard.control.plane import unpack
-    from modelyard.errors import InvalidConfig
     from modelyard.types import HostPlan, Placement, TrafficPlan
 
     versions: dict[str, dict[Digest, int]] = {}

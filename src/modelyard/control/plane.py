@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
-from modelyard.bundle.base import FolderReader
 from modelyard.config import Settings
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, InvalidConfig, InvalidInput, ModelyardError, NotFound
@@ -360,10 +359,7 @@ def unpacked(path: Path) -> Iterator[Placement]:
 def unpack(path: Path, folder: Path) -> Placement:
     """Write the blobs of the bundle in `path` into `folder`."""
     source = archive.source(path)
-    reader = FolderReader(folder)
-    (folder / "sha256").mkdir(exist_ok=True)
-    for digest, data in bundle.collect(source, source.index).blobs.items():
-        files.write_atomically(reader.path(digest), data)
+    archive.place(source, folder)
     return Placement(blobs=str(folder), index=source.index)
 
 

@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--grpc-port", type=int, help="0: any free one; -1: none")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--keys-file")
+    parser.add_argument("--dynamic", type=Path, help="folder whose bundles may be loaded and unloaded by request")
     parser.add_argument("--insecure", action="store_true", default=None)
     parser.add_argument("--json", action="store_true", help="print the endpoint card as JSON")
     arguments = parser.parse_args(argv)
@@ -34,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         settings = config.load(flags)
         plan, run = (arguments.plan or settings.plan).absolute(), (arguments.run or settings.run).absolute()
         spool = arguments.spool.absolute() if arguments.spool else None
-        return supervisor.run(settings, plan, run, spool, as_json=arguments.json)
+        dynamic = arguments.dynamic.absolute() if arguments.dynamic else None
+        return supervisor.run(settings, plan, run, spool, as_json=arguments.json, dynamic=dynamic)
     except ModelyardError as error:
         sys.stderr.write(f"modelyard: {error.message}\n")
         return 2

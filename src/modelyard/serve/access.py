@@ -5,6 +5,7 @@ connection), remember the `Caller` with `epoch`, and ask the Caller about each m
 
 - A key is wanted on every address but loopback, unless `insecure`; and everywhere when `keys_file` names a file. Where none is wanted, one of ours
   (`my_…`) that is sent must be valid all the same; another Authorization, such as a platform's own, means nothing.
+- Loading and unloading wants a key on every address but loopback, `insecure` or not, unless `insecure_loading`.
 - A model that a key is not for answers 403 whether it is there or not, and stands in no listing.
 - A page in a browser can reach loopback: a foreign Origin is refused everywhere, and on loopback a Host that is not local, unless a key is shown.
 """
@@ -22,7 +23,7 @@ from modelyard.errors import Forbidden, InvalidConfig, ModelyardError, NotFound,
 from modelyard.security import keys
 from modelyard.security.base import KeyRecord
 from modelyard.security.identity import PREFIX
-from modelyard.security.policy import RIGHTS, Right, rights
+from modelyard.security.policy import LOAD, RIGHTS, Right, rights
 from modelyard.types import Principal
 
 REMEMBERED = 4096
@@ -67,8 +68,11 @@ class Caller:
         return self.models is None or model in self.models
 
 
-ANYONE = Caller(Principal("anonymous"), RIGHTS["admin"])
+ANYONE = Caller(Principal("anonymous"), RIGHTS["admin"] - {LOAD})
 """Whoever asks without a key where none is wanted."""
+
+ANYONE_HERE = Caller(Principal("anonymous"), RIGHTS["admin"])
+"""The same on loopback: what is loaded may be changed as well."""
 
 Index = dict[bytes, tuple[KeyRecord, ...]]
 
@@ -81,6 +85,7 @@ class Access:
         self._must_exist = bool(settings.keys_file)
         self._is_required = wants_key(settings)
         self._is_local = is_loopback(settings.host)
+        self._anyone = ANYONE_HERE if self._is_local or settings.insecure_loading else ANYONE
         self._hosts = frozenset(name.strip().lower() for name in f"{settings.host},{settings.allowed_hosts}".split(",") if name.strip())
         self._callers: dict[bytes, Caller] = {}
         self._hold_back = (0.0, 0.0)
@@ -99,7 +104,7 @@ class Access:
         if origin and not self._is_own(origin, host):
             raise Forbidden("pages of other origins may not ask here", rule="origin")
         found = self._callers.get(authorization) or self._authenticate(authorization)
-        if found is ANYONE and self._is_local and host and not self._is_known(_name(host)):
+        if found is self._anyone and self._is_local and host and not self._is_known(_name(host)):
             raise Forbidden("this Host is not served here; name it in allowed_hosts, or send a key", rule="host")
         return found
 
@@ -179,7 +184,7 @@ class Access:
             return caller
         if self._is_required or key.startswith(PREFIX.encode()):
             raise Unauthenticated(_REFUSED)
-        return ANYONE
+        return self._anyone
 
     def _is_own(self, origin: bytes, host: bytes) -> bool:
         """Whether the page came from here: the same host and port, or a host that the operator named."""

@@ -7,29 +7,33 @@ compute, batch or parse HTTP. A request's straight way: `server` → here → `p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from modelyard.config import Settings
-from modelyard.errors import InvalidInput, ModelyardError, NotFound, Overloaded, Unauthenticated, Unavailable
+from modelyard.errors import Forbidden, InvalidInput, ModelyardError, NotFound, Overloaded, Unauthenticated, Unavailable
 from modelyard.health import Health
 from modelyard.protocols.base import JSON_LINES, encode_json, refusal
-from modelyard.security.policy import PUBLIC, SEE
-from modelyard.serve.access import Access
+from modelyard.security.policy import LOAD, PUBLIC, SEE
+from modelyard.serve.access import Access, Caller
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.errors import STATUS
 from modelyard.serve.http import Head
 from modelyard.serve.log import Level, Log
 from modelyard.serve.metrics import Meter
+from modelyard.serve.repository import Change, Repository
 from modelyard.serve.routes import ROUTES
 from modelyard.serve.routes.base import Methods, Route, Routes
 from modelyard.serve.rpc import Call
 from modelyard.serve.server import Exchange
 from modelyard.serve.tracing import Tracer
+
+T = TypeVar("T")
 
 LOG_LINES_S = 20
 LONG_BODY = 256 << 10
@@ -52,6 +56,8 @@ class Edge:
         self.plane = plane
         self.settings = settings
         self.metrics = metrics
+        self.repository: Repository | None = None
+        """What loads and unloads by request; None but under `serve --dynamic`."""
         self.is_draining = False
         self.health: Callable[[], Health] = lambda: Health(is_ready=plane.is_ready)
         """How the whole data plane stands, as far as this worker knows."""
@@ -62,6 +68,7 @@ class Edge:
         self._access = access or Access(settings)
         self.log = log or Log(settings.log_format)
         self.tracer: Tracer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._log_until_s = 0.0
         self._logged = 0
         self._families: list[Routes] = [family(self) for family in ROUTES]
@@ -149,6 +156,48 @@ class Edge:
         exchange.body = b""
         exchange.prepared_s = monotonic()
         self.plane.infer(version, exchange)
+
+    # Loading and unloading.
+
+    def index(self, caller: Caller, names: tuple[str, ...]) -> list[dict[str, str]]:
+        """What is served, and what of `names` is not, as far as the caller may see it: the repository's index on every wire."""
+        deployments = self.plane.deployments
+        served = [each for name, deployment in deployments.items() if caller.sees(name) for each in deployment.versions.values()]
+        told = [{"name": each.name, "version": str(each.number), "state": "READY", "reason": ""} for each in served]
+        absent = [name for name in names if name not in deployments and caller.sees(name)]
+        told += [{"name": name, "version": "", "state": "UNAVAILABLE", "reason": "not loaded"} for name in absent]
+        return sorted(told, key=lambda each: each["name"])
+
+    def change(self, change: Change, caller: Caller, done: Callable[[], None], failed: Callable[[ModelyardError], None]) -> None:
+        """Carry out `change` on every worker, then call `done` or `failed`: for every wire. Raises Forbidden for a caller or server that may not."""
+        caller.require(LOAD, change.name)
+        repository = self.repository
+        if repository is None:
+            raise Forbidden(
+                "models are loaded and unloaded here under `modelyard serve --dynamic FOLDER` alone; where `modelyard up` runs, "
+                "use `modelyard deploy` and `modelyard undeploy`",
+                rule="dynamic",
+            )
+        self.later(repository.change(change, caller.principal), lambda _: done(), failed)
+
+    def later(self, work: Coroutine[Any, Any, T], done: Callable[[T], None], failed: Callable[[ModelyardError], None]) -> None:
+        """Do `work` beside the requests, then call `done` with what it gave, or `failed`."""
+
+        async def run() -> None:
+            try:
+                found = await work
+            except ModelyardError as error:
+                failed(error)
+            except Exception as error:  # noqa: BLE001 - somebody waits for an answer
+                failure = ModelyardError("the server failed on this request")
+                failure.__cause__ = error
+                failed(failure)
+            else:
+                done(found)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def fail(self, exchange: Exchange, error: ModelyardError) -> None:
         """Answer with `error` in the wire's own form, count it, and log one line."""

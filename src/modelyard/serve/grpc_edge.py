@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from modelyard.config import Settings
-from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Rejected, Unauthenticated
+from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Unauthenticated
 from modelyard.protocols import messages, oip_v2_grpc, wire
 from modelyard.protocols.messages import kind, parse
 from modelyard.security.policy import INVOKE, LOAD, PUBLIC, SEE, Right
@@ -22,6 +23,7 @@ from modelyard.serve.edge import Edge
 from modelyard.serve.errors import GRPC, INTERNAL, NOT_FOUND, STATUS, UNAVAILABLE
 from modelyard.serve.grpc import Head
 from modelyard.serve.metrics import Meter
+from modelyard.serve.repository import Change, refuse_overrides
 from modelyard.serve.rpc import Call, Talk
 from modelyard.types import TensorSpec
 
@@ -71,8 +73,8 @@ class GrpcEdge:
         self._add(oip + "ModelStreamInfer", self._infer_in_stream, INVOKE, is_talk=True, in_band=_stream_error)
         for service in (oip, "/inference.model_repository.ModelRepositoryService/"):
             self._add(service + "RepositoryIndex", self._index, SEE)
-            self._add(service + "RepositoryModelLoad", self._change, LOAD)
-            self._add(service + "RepositoryModelUnload", self._change, LOAD)
+            self._add(service + "RepositoryModelLoad", partial(self._change, "load"), LOAD)
+            self._add(service + "RepositoryModelUnload", partial(self._change, "unload"), LOAD)
         self._add("/grpc.health.v1.Health/Check", self._check, PUBLIC)
         self._add("/grpc.health.v1.Health/Watch", self._watch, PUBLIC, is_talk=True, tick=self._watched)
         for version in ("v1", "v1alpha"):
@@ -201,14 +203,25 @@ class GrpcEdge:
         )
 
     def _index(self, call: Call) -> None:
-        parse(kind("inference.RepositoryIndexRequest"), call.message)
-        sees = call.head.caller.sees
-        versions = [each for name, deployment in sorted(self.plane.deployments.items()) if sees(name) for each in deployment.versions.values()]
-        models = [{"name": each.name, "version": str(each.number), "state": "READY", "reason": ""} for each in versions]
-        _send(call, "inference.RepositoryIndexResponse", models=models)
+        asked = parse(kind("inference.RepositoryIndexRequest"), call.message)
+        repository = self._edge.repository
+        if repository is None or asked.ready:
+            self._tell_index(call, ())
+        else:
+            self._edge.later(repository.names(), partial(self._tell_index, call), partial(self.fail, call))
 
-    def _change(self, call: Call) -> None:  # noqa: ARG002
-        raise Rejected("models are deployed by the control plane: use `modelyard deploy` and `modelyard undeploy`")
+    def _tell_index(self, call: Call, names: tuple[str, ...]) -> None:
+        """What is served, and what of `names` is not."""
+        _send(call, "inference.RepositoryIndexResponse", models=self._edge.index(call.head.caller, names))
+
+    def _change(self, verb: Literal["load", "unload"], call: Call) -> None:
+        kinds = "inference.RepositoryModelLoad" if verb == "load" else "inference.RepositoryModelUnload"
+        asked = parse(kind(kinds + "Request"), call.message)
+        refuse_overrides(asked.parameters)
+        name = asked.model_name or asked.repository_name  # Triton's clients and KServe's
+        told = {"model_name": name, "isLoaded" if verb == "load" else "isUnloaded": True}
+        done = partial(_send, call, kinds + "Response", **told)
+        self._edge.change(Change(verb, name), call.head.caller, done, partial(self.fail, call))
 
     # Health.
 

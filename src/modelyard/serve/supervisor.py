@@ -94,6 +94,8 @@ class Supervisor:
         self._spool = spool
         self._as_json = as_json
         self._needs_models = needs_models
+        self.dynamic: Path | None = None
+        """The folder whose bundles may be loaded by request; none but under `serve --dynamic`."""
         self._signals = 0
         self._has_announced = False
         self._shown: ServeState | None = None
@@ -164,6 +166,8 @@ class Supervisor:
         ]  # fmt: skip
         if self._spool is not None:
             command.append(f"--spool={self._spool}")
+        if self.dynamic is not None:
+            command.append(f"--dynamic={self.dynamic}")
         inherited = [slot.listener.fileno(), theirs.fileno()]
         if slot.grpc is not None:
             command.append(f"--grpc={slot.grpc.fileno()}")
@@ -312,18 +316,30 @@ class Supervisor:
                 slot.process.send_signal(number)
 
 
-def run(settings: Settings, plan: Path, run: Path, spool: Path | None = None, *, as_json: bool = False, needs_models: bool = False) -> int:
+def run(
+    settings: Settings,
+    plan: Path,
+    run: Path,
+    spool: Path | None = None,
+    *,
+    as_json: bool = False,
+    needs_models: bool = False,
+    dynamic: Path | None = None,
+) -> int:
     """Serve what `plan` says on the settings' host and port until SIGTERM or SIGINT; gives the exit code.
 
     `run` takes the state files, `spool` the observations (none are kept without one). With `needs_models` a model that cannot be served at the start
-    ends it all with code 1. Raises InvalidConfig (a port in use, an open address without keys, a folder that is not writable), Conflict.
+    ends it all with code 1; bundles in `dynamic` may be loaded by request. Raises InvalidConfig (a port in use, an open address without keys, a
+    folder that is not writable), Conflict.
     """
     require_keys(settings)  # here once, so that a bad file is one clear line and not a worker that never starts
     open_tls(settings)
     make_folder(run)
     if spool is not None:
         make_folder(spool)
-    return Supervisor(settings, plan=plan, run=run, spool=spool, as_json=as_json, needs_models=needs_models).run()
+    supervisor = Supervisor(settings, plan=plan, run=run, spool=spool, as_json=as_json, needs_models=needs_models)
+    supervisor.dynamic = dynamic
+    return supervisor.run()
 
 
 def _lock(run: Path) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 
 from modelyard import config
 from modelyard.config import Settings
-from modelyard.errors import InvalidInput, ModelyardError, NotFound
+from modelyard.errors import InvalidInput, ModelyardError, NotFound, StorageFull
 from modelyard.runtime.isolated import Isolation
 from modelyard.serve import card, tracing
 from modelyard.serve.access import Access
@@ -39,6 +39,7 @@ from modelyard.serve.log import Log
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.observe import Observer
 from modelyard.serve.openapi import is_complete, v1_request
+from modelyard.serve.repository import Repository
 from modelyard.serve.router import champion
 from modelyard.serve.rpc import GrpcServer
 from modelyard.serve.server import Server
@@ -292,6 +293,8 @@ class Worker:
             state = ModelState(state="ready", verdict=loaded.verdict)
         except ModelyardError as error:
             state = ModelState(state="failed", verdict=verdict_of(error))
+        except MemoryError:
+            state = ModelState(state="failed", verdict=verdict_of(StorageFull("there is not enough memory for this model")))
         except Exception as error:  # noqa: BLE001 - a library's failure on one model must not end the others
             failure = ModelyardError(f"the model could not be loaded ({type(error).__name__})")
             state = ModelState(state="failed", verdict=verdict_of(failure))
@@ -434,6 +437,8 @@ class Worker:
         self.server.close()
         self.grpc.close()
         self.plane.close()
+        if self.edge.repository is not None:
+            self.edge.repository.close()
         self._loader.shutdown(wait=False, cancel_futures=True)
 
 
@@ -449,6 +454,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
     listener = socket.socket(fileno=arguments.listener)
     channel = socket.socket(fileno=arguments.channel)
     worker = Worker(settings, slot=arguments.slot, plan=arguments.plan, run=arguments.run, spool=arguments.spool)
+    if arguments.dynamic is not None:
+        worker.edge.repository = Repository(arguments.dynamic, settings, plan=arguments.plan, run=arguments.run)
     await worker.serve(listener, channel, None if arguments.grpc is None else socket.socket(fileno=arguments.grpc))
 
 
@@ -462,6 +469,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--spool", type=Path)
+    parser.add_argument("--dynamic", type=Path)
     arguments = parser.parse_args(argv)
     settings = config.load()
     import uvloop

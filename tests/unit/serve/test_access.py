@@ -16,7 +16,7 @@ from modelyard.security.identity import fingerprint, mint, new
 from modelyard.security.keys import FileKeys
 from modelyard.security.policy import INVOKE, LOAD, METRICS, SEE
 from modelyard.serve import access
-from modelyard.serve.access import ANYONE, BURST, HOLD_BACK_S, Access, is_loopback, require_keys, wants_key
+from modelyard.serve.access import ANYONE, ANYONE_HERE, BURST, HOLD_BACK_S, Access, is_loopback, require_keys, wants_key
 
 
 def settings(tmp_path: Path, **more: object) -> Settings:
@@ -172,9 +172,10 @@ def test_a_server_that_would_let_nobody_in_does_not_start(tmp_path: Path) -> Non
 def test_where_no_key_is_wanted_one_of_ours_must_still_be_valid(tmp_path: Path, more: dict[str, object]) -> None:
     key = add(tmp_path, "viewer", models=("churn",))
     held = Access(settings(tmp_path, **more))
-    assert held.caller(b"") is ANYONE
+    anyone = ANYONE_HERE if "host" in more else ANYONE
+    assert held.caller(b"") is anyone
     for foreign in (b"Basic dTpw", b"Bearer eyJhbGciOi.a.b", b"Bearer"):
-        assert held.caller(foreign) is ANYONE, "a platform's own credentials mean nothing here"
+        assert held.caller(foreign) is anyone, "a platform's own credentials mean nothing here"
     assert held.caller(key).models == {"churn"}
     for wrong in (b"Bearer " + mint().encode(), b"Bearer my_", b"Basic" + key[6:]):
         with pytest.raises(Unauthenticated):
@@ -186,7 +187,7 @@ def test_where_no_key_is_wanted_one_of_ours_must_still_be_valid(tmp_path: Path, 
 )
 def test_local_hosts_are_served_on_loopback(tmp_path: Path, host: bytes) -> None:
     held = Access(settings(tmp_path, host="127.0.0.1", allowed_hosts="other.example, Churn.Example"))
-    assert held.caller(b"", host=host) is ANYONE
+    assert held.caller(b"", host=host) is ANYONE_HERE
 
 
 @pytest.mark.parametrize("host", [b"evil.example:8080", b"localhost.evil.example", b"127.0.0.1.evil.example", b"10.0.0.1", b"x", b"[fe80::1]"])
@@ -221,6 +222,15 @@ def test_pages_of_other_origins_may_not_ask(tmp_path: Path, origin: bytes, host:
         else:
             with pytest.raises(Forbidden, match="origin"):
                 held.caller(key, host=host, origin=origin)
+
+
+def test_whoever_has_no_key_may_not_load_from_elsewhere_unless_told(tmp_path: Path) -> None:
+    Access(settings(tmp_path, host="127.0.0.1")).caller(b"").require(LOAD, "m")
+    Access(settings(tmp_path, insecure=True, insecure_loading=True)).caller(b"").require(LOAD, "m")
+    with pytest.raises(Forbidden):
+        Access(settings(tmp_path, insecure=True)).caller(b"").require(LOAD, "m")
+    with pytest.raises(Unauthenticated):
+        Access(settings(tmp_path, insecure_loading=True)).caller(b"")
 
 
 def test_wrong_keys_are_answered_late_once_they_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

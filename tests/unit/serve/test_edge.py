@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from modelyard.config import Settings
-from modelyard.errors import ModelyardError
+from modelyard.errors import Conflict, Forbidden, ModelyardError
 from modelyard.security.identity import new
 from modelyard.security.keys import FileKeys
-from modelyard.serve.access import Access
+from modelyard.serve.access import ANYONE, ANYONE_HERE, Access
 from modelyard.serve.dataplane import DataPlane
 from modelyard.serve.edge import LOG_LINES_S, Edge
 from modelyard.serve.errors import STATUS
 from modelyard.serve.exposition import render
 from modelyard.serve.http import Head
 from modelyard.serve.metrics import Metrics
+from modelyard.serve.repository import Change
+from modelyard.types import Principal
 
 
 class Exchange:
@@ -175,6 +177,40 @@ def test_each_route_takes_a_right_and_the_caller_goes_with_the_request(tmp_path:
             assert tuple(status(role, method, path) for role in made) == statuses, path
 
     with_edge(tmp_path, test, access=Access(settings))
+
+
+def test_a_change_is_answered_when_it_is_done_and_only_to_who_may(tmp_path: Path) -> None:
+    asked: list[Change] = []
+
+    class Changing:
+        """Fails for the name `bad`."""
+
+        async def change(self, change: Change, principal: Principal) -> None:
+            asked.append(change)
+            if change.name == "bad":
+                raise Conflict("no")
+            if change.name == "worse":
+                raise ValueError("canary4711")
+
+    async def run() -> None:
+        metrics = Metrics(tmp_path, 0)
+        plane = DataPlane(Settings(), slot=0, meter=metrics.meter)
+        edge = Edge(plane, Settings(), meter=metrics.server, metrics=lambda: b"")
+        told: list[str] = []
+        with pytest.raises(Forbidden, match="modelyard deploy"):
+            edge.change(Change("load", "m"), ANYONE_HERE, lambda: None, lambda error: None)
+        edge.repository = Changing()  # type: ignore[assignment]
+        with pytest.raises(Forbidden):
+            edge.change(Change("load", "m"), ANYONE, lambda: None, lambda error: None)
+        assert not asked
+        for name in ("m", "bad", "worse"):
+            edge.change(Change("load", name), ANYONE_HERE, lambda: told.append("done"), lambda error: told.append(error.code))
+            assert len(told) == len(asked), "the event loop goes on meanwhile"
+            await asyncio.sleep(0.01)
+        assert told == ["done", "conflict", "internal"] and [change.name for change in asked] == ["m", "bad", "worse"]
+        plane.close()
+
+    asyncio.run(run())
 
 
 def test_a_right_is_asked_again_when_the_keys_change(tmp_path: Path) -> None:

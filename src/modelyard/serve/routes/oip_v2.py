@@ -7,11 +7,13 @@ Accept. Sources: Open Inference Protocol (REST), Triton's model repository exten
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import MalformedPayload
-from modelyard.security.policy import INVOKE, SEE
+from modelyard.security.policy import INVOKE, LOAD, SEE
 from modelyard.serve.dataplane import Deployment
+from modelyard.serve.repository import Change, refuse_overrides
 from modelyard.serve.routes.base import Methods, Route
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class OipV2:
                         return {b"GET": Route(self._model_ready, SEE, model=name, number=number)}
                     case ["infer"]:
                         return {b"POST": Route(self.edge.predict, INVOKE, model=name, number=number, wire="oip_v2", has_forms=True)}
+            case ["", "v2", "repository", "models", name, ("load" | "unload") as verb]:
+                return {b"POST": Route(self._load if verb == "load" else self._unload, LOAD, model=name)}
         return None
 
     def _server(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
@@ -60,9 +64,26 @@ class OipV2:
                 raise MalformedPayload("JSON is malformed", field="body", rule="json") from error
             if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
                 raise MalformedPayload('the body is {"ready": true or false} or empty', field="ready", rule="type")
-        sees = exchange.head.caller.sees
-        versions = [each for name, deployment in sorted(self.edge.plane.deployments.items()) if sees(name) for each in deployment.versions.values()]
-        self.edge.json(exchange, [{"name": each.name, "version": str(each.number), "state": "READY", "reason": ""} for each in versions])
+        repository = self.edge.repository
+        if repository is None or (exchange.body and asked.get("ready")):
+            self._tell_index(exchange, ())
+        else:
+            self.edge.later(repository.names(), partial(self._tell_index, exchange), partial(self.edge.fail, exchange))
+
+    def _tell_index(self, exchange: Exchange, names: tuple[str, ...]) -> None:
+        self.edge.json(exchange, self.edge.index(exchange.head.caller, names))
+
+    def _load(self, exchange: Exchange, route: Route) -> None:
+        _refuse_overrides(exchange.body)
+        self._change(exchange, Change("load", route.model, timeout_s=exchange.head.timeout_s))
+
+    def _unload(self, exchange: Exchange, route: Route) -> None:
+        _refuse_overrides(exchange.body)
+        self._change(exchange, Change("unload", route.model, timeout_s=exchange.head.timeout_s))
+
+    def _change(self, exchange: Exchange, change: Change) -> None:
+        done = partial(self.edge.json, exchange, {"name": change.name, change.verb: True})
+        self.edge.change(change, exchange.head.caller, done, partial(self.edge.fail, exchange))
 
     def _model(self, exchange: Exchange, route: Route) -> None:
         target = self.edge.plane.find(route.model, route.number)
@@ -83,6 +104,19 @@ class OipV2:
     def _model_ready(self, exchange: Exchange, route: Route) -> None:
         self.edge.plane.find(route.model, route.number)
         self.edge.json(exchange, {"name": route.model, "ready": True})
+
+
+def _refuse_overrides(body: bytes | bytearray) -> None:
+    """Return when the body asks for nothing but the change itself. Raises MalformedPayload, or Forbidden for `config` and `file:` overrides."""
+    if not body:
+        return
+    try:
+        asked = json.loads(body)
+        parameters = asked.get("parameters") or {}
+        names = sorted(parameters)
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise MalformedPayload('the body is empty, or {"parameters": {…}}', field="body", rule="json") from error
+    refuse_overrides(names)
 
 
 def _tensor(spec: TensorSpec, classes: tuple[Any, ...] | None = None) -> dict[str, Any]:

@@ -7,12 +7,17 @@ Inference Code" and "Multi-Model Endpoints: contract for custom containers".
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+import msgspec
+
 from modelyard.config import cores
-from modelyard.security.policy import INVOKE, SEE
+from modelyard.errors import MalformedPayload
+from modelyard.security.policy import INVOKE, LOAD, SEE
 from modelyard.serve.dataplane import Deployment
+from modelyard.serve.repository import Change
 from modelyard.serve.routes.base import Methods, Route
 
 if TYPE_CHECKING:
@@ -20,6 +25,13 @@ if TYPE_CHECKING:
     from modelyard.serve.server import Exchange
 
 PAGE = 100
+
+
+class _Load(msgspec.Struct, frozen=True):
+    """What a load is asked with."""
+
+    model_name: str
+    url: str
 
 
 class SageMaker:
@@ -30,17 +42,29 @@ class SageMaker:
         self.fixed: dict[str, Methods] = {
             "/invocations": {b"POST": Route(edge.predict_single, INVOKE, wire="mlflow", has_forms=True, is_strict=True)},
             "/execution-parameters": {b"GET": Route(self._parameters, SEE)},
-            "/models": {b"GET": Route(self._list, SEE)},
+            "/models": {b"GET": Route(self._list, SEE), b"POST": Route(self._load, LOAD)},
         }
 
     def find(self, parts: list[str]) -> Methods | None:
         """See `base.Routes`."""
         match parts:
             case ["", "models", name]:
-                return {b"GET": Route(self._model, SEE, model=name)}
+                return {b"GET": Route(self._model, SEE, model=name), b"DELETE": Route(self._unload, LOAD, model=name)}
             case ["", "models", name, "invoke"]:
                 return {b"POST": Route(self.edge.predict, INVOKE, model=name, wire="mlflow", has_forms=True, is_strict=True)}
         return None
+
+    def _load(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
+        try:
+            asked = msgspec.json.decode(exchange.body, type=_Load)
+        except msgspec.MsgspecError as error:
+            raise MalformedPayload('the body is {"model_name": "…", "url": "/…"}', field="body", rule="json") from error
+        change = Change("load", asked.model_name, place=asked.url, is_new=True, timeout_s=exchange.head.timeout_s)
+        self.edge.change(change, exchange.head.caller, partial(self.edge.json, exchange, {}), partial(self.edge.fail, exchange))
+
+    def _unload(self, exchange: Exchange, route: Route) -> None:
+        change = Change("unload", route.model, timeout_s=exchange.head.timeout_s)
+        self.edge.change(change, exchange.head.caller, partial(self.edge.json, exchange, {}), partial(self.edge.fail, exchange))
 
     def _parameters(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
         settings = self.edge.settings
