@@ -67,13 +67,13 @@ def markdown(items: list[Item]) -> str:
     return head + "\n".join(rows)
 
 
-def replace_between(text: str, body: str) -> str:
+def replace_between(text: str, body: str, begin_mark: str = BEGIN, end_mark: str = END) -> str:
     """`text` with what stands between the markers replaced by `body`; raises ValueError without both markers."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     if not begin or not end:
-        raise ValueError(f"the page lacks the markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{body}\n{END}{after}"
+        raise ValueError(f"the page lacks the markers {begin_mark} and {end_mark}")
+    return f"{before}{begin_mark}\n{body}\n{end_mark}{after}"
 
 
 def write_page(page: str, body: str) -> None:

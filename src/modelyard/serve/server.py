@@ -161,6 +161,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_raw_left",
         "_rest",
+        "_unnamed_bytes",
         "_url",
         "is_reading",
         "pending",
@@ -194,6 +195,7 @@ class Connection(asyncio.Protocol):
         self._body_mark = 0
         self._chunks = 0
         self._raw_left = 0
+        self._unnamed_bytes = 0
 
     # asyncio calls these.
 
@@ -305,11 +307,13 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_chunk_header(self) -> None:
+        self._unnamed_bytes = 0
         self._chunks += 1
         if self._chunks > CHUNKS:
             raise Refused(413, f"the body has more than {CHUNKS:,} chunks", "chunks")
 
     def on_body(self, part: bytes) -> None:
+        self._unnamed_bytes = 0
         if not self._body:
             self._body = part
         else:
@@ -352,7 +356,9 @@ class Connection(asyncio.Protocol):
             self._feed(piece)
             if self.phase == CLOSING:
                 return
-            if self.phase == HEADER and self._head_raw > 2 * HEADER_BYTES:
+            if self.phase == BODY and self._head is not None and self._head.is_chunked:
+                self._unnamed_bytes += len(piece)  # since the last byte of a body: a chunk's extension, or a trailer
+            if (self.phase == HEADER and self._head_raw > 2 * HEADER_BYTES) or self._unnamed_bytes > 2 * HEADER_BYTES:
                 # httptools hands a header over when it has all of it, and would keep any amount until then.
                 raise Refused(431, f"the header is larger than {HEADER_BYTES:,} bytes or {HEADER_COUNT} fields", "header")
         if first is not None:

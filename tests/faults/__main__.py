@@ -1,0 +1,111 @@
+"""Runs the suite: `python -m tests.faults [--long] [--no-write] [--no-controls] [NAME…]`.
+
+Prints one line per item, `NAME FIGURE BAR PASS|FAIL`, and a count last; exits 1 when an item fails or could not be had. A run of everything
+writes the figures into README.md (one row a fault) and docs/faults.md (all) between their markers, unless something else kept the machine busy
+when it began. NAME is a number or a name. It holds no check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.__main__ import BUSY, busy_share, machine, replace_between
+from tests.faults.faults import FAULTS, load
+from tests.faults.judge import Control, Fault, Item, Judged, controlled, judge, markdown, summary
+from tests.faults.scene import CLIENT_CORE, Scene
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(fault: Fault, *, is_long: bool, limit_s: float, limit: int, with_controls: bool = True) -> Judged:
+    """A fault and its controls, each in a folder of its own that is gone afterwards."""
+
+    def once(without: str = "") -> tuple[Item, ...]:
+        folder = Path(tempfile.mkdtemp(prefix=f"fault-{fault.number}-"))
+        try:
+            scene = Scene(fault, folder, without=without, is_long=is_long and not without, limit_s=limit_s, limit=limit)
+            fault.run(scene)
+            return scene.finish()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    items, runs = judge(once)
+    controls = [_control(fault, control, lambda control=control: once(control.without)) for control in fault.controls if with_controls]
+    return Judged(fault=fault, items=items, controls=tuple(controls), runs=runs)
+
+
+def _control(fault: Fault, control: Control, once: Callable[[], tuple[Item, ...]]) -> Item:
+    try:
+        return controlled(once(), control)
+    except Exception:  # noqa: BLE001 - a control that cannot run has not shown anything; the others still may
+        traceback.print_exc()
+        return Item(name=f"{fault.label}.{control.misses}-control", figure=float("nan"), bar=0, note=f"without {control.without}: it could not run")
+
+
+def main() -> int:
+    """Run what was asked for. Exit code 1 when an item fails or could not be had, 2 for an unknown name."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a fault's number or name; default: all")
+    parser.add_argument(
+        "--long", action="store_true", help="the long forms, bounded by FAULTS_LEAK_S (default 7200) and FAULTS_FUZZ (default 1000000)"
+    )
+    parser.add_argument("--no-write", action="store_true", help="leave README.md and docs/faults.md as they are")
+    parser.add_argument("--no-controls", action="store_true", help="without the negative controls")
+    arguments = parser.parse_args()
+    chosen = [name for name in FAULTS if not arguments.names or {name, name.split("-", 1)[1], str(int(name[:2]))} & set(arguments.names)]
+    if not chosen or (arguments.names and len(chosen) < len(set(arguments.names))):
+        parser.error(f"the faults are {', '.join(FAULTS)}")
+    limit_s, limit = float(os.environ.get("FAULTS_LEAK_S", "7200")), int(os.environ.get("FAULTS_FUZZ", "1000000"))
+    keeps = not (arguments.no_write or arguments.names or arguments.no_controls or arguments.long)
+    if keeps and (share := busy_share()) > BUSY:
+        print(
+            f"something else takes {share:.0%} of this machine: figures are printed, README.md and docs/faults.md stay as they are", file=sys.stderr
+        )
+        keeps = False
+    os.sched_setaffinity(0, {CLIENT_CORE})
+    judged: list[Judged] = []
+    passed = total = 0
+    for name in chosen:
+        began = time.monotonic()
+        try:
+            each = run(load(name), is_long=arguments.long, limit_s=limit_s, limit=limit, with_controls=not arguments.no_controls)
+        except Exception:  # noqa: BLE001 - one broken check must not hide the others
+            traceback.print_exc()
+            print(f"{name} nan - FAIL", flush=True)
+            total += 1
+            continue
+        judged.append(each)
+        for item in (*each.items, *each.controls):
+            print(item.line, flush=True)
+            if item.note and not item.passed:
+                print(f"  {item.name}: {item.note}", file=sys.stderr, flush=True)
+            passed += item.passed
+            total += 1
+        runs = "" if each.runs == 1 else f", {each.runs} runs"
+        print(f"{name}: {time.monotonic() - began:.0f} s{runs}", file=sys.stderr, flush=True)
+    if keeps and len(judged) == len(FAULTS):
+        _write(judged)
+    print(f"{passed} of {total} reach their bar")
+    return 0 if passed == total else 1
+
+
+def _write(judged: list[Judged]) -> None:
+    dated = f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine()}."
+    for path, begin, end, body in (
+        (ROOT / "docs/faults.md", "<!-- figures: begin -->", "<!-- figures: end -->", f"{dated}\n\n{markdown(judged)}"),
+        (ROOT / "README.md", "<!-- faults: begin -->", "<!-- faults: end -->", f"{dated}\n\n{summary(judged)}"),
+    ):
+        path.write_text(replace_between(path.read_text("utf-8"), body, begin, end), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

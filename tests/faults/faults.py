@@ -1,0 +1,25 @@
+"""The list of faults: number and name -> where it stands. A fault's module is loaded when it is run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from tests.faults.judge import Fault
+
+FAULTS = {
+    "01-killed-worker": "tests.faults.f01_killed_worker",
+    "05-leak": "tests.faults.f05_leak",
+    "06-drain": "tests.faults.f06_drain",
+    "07-hot-swap": "tests.faults.f07_hot_swap",
+    "21-too-late": "tests.faults.f21_too_late",
+    "23-slow-readers": "tests.faults.f23_slow_readers",
+    "24-slowloris": "tests.faults.f24_slowloris",
+    "25-overflow": "tests.faults.f25_overflow",
+}
+
+
+def load(name: str) -> Fault:
+    """The fault of that name."""
+    fault: Fault = import_module(FAULTS[name]).FAULT
+    assert fault.label == name
+    return fault

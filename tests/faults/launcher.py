@@ -1,0 +1,250 @@
+"""Starts the same server with one port or pure function replaced: the failpoints and negative controls of the suite.
+
+`launcher.py MODULE ARGUMENT…` runs MODULE's `main` after the wirings that FAULTS_WIRED names; a supervisor started so starts its workers
+so. The product has no switch that weakens it: everything here replaces an attribute from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+FOLDER = Path(os.environ.get("FAULTS_FOLDER", "."))
+
+
+def _sleeper() -> None:
+    """A model whose input `turns` says how many ms it takes, without using the processor: it sleeps, and answers that number."""
+    from modelyard.runtime.onnx import Onnx
+
+    predict = Onnx.predict
+
+    def sleep(self: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if "turns" not in inputs:
+            return predict(self, inputs)
+        turns = inputs["turns"].reshape(-1).astype(float)
+        time.sleep(float(turns.max()) / 1000)
+        return {"prediction": turns}
+
+    Onnx.predict = sleep  # type: ignore[method-assign]
+
+
+def _recorder() -> None:
+    """Writes down each execution: when it began, and the first input of every row."""
+    from modelyard.runtime.onnx import Onnx
+
+    predict = Onnx.predict
+    log = (FOLDER / f"executions-{os.getpid()}.log").open("a", buffering=1)
+
+    def record(self: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        first = next(iter(inputs.values())).reshape(-1).tolist()
+        log.write(f"{time.monotonic()} {' '.join(map(str, first))}\n")
+        return predict(self, inputs)
+
+    Onnx.predict = record  # type: ignore[method-assign]
+
+
+# Defences taken away.
+
+
+def _restarts() -> None:
+    from modelyard.serve.supervisor import Supervisor
+
+    start, started = Supervisor._start, set()
+
+    def once(self: Any, slot: Any, environment: dict[str, str]) -> None:
+        if slot.number not in started:
+            started.add(slot.number)
+            start(self, slot, environment)
+
+    Supervisor._start = once  # type: ignore[method-assign]
+
+
+def _freeing() -> None:
+    """A model that keeps what it was asked, and opens a file for each twentieth."""
+    from modelyard.runtime.onnx import Onnx
+
+    predict, kept = Onnx.predict, []
+
+    def leak(self: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        kept.append(bytes(65536))
+        if len(kept) % 20 == 0:
+            kept.append(open(os.devnull))
+        return predict(self, inputs)
+
+    Onnx.predict = leak  # type: ignore[method-assign]
+
+
+def _draining() -> None:
+    from modelyard.serve.server import Server
+
+    Server.in_flight = property(lambda self: 0)  # type: ignore[assignment]
+
+
+def _closing_the_door() -> None:
+    """A drain that leaves its listener open, where newcomers are taken and then left waiting."""
+    from modelyard.serve.server import Connection, Server
+    from modelyard.serve.worker import Worker
+
+    drain, made = Worker._drain, Connection.connection_made
+
+    async def ajar(self: Any, listener: Any) -> None:
+        await drain(self, SimpleNamespace(shutdown=lambda how: None))
+
+    def left(self: Any, transport: Any) -> None:
+        made(self, transport)
+        if self.server.is_draining:
+            transport.pause_reading()
+
+    Worker._drain = ajar  # type: ignore[method-assign]
+    Connection.connection_made = left  # type: ignore[method-assign]
+    Server.stop_listening = lambda self: None  # type: ignore[method-assign]
+
+
+def _loading_beside() -> None:
+    """The old version goes before the new one is there."""
+    from modelyard.serve.worker import Worker
+
+    apply = Worker._apply
+
+    async def in_place(self: Any, plan: Any) -> None:
+        self.plane.switch({})
+        await asyncio.sleep(0.01)
+        await apply(self, plan)
+
+    Worker._apply = in_place  # type: ignore[method-assign]
+
+
+def _true_acknowledgement() -> None:
+    """A worker that says it has applied a plan, and applies it later."""
+    from modelyard.serve.worker import Worker
+
+    apply = Worker._apply
+
+    async def early(self: Any, plan: Any) -> None:
+        self._sequence = plan.sequence
+        self._say()
+        await asyncio.sleep(0.3)
+        await apply(self, plan)
+
+    Worker._apply = early  # type: ignore[method-assign]
+
+
+def _one_version_an_answer() -> None:
+    """Rows of one answer from two versions."""
+    from modelyard.serve.dataplane import Version
+
+    answer, last = Version._answer, {}
+
+    def mix(self: Any, ran: Any) -> None:
+        fresh = ran.outputs["prediction"].copy()
+        if "prediction" in last and len(last["prediction"]) == len(fresh):
+            ran.outputs["prediction"][:1] = last["prediction"][:1]
+        last["prediction"] = fresh
+        answer(self, ran)
+
+    Version._answer = mix  # type: ignore[method-assign]
+
+
+def _deadlines() -> None:
+    """A queue that gives the model whatever waits in it, late or not, and does not ask whether somebody still waits."""
+    from modelyard.serve.batching import Batcher
+    from modelyard.serve.server import Exchange
+
+    take = Batcher._take
+
+    def all_of_them(self: Any) -> Any:
+        for call in self._waiting:
+            call.deadline_s += 3600
+        return take(self)
+
+    Batcher._take = all_of_them  # type: ignore[method-assign]
+    Batcher._watch = lambda self, deadline_s, now: None  # type: ignore[method-assign]
+    Exchange.is_open = property(lambda self: self._answer is None)  # type: ignore[method-assign, assignment]
+
+
+def _back_pressure() -> None:
+    """A server that reads on while its answers heap up."""
+    from modelyard.serve.server import Connection
+
+    Connection.pause_writing = lambda self: None  # type: ignore[method-assign]
+    Connection._stop_reading = lambda self: None  # type: ignore[method-assign]
+
+
+def _timeouts() -> None:
+    from modelyard.serve.server import Connection
+
+    Connection.sweep = lambda self, now: None  # type: ignore[method-assign]
+
+
+def _header_limits() -> None:
+    from modelyard.serve import server
+
+    server.HEADER_BYTES = server.URL_BYTES = server.HEADER_COUNT = 1 << 40
+
+
+def _right_answers() -> None:
+    """A model that is wrong by one in every hundredth answer."""
+    from modelyard.runtime.onnx import Onnx
+
+    predict, turns = Onnx.predict, [0]
+
+    def wrong(self: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        turns[0] += 1
+        outputs = predict(self, inputs)
+        return {name: array + 1 for name, array in outputs.items()} if turns[0] % 100 == 0 else outputs
+
+    Onnx.predict = wrong  # type: ignore[method-assign]
+
+
+WIRINGS: dict[str, Callable[[], None]] = {
+    "sleeper": _sleeper,
+    "recorder": _recorder,
+    "restarts": _restarts,
+    "freeing": _freeing,
+    "draining": _draining,
+    "closing the door": _closing_the_door,
+    "loading beside": _loading_beside,
+    "true acknowledgement": _true_acknowledgement,
+    "one version an answer": _one_version_an_answer,
+    "deadlines": _deadlines,
+    "back-pressure": _back_pressure,
+    "timeouts": _timeouts,
+    "header limits": _header_limits,
+    "right answers": _right_answers,
+}
+
+
+def _workers_alike() -> None:
+    """Let the supervisor start its workers through this file too."""
+    import subprocess
+
+    from modelyard.serve import supervisor
+
+    def start(command: list[str], **more: Any) -> Any:
+        at = command.index("-m")
+        return subprocess.Popen([*command[:at], str(Path(__file__)), *command[at + 1 :]], **more)
+
+    supervisor.subprocess = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+
+
+def main() -> int:
+    """Wire, then run the module."""
+    module = sys.argv.pop(1)
+    wired = [name for name in os.environ.get("FAULTS_WIRED", "").split(",") if name]
+    if module == "modelyard.serve":
+        _workers_alike()
+    for name in wired:
+        WIRINGS[name]()
+    target = import_module("modelyard.serve.__main__" if module == "modelyard.serve" else module)
+    return int(target.main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
