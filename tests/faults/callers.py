@@ -100,21 +100,19 @@ class Callers:
                 assert caller.socket is not None
                 selector.register(caller.socket, selectors.EVENT_READ, caller)
         self.are_open.set()
-        turn, due = 0, time.monotonic()
+        began, beats = time.monotonic(), 0
+        step = self._beat_s / len(self.callers)  # one after the other, so that they are a stream and no burst
         while not self._stop.is_set():
+            due = began + beats * step
             for key, _ in selector.select(max(0.0, min(0.1, due - time.monotonic()))):
                 caller: Caller = key.data
                 sock = caller.socket
                 caller.read()
                 if caller.closed_s is not None:
                     selector.unregister(sock)
-            if time.monotonic() >= due:
-                turn, due = turn + 1, due + self._beat_s
-                for caller in self.callers:
-                    was_open = caller.closed_s is None
-                    caller.beat(turn)
-                    if caller.closed_s is not None and was_open and caller.reads is None:
-                        selector.unregister(caller.socket)
+            while time.monotonic() >= began + beats * step and not self._stop.is_set():
+                self.callers[beats % len(self.callers)].beat(beats // len(self.callers))
+                beats += 1
         selector.close()
 
     def all_closed(self) -> bool:

@@ -96,7 +96,8 @@ FAULT = Fault(
     name="killed-worker",
     title="A worker killed every 5 s",
     method=(
-        "Two workers, a model of 5 ms, 16 connections in an open loop at half of the capacity measured before, for 30 s; kill -9 to the workers in turn every 5 s. "
+        "Two workers, a model of 5 ms, 16 connections in an open loop at half of the capacity measured before, for 30 s; kill -9 to the "
+        "workers in turn every 5 s. "
         "The client tries once more what was lost. Readiness is asked every 50 ms on fresh connections."
     ),
     run=run,

@@ -111,7 +111,8 @@ FAULT = Fault(
     name="drain",
     title="SIGTERM with requests of 3 s in flight",
     method=(
-        "Two workers, 8 requests of 3 s in flight, drain limit 8 s; SIGTERM, and a newcomer every 50 ms. Then again with requests of 20 s and a second SIGTERM."
+        "Two workers, 8 requests of 3 s in flight, drain limit 8 s; SIGTERM, and a newcomer every 50 ms. Then again with requests of 20 s "
+        "and a second SIGTERM."
     ),
     run=run,
     controls=(

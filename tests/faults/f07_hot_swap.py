@@ -58,7 +58,8 @@ FAULT = Fault(
     name="hot-swap",
     title="20 hot swaps in 30 s",
     method=(
-        "Two workers, three versions whose answers differ, requests of three rows in an open loop at half of the capacity; 20 swaps, each of two plans, "
+        "Two workers, three versions whose answers differ, requests of three rows in an open loop at half of the capacity; 20 swaps, each "
+        "of two plans, "
         "acknowledged when every worker reports the second."
     ),
     run=run,

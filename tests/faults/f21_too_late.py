@@ -81,7 +81,8 @@ FAULT = Fault(
     name="too-late",
     title="Requests past their deadline, and 100 whose callers left",
     method=(
-        "A model of 200 ms gets 40 requests at once, each with 0.5 s; its executions are written down beside it. Then, behind a request of 1.5 s, 100 callers ask and close, "
+        "A model of 200 ms gets 40 requests at once, each with 0.5 s; its executions are written down beside it. Then, behind a request of "
+        "1.5 s, 100 callers ask and close, "
         "half of them with a reset."
     ),
     run=run,

@@ -11,7 +11,7 @@ from tests.faults.scene import Scene
 
 HEADERS, BODIES, SILENT = 500, 200, 200
 HEADER_S, BODY_S, MODEL_MS = 10.0, 30.0, 5.0
-BEGUN = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\n"
+BEGUN = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
 def run(scene_: Scene) -> None:
@@ -41,7 +41,8 @@ FAULT = Fault(
     name="slowloris",
     title="900 callers who send by the byte, or nothing",
     method=(
-        "500 send a header and 200 a body at one byte a second, 200 connect and stay silent. Each is timed from its own connecting to the server's last word; "
+        "500 send a header and 200 a body at one byte a second, 200 connect and stay silent. Each is timed from its own connecting to the "
+        "server's last word; "
         "others ask at half of capacity."
     ),
     run=run,

@@ -62,6 +62,16 @@ def descriptors(pid: int) -> int:
         return 0
 
 
+def unsent(port: int) -> int:
+    """Bytes that the system holds of what was written to the connections of the local `port`."""
+    queued = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(f":{port:04X}"):
+            queued += int(fields[4].split(":")[0], 16)
+    return queued
+
+
 class Watch:
     """Samples a process and its descendants, in a thread, until stopped: every pid ever seen, zombies that stay, the peak memory of one."""
 

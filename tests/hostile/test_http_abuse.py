@@ -203,6 +203,13 @@ def test_an_endless_header_is_cut_off_and_not_kept(server: Running) -> None:
     assert _resident(pid) - before < 5 << 20
 
 
+@pytest.mark.parametrize("begun", [b"1;x=", b"0\r\nX: "], ids=["a chunk's extension", "a trailer"])
+def test_what_is_no_body_is_limited_as_a_header_is(server: Running, begun: bytes) -> None:
+    refused(server.send(INFER + b"Transfer-Encoding: chunked\r\n\r\n" + begun + b"a" * 60_000), 431)
+    small = INFER + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(BODY), BODY)
+    assert server.send(small + b"0;x=%b\r\nX: %b\r\n\r\n" % (b"a" * 4000, b"b" * 4000))[0].status == 200
+
+
 def test_a_body_sent_by_single_bytes_costs_what_it_holds(server: Running) -> None:
     (pid,) = server.workers()
     before = _resident(pid)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+from typing import Final
 
 from modelyard import bundle, runtime
 from modelyard.bundle.base import FolderReader
@@ -55,6 +56,28 @@ def verdict_of(error: ModelyardError) -> Verdict:
 
 def _fail(rule: str, evidence: str) -> Verdict:
     return Verdict(outcome="fail", rule=rule, evidence=evidence)
+
+
+class Tide:
+    """Says when freed memory should go back to the system: after a growth, until it has, or until many tries have shown that it is in use."""
+
+    GROWTH_BYTES: Final = 16 << 20
+    TRIES: Final = 24
+
+    def __init__(self) -> None:
+        self._low = 0
+        self._tries = self.TRIES
+
+    def is_due(self, held_bytes: int) -> bool:
+        """Take in what is held now."""
+        if held_bytes <= self._low + self.GROWTH_BYTES:
+            self._low, self._tries = min(self._low, held_bytes), 0
+            return False
+        if self._tries == self.TRIES:
+            self._low, self._tries = held_bytes, 0
+            return False
+        self._tries += 1
+        return True
 
 
 def give_back_memory() -> None:

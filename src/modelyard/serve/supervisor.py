@@ -59,6 +59,9 @@ ASLEEP_S = 1.0
 SPARE_S = 0.8
 """What a drain may take beyond its limit before what is left is killed."""
 
+UNSENT_BYTES = 256 << 10
+"""What the system may hold of answers that a caller does not read; it would grow to 4 MiB a connection. Connections inherit it from their listener."""
+
 TICK_S = 0.05
 HAS_SLOT_SOCKETS = sys.platform == "linux"
 
@@ -387,6 +390,8 @@ def _bind(family: int, address: object, *, shared: bool) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(address)  # type: ignore[arg-type]

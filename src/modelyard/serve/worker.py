@@ -33,7 +33,7 @@ from modelyard.serve.edge import Edge
 from modelyard.serve.exposition import render
 from modelyard.serve.grpc_edge import GrpcEdge
 from modelyard.serve.heartbeat import READY, Heartbeat
-from modelyard.serve.loading import Loaded, give_back_memory, resident_bytes, verdict_of
+from modelyard.serve.loading import Loaded, Tide, give_back_memory, resident_bytes, verdict_of
 from modelyard.serve.loading import load as load_bundle
 from modelyard.serve.log import Log
 from modelyard.serve.metrics import Metrics
@@ -52,6 +52,8 @@ KEYS_S = 0.2
 """How often the files of access keys and certificates are looked at: a revoked key is refused within a second."""
 
 HOUSEKEEPING_S = 1.0
+EBB_TURNS = 5
+"""How many turns of housekeeping pass between looks at the memory held."""
 GRACE_S = 0.4
 """Between readiness failing and the listener closing: time for a balancer to look away."""
 
@@ -85,6 +87,8 @@ class Worker:
         self._is_orphan = False
         self.log = Log(settings.log_format, slot=slot)
         self._heart: Heartbeat | None = None
+        self._tide = Tide()
+        self._turns = 0
         self.metrics = Metrics(run, slot)
         self.observer = Observer(settings, slot=slot, spool=spool)
         self.access = Access(settings)
@@ -208,11 +212,17 @@ class Worker:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            for chore in (self._gauge, self._flush, self.watch.refresh):
+            for chore in (self._gauge, self._flush, self.watch.refresh, self._ebb):
                 try:
                     chore()
                 except Exception as error:  # noqa: BLE001 - one that fails must not end the others
                     self._report("a chore of the worker failed", error)
+
+    def _ebb(self) -> None:
+        """Give back what a burst has left behind."""
+        self._turns += 1
+        if self._turns % EBB_TURNS == 0 and self._tide.is_due(resident_bytes()):
+            self._loop.run_in_executor(self._loader, give_back_memory)
 
     def _report(self, what: str, error: Exception) -> None:
         self.edge.report(error if isinstance(error, ModelyardError) else ModelyardError(f"{what} ({type(error).__name__})"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modelyard.errors import DigestMismatch, Rejected, UntrustedSigner
-from modelyard.serve.loading import give_back_memory, load, resident_bytes, verdict_of
+from modelyard.serve.loading import Tide, give_back_memory, load, resident_bytes, verdict_of
 from modelyard.types import Placement
 from serving import Home, golden
 
@@ -55,3 +55,13 @@ def test_a_signer_that_the_home_does_not_know_and_a_missing_blob_are_refused(tmp
 def test_memory_can_be_asked_for_and_given_back() -> None:
     assert resident_bytes() > 1 << 20
     give_back_memory()
+
+
+def test_a_tide_is_given_back_until_it_ebbs_or_proves_to_be_in_use() -> None:
+    tide, mb = Tide(), 1 << 20
+    assert not tide.is_due(100 * mb)  # what there is at the beginning is in use
+    assert not tide.is_due(110 * mb)
+    assert tide.is_due(130 * mb)
+    assert not tide.is_due(105 * mb)  # it went
+    assert [tide.is_due(140 * mb) for _ in range(Tide.TRIES + 2)] == [True] * Tide.TRIES + [False, False]  # it stays: another model, say
+    assert tide.is_due(160 * mb)
