@@ -60,7 +60,7 @@ SPARE_S = 0.8
 """What a drain may take beyond its limit before what is left is killed."""
 
 UNSENT_BYTES = 256 << 10
-"""What the system may hold of answers that a caller does not read; it would grow to 4 MiB a connection. Connections inherit it from their listener."""
+"""What the system may hold of answers that a caller does not read; it would grow to 4 MiB each. Connections inherit it from the listener."""
 
 TICK_S = 0.05
 HAS_SLOT_SOCKETS = sys.platform == "linux"
