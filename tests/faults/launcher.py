@@ -82,9 +82,18 @@ def _freeing() -> None:
 
 
 def _draining() -> None:
-    from modelyard.serve.server import Server
+    """A drain that waits for nobody."""
+    import msgspec
 
-    Server.in_flight = property(lambda self: 0)  # type: ignore[assignment]
+    from modelyard.serve.worker import Worker
+
+    drain = Worker._drain
+
+    async def at_once(self: Any, *listeners: Any) -> None:
+        self.settings = msgspec.structs.replace(self.settings, drain_timeout_s=0.0)
+        await drain(self, *listeners)
+
+    Worker._drain = at_once  # type: ignore[method-assign]
 
 
 def _closing_the_door() -> None:
@@ -94,8 +103,8 @@ def _closing_the_door() -> None:
 
     drain, made = Worker._drain, Connection.connection_made
 
-    async def ajar(self: Any, listener: Any) -> None:
-        await drain(self, SimpleNamespace(shutdown=lambda how: None))
+    async def ajar(self: Any, *listeners: Any) -> None:
+        await drain(self)
 
     def left(self: Any, transport: Any) -> None:
         made(self, transport)
