@@ -147,6 +147,23 @@ class InferenceResponse:
         self.id = id
 
 
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What each element of a row's inputs, in schema order and row-major, contributed to one number of its answer.
+
+    `explained` names that number; `value` is what it is, `base` its mean over the background rows. Law: contributions sum to `value - base`.
+    `standard_errors` are those of the contributions, zero where the method is exact.
+    """
+
+    explained: dict[str, Scalar]
+    value: float
+    base: float
+    contributions: tuple[float, ...]
+    standard_errors: tuple[float, ...]
+    method: Literal["exact", "sampled"]
+    background_rows: int
+    evaluations: int
+
+
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where a bundle's bytes lie on this host: a folder of blobs (`<blobs>/sha256/<hex>`) and the digest of its OCI index in it."""
 

@@ -97,6 +97,7 @@ async def main():
         names = [each.name for each in answer.outputs]
         said["binary" if binary else "json"] = {"id": answer.id, "label": answer.outputs[0].as_numpy().tolist(), "names": names}
     said["v1"] = await v1.infer(url, {"instances": rows.tolist()}, model_name="grid")
+    said["explained"] = await v1.explain(url, "grid", {"instances": rows.tolist()})
     await v1.close()
     await v2.close()
     print(json.dumps(said))
@@ -111,3 +112,6 @@ def test_kserve_client(server: Running, clients_python: Path) -> None:
     for kind in ("json", "binary"):
         assert said[kind] == {"id": "r1", "label": [0, 1], "names": ["label", "probability"]}
     assert said["v1"] == {"predictions": [0, 1]}
+    assert said["explained"]["predictions"] == [0, 1]
+    for each, label in zip(said["explained"]["explanations"], [0, 1], strict=True):
+        assert each["class"] == label and sum(each["contributions"]["X"]) == pytest.approx(each["value"] - each["base"])

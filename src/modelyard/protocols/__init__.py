@@ -18,6 +18,7 @@ CODECS = {
     "tf_classify": "modelyard.protocols.tfserving:Classify",
     "tf_regress": "modelyard.protocols.tfserving:Regress",
     "v1_predict": "modelyard.protocols.v1_predict:V1Predict",
+    "v1_explain": "modelyard.protocols.v1_explain:V1Explain",
     "azureml": "modelyard.protocols.azureml:AzureML",
     "azureml_query": "modelyard.protocols.azureml:AzureQuery",
     "vertex": "modelyard.protocols.kserve_v1:KServeV1",  # the same envelope, under a path of the platform's

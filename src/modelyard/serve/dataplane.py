@@ -64,9 +64,12 @@ class Version:
         self.meter = meter
         self.recorder: Recorder | None = None
         self.tracer: Tracer | None = None
+        self.explanations = 0
+        """How many are being made: until they are, the model is not let go of."""
         self._loop = asyncio.get_running_loop()
+        self.batch_rows = settings.max_batch_rows if loaded.can_batch else 1
         limits = Limits(
-            batch_rows=settings.max_batch_rows if loaded.can_batch else 1,
+            batch_rows=self.batch_rows,
             queue_rows=settings.max_queue_rows,
             inline_s=settings.inline_limit_s,
             concurrency=settings.max_concurrency,
@@ -75,6 +78,11 @@ class Version:
             loaded.runtime, Checker(loaded.bundle.strict_schema).check, limits, threads, on_ran=self._answer, on_failed=self._fail, on_left=self._left
         )
         self.batcher.pace.expect(loaded.seconds_per_row)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for its model or runs in it."""
+        return self.batcher.is_idle and not self.explanations
 
     def _answer(self, ran: Ran) -> None:
         calls = cast("list[Waiting]", ran.calls)

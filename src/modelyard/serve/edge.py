@@ -23,6 +23,7 @@ from modelyard.security.policy import LOAD, PUBLIC, SEE
 from modelyard.serve.access import Access, Caller
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.errors import STATUS
+from modelyard.serve.explaining import Explaining
 from modelyard.serve.http import Head
 from modelyard.serve.log import Level, Log
 from modelyard.serve.metrics import Meter
@@ -69,6 +70,7 @@ class Edge:
         self.log = log or Log(settings.log_format)
         self.tracer: Tracer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._explaining: Explaining | None = None
         self._log_until_s = 0.0
         self._logged = 0
         self._families: list[Routes] = [family(self) for family in ROUTES]
@@ -135,6 +137,16 @@ class Edge:
 
     def ask(self, exchange: Exchange, target: Deployment | Version, wire: str) -> None:
         """Decode the body by `wire` and let `target` answer. Raises Forbidden when the caller's key is for other models."""
+        self.plane.infer(self.read(exchange, target, wire), exchange)
+
+    def explain(self, exchange: Exchange, target: Deployment | Version, wire: str) -> None:
+        """Decode the body by `wire` and explain what `target` answers. Raises Forbidden when the caller's key is for other models."""
+        if self._explaining is None:
+            self._explaining = Explaining(on_failed=self.fail)
+        self._explaining.ask(exchange, self.read(exchange, target, wire))
+
+    def read(self, exchange: Exchange, target: Deployment | Version, wire: str) -> Version:
+        """Decode the body by `wire` and choose the version that answers. Raises Forbidden when the caller's key is for other models."""
         head = exchange.head
         caller = head.caller
         if caller.models is not None:  # asked at the resource too: not every route names its model
@@ -155,7 +167,7 @@ class Edge:
         request.principal = caller.principal
         exchange.body = b""
         exchange.prepared_s = monotonic()
-        self.plane.infer(version, exchange)
+        return version
 
     # Loading and unloading.
 
@@ -257,6 +269,11 @@ class Edge:
         self._logged += 1
         if self._logged <= LOG_LINES_S:
             self.log.write(level, event, line)
+
+    def close(self) -> None:
+        """Stop what runs beside the predictions."""
+        if self._explaining is not None:
+            self._explaining.close()
 
     # What the families share.
 

@@ -33,6 +33,7 @@ def describe(models: Iterable[tuple[str, Schema, Mapping[str, Any]]], *, release
         paths[f"/v2/models/{name}/infer"] = {"post": _post(f"Predict with {name} (Open Inference Protocol V2)", v2, _v2_answer(schema))}
         paths[f"/v1/models/{name}"] = {"get": _get(f"Whether {name} is ready (KServe V1)")}
         paths[f"/v1/models/{name}:predict"] = {"post": _post(f"Predict with {name} (KServe V1)", v1, _rows())}
+        paths[f"/v1/models/{name}:explain"] = {"post": _post(f"Explain predictions of {name} (KServe V1)", _why(v1, schema), _reasons())}
     if len(listed) == 1:
         paths["/invocations"] = {"post": _post("Predict (MLflow, SageMaker)", _records(listed[0][1], listed[0][2]), _rows())}
     return {
@@ -194,6 +195,36 @@ def _v2(schema: Schema, example: Mapping[str, Any]) -> dict[str, Any]:
     if is_complete(schema, example):
         body["example"] = v2_request(schema, example)
     return body
+
+
+def _why(body: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """The body of `:explain`: that of `:predict`, and what is to be explained."""
+    if schema.classes is not None:
+        wanted: dict[str, Any] = {"class": {"enum": list(schema.classes)}}
+    else:
+        wanted = {"output": {"enum": [spec.name for spec in schema.outputs]}, "element": {"type": "integer", "minimum": 0}}
+    asked = body["schema"]
+    properties = {**asked["properties"], "parameters": {"type": "object", "properties": wanted, "additionalProperties": False}}
+    return {**body, "schema": {**asked, "properties": properties}}
+
+
+def _reasons() -> dict[str, Any]:
+    by_input = {"type": "object", "additionalProperties": {"type": ["number", "null", "array"]}}
+    explanation = {
+        "type": "object",
+        "required": ["output", "value", "base", "contributions", "standard_errors", "method"],
+        "properties": {
+            "output": {"type": "string"},
+            "value": {"type": ["number", "null"], "description": "What is explained"},
+            "base": {"type": ["number", "null"], "description": "Its mean over the background rows"},
+            "contributions": by_input,
+            "standard_errors": by_input,
+            "method": {"enum": ["exact", "sampled"]},
+        },
+    }
+    answer = _rows()
+    properties = {**answer["properties"], "explanations": {"type": "array", "items": explanation}}
+    return {**answer, "required": ["predictions", "explanations"], "properties": properties}
 
 
 def _v2_answer(schema: Schema) -> dict[str, Any]:

@@ -377,7 +377,7 @@ class Worker:
 
     def _free(self) -> None:
         """Let go of the models that nothing serves any more, once the queues of their versions have run empty."""
-        for version in [version for version in self._retiring if version.batcher.is_idle]:
+        for version in [version for version in self._retiring if version.is_idle]:
             self._retiring.remove(version)
             version.batcher.close()
             version.meter.gauge()  # nobody says it any more
@@ -446,6 +446,7 @@ class Worker:
         self.log.info("drained", unanswered=self.server.in_flight + self.grpc.in_flight)
         self.server.close()
         self.grpc.close()
+        self.edge.close()
         self.plane.close()
         if self.edge.repository is not None:
             self.edge.repository.close()

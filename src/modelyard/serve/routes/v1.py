@@ -35,6 +35,7 @@ class V1:
             "predict": (self._ask, "v1_predict"),
             "classify": (self._ask, "tf_classify"),
             "regress": (self._ask, "tf_regress"),
+            "explain": (self._explain, "v1_explain"),
         }
         """What `POST /v1/models/M:verb` does, and the codec of its body."""
 
@@ -60,6 +61,9 @@ class V1:
 
     def _ask(self, exchange: Exchange, route: Route) -> None:
         self.edge.ask(exchange, self.target(route), route.wire)
+
+    def _explain(self, exchange: Exchange, route: Route) -> None:
+        self.edge.explain(exchange, self.target(route), route.wire)
 
     def _status(self, exchange: Exchange, route: Route) -> None:
         target = self.target(route)
