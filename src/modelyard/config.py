@@ -19,6 +19,10 @@ import msgspec
 from modelyard.errors import InvalidConfig
 
 PREFIX = "MODELYARD_"
+PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "AWS_LWA_PORT", "PORT")
+"""What platforms name the port that `serve` should listen on, the first that is set counts."""
+
+SAGEMAKER_FOLDER, KSERVE_FOLDER = Path("/opt/ml/model"), Path("/mnt/models")
 DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
 """Whose names metrics have beside ours."""
 LOG_FORMATS = ("auto", "json", "text")
@@ -97,15 +101,18 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
     return resolve(flags)[0]
 
 
-def resolve(flags: Mapping[str, Any] | None = None) -> tuple[Settings, dict[str, str]]:
-    """The settings in force and, per setting, its source: `flag`, `environment`, `platform`, `settings.toml` or `default`."""
+def resolve(flags: Mapping[str, Any] | None = None, *, is_serve: bool = False) -> tuple[Settings, dict[str, str]]:
+    """The settings in force and, per setting, its source: `flag`, `environment`, `platform`, `settings.toml` or `default`.
+
+    `is_serve` says that this process is what a platform starts in a container: then its choice of a port counts.
+    """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     fields = {field.name: field for field in msgspec.structs.fields(Settings)}
     unknown = sorted(set(given) - set(fields))
     if unknown:
         raise InvalidConfig(f"no such setting: {', '.join(unknown)}", field=unknown[0])
     environment = {name: os.environ[key] for name in fields if (key := PREFIX + name.upper()) in os.environ}
-    platform = _platform(os.environ)
+    platform = _platform(os.environ) | (_platform_port(os.environ) if is_serve else {})
     home = _path(given.get("home") or environment.get("home") or fields["home"].default)
     in_file = _read_file(home / "settings.toml", fields.keys() - {"home"})
     values: dict[str, Any] = {}
@@ -130,6 +137,37 @@ def _platform(variables: Mapping[str, str]) -> dict[str, str]:
         return {}
     named = {"vertex_health_route": "AIP_HEALTH_ROUTE", "vertex_predict_route": "AIP_PREDICT_ROUTE"}
     return {setting: variables[name] for setting, name in named.items() if variables.get(name)}
+
+
+def _platform_port(variables: Mapping[str, str]) -> dict[str, str]:
+    found = (variables[name] for name in PORT_VARIABLES if variables.get(name))
+    return {"port": port} if (port := next(found, None)) is not None else {}
+
+
+def model_folder() -> Path | None:
+    """Where the platform that started this container has put the model; None where there is no platform's folder. Raises InvalidConfig."""
+    storage, azure = os.environ.get("AIP_STORAGE_URI"), os.environ.get("AZUREML_MODEL_DIR")
+    if _holds_something(SAGEMAKER_FOLDER):
+        return SAGEMAKER_FOLDER
+    if azure:
+        return Path(azure)
+    if storage:
+        path = storage.removeprefix("file://")
+        if not path.startswith("/"):
+            raise InvalidConfig(
+                "AIP_STORAGE_URI names a place on the network, and serving fetches nothing; put the bundle into the image or mount it at /mnt/models",
+                field="AIP_STORAGE_URI",
+                rule="local",
+            )
+        return Path(path)
+    return KSERVE_FOLDER if _holds_something(KSERVE_FOLDER) else None
+
+
+def _holds_something(folder: Path) -> bool:
+    try:
+        return next(folder.iterdir(), None) is not None
+    except OSError:
+        return False
 
 
 def _convert(value: Any, kind: Any, name: str, source: str) -> Any:

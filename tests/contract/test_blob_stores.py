@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.bundle.base import digest_of
+from modelyard.bundle.base import FolderReader, digest_of
 from modelyard.errors import Conflict, DigestMismatch, NotFound, PayloadTooLarge, StorageFull
 from modelyard.registry import blobs as blobs_module
 from modelyard.registry.base import BlobStore
@@ -166,3 +166,49 @@ def test_processes_may_put_the_same_blobs_at_once(tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in started] == [0, 0, 0]
     assert len(FolderBlobs(tmp_path).list()) == 50 and not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_is_held_can_be_read_whatever_is_deleted_and_swept(store: BlobStore) -> None:
+    digests = [store.put(b"abc"), store.put(b"def")]
+    with store.hold(digests) as folder:
+        for digest in digests:
+            store.delete(digest)
+        store.sweep(lambda: frozenset(), min_age_s=0)
+        assert store.list() == ()
+        assert FolderReader(folder).read(digests[0], limit_bytes=9) == b"abc" and FolderReader(folder).read(digests[1], limit_bytes=9) == b"def"
+    assert not folder.exists()
+    with pytest.raises(NotFound), store.hold(digests):
+        pytest.fail("what is gone cannot be held")
+
+
+def test_what_is_held_is_copied_where_there_are_no_links(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = store.put(b"abc")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr("modelyard.registry.blobs.os.link", refuse)
+    with store.hold([digest]) as folder:
+        store.delete(digest)
+        assert FolderReader(folder).read(digest, limit_bytes=9) == b"abc"
+
+
+def test_a_process_that_was_killed_holds_nothing_and_one_that_lives_does(tmp_path: Path) -> None:
+    digest = FolderBlobs(tmp_path / "blobs").put(b"abc")
+    code = (
+        "import sys, time; from pathlib import Path; from modelyard.registry.blobs import FolderBlobs\n"
+        "with FolderBlobs(Path(sys.argv[1])).hold([sys.argv[2]]) as folder:\n    print(folder, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "blobs"), digest], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    old = time.time() - 60
+    os.utime(folder / "holder.lock", (old, old))
+    FolderBlobs(tmp_path / "blobs")
+    assert (folder / "sha256").is_dir(), "its holder lives"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert folder.exists()
+    FolderBlobs(tmp_path / "blobs")
+    assert not folder.exists()

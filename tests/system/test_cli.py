@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from world import World, free_ports
+
+from modelyard.bundle import archive
+from serving import children
 
 pytestmark = pytest.mark.system
 
@@ -89,6 +94,63 @@ def test_serve_answers_the_curl_line_that_it_prints(world: World) -> None:
         serving.send_signal(signal.SIGINT)
         _, err = serving.communicate(timeout=60)
     assert serving.returncode == 0 and "Traceback" not in err
+
+
+def test_a_worker_that_starts_again_has_its_model_though_it_was_deleted(world: World) -> None:
+    world.home.add("line")
+    (port,) = free_ports(1)
+    serving = world.start("serve", "line", "--port", str(port), "--grpc-port", "-1", "--workers", "1", "--json")
+    held = world.home.folder / "blobs" / "held"
+    try:
+        assert serving.stdout is not None and "ready" in serving.stdout.readline()
+        world.verb("delete", "line:1")
+        world.verb("gc")
+        assert world.home.registry.blobs.list() == ()
+        (victim,) = children(serving.pid)
+        os.kill(victim, signal.SIGKILL)
+        until = time.monotonic() + 30
+        while time.monotonic() < until and not _predicts(port):
+            time.sleep(0.05)
+        assert children(serving.pid) != [victim] and _predicts(port)
+        assert len(list(held.iterdir())) == 1
+    finally:
+        serving.kill()
+        serving.communicate(timeout=60)
+    (left,) = held.iterdir()
+    old = time.time() - 60
+    os.utime(left / "holder.lock", (old, old))
+    world.verb("models")
+    assert not list(held.iterdir()), "one that was killed does not hold for ever"
+
+
+def _predicts(port: int) -> bool:
+    import urllib.request
+
+    body = b'{"instances": [{"a": 1, "b": 2, "c": 3}]}'
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/line:predict", body, timeout=10) as answer:
+            return bool(json.loads(answer.read()) == {"predictions": [321.0]})
+    except OSError:
+        return False
+
+
+def test_an_image_started_by_a_platform_finds_port_and_model_and_ignores_its_argument(world: World, tmp_path: Path) -> None:
+    world.home.add("line")
+    (tmp_path / "mounted").mkdir()
+    archive.export(world.home.registry.blobs, world.home.registry.versions("line")[-1].index, tmp_path / "mounted" / "line.tar")
+    (port,) = free_ports(1)
+    del world.environment["MODELYARD_PORT"]  # ours would win
+    world.environment |= {"AZUREML_MODEL_DIR": str(tmp_path / "mounted"), "PORT": str(port)}
+    serving = world.start("serve", "serve", "--grpc-port", "-1", "--workers", "1", "--json")
+    try:
+        assert serving.stdout is not None
+        card = json.loads(serving.stdout.readline())
+        assert card["url"].endswith(f":{port}") and [each["name"] for each in card["models"]] == ["line"]
+        assert _predicts(port)
+    finally:
+        serving.send_signal(signal.SIGINT)
+        _, err = serving.communicate(timeout=60)
+    assert "listens on loopback" in err and serving.returncode == 0
 
 
 def test_serve_of_a_model_whose_golden_answers_differ_ends_with_one_line(world: World) -> None:

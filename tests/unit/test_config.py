@@ -85,3 +85,44 @@ def test_vertex_ai_names_its_routes_where_it_says_that_it_is_there(monkeypatch: 
         monkeypatch.setenv("MODELYARD_VERTEX_PREDICT_ROUTE", wrong)
         with pytest.raises(InvalidConfig):
             config.load()
+
+
+def test_a_platforms_port_counts_for_serve_alone_and_after_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.resolve(is_serve=True)[0].port == 8080
+    for port, name in ((9003, "PORT"), (9002, "AWS_LWA_PORT"), (9001, "SAGEMAKER_BIND_TO_PORT"), (9000, "AIP_HTTP_PORT")):
+        monkeypatch.setenv(name, str(port))
+        settings, sources = config.resolve(is_serve=True)
+        assert (settings.port, sources["port"]) == (port, "platform"), "the first of them counts"
+    assert config.load().port == 8080
+    monkeypatch.setenv("MODELYARD_PORT", "9100")
+    assert config.resolve(is_serve=True)[0].port == 9100
+    assert config.resolve({"port": 9200}, is_serve=True)[0].port == 9200
+    monkeypatch.delenv("MODELYARD_PORT")
+    monkeypatch.setenv("AIP_HTTP_PORT", "http")
+    with pytest.raises(InvalidConfig, match="platform"):
+        config.resolve(is_serve=True)
+
+
+def test_a_platforms_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sagemaker, kserve, azure = tmp_path / "sagemaker", tmp_path / "kserve", tmp_path / "azure"
+    monkeypatch.setattr(config, "SAGEMAKER_FOLDER", sagemaker)
+    monkeypatch.setattr(config, "KSERVE_FOLDER", kserve)
+    for name in ("AZUREML_MODEL_DIR", "AIP_STORAGE_URI"):
+        monkeypatch.delenv(name, raising=False)
+    assert config.model_folder() is None
+    kserve.mkdir()
+    assert config.model_folder() is None, "an empty mount is none"
+    (kserve / "model.tar").write_text("")
+    assert config.model_folder() == kserve
+    for uri, path in (("/mnt/x", "/mnt/x"), ("file:///mnt/x", "/mnt/x")):
+        monkeypatch.setenv("AIP_STORAGE_URI", uri)
+        assert config.model_folder() == Path(path)
+    for uri in ("gs://bucket/model", "https://x/y", "relative"):
+        monkeypatch.setenv("AIP_STORAGE_URI", uri)
+        with pytest.raises(InvalidConfig, match="fetches nothing"):
+            config.model_folder()
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(azure))
+    assert config.model_folder() == azure
+    sagemaker.mkdir()
+    (sagemaker / "model.tar").write_text("")
+    assert config.model_folder() == sagemaker

@@ -100,6 +100,18 @@ def source(path: Path) -> Source:
     return FolderSource(path) if path.is_dir() else TarSource(path)
 
 
+def find(folder: Path) -> tuple[Path, ...]:
+    """The bundles that `folder` is or directly holds, a folder or a .tar each; one that holds a single folder alone is looked into. Sorted."""
+    while True:
+        if folder.is_file() or (folder / _LAYOUT_NAME).is_file():
+            return (folder,)
+        held = sorted(folder.iterdir()) if folder.is_dir() else []
+        bundles = tuple(path for path in held if (path.is_file() and path.suffix == ".tar") or (path / _LAYOUT_NAME).is_file())
+        if bundles or len(held) != 1:
+            return bundles
+        folder = held[0]
+
+
 def place(source: Source, folder: Path) -> None:
     """Write every blob of the bundle in `source`, each hashed, into `folder`, by the layout that a Placement names. Raises as `collect` does."""
     reader = FolderReader(folder)

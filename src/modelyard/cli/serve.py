@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from modelyard.errors import InvalidConfig, NotFound
 
 if TYPE_CHECKING:
     from modelyard.control.plane import ControlPlane
+    from modelyard.registry import Version
     from modelyard.types import Digest, HostPlan
 
 
@@ -40,36 +42,58 @@ def serve(
     Each is opened, so every byte and both seals are verified, and answers its golden records before it takes a request.
     """
     from modelyard.control.plane import ControlPlane
+    from modelyard.serve.access import is_loopback
     from modelyard.serve.supervisor import run
     from modelyard.types import write_plan
 
-    if not references and dynamic is None:
-        raise InvalidConfig("say what to serve: a REF, or --dynamic FOLDER", field="references")
     if dynamic is not None and not dynamic.is_dir():
         raise NotFound(f"no such folder: {dynamic}", field="dynamic")
-    settings = config.load({"home": home, "port": port, "grpc_port": grpc_port, "host": host, "workers": workers, "insecure": insecure})
+    flags = {"home": home, "port": port, "grpc_port": grpc_port, "host": host, "workers": workers, "insecure": insecure}
+    settings, sources = config.resolve(flags, is_serve=True)
+    # Platforms start an image with the argument `serve` behind its own; a model of that name is written serve:1.
+    named = [reference for reference in references or [] if reference != "serve"]
+    if not named and dynamic is None:
+        named = _found()
+    if sources["port"] == "platform" and is_loopback(settings.host):
+        print("modelyard: a platform chose the port, but this listens on loopback; say --host 0.0.0.0, with keys or --insecure", file=sys.stderr)
     run_folder = Path(tempfile.mkdtemp(prefix="modelyard-serve-"))
-    try:
+    with contextlib.ExitStack() as held:
+        held.callback(shutil.rmtree, run_folder, ignore_errors=True)
         with ControlPlane(settings) as plane:
-            plan = _plan(plane, references or [], run_folder)
+            plan = _plan(plane, named, run_folder, held)
         write_plan(run_folder / "plan.json", plan)
         sys.exit(run(settings, run_folder / "plan.json", run_folder, None, as_json=json, needs_models=True, dynamic=dynamic))
-    finally:
-        shutil.rmtree(run_folder, ignore_errors=True)
 
 
-def _plan(plane: ControlPlane, references: list[str], folder: Path) -> HostPlan:
-    """One deployment per model; of several versions of one, the first named answers and the others are reached by their number."""
+def _found() -> list[str]:
+    """The bundles in the folder that a platform gives. Raises InvalidConfig where there is none."""
+    from modelyard.bundle import archive
+
+    folder = config.model_folder()
+    if folder is None:
+        raise InvalidConfig("say what to serve: a REF, or --dynamic FOLDER", field="references")
+    found = archive.find(folder)
+    if not found:
+        raise InvalidConfig(f"{folder} holds no bundle: neither a .tar nor an OCI image layout", field="references")
+    return [str(path) for path in found]
+
+
+def _plan(plane: ControlPlane, references: list[str], folder: Path, held: contextlib.ExitStack) -> HostPlan:
+    """One deployment per model; of several versions of one, the first named answers and the others are reached by their number.
+
+    What lies in the registry is held until `held` ends: a worker that is started again needs it, whatever was deleted meanwhile.
+    """
     from modelyard.control.plane import unpack
     from modelyard.types import HostPlan, Placement, TrafficPlan
 
     versions: dict[str, dict[Digest, int]] = {}
-    placements = {}
+    placements: dict[Digest, Placement] = {}
+    registered: dict[Digest, Version] = {}
     for number, reference in enumerate(references):
         opened, version = plane.open(reference)
         name = version.name if version is not None else opened.name
         if version is not None:
-            placements[opened.digest] = Placement(blobs=str(plane.settings.home / "blobs"), index=version.index)
+            registered[opened.digest] = version
         else:
             blobs = folder / f"bundle-{number}"
             blobs.mkdir()
@@ -79,6 +103,9 @@ def _plan(plane: ControlPlane, references: list[str], folder: Path) -> HostPlan:
             known[opened.digest] = version.version if version is not None else 1
         if len(set(known.values())) < len(known):
             raise InvalidConfig(f"two bundles named {name} have the same version number; import one under another name", field="reference")
+    if registered:
+        blobs = held.enter_context(plane.registry.hold(registered.values()))
+        placements |= {digest: Placement(blobs=str(blobs), index=version.index) for digest, version in registered.items()}
     plans = tuple(
         TrafficPlan(name=name, generation=1, weights={next(iter(known)): 100}, versions=known, hold=tuple(known)[1:])
         for name, known in versions.items()

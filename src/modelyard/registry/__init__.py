@@ -6,6 +6,8 @@ judge a bundle, and it knows of deployments only what keeps a version from being
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,16 @@ class Registry:
                 raise Conflict(f"{name}:{version} has the alias {', '.join(holders)}; move it first: modelyard alias {name} {holders[0]} VERSION")
             _refuse_if_needed(records, f"{name}:{version}", record.body["digest"])
             records.delete(VERSION, record.key, expected=record.revision)
+
+    def hold(self, versions: Iterable[Version]) -> AbstractContextManager[Path]:
+        """A folder of blobs with all that `versions` need, whatever is deleted and swept until the block, or its process, ends. Raises NotFound."""
+        needed: set[Digest] = set()
+        for version in versions:
+            record = self.records.get(VERSION, _key(version.name, version.version))
+            if record is None:
+                raise NotFound(f"{version.name}:{version.version} was deleted meanwhile", field="reference")
+            needed.update(record.body["blobs"])
+        return self.blobs.hold(sorted(needed))
 
     def gc(self, *, min_age_s: float = 0.0) -> Swept:
         """Remove the blobs that no version refers to; safe beside packages that run at the same time. Raises Conflict when those do not end."""

@@ -6,8 +6,9 @@ Contract suites: `tests/contract/test_blob_stores.py`, `tests/contract/test_reco
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -88,6 +89,13 @@ class BlobStore(Protocol):
 
     def list(self) -> tuple[Digest, ...]:
         """Every digest held, sorted."""
+        ...
+
+    def hold(self, digests: Iterable[Digest]) -> AbstractContextManager[Path]:
+        """A folder (`<folder>/sha256/<hex>`) in which these blobs can be read, whatever is deleted or swept, until the block or its process ends.
+
+        Raises NotFound when one is not there.
+        """
         ...
 
     def writing(self) -> AbstractContextManager[None]:

@@ -9,18 +9,20 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from modelyard.bundle.base import FolderReader, digest_of
-from modelyard.errors import Conflict, ModelyardError
-from modelyard.files import make_folder, sync_folder, translate
+from modelyard.errors import Conflict, ModelyardError, NotFound
+from modelyard.files import make_folder, sync_folder, translate, write_atomically
 from modelyard.registry.base import Swept
 from modelyard.types import Digest
 
 SWEEP_WAIT_S = 10.0
+_HOLDER = "holder.lock"
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,6 +33,7 @@ class FolderBlobs(FolderReader):
         super().__init__(folder)
         self._blobs = make_folder(folder / "sha256")
         self._lock = folder / ".lock"
+        self._held = folder / "held"
         self._remove_leftovers()
 
     def put(self, data: bytes) -> Digest:
@@ -70,6 +73,33 @@ class FolderBlobs(FolderReader):
         with self._locked(fcntl.LOCK_SH):
             yield
 
+    @contextmanager
+    def hold(self, digests: Iterable[Digest]) -> Iterator[Path]:
+        """See `BlobStore.hold`. Links, where the file system has them, so that it costs no space; a process that was killed holds nothing."""
+        place = self._held / secrets.token_hex(8)
+        try:
+            make_folder(place / "sha256")
+            lock = os.open(place / _HOLDER, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise translate(error, place) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with self._locked(fcntl.LOCK_SH):
+                for digest in digests:
+                    self._link(digest, FolderReader(place).path(digest))
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            os.close(lock)
+
+    def _link(self, digest: Digest, target: Path) -> None:
+        try:
+            os.link(self.path(digest), target, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise NotFound(f"the home has no blob {digest[:19]}…; the version was deleted meanwhile") from error
+        except OSError:  # no links here, or not for us
+            write_atomically(target, self.path(digest).read_bytes(), durable=False)
+
     def sweep(self, keep: Callable[[], frozenset[Digest]], *, min_age_s: float) -> Swept:
         """Remove blobs older than `min_age_s` that `keep()` does not name. Raises Conflict when writers hold it off for 10 s."""
         removed = size_bytes = 0
@@ -106,7 +136,9 @@ class FolderBlobs(FolderReader):
 
     def _remove_leftovers(self) -> None:
         for temporary in self._blobs.glob("*.tmp"):
-            _remove_if_orphan(temporary)
+            _remove_if_orphan(temporary, temporary)
+        for place in self._held.glob("*") if self._held.is_dir() else ():
+            _remove_if_orphan(place, place / _HOLDER)
 
     @contextmanager
     def _locked(self, mode: int) -> Iterator[None]:
@@ -133,14 +165,18 @@ def _try_lock(descriptor: int, mode: int) -> bool:
     return True
 
 
-def _remove_if_orphan(temporary: Path) -> None:
+def _remove_if_orphan(path: Path, locked: Path) -> None:
+    """Remove `path`, a file or a folder, unless the process that has the lock on `locked` still lives."""
     try:
-        descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(locked, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
-        return  # its writer was done first
+        return  # its owner was done first, or has just begun
     try:
-        # One second of grace covers the moment between a writer's open and its lock.
+        # One second of grace covers the moment between an owner's open and its lock.
         if time.time() - os.fstat(descriptor).st_mtime > 1 and _try_lock(descriptor, fcntl.LOCK_EX):
-            temporary.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)

@@ -104,3 +104,23 @@ def test_what_is_no_bundle_says_so(tmp_path: Path) -> None:
     if sys.platform == "linux":
         with pytest.raises(UnsupportedFormat, match="neither"):
             archive.source(Path("/dev/null"))
+
+
+def test_bundles_of_a_folder_are_found_where_platforms_put_them(tmp_path: Path, built: Built) -> None:
+    blobs = Blobs(built.blobs)
+    archive.export(blobs, built.index, tmp_path / "whole")
+    assert archive.find(tmp_path / "whole") == (tmp_path / "whole",)
+    nested = tmp_path / "a" / "1" / "INPUT_model"
+    nested.mkdir(parents=True)
+    assert archive.find(tmp_path / "a") == () == archive.find(tmp_path / "nothing")
+    archive.export(blobs, built.index, nested / "b.tar")
+    assert archive.find(tmp_path / "a") == (nested / "b.tar",) == archive.find(nested / "b.tar")
+    archive.export(blobs, built.index, nested / "c")
+    (nested / "notes.txt").write_text("")
+    assert archive.find(tmp_path / "a") == (nested / "b.tar", nested / "c")
+
+
+def test_a_bundle_is_placed_as_workers_read_it(tmp_path: Path, built: Built) -> None:
+    archive.export(Blobs(built.blobs), built.index, tmp_path / "b.tar")
+    archive.place(archive.source(tmp_path / "b.tar"), tmp_path / "placed")
+    assert collect(archive.FolderReader(tmp_path / "placed"), built.index) == built

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from modelyard import config
 from modelyard.bundle import archive
-from modelyard.cli.serve import _plan
-from modelyard.control.plane import ControlPlane
+from modelyard.cli.serve import _found, _plan
+from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import InvalidConfig, NotFound
 from serving import Home
 
@@ -25,7 +26,7 @@ def home(tmp_path: Path) -> Home:
 
 def test_the_first_version_named_answers_and_the_others_are_held(home: Home, tmp_path: Path) -> None:
     with ControlPlane(config.load({"home": home.folder})) as plane:
-        plan = _plan(plane, ["line:2", "line:1", "grid", "line:2"], tmp_path)
+        plan = _plan(plane, ["line:2", "line:1", "grid", "line:2"], tmp_path, ExitStack())
     line, grid = plan.plans
     assert [line.versions[digest] for digest in line.weights] == [2] and [line.versions[digest] for digest in line.hold] == [1]
     assert grid.name == "grid" and len(plan.placements) == 3
@@ -35,7 +36,7 @@ def test_a_file_is_served_from_a_copy_that_was_verified(home: Home, tmp_path: Pa
     index = home.registry.resolve("grid").index
     archive.export(home.registry.blobs, index, tmp_path / "grid.tar")
     with ControlPlane(config.load({"home": home.folder})) as plane:
-        plan = _plan(plane, [str(tmp_path / "grid.tar")], tmp_path)
+        plan = _plan(plane, [str(tmp_path / "grid.tar")], tmp_path, ExitStack())
     (place,) = plan.placements.values()
     assert place.blobs.startswith(str(tmp_path)) and (Path(place.blobs) / "sha256" / index.removeprefix("sha256:")).is_file()
 
@@ -44,6 +45,33 @@ def test_two_bundles_with_one_number_are_refused(home: Home, tmp_path: Path) -> 
     archive.export(home.registry.blobs, home.registry.resolve("line:2").index, tmp_path / "line.tar")
     with ControlPlane(config.load({"home": home.folder})) as plane:
         with pytest.raises(InvalidConfig, match="same version number"):
-            _plan(plane, ["line:1", str(tmp_path / "line.tar")], tmp_path)
+            _plan(plane, ["line:1", str(tmp_path / "line.tar")], tmp_path, ExitStack())
         with pytest.raises(NotFound):
-            _plan(plane, ["nope"], tmp_path)
+            _plan(plane, ["nope"], tmp_path, ExitStack())
+
+
+def test_what_lies_in_the_registry_is_held_while_it_is_served(home: Home, tmp_path: Path) -> None:
+    with ExitStack() as held, ControlPlane(config.load({"home": home.folder})) as plane:
+        plan = _plan(plane, ["line:1"], tmp_path, held)
+        (place,) = plan.placements.values()
+        plane.delete(local_principal(), "line", 1)
+        plane.gc(local_principal())
+        assert archive.FolderReader(Path(place.blobs)).read(place.index, limit_bytes=1 << 20)
+    assert not Path(place.blobs).exists()
+
+
+def test_without_a_reference_a_platforms_folder_is_served(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIP_STORAGE_URI", raising=False)
+    monkeypatch.setattr(config, "SAGEMAKER_FOLDER", tmp_path / "nothing")
+    monkeypatch.setattr(config, "KSERVE_FOLDER", tmp_path / "nothing")
+    monkeypatch.delenv("AZUREML_MODEL_DIR", raising=False)
+    with pytest.raises(InvalidConfig, match="say what to serve"):
+        _found()
+    folder = tmp_path / "azure"
+    folder.mkdir()
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(folder))
+    with pytest.raises(InvalidConfig, match="holds no bundle"):
+        _found()
+    (folder / "INPUT_model").mkdir()
+    archive.export(home.registry.blobs, home.registry.resolve("grid").index, folder / "INPUT_model" / "grid.tar")
+    assert _found() == [str(folder / "INPUT_model" / "grid.tar")]
