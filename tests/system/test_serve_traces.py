@@ -11,9 +11,11 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from modelyard.protocols.messages import kind
 from serving import home_with, line_row, running
 
 pytestmark = pytest.mark.system
@@ -111,6 +113,39 @@ def test_a_request_is_a_server_span_with_its_stages_under_the_callers_trace(tmp_
     failed = next(span for span in receiver.spans if attributes(span).get("http.response.status_code") == 400)
     assert attributes(failed)["modelyard.error.code"] == "schema_mismatch" and failed.status.code == 0
     assert "canary" not in str(receiver.spans) and "canary" not in server.log.read_text()
+
+
+def test_grpc_calls_and_explanations_are_traced_too(tmp_path: Path) -> None:
+    context = (("traceparent", f"00-{TRACE}-{SPAN}-01"), ("tracestate", "vendor=abc"))
+    with receiving() as receiver:
+        settings = {"trace_endpoint": receiver.url, "trace_sample_rate": 0.0}
+        with running(home_with(tmp_path / "h", "line", "grid"), settings=settings) as server, grpc.insecure_channel(str(server.grpc)) as channel:
+            infer = channel.unary_unary(
+                "/inference.GRPCInferenceService/ModelInfer",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=kind("inference.ModelInferResponse").FromString,
+            )
+            message = kind("inference.ModelInferRequest")(model_name="grid", id="mine")
+            message.inputs.add(name="X", datatype="FP32", shape=[1, 4])
+            message.raw_input_contents.append(bytes(16))
+            assert infer(message, metadata=context).id == "mine"
+            with pytest.raises(grpc.RpcError) as caught:
+                infer(kind("inference.ModelInferRequest")(model_name="none"), metadata=context)
+            assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+            body = {"instances": [[1, 2, 3]]}
+            assert server.ask("POST", "/v1/models/line:explain", body, headers=dict(context)).status == 200
+            receiver.wait(10)
+    roots = {span.name: [] for span in receiver.spans if span.kind == span.SPAN_KIND_SERVER}
+    for span in receiver.spans:
+        if span.kind == span.SPAN_KIND_SERVER:
+            assert (span.trace_id.hex(), span.parent_span_id.hex(), span.trace_state) == (TRACE, SPAN, "vendor=abc")
+            roots[span.name].append(span)
+    answered, refused = sorted(roots["inference.GRPCInferenceService/ModelInfer"], key=lambda span: attributes(span)["rpc.grpc.status_code"])
+    assert attributes(answered)["rpc.method"] == "ModelInfer" and attributes(answered)["modelyard.prediction.id"] == "mine"
+    assert (attributes(refused)["rpc.grpc.status_code"], refused.status.code) == (5, 0)
+    (explained,) = roots["POST /v1/models/{model}:explain"]
+    stages = [span.name for span in receiver.spans if span.parent_span_id == explained.span_id]
+    assert stages == ["decode", "queue", "explain"]
 
 
 def test_a_receiver_that_does_not_answer_costs_traces_and_no_request(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ class Batcher:
         if not self._running:
             self._running_until = now
         is_in_force = self._limit.ran(now - min(call.received_s for call in batch.calls), batch.seconds, now)
-        self._finish([Ran(*each) for each in batch.ran], batch.failed)
+        self._finish([Ran(*each, started_s=batch.started_s) for each in batch.ran], batch.failed)
         if is_in_force:
             self._shed(len(self._waiting) - self._limit.value, below=-1)
         remote.is_quick = self.pace.of_run(len(batch.calls)) < QUICK_S

@@ -41,6 +41,10 @@ class Waiting(Call, Protocol):
     prepared_s: float
 
     @property
+    def traceparent(self) -> bytes:
+        """The caller's trace context; one that has it has `asked` too (see `tracing.Asked`)."""
+
+    @property
     def is_answered(self) -> bool:
         """Whether it was answered or refused, and so counted, before."""
 

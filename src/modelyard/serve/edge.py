@@ -142,7 +142,7 @@ class Edge:
     def explain(self, exchange: Exchange, target: Deployment | Version, wire: str) -> None:
         """Decode the body by `wire` and explain what `target` answers. Raises Forbidden when the caller's key is for other models."""
         if self._explaining is None:
-            self._explaining = Explaining(on_failed=self.fail)
+            self._explaining = Explaining(on_failed=self.fail, tracer=self.tracer)
         self._explaining.ask(exchange, self.read(exchange, target, wire))
 
     def read(self, exchange: Exchange, target: Deployment | Version, wire: str) -> Version:

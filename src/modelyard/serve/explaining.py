@@ -23,6 +23,7 @@ from modelyard.types import Explanation, InferenceResponse
 if TYPE_CHECKING:
     from modelyard.serve.dataplane import Version
     from modelyard.serve.server import Exchange
+    from modelyard.serve.tracing import Tracer
     from modelyard.types import Array
 
 ROWS = 16
@@ -43,8 +44,9 @@ Failed = Callable[["Exchange", ModelyardError], None]
 class Explaining:
     """The explanations of one worker. Lives in the event loop, but for the explainer's own work."""
 
-    def __init__(self, *, on_failed: Failed) -> None:
+    def __init__(self, *, on_failed: Failed, tracer: Tracer | None = None) -> None:
         self._on_failed = on_failed
+        self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._waiting = 0
@@ -82,18 +84,21 @@ class Explaining:
                 failure.__cause__ = error
             self._on_failed(exchange, failure)
             return
-        outputs, explanations = done.result()
+        outputs, explanations, started_s = done.result()
         request = exchange.request
         response = InferenceResponse(outputs, request.rows, name=version.name, version=version.number, digest=version.digest, id=request.id)
         version.meter.explained(monotonic() - exchange.received_s)
         exchange.reply(200, *exchange.codec.encode_explained(response, explanations))
+        if self._tracer is not None:
+            self._tracer.explained(exchange, started_s=started_s, ended_s=monotonic())
 
     def close(self) -> None:
         """Take no more; what runs stops at its next look at the time."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-Explained = tuple[dict[str, "Array"], list[Explanation]]
+Explained = tuple[dict[str, "Array"], list[Explanation], float]
+"""The model's answers, their explanations, and when the work began."""
 
 
 def _explain(exchange: Exchange, version: Version, wanted: Wanted) -> Explained:
@@ -117,4 +122,5 @@ def _explain(exchange: Exchange, version: Version, wanted: Wanted) -> Explained:
     affordable = (until_s - monotonic()) / max(loaded.seconds_per_row, 1e-7)
     explainer = Predictions(predict, version.schema, loaded.bundle.golden.inputs)
     evaluations = int(min(EVALUATIONS, affordable))
-    return outputs, explainer.explain(inputs, wanted, evaluations=evaluations, may_go_on=lambda: monotonic() < until_s and exchange.is_open)
+    explanations = explainer.explain(inputs, wanted, evaluations=evaluations, may_go_on=lambda: monotonic() < until_s and exchange.is_open)
+    return outputs, explanations, started_s

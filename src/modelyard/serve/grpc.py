@@ -14,7 +14,7 @@ from typing import Any
 from modelyard.errors import InvalidInput, MalformedPayload, ModelyardError, Overloaded, PayloadTooLarge, UnsupportedMedia
 from modelyard.serve.admission import NORMAL, PRIORITIES
 from modelyard.serve.errors import GRPC
-from modelyard.serve.http import DEADLINE_LIMIT_S, is_header_safe
+from modelyard.serve.http import DEADLINE_LIMIT_S, TRACESTATE_BYTES, is_header_safe
 from modelyard.serve.http2 import LIST_BYTES, Fields, check_fields, list_bytes
 
 PREFIX = struct.Struct(">BL")
@@ -33,7 +33,7 @@ class Head:
 
     __slots__ = (
         "admitted", "authorization", "caller", "coding", "host", "http_status", "is_cacheable", "origin", "path", "priority", "refusal", "request_id",
-        "route", "timeout_s", "traceparent",
+        "route", "timeout_s", "traceparent", "tracestate",
     )  # fmt: skip
 
     def __init__(self, fields: Fields) -> None:
@@ -47,6 +47,7 @@ class Head:
         self.origin = b""
         self.request_id = b""
         self.traceparent = b""
+        self.tracestate = b""
         self.priority = NORMAL
         self.refusal: ModelyardError | None = None
         self.is_cacheable = True
@@ -105,6 +106,12 @@ def _traceparent(head: Head, value: bytes) -> None:
     head.traceparent = value if is_header_safe(value.decode("latin-1")) else b""
 
 
+def _tracestate(head: Head, value: bytes) -> None:
+    head.is_cacheable = False
+    joined = head.tracestate + b"," + value if head.tracestate else value  # several fields are one list
+    head.tracestate = joined if len(joined) <= TRACESTATE_BYTES else b""
+
+
 def _priority(head: Head, value: bytes) -> None:
     asked = PRIORITIES.get(value.strip().lower().decode("latin-1"))
     if asked is None:
@@ -119,8 +126,30 @@ _TAKERS = {
     b"authorization": _authorization,
     b"x-request-id": _request_id,
     b"traceparent": _traceparent,
+    b"tracestate": _tracestate,
     b"x-priority": _priority,
 }
+
+
+class Asked:
+    """One call as OpenTelemetry's conventions for RPC servers have it; made only for one that is traced."""
+
+    __slots__ = ("attributes", "name", "tracestate")
+
+    def __init__(self, head: Head) -> None:
+        # A method that is none of ours is the caller's own text.
+        path = head.path.removeprefix("/") if head.route is not None else ""
+        service, _, method = path.partition("/")
+        self.name = path or "grpc"
+        self.tracestate = head.tracestate
+        self.attributes: dict[str, Any] = {
+            "rpc.system": "grpc",
+            "rpc.grpc.status_code": 0,
+            "network.protocol.name": "http",
+            "network.protocol.version": "2",
+        }
+        if path:
+            self.attributes |= {"rpc.service": service, "rpc.method": method}
 
 
 def plain(data: bytes | bytearray, flag: int, coding: str, limit_bytes: int) -> bytes | bytearray:

@@ -17,7 +17,7 @@ from modelyard.config import Settings
 from modelyard.errors import DeadlineExceeded, MalformedPayload, ModelyardError, Unavailable
 from modelyard.serve import grpc, http2
 from modelyard.serve.errors import UNIMPLEMENTED
-from modelyard.serve.grpc import Head
+from modelyard.serve.grpc import Asked, Head
 from modelyard.serve.http import is_header_safe
 from modelyard.serve.streams import SWEEP_S, Connection, Stream
 from modelyard.serve.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Tls
@@ -53,6 +53,17 @@ class Call:
         self.deadline_s = 0.0
         self.priority = stream.head.priority
         self.prepared_s = received_s
+
+    @property
+    def traceparent(self) -> bytes:
+        """The caller's trace context; empty without one."""
+        traceparent: bytes = self.head.traceparent
+        return traceparent
+
+    @property
+    def asked(self) -> Asked:
+        """What a trace tells of it."""
+        return Asked(self.head)
 
     @property
     def is_open(self) -> bool:

@@ -148,9 +148,24 @@ class Tracer:
             }
             self._keep(Note(*context, asked.tracestate, asked.name, attributes, False, call.received_s, ended_s, stages))
 
+    def explained(self, call: Any, *, started_s: float, ended_s: float) -> None:
+        """Note an explanation, if its request is sampled."""
+        context = self._sampled(call.traceparent)
+        if context is not None:
+            asked: Asked = call.asked
+            told = {"modelyard.model.name": call.version.name, "modelyard.model.version": call.version.number}
+            attributes = {**asked.attributes, **told, "modelyard.request.rows": call.request.rows}
+            stages = (
+                ("decode", call.received_s, call.prepared_s),
+                ("queue", call.prepared_s, started_s),
+                ("explain", started_s, ended_s),
+            )
+            self._keep(Note(*context, asked.tracestate, asked.name, attributes, False, call.received_s, ended_s, stages))
+
     def failed(self, call: Any, *, code: str, is_fault: bool, status: dict[str, Any], ended_s: float) -> None:
         """Note a request that was refused or failed, if it is sampled; `status` are the wire's attributes for its outcome."""
-        context = self._sampled(call.traceparent)
+        traceparent: bytes | None = getattr(call, "traceparent", None)
+        context = None if traceparent is None else self._sampled(traceparent)
         if context is None:
             return
         asked: Asked = call.asked

@@ -19,7 +19,7 @@ from modelyard.errors import (
 )
 from modelyard.serve import grpc
 from modelyard.serve.admission import LOW
-from modelyard.serve.grpc import Head
+from modelyard.serve.grpc import Asked, Head
 
 BASE = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a.B/C")]
 GRPC = (b"content-type", b"application/grpc")
@@ -100,3 +100,13 @@ def test_a_refusal_tells_status_message_code_field_and_rule() -> None:
     assert read(grpc.refusal(Overloaded("try again", retry_after_s=0.25)))["grpc-retry-pushback-ms"] == "250"
     assert read(grpc.refusal(DeadlineExceeded("late")))["grpc-status"] == "4"
     assert read(grpc.refusal(UnsupportedMedia("no")))["grpc-accept-encoding"] == "identity,gzip"
+
+
+def test_a_trace_names_the_method_and_not_what_is_none() -> None:
+    found = head((b"traceparent", b"x"), (b"tracestate", b"a=1"), (b"tracestate", b"b=2"))
+    assert Asked(found).name == "grpc" and "rpc.method" not in Asked(found).attributes
+    found.route = object()
+    asked = Asked(found)
+    assert (asked.name, asked.tracestate) == ("a.B/C", b"a=1,b=2")
+    assert (asked.attributes["rpc.system"], asked.attributes["rpc.service"], asked.attributes["rpc.method"]) == ("grpc", "a.B", "C")
+    assert head((b"tracestate", b"a=" + b"x" * 600)).tracestate == b""
