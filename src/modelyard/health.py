@@ -13,8 +13,9 @@ import msgspec
 
 from modelyard.types import ServeState, WorkerState
 
-REASONS: Final = ("starting", "no_worker", "not_answered", "failed")
-"""Why a data plane is not whole: it or a worker starts, a slot has none, a worker cannot answer a model, a version failed in a worker."""
+REASONS: Final = ("starting", "no_worker", "not_answered", "failed", "unsteady")
+"""Why a data plane is not whole: it or a worker starts, a slot has none, a worker cannot answer a model, a version failed in a worker, or answers but
+its processes keep ending or growing."""
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,4 +71,7 @@ def _of_worker(worker: WorkerState) -> list[Trouble]:
         if model.state == "failed":
             why = f"{model.verdict.rule}: {model.verdict.evidence}" if model.verdict is not None else "it did not load"
             found.append(Trouble(reason="failed", slot=slot, model=digest, evidence=f"{digest[:19]} failed in slot {slot}: {why}"))
+        elif model.state == "ready" and model.verdict is not None and model.verdict.outcome != "pass":
+            evidence = f"{digest[:19]} is unsteady in slot {slot}: {model.verdict.evidence}"
+            found.append(Trouble(reason="unsteady", slot=slot, model=digest, evidence=evidence))
     return found

@@ -8,6 +8,7 @@ from modelyard.health import REASONS, Trouble, alone, judge
 from modelyard.types import Digest, ModelState, ServeState, Verdict, WorkerState
 
 A = Digest("sha256:" + "a" * 64)
+UNSTEADY = ModelState(state="ready", verdict=Verdict(outcome="warn", rule="isolated-memory", evidence="it grew"))
 FAILED = ModelState(state="failed", verdict=Verdict(outcome="fail", rule="golden_replay", evidence="row 3 differs"))
 
 
@@ -43,6 +44,7 @@ def test_at_the_start_one_ready_worker_is_not_enough() -> None:
         (serve(0, 1), [worker(0), worker(1, is_ready=False)], [("starting", 1)]),
         (serve(0, 1), [worker(0), worker(1, missing=("m",))], [("not_answered", 1)]),
         (serve(0, 1), [worker(0, models={A: FAILED}), worker(1)], [("failed", 0)]),
+        (serve(0, 1), [worker(0, models={A: UNSTEADY}), worker(1)], [("unsteady", 0)]),
     ],
 )
 def test_later_one_whole_worker_is_enough_and_the_rest_is_said(state: ServeState, workers: list[WorkerState], expected: list[Any]) -> None:

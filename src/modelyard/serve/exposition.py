@@ -14,6 +14,7 @@ from modelyard.serve.metrics import (
     BATCH_ROWS,
     BATCHES,
     ENCODE,
+    ENDED,
     ERROR,
     EXPLAIN,
     IN_PROGRESS,
@@ -158,6 +159,10 @@ def _ours(text: Text) -> None:
     text.family("modelyard_concurrency_limit", "gauge", "Requests that the workers hold at once before they shed.", per_model(LIMIT))
     text.family("modelyard_in_flight_requests", "gauge", "Requests without an answer yet.", [("", server[IN_PROGRESS])])
     text.family("modelyard_resident_bytes", "gauge", "Memory of all workers.", [("", server[RESIDENT])])
+    isolated = [(_named(key), numbers[RESIDENT]) for key, numbers in text.models if numbers[RESIDENT]]
+    text.family("modelyard_isolated_resident_bytes", "gauge", "Memory of the processes of models that are code.", isolated)
+    ends = [(f'{_named(key)},reason="{reason}"', numbers[at]) for key, numbers in text.models for reason, at in ENDED.items() if numbers[at]]
+    text.family("modelyard_isolated_ends_total", "counter", "Processes of models that are code that ended, and were replaced.", ends)
     traced = [('outcome="sent"', server[TRACED]), ('outcome="dropped"', server[UNTRACED])]
     text.family("modelyard_traces_total", "counter", "Sampled requests whose trace was sent, and those whose trace was lost.", traced)
     text.histogram("modelyard_request_duration_seconds", "From the request's last byte to its answer.", LATENCY, _named)

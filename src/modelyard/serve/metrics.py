@@ -28,9 +28,13 @@ CODES = (
 )  # fmt: skip
 """The error codes that can reach a client, and the one that cannot; what is none of them counts as `other`."""
 
+ENDS = ("crash", "exit", "garbled", "hang", "killed", "oom")
+"""How a process of a model that is code may end (`runtime.isolated`)."""
+
 _LABEL_BYTES = 128
 REQUESTS, ROWS, BATCHES, SHED, QUEUE_ROWS, QUEUE_REQUESTS, IN_PROGRESS, RESIDENT, LIMIT, TRACED, UNTRACED = range(11)
-_ERRORS = 11
+ENDED = {reason: 11 + index for index, reason in enumerate(ENDS)}
+_ERRORS = 11 + len(ENDS)
 _TIMES = len(LATENCIES_S) + 2
 LATENCY, PREPARE, QUEUE, PREDICT, ENCODE, EXPLAIN = range(_ERRORS + len(CODES), _ERRORS + len(CODES) + 6 * _TIMES, _TIMES)
 BATCH = EXPLAIN + _TIMES
@@ -52,7 +56,9 @@ class Meter:
     def __init__(self, numbers: Any) -> None:  # a memoryview of doubles
         self._numbers = numbers
         self._traced = (0, 0)
-        numbers[QUEUE_ROWS] = numbers[QUEUE_REQUESTS] = numbers[LIMIT] = numbers[IN_PROGRESS] = 0.0  # of a predecessor that is gone
+        numbers[QUEUE_ROWS] = numbers[QUEUE_REQUESTS] = numbers[LIMIT] = numbers[IN_PROGRESS] = numbers[RESIDENT] = (
+            0.0  # of a predecessor that is gone
+        )
 
     def answered(self, latencies_s: list[float], rows: int, *, predict_s: float, prepare_s: float, encode_s: float) -> None:
         """Count one batch: a latency per request (longest first), its rows, the model's seconds, and the mean seconds of decoding and encoding one.
@@ -93,6 +99,10 @@ class Meter:
         """Count one explanation."""
         self._numbers[EXPLAIN + bisect_left(LATENCIES_S, seconds)] += 1
         self._numbers[EXPLAIN + len(LATENCIES_S) + 1] += seconds
+
+    def ended(self, reason: str) -> None:
+        """Count one process of the model that ended."""
+        self._numbers[ENDED[reason]] += 1
 
     def traced(self, *, sent: int, dropped: int) -> None:
         """Say how many requests of this process were traced so far, and how many traces were lost."""

@@ -25,7 +25,7 @@ from typing import Any
 from modelyard import config
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, StorageFull
-from modelyard.runtime.isolated import Isolation
+from modelyard.runtime.isolated import Isolated, Isolation
 from modelyard.serve import card, tracing
 from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
@@ -129,9 +129,12 @@ class Worker:
             self.metrics.server.traced(sent=self.tracer.sent, dropped=self.tracer.dropped)
         for deployment in self.plane.deployments.values():
             for version in deployment.versions.values():
-                batcher = version.batcher
+                batcher, runtime = version.batcher, version.loaded.runtime
                 version.meter.gauge(
-                    queue_rows=batcher.queued_rows, queue_requests=batcher.queued_requests, concurrency_limit=batcher.concurrency_limit
+                    queue_rows=batcher.queued_rows,
+                    queue_requests=batcher.queued_requests,
+                    concurrency_limit=batcher.concurrency_limit,
+                    resident_bytes=runtime.resident_bytes() if isinstance(runtime, Isolated) else 0,
                 )
 
     async def serve(self, listener: socket.socket, channel: socket.socket, grpc: socket.socket | None = None) -> None:
@@ -212,7 +215,7 @@ class Worker:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            for chore in (self._gauge, self._flush, self.watch.refresh, self._ebb):
+            for chore in (self._look_after, self._gauge, self._flush, self.watch.refresh, self._ebb):
                 try:
                     chore()
                 except Exception as error:  # noqa: BLE001 - one that fails must not end the others
@@ -223,6 +226,24 @@ class Worker:
         self._turns += 1
         if self._turns % EBB_TURNS == 0 and self._tide.is_due(resident_bytes()):
             self._loop.run_in_executor(self._loader, give_back_memory)
+
+    def _look_after(self) -> None:
+        """Take note of how processes of models that are code ended, and say of each such version what is wrong with it now."""
+        is_changed = False
+        for version in [version for each in self.plane.deployments.values() for version in each.versions.values()]:
+            runtime = version.loaded.runtime
+            if not isinstance(runtime, Isolated):
+                continue
+            for ended in runtime.watch():
+                version.meter.ended(ended.reason)
+                self.log.warning("isolated_ended", model=version.name, version=version.number, reason=ended.reason, message=ended.detail or None)
+            found = runtime.verdict or version.loaded.verdict
+            known = self._states.get(version.digest)
+            if known is not None and known.state == "ready" and known.verdict is not None and known.verdict.rule != found.rule:
+                self._states[version.digest] = ModelState(state="ready", verdict=found)
+                is_changed = True
+        if is_changed:
+            self._say()
 
     def _report(self, what: str, error: Exception) -> None:
         self.edge.report(error if isinstance(error, ModelyardError) else ModelyardError(f"{what} ({type(error).__name__})"))

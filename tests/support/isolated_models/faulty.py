@@ -40,12 +40,12 @@ class Sleeper:
 
 
 class Slow:
-    """Sleeps as many seconds as the first number of the batch's longest row says, if that is below 100."""
+    """Sleeps one second less than the largest first number of the batch says, if that is between 1 and 100."""
 
     def predict(self, inputs):
         longest = float(inputs["X"][:, 0].max())
-        if 0 < longest < 100:
-            time.sleep(longest)
+        if 1 < longest < 100:
+            time.sleep(longest - 1)
         return total(inputs)
 
 

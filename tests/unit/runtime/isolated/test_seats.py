@@ -162,7 +162,7 @@ async def test_ends_that_follow_each_other_pause_and_then_refuse(bench: Bench) -
 
 @in_loop("Slow")
 async def test_a_question_whose_time_passes_in_the_queue_is_never_run(bench: Bench) -> None:
-    slow = [bench.ask(row(0.4)), bench.ask(row(0.4))]
+    slow = [bench.ask(row(1.4)), bench.ask(row(1.4))]
     late = bench.ask(row(5), timeout_s=0.2)
     assert isinstance(await late, DeadlineExceeded)
     assert all(isinstance(answer, list) for answer in await asyncio.gather(*slow))
