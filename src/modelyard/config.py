@@ -57,7 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 4096
     max_batch_rows: int = 1024
     max_queue_rows: int = 8192
-    max_concurrency: int = 256
+    max_concurrency: int = 128
     request_timeout_s: float = 30.0
     inline_limit_s: float = 0.0003
     drain_timeout_s: float = 8.0
