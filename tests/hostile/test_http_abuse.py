@@ -68,6 +68,8 @@ SMUGGLED = {
     "a signed chunk size": INFER + b"Transfer-Encoding: chunked\r\n\r\n+1\r\na\r\n0\r\n\r\n",
     "an overflowing chunk size": INFER + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 17 + b"\r\na\r\n0\r\n\r\n",
     "a chunk longer than its size": INFER + b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
+    "a length in a trailer": INFER + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 4\r\n\r\n",
+    "a coding in a trailer": INFER + b"Transfer-Encoding: chunked\r\n\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
     "no host": b"GET /v2 HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nHost: y\r\n\r\n",
     "HTTP/0.9": b"GET /v2\r\n\r\n",
@@ -102,6 +104,42 @@ def test_what_two_parsers_could_read_in_two_ways_is_refused_and_what_follows_is_
 def test_what_is_odd_but_has_one_reading_is_answered(server: Running, data: bytes) -> None:
     (answer,) = server.send(data + b"Connection: close\r\n\r\n")
     assert answer.status == 200
+
+
+CHUNKED = b"POST /ping HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        CHUNKED + b"0" * 40 + b"4\r\nabcd\r\n" + b"0" * 40 + b"\r\n\r\n",
+        CHUNKED + b'4;a=b;c="d"\r\nabcd\r\n0\r\n\r\n',
+        CHUNKED + b"4\r\nabcd\r\n0\r\nHost: y\r\nExpect: x\r\nX-Priority: x\r\nAuthorization: Bearer x\r\n\r\n",
+        CHUNKED + b"0\r\n\r\n",
+    ],
+    ids=["leading zeros", "chunk extensions", "trailers that would mean much in a header", "no chunk"],
+)
+def test_a_chunked_body_has_one_end_whatever_its_frame_holds(server: Running, data: bytes) -> None:
+    """The request behind it is read as one: nothing of the frame leaked into it, and nothing of it was eaten."""
+    answers = server.send(data + b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert [answer.status for answer in answers] == [200, 200]
+    assert answers[1].json() == {"live": True}
+
+
+def test_endless_trailers_are_cut_off(server: Running) -> None:
+    refused(server.send(CHUNKED + b"0\r\n" + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n"), 431)
+    refused(server.send(CHUNKED + b"0\r\nX: " + b"a" * (1 << 20)), 431)
+    refused(server.send(CHUNKED + b"4;x=" + b"a" * (1 << 20)), 431)
+
+
+def test_a_body_that_ends_early_or_late_is_no_other_request(server: Running) -> None:
+    """What is behind a last message is not read; what is missing of a body is not taken from elsewhere."""
+    last = b"POST /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\nabcd"
+    assert [answer.status for answer in server.send(last + SECOND)] == [200]
+    with server.connect() as connection:
+        connection.sendall(b"POST /ping HTTP/1.1\r\nHost: localhost\r\nContent-Length: 400\r\n\r\nabcd")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(4096) == b""
 
 
 def test_a_known_head_is_not_taken_for_one_inside_another_message(server: Running) -> None:

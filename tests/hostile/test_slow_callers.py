@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,40 @@ def test_silent_and_trickling_callers_are_closed_in_time_and_hold_nobody_up(tmp_
         assert not _is_closed(idle)  # between requests a connection may rest longer
         for connection in (*silent, *trickling, *bodies, idle):
             connection.close()
+
+
+def test_callers_who_read_slowly_cost_little_and_hold_nobody_up(tmp_path: Path) -> None:
+    """A hundred that ask for much and take one byte a second: at most 1 MB each."""
+    with running(home_with(tmp_path / "h", "line")) as server:
+        (pid,) = server.workers()
+        assert len(server.ask("GET", "/openapi.json").body) > 5000
+        before = _resident(pid)
+        slow = []
+        for _ in range(100):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            connection.setblocking(False)
+            slow.append(connection)
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200
+        for _ in range(4):
+            for connection in slow:
+                with suppress(BlockingIOError):
+                    connection.send(request)
+                with suppress(BlockingIOError):
+                    connection.recv(1)
+            for _ in range(10):
+                assert server.infer("line", line_row()).status == 200
+            time.sleep(0.5)
+        assert _resident(pid) - before < len(slow) << 20
+        for connection in slow:
+            connection.close()
+        assert server.workers() == [pid]
+
+
+def _resident(pid: int) -> int:
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * 4096
 
 
 def _trickle(connection: socket.socket, data: bytes) -> None:

@@ -156,6 +156,7 @@ class Connection(asyncio.Protocol):
         "_head_raw",
         "_header_bytes",
         "_headers",
+        "_held",
         "_is_between",
         "_is_write_paused",
         "_parser",
@@ -179,6 +180,7 @@ class Connection(asyncio.Protocol):
         self.since_s = monotonic()
         self.is_reading = True
         self._is_write_paused = False
+        self._held: deque[Exchange] = deque()  # read, and not handled while nobody takes the answers before it
         self._rest = b""  # received and not yet parsed
         self._is_between = True  # the parser stands before the first byte of a message
         self._parser: Any = None
@@ -217,6 +219,7 @@ class Connection(asyncio.Protocol):
         self.server.connections.discard(self)
         self.transport = None
         self.pending.clear()
+        self._held.clear()
         self._body = b""
         self._parser = None
 
@@ -243,6 +246,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_write_paused = False
         self.since_s = monotonic()
+        while self._held and not self._is_write_paused:
+            self.server.handle(self._held.popleft())
         self._go_on_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -282,8 +287,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > HEADER_BYTES or len(self._headers) >= HEADER_COUNT:
             raise Refused(431, f"the header is larger than {HEADER_BYTES:,} bytes or {HEADER_COUNT} fields", "header")
-        if self._head is None:  # else a trailer: counted, and without meaning
-            self._headers.append((name.lower(), value))
+        self._headers.append((name.lower(), value))  # of a trailer too, which is counted and without meaning: the head is read already
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -407,7 +411,10 @@ class Connection(asyncio.Protocol):
         server.last_head = head
         if len(self.pending) >= PIPELINED:
             self._stop_reading()
-        server.handle(exchange)
+        if self._is_write_paused:
+            self._held.append(exchange)
+        else:
+            server.handle(exchange)
 
     def flush(self) -> None:
         """Write the answers that are due, in the order of their requests."""

@@ -248,6 +248,25 @@ def test_who_does_not_read_is_not_read_from_and_let_go(bench: Bench) -> None:
     assert transport.ended == "abort"
 
 
+def test_what_a_caller_asks_who_does_not_read_waits_until_it_reads(bench: Bench) -> None:
+    connection, _ = bench.connect()
+    paused = bench.server.handle
+
+    def handle(exchange: Exchange) -> None:
+        paused(exchange)
+        exchange.reply(200, b"", b"answer")
+        connection.pause_writing()  # the answer fills what may wait to be taken
+
+    bench.server.handle = handle
+    connection.data_received(GET * 10)
+    assert len(bench.asked) == 1
+    for turn in range(2, 11):
+        connection.resume_writing()
+        assert len(bench.asked) == turn
+    connection.resume_writing()
+    assert bench.server.in_flight == 0 and connection.is_reading
+
+
 def test_a_body_is_held_to_its_rate_all_the_way(bench: Bench) -> None:
     connection, transport = bench.connect()
     connection.data_received(b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n" + b" " * 2_000_000)
