@@ -121,6 +121,18 @@ def clients_python(test_environment: Callable[..., Path]) -> Path:
     return test_environment("clients", ROOT / "requirements" / "clients.txt")
 
 
+@pytest.fixture(scope="session")
+def mlflow_python(test_environment: Callable[..., Path]) -> Path:
+    """A Python that has MLflow's scoring client."""
+    return test_environment("mlflow", ROOT / "requirements" / "mlflow.txt")
+
+
+@pytest.fixture(scope="session")
+def openapi_python(test_environment: Callable[..., Path]) -> Path:
+    """A Python that has two generators of clients, and what their clients need."""
+    return test_environment("openapi", ROOT / "requirements" / "openapi.txt")
+
+
 def sample_contents(**changes: Any) -> Contents:
     """The contents of a small bundle whose model is no real one: what bundle, registry and archives need to be tested."""
     number = TensorSpec(name="age", datatype="FP64", shape=(-1, 1), is_nullable=True, minimum=(18,), maximum=(90.5,))

@@ -28,7 +28,7 @@ PIPELINED = 64
 DEADLINE_LIMIT_S = 3600.0
 ZSTD_WINDOW_BYTES = 8 << 20
 
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"})
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"QUERY"})
 _LENGTHS_IN_DISGUISE = frozenset({b"content_length", b"transfer_encoding"})
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]{1,128}")
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)")

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.protocols.base import JSON_LINES, encode_json
 from modelyard.security.policy import METRICS, PUBLIC, SEE
+from modelyard.serve.dataplane import Deployment, Version
 from modelyard.serve.openapi import describe
 from modelyard.serve.routes.base import Methods, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelyard.serve.edge import Edge
     from modelyard.serve.server import Exchange
+    from modelyard.types import Schema
 
 DESCRIPTIONS = 64
 """OpenAPI documents that are kept: one for each set of models that some key is for."""
@@ -24,7 +28,7 @@ _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 
 
 class Health:
-    """`/`, `/ping`, `/health`, `/version`, `/healthz/…`, `/metrics`, `/openapi.json`."""
+    """`/`, `/ping`, `/health`, `/version`, `/healthz/…`, `/metrics`, `/openapi.json`, `/v2/models/M/openapi.json`."""
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
@@ -45,8 +49,11 @@ class Health:
         if edge.settings.metrics_dialect == "tfserving":
             self.fixed["/monitoring/prometheus/metrics"] = {b"GET": Route(self._metrics, METRICS)}
 
-    def find(self, parts: list[str]) -> Methods | None:  # noqa: ARG002 - the port's
-        """None of these paths holds a name."""
+    def find(self, parts: list[str]) -> Methods | None:
+        """See `base.Routes`."""
+        match parts:
+            case ["", "v2", "models", name, "openapi.json"]:
+                return {b"GET": Route(self._openapi_of_model, SEE, model=name)}
         return None
 
     def _alive(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
@@ -75,6 +82,14 @@ class Health:
         known = self._described[1]
         if caller.models not in known:
             champions = [deployment.champion for name, deployment in deployments.items() if caller.sees(name)]
-            document = describe([(each.name, each.schema, each.loaded.bundle.card.example) for each in champions], release=self.edge.release)
-            known[caller.models] = encode_json(document)
+            known[caller.models] = encode_json(describe([_described(each) for each in champions], release=self.edge.release))
         exchange.reply(200, JSON_LINES, known[caller.models])
+
+    def _openapi_of_model(self, exchange: Exchange, route: Route) -> None:
+        target = self.edge.plane.find(route.model)
+        version = target.champion if isinstance(target, Deployment) else target
+        self.edge.json(exchange, describe([_described(version)], release=self.edge.release, is_whole=False))
+
+
+def _described(version: Version) -> tuple[str, Schema, Mapping[str, Any]]:
+    return version.name, version.schema, version.loaded.bundle.card.example
