@@ -8,6 +8,7 @@ compute, batch or parse HTTP. A request's straight way: `server` → here → `p
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from modelyard.config import Settings
-from modelyard.errors import Forbidden, InvalidInput, ModelyardError, NotFound, Overloaded, Unauthenticated, Unavailable
+from modelyard.errors import Denied, Forbidden, InvalidInput, ModelyardError, NotFound, Overloaded, Unauthenticated, Unavailable
 from modelyard.health import Health
 from modelyard.protocols.base import JSON_LINES, encode_json, refusal
 from modelyard.security.policy import LOAD, PUBLIC, SEE
@@ -37,6 +38,10 @@ from modelyard.serve.tracing import Tracer
 T = TypeVar("T")
 
 LOG_LINES_S = 20
+DENIED_KINDS = 16
+"""How many of those denied are told apart in one second."""
+
+ANONYMOUS = "anonymous"
 LONG_BODY = 256 << 10
 """Bytes whose reading may take a noticeable time."""
 
@@ -59,6 +64,8 @@ class Edge:
         self.metrics = metrics
         self.repository: Repository | None = None
         """What loads and unloads by request; None but under `serve --dynamic`."""
+        self.denied: Counter[tuple[str, str]] = Counter()
+        """Denials since the worker last wrote them to the audit log, by who was denied and by which rule."""
         self.is_draining = False
         self.health: Callable[[], Health] = lambda: Health(is_ready=plane.is_ready)
         """How the whole data plane stands, as far as this worker knows."""
@@ -89,8 +96,9 @@ class Edge:
             access = self._access
             if head.admitted != access.epoch and route.right != PUBLIC:
                 caller = access.caller(head.authorization, host=head.host, origin=head.origin)
+                head.caller = caller
                 caller.require(route.right, route.model)
-                head.caller, head.admitted = caller, access.epoch  # the place where a key may lower `head.priority`, once per head
+                head.admitted = access.epoch  # the place where a key may lower `head.priority`, once per head
             route.handler(exchange, route)
         except ModelyardError as error:
             self.fail(exchange, error)
@@ -242,7 +250,10 @@ class Edge:
         self._say("warning", "refused", {"status": status, "rule": rule})
 
     def log_failure(self, exchange: Exchange | Call, error: ModelyardError, status: int) -> None:
-        """Log the refusal of a request."""
+        """Log the refusal of a request, and count a denial for the audit log."""
+        if isinstance(error, Denied):
+            caller = exchange.head.caller
+            self.denied[ANONYMOUS if caller is None or len(self.denied) >= DENIED_KINDS else caller.principal.name, error.rule or error.code] += 1
         line: dict[str, Any] = {"status": status, "code": error.code, "field": error.field, "rule": error.rule}
         if exchange.version is not None:
             line |= {"model": exchange.version.name, "version": exchange.version.number}

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,6 +27,7 @@ from modelyard import config
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, StorageFull
 from modelyard.runtime.isolated import Isolated, Isolation
+from modelyard.security.audit import AuditLog, FileLines
 from modelyard.serve import card, tracing
 from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
@@ -45,7 +47,7 @@ from modelyard.serve.rpc import GrpcServer
 from modelyard.serve.server import Server
 from modelyard.serve.tls import open_tls
 from modelyard.serve.watch import Watch
-from modelyard.types import Digest, HostPlan, ModelState, Placement, TrafficPlan, WorkerState, read_plan, write_worker_state
+from modelyard.types import Digest, HostPlan, ModelState, Placement, Principal, TrafficPlan, WorkerState, read_plan, write_worker_state
 
 WATCH_S = 0.05
 KEYS_S = 0.2
@@ -220,6 +222,19 @@ class Worker:
                     chore()
                 except Exception as error:  # noqa: BLE001 - one that fails must not end the others
                     self._report("a chore of the worker failed", error)
+            denied = self.edge.denied
+            if denied:
+                self.edge.denied = Counter()
+                try:
+                    await asyncio.to_thread(self._audit, denied)
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._report("denials could not be audited", error)
+
+    def _audit(self, denied: Counter[tuple[str, str]]) -> None:
+        """An entry for each who was denied and why, with how often, at most once a second: a flood of denials is no flood of entries."""
+        log = AuditLog(FileLines(self.settings.home / "audit.jsonl"))
+        for (name, rule), count in denied.items():
+            log.record(Principal(name), "request", f"data plane, slot {self.slot}", outcome="denied", detail=f"{rule} ({count})")
 
     def _ebb(self) -> None:
         """Give back what a burst has left behind."""
