@@ -29,7 +29,9 @@ BENCHMARKS = {
     "starts": "benchmarks.starts:run",
 }
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
-PAGES = {"parity": "benchmarks.parity_table:table"}
+PAGES = {"stages": "benchmarks.stages:table", "parity": "benchmarks.parity_table:table"}
+# where a table stands that is not the figures of its own page: page in docs, and its markers.
+PLACES = {"stages": ("benchmarks", ("<!-- stages: begin -->", "<!-- stages: end -->"))}
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -76,11 +78,11 @@ def replace_between(text: str, body: str, begin_mark: str = BEGIN, end_mark: str
     return f"{before}{begin_mark}\n{body}\n{end_mark}{after}"
 
 
-def write_page(page: str, body: str) -> None:
-    """Replace the figures in docs/<page>.md, under the date and the machine's class."""
+def write_page(page: str, body: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
+    """Replace what stands between the markers in docs/<page>.md, under the date and the machine's class."""
     path = ROOT / "docs" / f"{page}.md"
     dated = f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine()}.\n\n{body.strip()}"
-    path.write_text(replace_between(path.read_text("utf-8"), dated), "utf-8")
+    path.write_text(replace_between(path.read_text("utf-8"), dated, *marks), "utf-8")
 
 
 def busy_share(seconds: float = 3.0) -> float:
@@ -122,7 +124,8 @@ def main() -> int:
                 body = load(PAGES[name])()
                 print(body, flush=True)
                 if keeps:
-                    write_page(name, body)
+                    page, marks = PLACES.get(name, (name, (BEGIN, END)))
+                    write_page(page, body, marks)
                 continue
             for item in load(BENCHMARKS[name])():
                 items.append(item)

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,6 @@ JSON = {"Content-Type": "application/json"}
 PINNED = shutil.which("taskset") is not None and (os.cpu_count() or 1) > 1
 ON_SERVER_CORE = ["taskset", "-c", "0"] if PINNED else []
 ON_LOAD_CORE = ["taskset", "-c", "1"] if PINNED else []
-_PORTS = count(18_300)
 
 
 class Question(NamedTuple):
@@ -100,11 +100,11 @@ class Home:
 @contextmanager
 def started(command: Sequence[str], question: Question, *, environment: Mapping[str, str] | None = None, wait_s: float = 60) -> Iterator[Running]:
     """`command` (with `{port}` for a free port) as a process on the servers' core, from its first answer to `question` on; then it is ended."""
-    port = next(_PORTS)
+    port = _free_port()
     words = [*ON_SERVER_CORE, *(word.replace("{port}", str(port)) for word in command)]
     with tempfile.TemporaryFile() as said:
         began = time.perf_counter()
-        process = subprocess.Popen(words, stdout=said, stderr=said, env=_environment(environment or {}), start_new_session=True)
+        process = subprocess.Popen(words, stdout=said, stderr=said, env=_environment(environment or {}, port), start_new_session=True)
         try:
             try:
                 _first_answer(process, port, question, wait_s)
@@ -116,9 +116,17 @@ def started(command: Sequence[str], question: Question, *, environment: Mapping[
             _end(process)
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _environment(more: Mapping[str, str], port: int) -> dict[str, str]:
     """This process's, with compiled files kept: a second start is compared with a second start."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(more)
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
+        name: value.replace("{port}", str(port)) for name, value in more.items()
+    }
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, busy_share, load, replace_between
+from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, PLACES, ROOT, busy_share, load, replace_between
 from benchmarks.items import Item, ratio
 
 
@@ -45,8 +45,9 @@ def test_rounds_alternate_and_the_median_ratio_counts():
 
 
 def test_only_what_stands_between_the_markers_is_replaced():
-    page = f"head\n{BEGIN}\nold\n{END}\ntail\n"
-    assert replace_between(page, "new") == f"head\n{BEGIN}\nnew\n{END}\ntail\n"
+    page = "head\n<!-- figures: begin -->\nold\n<!-- figures: end -->\n<!-- other: begin -->\nold\n<!-- other: end -->\ntail\n"
+    assert replace_between(page, "new") == page.replace("old", "new", 1)
+    assert replace_between(page, "new", "<!-- other: begin -->", "<!-- other: end -->") == page[::-1].replace("dlo", "wen", 1)[::-1]
     with pytest.raises(ValueError, match="markers"):
         replace_between("head", "new")
 
@@ -63,3 +64,9 @@ def test_the_share_that_others_take_is_a_share_and_rises_with_work():
     finally:
         spinning.kill()
         spinning.wait()
+
+
+@pytest.mark.parametrize("name", [*PAGES, "peers"])
+def test_each_page_has_the_place_of_its_table(name):
+    page, marks = PLACES.get(name, (name, (BEGIN, END)))
+    assert "new" in replace_between((ROOT / "docs" / f"{page}.md").read_text("utf-8"), "new", *marks)
