@@ -58,6 +58,9 @@ def up(
     control_port: Annotated[int | None, typer.Option(help="Port of the control API.")] = None,
     host: Annotated[str | None, typer.Option(help="Address of the data plane.")] = None,
     workers: Annotated[int | None, typer.Option(help="Serving processes; 0 is one per core.")] = None,
+    isolation: Annotated[
+        str | None, typer.Option(help="`weak` runs models that are code even where they cannot be shut off from network and files.")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -66,7 +69,7 @@ def up(
     Stays in the foreground until Ctrl-C or `modelyard down`, unless --detach.
     """
     ports = {"port": port, "grpc_port": grpc_port, "control_port": control_port}
-    settings = config.load({"home": home, "host": host, "workers": workers, **ports})
+    settings = config.load({"home": home, "host": host, "workers": workers, "isolation": isolation, **ports})
     files.make_folder(settings.home)
     files.make_folder(settings.run)
     if _parent(settings) is not None:

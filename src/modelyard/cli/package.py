@@ -30,6 +30,9 @@ def package(
         list[Path] | None, typer.Option(help="A source file or folder that module:name is importable from; it runs in a process of its own.")
     ] = None,
     file: Annotated[list[str] | None, typer.Option(help="NAME=PATH: data for the code's load: npz, safetensors, skops, ONNX or JSON.")] = None,
+    isolation: Annotated[
+        str | None, typer.Option(help="`weak` runs models that are code even where they cannot be shut off from network and files.")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -39,7 +42,7 @@ def package(
     processes of it are asked every row.
     """
     tags = dict(map(_tag, tag or ()))
-    with ControlPlane(config.load({"home": home})) as plane:
+    with ControlPlane(config.load({"home": home, "isolation": isolation})) as plane:
         with shown(f"Packaging {name}", lines=True) as progress:
             built = plane.package(
                 local_principal(),

@@ -34,6 +34,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: this machine alone).")] = None,
     workers: Annotated[int | None, typer.Option(help="Serving processes; 0 is one per core.")] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Serve other machines without an access key.")] = None,
+    isolation: Annotated[
+        str | None, typer.Option(help="`weak` runs models that are code even where they cannot be shut off from network and files.")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -48,7 +51,7 @@ def serve(
 
     if dynamic is not None and not dynamic.is_dir():
         raise NotFound(f"no such folder: {dynamic}", field="dynamic")
-    flags = {"home": home, "port": port, "grpc_port": grpc_port, "host": host, "workers": workers, "insecure": insecure}
+    flags = {"home": home, "port": port, "grpc_port": grpc_port, "host": host, "workers": workers, "insecure": insecure, "isolation": isolation}
     settings, sources = config.resolve(flags, is_serve=True)
     # Platforms start an image with the argument `serve` behind its own; a model of that name is written serve:1.
     named = [reference for reference in references or [] if reference != "serve"]

@@ -27,10 +27,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int)
     parser.add_argument("--keys-file")
     parser.add_argument("--dynamic", type=Path, help="folder whose bundles may be loaded and unloaded by request")
+    parser.add_argument("--isolation", choices=("strong", "weak"))
     parser.add_argument("--insecure", action="store_true", default=None)
     parser.add_argument("--json", action="store_true", help="print the endpoint card as JSON")
     arguments = parser.parse_args(argv)
-    flags = {name: getattr(arguments, name) for name in ("home", "host", "port", "grpc_port", "workers", "keys_file", "insecure")}
+    flags = {name: getattr(arguments, name) for name in ("home", "host", "port", "grpc_port", "workers", "keys_file", "insecure", "isolation")}
     try:
         settings = config.load(flags)
         plan, run = (arguments.plan or settings.plan).absolute(), (arguments.run or settings.run).absolute()
