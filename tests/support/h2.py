@@ -53,7 +53,7 @@ def message(data: bytes, flag: int = 0) -> bytes:
 def fields(path: str = INFER, **more: str) -> list[tuple[str, str]]:
     """The head of a gRPC call; `grpc_timeout="1S"` is the field grpc-timeout."""
     given = {"content-type": "application/grpc", "te": "trailers"} | {name.replace("_", "-"): value for name, value in more.items()}
-    return [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "test"), *given.items()]
+    return [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost"), *given.items()]
 
 
 class Caller:
@@ -125,12 +125,14 @@ class Socketed(Caller):
         super().__init__(self._send)
         self.connection = connection
         self.is_closed = False
+        self.is_cut = False
+        """Whether the server takes no more; what it said before can still be read."""
 
     def _send(self, data: bytes) -> None:
         try:
             self.connection.sendall(data)
         except OSError:
-            self.is_closed = True
+            self.is_cut = True
 
     def read(self, until: Callable[[], bool]) -> None:
         """Read until `until`, the end, or silence for the socket's timeout (which fails)."""
@@ -160,6 +162,7 @@ def connected(address: str, *, timeout: float = 20, settings: dict[int, int] | N
     """A Socketed at `host:port`."""
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=timeout) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         caller = Socketed(connection)
         if greets:
             caller.greet(settings)
