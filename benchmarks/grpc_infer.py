@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.items import Item, ratio, spread
-from benchmarks.serving import PINNED, make
+from benchmarks.servers import ON_LOAD_CORE, ON_SERVER_CORE
+from benchmarks.serving import forest
 
 SECONDS = 3
 ROUNDS = 5
@@ -31,17 +32,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def make_key(home: Path) -> str:
-    """An access key for the home."""
-    from modelyard.config import Settings
-    from modelyard.security.identity import new
-    from modelyard.security.keys import FileKeys
-
-    key, record = new("bench", roles=("invoker",))
-    FileKeys(Settings(home=home).access_keys).put(record)
-    return key
 
 
 def make_message() -> bytes:
@@ -59,9 +49,7 @@ def make_message() -> bytes:
 @contextmanager
 def started(command: list[str], port: int) -> Iterator[str]:
     """A server on core 0, once it listens."""
-    process = subprocess.Popen(
-        [*(["taskset", "-c", "0"] if PINNED else []), sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([*ON_SERVER_CORE, sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
     try:
         while True:
@@ -80,8 +68,7 @@ def started(command: list[str], port: int) -> Iterator[str]:
 
 def load(address: str, message: Path, connections: int, streams: int, key: str = "") -> dict[str, float]:
     """What `h2_load` finds."""
-    pin = ["taskset", "-c", "1"] if PINNED else []
-    command = [*pin, sys.executable, "-m", "benchmarks.h2_load", address, str(connections), str(streams), str(SECONDS), str(message)]
+    command = [*ON_LOAD_CORE, sys.executable, "-m", "benchmarks.h2_load", address, str(connections), str(streams), str(SECONDS), str(message)]
     return json.loads(subprocess.run([*command, *([key] if key else [])], capture_output=True, text=True, check=True).stdout)
 
 
@@ -96,22 +83,24 @@ def python_client_us(address: str, message: Path, key: str) -> float:
         "    began = time.perf_counter(); call(message, metadata=(('authorization', f'Bearer {key}'),)); waits.append(time.perf_counter() - began)\n"
         "print(statistics.median(waits) * 1e6)\n"
     )
-    pin = ["taskset", "-c", "1"] if PINNED else []
-    return float(subprocess.run([*pin, sys.executable, "-c", code, address, str(message), key], capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run([*ON_LOAD_CORE, sys.executable, "-c", code, address, str(message), key], capture_output=True, text=True, check=True).stdout
+    )
 
 
 def run() -> list[Item]:
     """Throughput beside the bare servicer, and what a call costs server and client."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, _ = make(folder)
-        home, message = folder / "home", folder / "message"
+        model, home = forest(folder)
+        message = folder / "message"
         message.write_bytes(make_message())
-        key = make_key(home)
+        key = home.authorization["Authorization"].removeprefix("Bearer ")
         port, bare_port = free_port(), free_port()
-        serve = ["-P", "-m", "modelyard.serve", "--home", str(home), "--port", "0", "--grpc-port", str(port), "--workers", "1"]
+        serve = ["-P", "-m", "modelyard.serve", "--home", str(home.folder), "--port", "0", "--workers", "1"]
+        serve += ["--grpc-port", str(port), "--keys-file", str(home.keys_file), "--spool", str(folder / "spool")]
         bare_server = [str(Path(__file__).with_name("reference_grpc.py")), str(model), str(bare_port)]
-        with started([*serve, "--spool", str(home / "spool")], port) as ours, started(bare_server, bare_port) as bare:
+        with started(serve, port) as ours, started(bare_server, bare_port) as bare:
             load(ours, message, CONNECTIONS, STREAMS, key), load(bare, message, CONNECTIONS, STREAMS)
             speed, ours_rate, bare_rate = ratio(
                 lambda: load(ours, message, CONNECTIONS, STREAMS, key)["rate"],

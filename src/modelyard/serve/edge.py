@@ -143,7 +143,7 @@ class Edge:
             raise NotFound("this route answers where one model is served; ask for a model by name at /v2/models", field="model", rule="single")
         return next(iter(deployments.values()))
 
-    def ask(self, exchange: Exchange, target: Deployment | Version, wire: str) -> None:
+    def ask(self, exchange: Exchange | Call, target: Deployment | Version, wire: str) -> None:
         """Decode the body by `wire` and let `target` answer. Raises Forbidden when the caller's key is for other models."""
         self.plane.infer(self.read(exchange, target, wire), exchange)
 
@@ -153,7 +153,7 @@ class Edge:
             self._explaining = Explaining(on_failed=self.fail, tracer=self.tracer)
         self._explaining.ask(exchange, self.read(exchange, target, wire))
 
-    def read(self, exchange: Exchange, target: Deployment | Version, wire: str) -> Version:
+    def read(self, exchange: Exchange | Call, target: Deployment | Version, wire: str) -> Version:
         """Decode the body by `wire` and choose the version that answers. Raises Forbidden when the caller's key is for other models."""
         head = exchange.head
         caller = head.caller

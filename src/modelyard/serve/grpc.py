@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from typing import Any
+from typing import Any, ClassVar
 
 from modelyard.errors import InvalidInput, MalformedPayload, ModelyardError, Overloaded, PayloadTooLarge, UnsupportedMedia
 from modelyard.serve.admission import NORMAL, PRIORITIES
@@ -30,6 +30,9 @@ class Head:
 
     `refusal` is why the call cannot be taken, `http_status` stands for what is no gRPC at all.
     """
+
+    media: ClassVar[str] = "application/grpc"
+    json_bytes: ClassVar[None] = None
 
     __slots__ = (
         "admitted", "authorization", "caller", "coding", "host", "http_status", "is_cacheable", "origin", "path", "priority", "refusal", "request_id",

@@ -12,7 +12,6 @@ from functools import partial
 from time import monotonic
 from typing import Any, Literal
 
-from modelyard.config import Settings
 from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Unauthenticated
 from modelyard.protocols import messages, oip_v2_grpc, wire
 from modelyard.protocols.messages import kind, parse
@@ -56,10 +55,9 @@ class Route:
 class GrpcEdge:
     """The services over one DataPlane. Lives in the event loop; the server calls `admit`, `handle`, `fail` and `tick`."""
 
-    def __init__(self, plane: DataPlane, settings: Settings, *, edge: Edge, meter: Meter, access: Access) -> None:
+    def __init__(self, plane: DataPlane, *, edge: Edge, meter: Meter, access: Access) -> None:
         self.plane = plane
         self._edge = edge
-        self._timeout_s = settings.request_timeout_s
         self._meter = meter
         self._access = access
         self.routes: dict[str, Route] = {}
@@ -135,12 +133,12 @@ class GrpcEdge:
     # Predictions.
 
     def _infer(self, call: Call) -> None:
-        name, version = oip_v2_grpc.address(call.message)
-        self._ask(call, self._find(call, name, version), "oip_v2_grpc")
+        name, version = oip_v2_grpc.address(call.body)
+        self._edge.ask(call, self._find(call, name, version), "oip_v2_grpc")
 
     def _infer_in_stream(self, call: Call) -> None:
-        name, version = oip_v2_grpc.address(call.message)
-        self._ask(call, self._find(call, name, version), "oip_v2_grpc_stream")
+        name, version = oip_v2_grpc.address(call.body)
+        self._edge.ask(call, self._find(call, name, version), "oip_v2_grpc_stream")
 
     def _find(self, call: Call, name: str, version: str) -> Deployment | Version:
         """What answers under `name`. Raises Forbidden where the caller's key is for other models, NotFound, Unavailable."""
@@ -148,24 +146,6 @@ class GrpcEdge:
         if caller.models is not None:
             caller.require_model(name)
         return self.plane.find(name, _number(version))
-
-    def _ask(self, call: Call, target: Deployment | Version, wire_name: str) -> None:
-        if isinstance(target, Deployment):
-            # The champion's schema is the deployment's: a candidate accepts whatever it accepts.
-            version, reader = target.pick(), target.champion
-        else:
-            version = reader = target
-        call.version = version
-        call.codec = codec = reader.codecs[wire_name]
-        stream = call.stream
-        call.deadline_s = stream.deadline_s or call.received_s + self._timeout_s
-        if version.batcher.is_busy:
-            version.batcher.admit(call.priority, call.deadline_s)  # before the message is read: a refusal should cost little
-        call.request = request = codec.decode(call.message, "application/grpc")
-        request.principal = call.head.caller.principal
-        call.message = b""
-        call.prepared_s = monotonic()
-        self.plane.infer(version, call)
 
     # What is served, and how it stands. None of these is ever queued.
 
@@ -176,7 +156,7 @@ class GrpcEdge:
         call.reply(wire.integer(1, int(self._edge.is_ready)))
 
     def _model_ready(self, call: Call) -> None:
-        asked = parse(kind("inference.ModelReadyRequest"), call.message)
+        asked = parse(kind("inference.ModelReadyRequest"), call.body)
         try:
             self._find(call, asked.name, asked.version)
             is_ready = self._edge.is_ready
@@ -188,7 +168,7 @@ class GrpcEdge:
         _send(call, "inference.ServerMetadataResponse", name="modelyard", version=self._edge.release, extensions=EXTENSIONS)
 
     def _model(self, call: Call) -> None:
-        asked = parse(kind("inference.ModelMetadataRequest"), call.message)
+        asked = parse(kind("inference.ModelMetadataRequest"), call.body)
         target = self._find(call, asked.name, asked.version)
         version = target.champion if isinstance(target, Deployment) else target
         schema = version.schema
@@ -203,7 +183,7 @@ class GrpcEdge:
         )
 
     def _index(self, call: Call) -> None:
-        asked = parse(kind("inference.RepositoryIndexRequest"), call.message)
+        asked = parse(kind("inference.RepositoryIndexRequest"), call.body)
         repository = self._edge.repository
         if repository is None or asked.ready:
             self._tell_index(call, ())
@@ -211,17 +191,14 @@ class GrpcEdge:
             self._edge.later(repository.names(), partial(self._tell_index, call), partial(self.fail, call))
 
     def _tell_index(self, call: Call, names: tuple[str, ...]) -> None:
-        """What is served, and what of `names` is not."""
         _send(call, "inference.RepositoryIndexResponse", models=self._edge.index(call.head.caller, names))
 
     def _change(self, verb: Literal["load", "unload"], call: Call) -> None:
-        kinds = "inference.RepositoryModelLoad" if verb == "load" else "inference.RepositoryModelUnload"
-        asked = parse(kind(kinds + "Request"), call.message)
+        asked = parse(kind("inference.RepositoryModelLoadRequest"), call.body)  # the request to unload has the same fields
         refuse_overrides(asked.parameters)
-        name = asked.model_name or asked.repository_name  # Triton's clients and KServe's
-        told = {"model_name": name, "isLoaded" if verb == "load" else "isUnloaded": True}
-        done = partial(_send, call, kinds + "Response", **told)
-        self._edge.change(Change(verb, name), call.head.caller, done, partial(self.fail, call))
+        name = asked.model_name or asked.repository_name  # KServe's clients give the name in the first field
+        done = partial(call.reply, wire.tagged(1, name.encode()) + wire.integer(2, 1))
+        self._edge.change(Change(verb, name, timeout_s=call.head.timeout_s), call.head.caller, done, partial(self.fail, call))
 
     # Health.
 
@@ -231,7 +208,7 @@ class GrpcEdge:
         return _SERVING if self._edge.is_ready else _NOT_SERVING
 
     def _check(self, call: Call) -> None:
-        status = self._status(parse(kind("grpc.health.v1.HealthCheckRequest"), call.message).service)
+        status = self._status(parse(kind("grpc.health.v1.HealthCheckRequest"), call.body).service)
         if status == _SERVICE_UNKNOWN:
             raise NotFound("no service of this name is here", field="service", rule="known")
         call.reply(wire.integer(1, status))
@@ -240,7 +217,7 @@ class GrpcEdge:
         talk = call.stream
         if not isinstance(talk, Talk) or talk.memory is not None:
             raise MalformedPayload("this method takes one message", field="message", rule="unary")
-        service = parse(kind("grpc.health.v1.HealthCheckRequest"), call.message).service
+        service = parse(kind("grpc.health.v1.HealthCheckRequest"), call.body).service
         status = self._status(service)
         talk.memory = service, status
         call.reply(wire.integer(1, status))
@@ -254,7 +231,7 @@ class GrpcEdge:
 
     def _reflect(self, call: Call) -> None:
         package = call.head.path.split("/")[1].removesuffix(".ServerReflection")
-        asked = parse(kind(f"{package}.ServerReflectionRequest"), call.message)
+        asked = parse(kind(f"{package}.ServerReflectionRequest"), call.body)
         answer = kind(f"{package}.ServerReflectionResponse")(valid_host=asked.host, original_request=asked)
         what = asked.WhichOneof("message_request")
         try:

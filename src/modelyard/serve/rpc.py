@@ -33,18 +33,18 @@ class Call:
     """One message and its answer to be; answered exactly once. Fields behind `received_s` belong to the edge."""
 
     __slots__ = (
-        "codec", "deadline_s", "ends_stream", "head", "is_answered", "message", "prepared_s", "priority", "received_s", "request", "route",
+        "body", "codec", "deadline_s", "ends_stream", "head", "is_answered", "prepared_s", "priority", "received_s", "request", "route",
         "size", "stream", "version",
     )  # fmt: skip
 
-    def __init__(self, stream: Rpc, message: bytes | bytearray, received_s: float, *, ends_stream: bool = False) -> None:
+    def __init__(self, stream: Rpc, body: bytes | bytearray, received_s: float, *, ends_stream: bool = False) -> None:
         self.stream = stream
         self.size = stream.wire_bytes
         self.ends_stream = ends_stream
         """Whether it stands for the whole stream, which its refusal ends."""
         self.head = stream.head
         self.route = stream.route
-        self.message = message
+        self.body = body
         self.received_s = received_s
         self.is_answered = False
         self.request: InferenceRequest

@@ -101,7 +101,7 @@ class Worker:
         self.edge.on_long = self._on_long
         self.tracer = self.edge.tracer = tracing.open(settings, slot=slot, release=self.edge.release)
         self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
-        self.grpc_edge = GrpcEdge(self.plane, settings, edge=self.edge, meter=self.metrics.server, access=self.access)
+        self.grpc_edge = GrpcEdge(self.plane, edge=self.edge, meter=self.metrics.server, access=self.access)
         self.grpc = GrpcServer(
             settings,
             admit=self.grpc_edge.admit,

@@ -69,7 +69,7 @@ class Asked:
     def __init__(self, path: str, message: bytes, *more: tuple[bytes, bytes]) -> None:
         self.head = head(path, *more)
         self.route: Any = None
-        self.message = message
+        self.body = message
         self.version: Any = None
         self.received_s = 0.0
         self.stream: Any = None
@@ -86,7 +86,7 @@ def head(path: str, *more: tuple[bytes, bytes]) -> Head:
 @contextmanager
 def edge(keys: Any = None) -> Iterator[GrpcEdge]:
     plane, meter = cast(Any, Plane()), cast(Any, Meter())
-    yield GrpcEdge(plane, Settings(), edge=Edge(plane, Settings(), meter=meter, metrics=bytes), meter=meter, access=keys or cast(Any, Open()))
+    yield GrpcEdge(plane, edge=Edge(plane, Settings(), meter=meter, metrics=bytes), meter=meter, access=keys or cast(Any, Open()))
 
 
 def ask(made: GrpcEdge, path: str, message: bytes = b"") -> Any:

@@ -36,7 +36,7 @@ def test_a_message_in_many_frames_is_one() -> None:
         updates = [each for each in it.frames() if each.kind == http2.WINDOW_UPDATE and each.stream == number]
         assert sum(http2.number(each.payload) for each in updates) == len(framed) - http2.STREAM_WINDOW  # what is missing, and no more
         it.caller.data(number, framed[100_000:])
-        assert it.calls[0].message == data
+        assert it.calls[0].body == data
         assert it.connection.reserved == 0
 
 
@@ -77,7 +77,7 @@ def test_compressed_messages_are_read_and_bounded() -> None:
         for data in (gzip.compress(bytes(900)), gzip.compress(bytes(1 << 20))):
             number = it.caller.begin(head)
             it.caller.data(number, message(data, 1))
-        assert [call.message for call in it.calls] == [bytes(900)]
+        assert [call.body for call in it.calls] == [bytes(900)]
         assert isinstance(it.failures[0], PayloadTooLarge)
 
 

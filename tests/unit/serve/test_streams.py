@@ -52,7 +52,7 @@ def test_a_call_is_answered_in_one_write() -> None:
     with served() as it:
         number = it.caller.call(b"hello", fields("/u"))
         (call,) = it.calls
-        assert call.message == b"hello"
+        assert call.body == b"hello"
         before = len(it.wire.sent)
         call.reply(b"world")
         it.frames()
@@ -71,7 +71,7 @@ def test_bytes_may_come_one_by_one() -> None:
     it.caller.call(b"hello", fields("/u"))
     for byte in b"".join(sent):
         it.connection.data_received(bytes((byte,)))
-    assert [call.message for call in it.calls] == [b"hello"]
+    assert [call.body for call in it.calls] == [b"hello"]
     it.server.close()
 
 
@@ -147,7 +147,7 @@ def test_padding_counts_and_is_given_back() -> None:
         stream = it.connection.streams[number]
         assert stream.room == http2.STREAM_WINDOW - len(message(b"hello"))
         it.caller.send(frame(http2.DATA, http2.END_STREAM, number))
-        assert it.calls[0].message == b"hello"
+        assert it.calls[0].body == b"hello"
 
 
 @looped
@@ -278,7 +278,7 @@ def test_trailers_end_a_request_and_nothing_else_may() -> None:
         number = it.caller.begin(fields("/u"))
         it.caller.data(number, message(b"x"), ends=False)
         it.caller.send(frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, number, it.caller.encoder.encode([("checksum", "1")])))
-        assert it.calls[0].message == b"x"
+        assert it.calls[0].body == b"x"
         other = it.caller.begin(fields("/u"))
         it.caller.send(frame(http2.HEADERS, http2.END_HEADERS, other, it.caller.encoder.encode([("checksum", "1")])))
         assert resets(it, other) == [http2.PROTOCOL_ERROR]
