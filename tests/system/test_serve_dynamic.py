@@ -289,3 +289,33 @@ def test_over_grpc_it_is_the_same(home: Home, folder: Path) -> None:
         with pytest.raises(grpc.RpcError) as refused:
             ask("RepositoryModelUnload", model_name="m")
         assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("field", ["model_name", "repository_name"], ids=["triton", "kserve"])
+def test_models_are_loaded_and_unloaded_by_grpc(home: Home, folder: Path, server: Running, field: str) -> None:
+    import grpc
+
+    from modelyard.protocols.messages import kind
+
+    put(home, folder, "mine")
+    with grpc.insecure_channel(str(server.grpc)) as channel:
+
+        def ask(method: str, **values: Any) -> Any:
+            path = f"/inference.GRPCInferenceService/{method}"
+            call = channel.unary_unary(
+                path,
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=kind(f"inference.{method}Response").FromString,
+            )
+            return call(kind(f"inference.{method}Request")(**values), timeout=60)
+
+        assert [(each.name, each.state) for each in ask("RepositoryIndex").models] == [("mine", "UNAVAILABLE")]
+        loaded = ask("RepositoryModelLoad", **{field: "mine"})
+        assert (loaded.model_name, loaded.isLoaded) == ("mine", True)
+        assert server.infer("mine", line_row()).status == 200
+        assert [(each.name, each.state) for each in ask("RepositoryIndex").models] == [("mine", "READY")]
+        with pytest.raises(grpc.RpcError) as caught:
+            ask("RepositoryModelLoad", **{field: "mine"}, parameters={"config": {"string_param": "{}"}})
+        assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert ask("RepositoryModelUnload", **{field: "mine"}).isUnloaded
+        assert server.infer("mine", line_row()).status == 404

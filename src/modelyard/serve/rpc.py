@@ -25,6 +25,9 @@ from modelyard.serve.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Tls
 if TYPE_CHECKING:
     from modelyard.types import InferenceRequest, InferenceResponse
 
+IN_WORK = 32
+"""Messages of one stream that are worked on at once."""
+
 SMALL_PART = 256
 """A part of a message that is smaller and completes nothing is a frame without much use."""
 
@@ -284,12 +287,15 @@ class Talk(Rpc):
     What the client may send is given back with the answers, so that a client who does not read them cannot go on asking.
     """
 
-    __slots__ = ("_answers", "_is_begun", "calls", "memory")
+    __slots__ = ("_answers", "_in_work", "_is_begun", "_is_starting", "_later", "calls", "memory")
 
     def __init__(self, server: GrpcServer, connection: Connection, id: int, head: Head, now: float) -> None:
         super().__init__(server, connection, id, head, now)
         self.calls: deque[Call] = deque()
         self._answers: dict[Call, tuple[bytes, int]] = {}
+        self._later: deque[Call] = deque()
+        self._in_work = 0
+        self._is_starting = False
         self._is_begun = False
         self.memory: Any = None
         """What the edge keeps with the stream."""
@@ -297,7 +303,21 @@ class Talk(Rpc):
     def message(self, data: bytes | bytearray) -> None:
         call = Call(self, data, monotonic())
         self.calls.append(call)
-        self.server.handle(call)
+        self._later.append(call)
+        self._start()
+
+    def _start(self) -> None:
+        """Hand on the next messages, as many as may be in work at once: the others wait their turn, and are not refused for coming together."""
+        if self._is_starting:
+            return  # an answer given at once came back here
+        self._is_starting = True
+        while self._later and self._in_work < IN_WORK and self.is_live:
+            if self.connection.is_full:
+                self.connection.held.append(self._start)
+                break
+            self._in_work += 1
+            self.server.handle(self._later.popleft())
+        self._is_starting = False
 
     def ended(self) -> None:
         if self.route.is_endless:
@@ -308,6 +328,7 @@ class Talk(Rpc):
 
     def answered(self, call: Call, data: bytes, id: str) -> None:  # noqa: ARG002 - the message tells it
         self._answers[call] = data, call.size
+        self._in_work -= 1
         while self.calls and self.calls[0] in self._answers:
             data, size = self._answers.pop(self.calls.popleft())
             self._owed += size
@@ -317,6 +338,8 @@ class Talk(Rpc):
         elif self._owed > http2.STREAM_WINDOW >> 2:
             self.grant(self._owed)
             self._owed = 0
+        if self._later:
+            self._start()
 
     def say(self, data: bytes) -> None:
         """Send one message."""
@@ -352,6 +375,7 @@ class Talk(Rpc):
 
     def gone(self) -> None:
         self.calls.clear()
+        self._later.clear()
         self._answers.clear()
         self.memory = None
 

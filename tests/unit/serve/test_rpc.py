@@ -11,7 +11,7 @@ from h2 import fields, message
 from h2_server import Route, served
 
 from modelyard.errors import DeadlineExceeded, InvalidInput, MalformedPayload, Overloaded, PayloadTooLarge
-from modelyard.serve import http2, streams
+from modelyard.serve import http2, rpc, streams
 
 
 def looped(test: Callable[[], None]) -> Callable[[], None]:
@@ -147,6 +147,19 @@ def test_a_talk_is_answered_in_the_order_of_its_messages() -> None:
         assert it.connection.streams
         it.caller.data(number, b"")
         assert it.status(number) == "0"
+
+
+@looped
+def test_messages_that_come_together_wait_their_turn() -> None:
+    with served() as it:
+        number = it.caller.begin(fields("/t"))
+        it.caller.data(number, b"".join(message(b"%d" % at) for at in range(3 * rpc.IN_WORK)), ends=False)
+        assert len(it.calls) == rpc.IN_WORK
+        it.server.handle = lambda call: call.reply(call.body)  # from now on each is answered at once
+        for call in it.calls:
+            call.reply(call.body)
+        it.frames()
+        assert it.caller.body(number) == b"".join(message(b"%d" % at) for at in range(3 * rpc.IN_WORK))
 
 
 @looped
