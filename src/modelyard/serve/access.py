@@ -31,6 +31,9 @@ BURST = 20
 """How many wrong keys a second are answered at once; further ones are held back, so that guessing is slow and costs nothing."""
 
 HOLD_BACK_S = 1.0
+READ_AT_ONCE_BYTES = 128 << 10
+"""A file up to this size is read in the event loop, when an unknown key comes and it has changed."""
+
 _INDEX_BYTES = 8
 _REFUSED = "no valid access key; send `Authorization: Bearer my_…`"
 
@@ -183,8 +186,18 @@ class Access:
             self._callers[authorization] = caller
             return caller
         if self._is_required or key.startswith(PREFIX.encode()):
+            if key and self._looks_again():
+                return self._authenticate(authorization)
             raise Unauthenticated(_REFUSED)
         return self._anyone
+
+    def _looks_again(self) -> bool:
+        """Whether the file has changed since the last look, and so has been read: a key that was just made is good at once, not at the next look."""
+        stamp = self._stamp_now()
+        if stamp is None or stamp == self._stamp or stamp[2] > READ_AT_ONCE_BYTES:
+            return False
+        self.take(self.read())
+        return True
 
     def _is_own(self, origin: bytes, host: bytes) -> bool:
         """Whether the page came from here: the same host and port, or a host that the operator named."""

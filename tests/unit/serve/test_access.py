@@ -104,6 +104,21 @@ def test_a_revoked_key_and_an_expired_one_end_the_epoch(tmp_path: Path, monkeypa
         renewed(held).caller(key)
 
 
+def test_a_key_that_was_just_made_is_good_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Access(settings(tmp_path))
+    epoch = held.epoch
+    key = add(tmp_path, "invoker")
+    with pytest.raises(Unauthenticated):
+        held.caller(b"")
+    assert held.caller(key).principal.roles == ("invoker",) and held.epoch > epoch
+    monkeypatch.setattr(access, "READ_AT_ONCE_BYTES", 0)
+    later, epoch = add(tmp_path, "invoker"), held.epoch
+    with pytest.raises(Unauthenticated):
+        held.caller(later)
+    assert held.epoch == epoch, "a large file waits for the next look, in a thread"
+    renewed(held).caller(later)
+
+
 def test_a_file_that_cannot_be_read_or_has_gone_leaves_no_key(tmp_path: Path) -> None:
     key = add(tmp_path, "invoker")
     held, path = Access(settings(tmp_path)), settings(tmp_path).access_keys
