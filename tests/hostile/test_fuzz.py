@@ -76,7 +76,7 @@ def test_the_judge_finds_what_must_not_be() -> None:
     assert not said(400, "application/json", b'{"error_code": "B", "message": "m", "rule": "r", "field": "f"}')
 
 
-JSON_WIRES = ("oip_v2", "v1_predict", "tf_regress", "mlflow")  # the others read as these do
+JSON_WIRES = ("oip_v2", "v1_predict", "v1_explain", "tf_regress", "mlflow")  # the others read as these do
 
 
 @pytest.mark.parametrize("wire", [*JSON_WIRES, "json_lines"])

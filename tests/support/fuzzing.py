@@ -129,6 +129,11 @@ def goods(*, is_single: bool) -> list[Good]:
     ]
     found = [Good("oip_v2", path, json.dumps(body).encode()) for path, body in v2] + binary
     found += [Good("v1", path, json.dumps(body).encode()) for path, body in v1]
+    why = [
+        ("line", {"instances": RECORDS[:1], "parameters": {"output": "prediction", "element": 0}}),
+        ("grid", {"instances": [[1, 2, 3, 4]], "parameters": {"class": 1}}),
+    ]
+    found += [Good("v1_explain", f"/v1/models/{name}:explain", json.dumps(body).encode()) for name, body in why]
     found += [*_mlflow("/models/line/invoke"), *_forms("oip_v2", line), Good("oip_v2", "/v2/repository/index", b'{"ready": true}')]
     return found
 

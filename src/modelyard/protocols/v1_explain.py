@@ -21,12 +21,8 @@ from modelyard.types import Explanation, InferenceRequest, InferenceResponse, Sc
 HOW_TO_ASK = 'send {"instances": [row, …]}: lists in the order of the inputs, or records by name'
 
 
-class Parameters(msgspec.Struct, forbid_unknown_fields=True, rename={"label": "class"}):
-    """What may be said of the explanation."""
-
-    label: str | int | float | bool | None = None
-    output: str | None = None
-    element: int | None = None
+PARAMETERS: dict[str, tuple[type, ...]] = {"class": (str, int, float, bool), "output": (str,), "element": (int,)}
+"""What `parameters` may hold, and of which types."""
 
 
 class Question(msgspec.Struct):
@@ -34,7 +30,7 @@ class Question(msgspec.Struct):
 
     instances: list[Any] | None = None
     inputs: Any = None
-    parameters: Parameters | None = None
+    parameters: dict[str, Any] | None = None
 
 
 class V1Explain(KServeV1):
@@ -56,10 +52,7 @@ class V1Explain(KServeV1):
                 'send {"instances": [row, …]}: lists in the order of the inputs, or records by name', field="instances", rule="required"
             )
         request = self.records.from_instances(message.instances, "instances")
-        wanted = message.parameters
-        if wanted is not None:
-            said = {"class": wanted.label, "output": wanted.output, "element": wanted.element}
-            request.parameters = {name: value for name, value in said.items() if value is not None}
+        request.parameters = _wanted(message.parameters or {}) or None
         return request
 
     def encode_explained(self, response: InferenceResponse, explanations: Sequence[Explanation]) -> tuple[bytes, bytes]:
@@ -89,6 +82,17 @@ class V1Explain(KServeV1):
             at += size
             shown[name] = part[0] if shape in ((), (1,)) else _nested(part, shape)
         return shown
+
+
+def _wanted(given: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that say something. Raises MalformedPayload, which names none but ours."""
+    said = {name: value for name, value in given.items() if value is not None}
+    for name, value in said.items():
+        if name not in PARAMETERS:
+            raise MalformedPayload(f"parameters are {', '.join(PARAMETERS)}", field="parameters", rule="unknown")
+        if type(value) not in PARAMETERS[name]:
+            raise MalformedPayload(f"the parameter {name!r} has another type", field=name, rule="type")
+    return said
 
 
 def _nested(values: list[float], shape: tuple[int, ...]) -> list[Any]:
