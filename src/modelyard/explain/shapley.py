@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from modelyard.explain.base import MayGoOn
     from modelyard.types import Array
 
-AT_ONCE = 4096
-"""Rows that are asked of the game together: memory is bounded, and time is looked at in between."""
+AT_ONCE = 1024
+"""Rows that are asked of the game together: memory is bounded, time is looked at in between, and the interpreter is never held for long."""
 
 CLOSE = 0.01
 """Sampling ends when no contribution's standard error is above this share of the largest contribution."""
