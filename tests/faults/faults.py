@@ -15,6 +15,9 @@ FAULTS = {
     "23-slow-readers": "tests.faults.f23_slow_readers",
     "24-slowloris": "tests.faults.f24_slowloris",
     "25-overflow": "tests.faults.f25_overflow",
+    "26-smuggling": "tests.faults.f26_smuggling",
+    "27-bodies": "tests.faults.f27_bodies",
+    "28-tensors": "tests.faults.f28_tensors",
 }
 
 

@@ -198,6 +198,40 @@ def _header_limits() -> None:
     server.HEADER_BYTES = server.URL_BYTES = server.HEADER_COUNT = 1 << 40
 
 
+def _strict_parsing() -> None:
+    """llhttp as lenient as it can be told to be."""
+    import httptools
+
+    from modelyard.serve import server
+
+    def lenient(protocol: Any) -> Any:
+        parser = httptools.HttpRequestParser(protocol)
+        names = ("headers", "chunked_length", "keep_alive", "transfer_encoding", "version", "data_after_close", "optional_lf_after_cr")
+        more = ("optional_cr_before_lf", "optional_crlf_after_chunk", "spaces_after_chunk_size")
+        parser.set_dangerous_leniencies(**{f"lenient_{name}": True for name in (*names, *more)})
+        return parser
+
+    found = {name: getattr(httptools, name) for name in dir(httptools) if not name.startswith("_")}
+    server.httptools = SimpleNamespace(**{**found, "HttpRequestParser": lenient})  # type: ignore[assignment]
+
+
+def _body_limits() -> None:
+    """No limit on what a body becomes, nor on its chunks."""
+    from modelyard.serve import server
+
+    plain = server.decompress
+    server.CHUNKS = 1 << 40
+    server.decompress = lambda body, coding, limit_bytes: plain(body, coding, 1 << 40)
+
+
+def _checks_of_counts() -> None:
+    """Reading that lets whatever a codec says of a body pass for a failure of the server."""
+    from modelyard.errors import ModelyardError
+    from modelyard.serve import edge
+
+    edge.STATUS = dict.fromkeys(edge.STATUS, 500) | {ModelyardError: 500}
+
+
 def _right_answers() -> None:
     """A model that is wrong by one in every hundredth answer."""
     from modelyard.runtime.onnx import Onnx
@@ -226,6 +260,9 @@ WIRINGS: dict[str, Callable[[], None]] = {
     "back-pressure": _back_pressure,
     "timeouts": _timeouts,
     "header limits": _header_limits,
+    "strict parsing": _strict_parsing,
+    "body limits": _body_limits,
+    "refusals": _checks_of_counts,
     "right answers": _right_answers,
 }
 

@@ -80,6 +80,7 @@ SMUGGLED = {
     "leading lines": b"\r\n" * 1000 + GET + b"\r\n",
     "a method of its own": b"BREW /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a method in small letters": b"get /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "an asterisk": b"GET * HTTP/1.1\r\nHost: x\r\n\r\n",
     "a tunnel": b"CONNECT x:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "another protocol": GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     "a header without a name": GET + b": x\r\n\r\n",

@@ -88,6 +88,8 @@ class Head:
             raise Refused(505, "this server speaks HTTP/1.1", "version")
         if method not in METHODS:
             raise Refused(501, "the method is not one that this server knows", "method")
+        if self.path == "*" and method != b"OPTIONS":
+            raise Refused(400, "only OPTIONS is asked of the whole server", "target")
         hosts = 0
         for name, value in headers:
             if name == b"host":

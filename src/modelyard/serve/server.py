@@ -224,7 +224,11 @@ class Connection(asyncio.Protocol):
         self._parser = None
 
     def eof_received(self) -> bool:
-        if not self.pending or self.transport is None or not self.transport.can_write_eof():
+        if self.transport is None or not self.transport.can_write_eof():
+            return False
+        if not self.pending:
+            if not self._is_between and self.phase != CLOSING:
+                self.refuse(400, "the message ended before it was whole", "http")
             return False
         self.phase = CLOSING
         self.since_s = monotonic()

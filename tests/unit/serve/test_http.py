@@ -27,11 +27,16 @@ def head(*headers: tuple[bytes, bytes], method: bytes = b"POST", url: bytes = b"
         (b"/a%2Fb/c", "/a/b/c"),
         (b"http://host:1/v2", "/v2"),
         (b"HTTP://host", "/"),
-        (b"*", "*"),
     ],
 )
 def test_path(url: bytes, path: str) -> None:
     assert head(url=url).path == path
+
+
+def test_only_options_is_asked_of_the_whole_server() -> None:
+    assert head(url=b"*", method=b"OPTIONS").path == "*"
+    with pytest.raises(Refused, match="whole server"):
+        head(url=b"*")
 
 
 @pytest.mark.parametrize(("value", "priority"), [(b"high", HIGH), (b" LOW ", LOW), (b"normal", NORMAL)])

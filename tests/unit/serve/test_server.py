@@ -172,6 +172,17 @@ def test_a_caller_who_sends_no_more_and_would_have_to_wait_is_taken_to_be_gone(b
     connection.connection_lost(None)
 
 
+@pytest.mark.parametrize("begun", [GET[:-2], b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabc"])
+def test_a_message_that_ends_too_early_is_told_so(bench: Bench, begun: bytes) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(begun)
+    assert connection.eof_received() is False
+    assert transport.data.startswith(b"HTTP/1.1 400")
+    silent, transport = bench.connect()
+    assert silent.eof_received() is False
+    assert transport.data == b""
+
+
 def test_nobody_is_left_to_answer(bench: Bench) -> None:
     connection, transport = bench.connect()
     connection.data_received(GET)
