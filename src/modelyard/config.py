@@ -22,6 +22,7 @@ PREFIX = "MODELYARD_"
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "AWS_LWA_PORT", "PORT")
 """What platforms name the port that `serve` should listen on, the first that is set counts."""
 
+SAGEMAKER_MODELS = Path("/opt/ml/models")
 SAGEMAKER_FOLDER, KSERVE_FOLDER = Path("/opt/ml/model"), Path("/mnt/models")
 DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
 """Whose names metrics have beside ours."""
@@ -161,6 +162,11 @@ def model_folder() -> Path | None:
             )
         return Path(path)
     return KSERVE_FOLDER if _holds_something(KSERVE_FOLDER) else None
+
+
+def multi_model_folder() -> Path | None:
+    """Where SageMaker puts the models of a multi-model endpoint, when it says that this container is one."""
+    return SAGEMAKER_MODELS if os.environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true" else None
 
 
 def _holds_something(folder: Path) -> bool:

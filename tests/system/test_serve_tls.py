@@ -137,6 +137,26 @@ def test_clients_are_let_in_by_authority_time_and_name(mutual: Running, authorit
     assert ask(mutual.port, trusting(authority, authority.client("trainer"))) == 200
 
 
+def test_grpc_is_inside_the_same_tls(mutual: Running, authority: Authority, folder: Path) -> None:
+    import grpc
+
+    def is_live(client: tuple[Path, Path] | None) -> bool:
+        given = {} if client is None else {"private_key": client[1].read_bytes(), "certificate_chain": client[0].read_bytes()}
+        credentials = grpc.ssl_channel_credentials(authority.path.read_bytes(), **given)
+        where = f"localhost:{mutual.card['grpc'].rpartition(':')[2]}"
+        with grpc.secure_channel(where, credentials) as channel:
+            try:
+                return bool(channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=5) == b"\x08\x01")
+            except grpc.RpcError as error:
+                assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+                return False
+
+    assert is_live(authority.client("trainer"))
+    assert not is_live(None) and not is_live(authority.client("somebody")) and not is_live(Authority(folder, "third").client("trainer"))
+    with grpc.insecure_channel(mutual.card["grpc"]) as channel, pytest.raises(grpc.RpcError):
+        channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=5)
+
+
 def test_the_command_line_asks_its_own_home_and_others(server: Running, mutual: Running, authority: Authority, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text("a,b,c\n1,2,3\n")

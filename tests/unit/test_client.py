@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,22 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
+from certificates import Authority
 from world import free_ports
 
 from modelyard import errors
-from modelyard.client import Client, ControlClient, _array, _tensor, refusal
-from modelyard.errors import DeadlineExceeded, InvalidInput, ModelyardError, NotFound, Overloaded, PayloadTooLarge, SchemaMismatch, Unavailable
+from modelyard.client import Client, ControlClient, _array, _tensor, refusal, trusting
+from modelyard.errors import (
+    DeadlineExceeded,
+    InvalidConfig,
+    InvalidInput,
+    ModelyardError,
+    NotFound,
+    Overloaded,
+    PayloadTooLarge,
+    SchemaMismatch,
+    Unavailable,
+)
 from modelyard.retries import RESERVE, SHARE
 from modelyard.types import TensorSpec
 from serving import Running, home_with
@@ -197,3 +209,23 @@ def test_an_answer_is_read_in_its_type() -> None:
 def test_a_folder_is_no_server(tmp_path: Path) -> None:
     with Client(f"http://{tmp_path.name}.invalid") as client, pytest.raises(Unavailable):
         client.inputs("line")
+
+
+def test_which_servers_are_believed(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.client("me")
+    assert trusting(None) is None
+    assert trusting(authority.path).check_hostname  # type: ignore[union-attr]
+    pinned = trusting(None, pinned=certificate)
+    assert pinned is not None and not pinned.check_hostname and pinned.verify_mode == ssl.CERT_REQUIRED
+    assert trusting(authority.path, certificate=certificate, key=key) is not None
+    text = tmp_path / "text"
+    text.write_text("no PEM")
+    for bad in (
+        {"authority": text},
+        {"authority": tmp_path / "nowhere"},
+        {"authority": None, "certificate": text},
+        {"authority": authority.path, "certificate": certificate},
+    ):
+        with pytest.raises(InvalidConfig):
+            trusting(**bad)

@@ -126,3 +126,19 @@ def test_a_platforms_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sagemaker.mkdir()
     (sagemaker / "model.tar").write_text("")
     assert config.model_folder() == sagemaker
+
+
+def test_sagemakers_multi_model_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAGEMAKER_MULTI_MODEL", raising=False)
+    assert config.multi_model_folder() is None
+    for value, is_one in (("true", True), ("false", False), ("", False)):
+        monkeypatch.setenv("SAGEMAKER_MULTI_MODEL", value)
+        assert (config.multi_model_folder() == Path("/opt/ml/models")) is is_one
+
+
+def test_the_key_to_show_comes_from_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELYARD_KEY", raising=False)
+    assert config.key() is None
+    monkeypatch.setenv("MODELYARD_KEY", "my_x")
+    assert config.key() == "my_x"
+    assert "my_x" not in repr(config.load()), "no setting holds it"

@@ -56,6 +56,8 @@ def serve(
     # Platforms start an image with the argument `serve` behind its own; a model of that name is written serve:1.
     named = [reference for reference in references or [] if reference != "serve"]
     if not named and dynamic is None:
+        dynamic = config.multi_model_folder()
+    if not named and dynamic is None:
         named = _found()
     if sources["port"] == "platform" and is_loopback(settings.host):
         print("modelyard: a platform chose the port, but this listens on loopback; say --host 0.0.0.0, with keys or --insecure", file=sys.stderr)

@@ -146,7 +146,9 @@ class Repository:
     # What is in the folder. All of this blocks.
 
     def _names(self) -> tuple[str, ...]:
-        found = set()
+        found: set[str] = set()
+        if not self.folder.is_dir():  # a platform makes it with the first model
+            return ()
         with os.scandir(self.folder) as entries:
             for number, entry in enumerate(entries):
                 if number >= ENTRIES_LIMIT:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from modelyard.cli.predict import fit, flat, save
+from modelyard.cli.predict import _key, fit, flat, save
+from modelyard.config import Settings
+from modelyard.control.access import admin_key
 from modelyard.errors import SchemaMismatch
 from modelyard.runtime.data import read
-from modelyard.types import TensorSpec
+from modelyard.types import ServeState, TensorSpec
 
 AGE = TensorSpec(name="age", datatype="FP64", shape=(-1, 1))
 CITY = TensorSpec(name="city", datatype="BYTES", shape=(-1, 1))
@@ -50,3 +53,17 @@ def test_answers_are_saved_and_read_back(tmp_path: Path, suffix: str) -> None:
     back = read(path)[0].columns
     assert back["label"][:, 0].tolist() == ["yes", "no"] and back["probability_1"][:, 0].tolist() == [0.75, 0.5]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_admin_key_is_shown_to_ones_own_data_plane_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELYARD_KEY", raising=False)
+    settings = Settings(home=tmp_path)
+    key = admin_key(settings).key
+    here = ServeState(pid=1, host="127.0.0.1", port=1, slots=(), started_at="")
+    everywhere = msgspec.structs.replace(here, host="0.0.0.0")
+    assert _key(settings, everywhere) == key
+    assert _key(settings, here) is None, "none is wanted on loopback"
+    assert _key(settings, None) is None, "never to a URL that somebody named"
+    assert _key(msgspec.structs.replace(settings, keys_file="x"), everywhere) is None, "other keys open that one"
+    monkeypatch.setenv("MODELYARD_KEY", "my_given")
+    assert _key(settings, None) == _key(settings, everywhere) == "my_given"

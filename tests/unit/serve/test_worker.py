@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 
 from modelyard.config import Settings
 from modelyard.errors import Rejected, StorageFull, Unavailable
+from modelyard.security.audit import AuditLog, FileLines
 from modelyard.serve import card
 from modelyard.serve.exposition import render
 from modelyard.serve.loading import Loaded, load
@@ -319,3 +321,28 @@ def test_what_was_answered_once_is_owed_for_as_long_as_the_plan_names_it(tmp_pat
         assert worker._owed == {"line"}
 
     with_worker(home, test)
+
+
+def test_denials_are_audited_once_a_second_and_the_loops_failures_are_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home(tmp_path / "h")
+    monkeypatch.setattr("modelyard.serve.worker.HOUSEKEEPING_S", 0.01)
+    log = AuditLog(FileLines(home.folder / "audit.jsonl"))
+
+    async def test(worker: Worker) -> None:
+        worker.edge.denied = Counter({("anonymous", "unauthenticated"): 3, ("key:abc", "grant"): 1})
+        keeping = asyncio.ensure_future(worker._keep_house())
+        while len(list(log.entries())) < 2:
+            await asyncio.sleep(0.01)
+        assert not worker.edge.denied
+        keeping.cancel()
+        worker._on_loop_error(asyncio.get_running_loop(), {"message": "SSL handshake failed", "exception": ValueError("canary4711")})
+
+    with_worker(home, test)
+    assert [(entry.principal, entry.outcome, entry.detail) for entry in log.entries()] == [
+        ("anonymous", "denied", "unauthenticated (3)"),
+        ("key:abc", "denied", "grant (1)"),
+    ]
+    said = capsys.readouterr().err
+    assert "SSL handshake failed (ValueError)" in said and "canary" not in said and "Traceback" not in said
