@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from modelyard.console.errors import STATUS, body
-from modelyard.errors import Denied, Forbidden, ModelyardError, NotFound, PayloadTooLarge, Unauthenticated
+from modelyard.errors import Denied, Forbidden, MalformedPayload, ModelyardError, NotFound, PayloadTooLarge, Unauthenticated
 from modelyard.security import policy
 from modelyard.security.audit import AuditLog
 from modelyard.security.identity import Keyring
@@ -25,6 +25,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_LIMIT_BYTES = 64 << 10
+BODY_TIMEOUT_S = 10.0
 ANONYMOUS = Principal("anonymous")
 
 
@@ -51,7 +52,7 @@ class Guard:
             if route is None:
                 raise NotFound("no such route; the API's routes are in docs/reference.md")
             policy.allow(principal, scope["method"], route)
-            content = await _read(headers, receive)
+            content = await _read_in_time(headers, receive)
         except ModelyardError as error:
             if isinstance(error, Denied):
                 await asyncio.to_thread(self.denials.add, principal, scope["method"], error)
@@ -124,12 +125,22 @@ def _bearer(headers: dict[bytes, bytes]) -> str | None:
     return key.strip() if scheme.lower() == "bearer" else None
 
 
+async def _read_in_time(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _read(headers, receive)
+    except TimeoutError:
+        raise MalformedPayload(f"the request's body did not come within {BODY_TIMEOUT_S:.0f} s") from None
+
+
 async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     declared = headers.get(b"content-length", b"0")
     parts: list[bytes] = []
     size = int(declared) if declared.isdigit() else 0
     while size <= BODY_LIMIT_BYTES:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise MalformedPayload("the connection ended before the request's body did")
         parts.append(message.get("body", b""))
         size = max(size, sum(map(len, parts)))
         if size <= BODY_LIMIT_BYTES and not message.get("more_body", False):

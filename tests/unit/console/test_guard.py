@@ -110,6 +110,33 @@ def test_a_body_that_does_not_fit_is_400(ask: Ask, body: bytes) -> None:
     assert answer.status_code == 400 and answer.json()["error"]["code"] == "malformed_payload"
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_body_that_breaks_off_is_no_request(plane: ControlPlane, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, is_silent: bool) -> None:
+    """A rollback needs no body: what came of one that breaks off must not be taken for the whole."""
+    monkeypatch.setattr("modelyard.console.guard.BODY_TIMEOUT_S", 0.05)
+    reached: list[str] = []
+    monkeypatch.setattr(plane, "rollback", lambda *_: reached.append("rollback"))
+    app = build(plane, keyring=keyring, hosts={HOST}, status=lambda: Status(home="h", data_plane=None, deployments=()), changed=lambda: None)
+    key = keyring.add("admin", roles=("admin",))
+    headers = [(b"host", HOST.encode()), (b"authorization", f"Bearer {key}".encode()), (b"content-length", b"20")]
+    path = "/api/v1/deployments/churn/rollback"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"", "headers": headers}
+    came = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        message = next(came, None)
+        if message is None and is_silent:
+            await asyncio.sleep(60)
+        return message or {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert said[0]["status"] == 400 and not reached
+
+
 def test_errors_have_code_and_message(ask: Ask) -> None:
     answer = ask("POST", "/api/v1/deployments/churn", json={"reference": "churn"})
     assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found" and "churn" in answer.json()["error"]["message"]
