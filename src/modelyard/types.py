@@ -16,6 +16,8 @@ from modelyard.errors import DigestMismatch, InvalidInput, MalformedPayload
 from modelyard.files import read_limited, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -123,7 +125,7 @@ class InferenceRequest:
 
     __slots__ = ("deadline_s", "id", "inputs", "outputs", "parameters", "principal", "rows")
 
-    def __init__(self, inputs: dict[str, Array], rows: int, *, id: str = "", outputs: tuple[str, ...] | None = None) -> None:
+    def __init__(self, inputs: Mapping[str, Array], rows: int, *, id: str = "", outputs: tuple[str, ...] | None = None) -> None:
         self.inputs = inputs
         self.rows = rows
         self.id = id

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Overloaded, PayloadTooLarge, SchemaMismatch
+from modelyard.protocols.rows import together
 from modelyard.runtime.base import Runtime
 from modelyard.serve.admission import HIGH, NORMAL, Limit, Pace, remaining_s
 from modelyard.serve.remote import Batch, Remote
@@ -399,14 +400,10 @@ class Batcher:
         return ran, failed
 
     def _predict(self, calls: list[Call], rows: int) -> Ran:
-        first = calls[0].request.inputs
-        if len(calls) == 1:
-            inputs: Mapping[str, Array] = first
-        else:
-            try:
-                inputs = {name: np.concatenate([call.request.inputs[name] for call in calls]) for name in first}
-            except ValueError as error:
-                raise SchemaMismatch("rows of different shapes do not run together") from error
+        try:
+            inputs = together([call.request.inputs for call in calls])
+        except ValueError as error:
+            raise SchemaMismatch("rows of different shapes do not run together") from error
         self._check(inputs, rows)
         start = monotonic()
         try:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Rejected, SchemaMismatch
+from modelyard.protocols.rows import together
 from modelyard.retries import Budget
 from modelyard.runtime.isolated.process import Ended
 from modelyard.serve.suspects import Suspects
@@ -165,10 +164,7 @@ class Remote:
 
 
 def _joined(calls: list[Call]) -> Mapping[str, Array]:
-    first = calls[0].request.inputs
-    if len(calls) == 1:
-        return first
     try:
-        return {name: np.concatenate([call.request.inputs[name] for call in calls]) for name in first}
+        return together([call.request.inputs for call in calls])
     except ValueError as error:
         raise SchemaMismatch("rows of different shapes do not run together") from error
