@@ -1,7 +1,7 @@
 """A real data plane for tests: homes with small sealed models, the server as a process, and a client that sends any bytes.
 
 The models are graphs written down here, so that making a home costs no training: `line` (a frame of numbers, one nullable), `shop` (a string category
-beside a number), `grid` (one array), `slow` (takes as long as its input says).
+beside a number), `grid` (one array), `slow` (takes as long as its input says), `half` (doubles half floats).
 """
 
 from __future__ import annotations
@@ -63,7 +63,13 @@ SLOW = Schema(
     layout="frame",
     task="regression",
 )
-SCHEMAS = {"line": LINE, "shop": SHOP, "grid": GRID, "slow": SLOW}
+HALF = Schema(
+    inputs=(TensorSpec(name="X", datatype="FP16", shape=(-1, 2), minimum=(0.0, 0.0), maximum=(10.0, 10.0)),),
+    outputs=(TensorSpec(name="y", datatype="FP16", shape=(-1, 2)),),
+    layout="tensors",
+    task="other",
+)
+SCHEMAS = {"line": LINE, "shop": SHOP, "grid": GRID, "slow": SLOW, "half": HALF}
 
 
 def graph(kind: str, offset: float = 0.0) -> tuple[bytes, Binding]:
@@ -110,6 +116,11 @@ def graph(kind: str, offset: float = 0.0) -> tuple[bytes, Binding]:
         inputs = [h.make_tensor_value_info("X", P.FLOAT, [n, 4])]
         constants = [constant("one", np.array([1], np.int64)), constant("middle", np.float32(20 - offset)), constant("unit", np.float32(1))]
         given = (GraphInput(graph="X", inputs=("X",), dtype="float32"),)
+    elif kind == "half":
+        nodes = [h.make_node("Mul", ["X", "two"], ["scaled"]), h.make_node("Add", ["scaled", "offset"], ["y"])]
+        inputs = [h.make_tensor_value_info("X", P.FLOAT16, [n, 2])]
+        constants = [constant("two", np.float16(2)), constant("offset", np.float16(offset))]
+        given = (GraphInput(graph="X", inputs=("X",), dtype="float16"),)
     else:
         body = h.make_graph(
             [
@@ -144,7 +155,9 @@ def graph(kind: str, offset: float = 0.0) -> tuple[bytes, Binding]:
         ]  # fmt: skip
         given = (GraphInput(graph="turns", inputs=("turns",), dtype="float64"),)
     outputs = [h.make_tensor_value_info("y", P.INT64 if kind == "grid" else P.DOUBLE, [n])]
-    bound: tuple[GraphOutput, ...] = (GraphOutput(name="prediction", graph="y"),)
+    if kind == "half":
+        outputs = [h.make_tensor_value_info("y", P.FLOAT16, [n, 2])]
+    bound: tuple[GraphOutput, ...] = (GraphOutput(name="y" if kind == "half" else "prediction", graph="y"),)
     if kind == "grid":
         outputs.append(h.make_tensor_value_info("probability", P.FLOAT, [n, 2]))
         bound = (GraphOutput(name="label", graph="y"), GraphOutput(name="probability", graph="probability"))
@@ -167,11 +180,14 @@ def golden(kind: str) -> dict[str, Any]:
         return {"city": cities, "size": draw.random((64, 1))}
     if kind == "grid":
         return {"X": (draw.random((64, 4)) * 10).astype(np.float32)}
+    if kind == "half":
+        return {"X": draw.integers(0, 10, (64, 2)).astype(np.float16)}
     return {"turns": np.array([[5.0], [6.0], [7.0], [8.0]])}
 
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "line": {"a": 0.5, "b": 2, "c": 0.25}, "shop": {"city": "paris", "size": 0.5}, "grid": {"X": [1.0, 2.0, 3.0, 4.0]}, "slow": {"turns": 5.0},
+    "half": {"X": [1.0, 2.0]},
 }  # fmt: skip
 
 

@@ -6,8 +6,9 @@ exception, never a message that holds any of the caller's data.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -91,6 +92,28 @@ def check_strings(count: int) -> None:
 def read_json(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | memoryview) -> T:
     """`body` by `decoder`. Raises MalformedPayload, which says where and holds no data."""
     return _read(decoder.decode, body)
+
+
+def read_json_or_tokens(decoder: msgspec.json.Decoder[T], kind: Any, body: bytes | bytearray) -> T:
+    """`body` as `kind` by `decoder`; where it holds the tokens NaN or Infinity (Python's own writer of JSON has them), by a reader that knows them.
+    Raises MalformedPayload."""
+    try:
+        return read_json(decoder, body)
+    except MalformedPayload:
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise
+    try:
+        text = bytes(body).decode()
+        value = json.loads(text)
+        if "\\u" in text:  # an escaped half of a pair is no text, and this reader lets it pass
+            json.dumps(value, ensure_ascii=False).encode()
+        return msgspec.convert(value, kind)  # type: ignore[no-any-return]
+    except msgspec.ValidationError as error:
+        raise MalformedPayload(f"the body has another form: {error}", field="body", rule="form") from error
+    except RecursionError as error:
+        raise MalformedPayload("JSON is nested too deeply", field="body", rule="depth") from error
+    except ValueError as error:
+        raise MalformedPayload("JSON is malformed", field="body", rule="json") from error
 
 
 def read_lines(decoder: msgspec.json.Decoder[T], body: bytes | bytearray) -> list[T]:

@@ -1,8 +1,8 @@
 """MLflow's scoring protocol, and what else comes to `/invocations`.
 
 Hides the four JSON forms (`dataframe_split`, `dataframe_records`, `instances`, `inputs`) and the plain list of rows or records that SageMaker's
-clients send; CSV and the other bulk forms have codecs of their own. It must not know HTTP. Source: MLflow's "Local inference spec" (scoring server),
-SageMaker's common inference formats.
+clients send; MLflow's own client writes NaN as a bare token. CSV and the other bulk forms have codecs of their own. It must not know HTTP. Source:
+MLflow's "Local inference spec" (scoring server), SageMaker's common inference formats.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from modelyard.errors import MalformedPayload, ModelyardError, SchemaMismatch, UnsupportedMedia
-from modelyard.protocols.base import JSON_LINES, TEXT_LINES, accept_media, encode_json, no_binary, read_json
+from modelyard.protocols.base import JSON_LINES, TEXT_LINES, accept_media, encode_json, no_binary, read_json_or_tokens
 from modelyard.protocols.records import Records, main_output, per_row
 from modelyard.types import InferenceRequest, InferenceResponse, Schema
 
@@ -49,7 +49,7 @@ class MLflow:
         """See `base.Codec`."""
         accept_media(media, "application/json", beside="text/csv, application/jsonlines, application/vnd.apache.arrow.stream")
         no_binary(json_bytes)
-        message = read_json(self.decoder, body)
+        message = read_json_or_tokens(self.decoder, Message | list[Any], body)
         if isinstance(message, list):
             return self.records.from_instances(message, "body")
         return self._from_message(message)

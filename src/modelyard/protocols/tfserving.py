@@ -9,20 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from modelyard.errors import InvalidInput, MalformedPayload, ModelyardError, SchemaMismatch
-from modelyard.protocols.base import JSON_LINES, accept_media, encode_json, no_binary, read_json, refusal
+from modelyard.protocols.base import JSON_LINES, accept_media, encode_json, no_binary, read_json_or_tokens, refusal
 from modelyard.protocols.records import Records, per_row
 from modelyard.types import InferenceRequest, InferenceResponse, Schema, TensorSpec
 
 if TYPE_CHECKING:
     from modelyard.types import Array
-
-M = TypeVar("M", bound=msgspec.Struct)
 
 SIGNATURE = "serving_default"
 ROW, COLUMN, PLAIN = "row", "column", "plain"
@@ -62,7 +60,7 @@ class TFServing:
         """See `base.Codec`."""
         accept_media(media, "application/json")
         no_binary(json_bytes)
-        asked = _read(self.decoder, Asked, body)
+        asked = read_json_or_tokens(self.decoder, Asked, body)
         _check_signature(asked.signature_name)
         if (asked.instances is None) == (asked.inputs is None):
             raise MalformedPayload("send exactly one of `instances` (rows) and `inputs` (columns)", field="instances", rule="form")
@@ -117,7 +115,7 @@ class _OfExamples:
         accept_media(media, "application/json")
         no_binary(json_bytes)
         self.accept()
-        asked = _read(self.decoder, Examples, body)
+        asked = read_json_or_tokens(self.decoder, Examples, body)
         _check_signature(asked.signature_name)
         if asked.examples is None:
             raise MalformedPayload('send {"examples": [{feature: value, …}, …]}', field="examples", rule="required")
@@ -219,27 +217,6 @@ def _write(answer: Any, response: InferenceResponse) -> bytes:
     if all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in response.outputs.values()):
         return encode_json(answer)
     return json.dumps(answer).encode()
-
-
-def _read(decoder: msgspec.json.Decoder[M], kind: type[M], body: bytes | bytearray) -> M:
-    """`body` by `decoder`; where it holds the tokens NaN or Infinity, by a reader that knows them."""
-    try:
-        return read_json(decoder, body)
-    except MalformedPayload:
-        if b"NaN" not in body and b"Infinity" not in body:
-            raise
-    try:
-        text = bytes(body).decode()
-        value = json.loads(text)
-        if "\\u" in text:  # an escaped half of a pair is no text, and this reader lets it pass
-            json.dumps(value, ensure_ascii=False).encode()
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise MalformedPayload(f"the body has another form: {error}", field="body", rule="form") from error
-    except RecursionError as error:
-        raise MalformedPayload("JSON is nested too deeply", field="body", rule="depth") from error
-    except ValueError as error:
-        raise MalformedPayload("JSON is malformed", field="body", rule="json") from error
 
 
 def _retried(body: bytes | bytearray, ask: Any) -> InferenceRequest:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from modelyard.errors import MalformedPayload, ModelFailed, SchemaMismatch, UnsupportedMedia
@@ -32,3 +33,8 @@ def test_a_media_type_that_is_not_read_is_told_in_plain_text() -> None:
     with pytest.raises(UnsupportedMedia, match="text/csv") as caught:
         CODEC.decode(b"{}", "text/xml")
     assert CODEC.refuse(caught.value) == (b"content-type: text/plain; charset=utf-8\r\n", caught.value.message.encode())
+
+
+def test_a_bare_nan_is_missing_as_mlflows_own_client_writes_it() -> None:
+    for body in (b'{"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1.0, 2, NaN]]}}', b"[[1.0, 2, NaN]]"):
+        assert np.isnan(CODEC.decode(body, "").inputs["c"]).all()

@@ -90,7 +90,7 @@ def test_not_ready_is_503_everywhere_but_alive(tmp_path: Path) -> None:
         (b"DELETE", "/", 405),
         (b"HEAD", "/v2/models", 200),
         (b"GET", "/v2/models/", 200),
-        (b"GET", "*", 404),
+        (b"OPTIONS", "*", 404),
     ],
 )
 def test_routes(tmp_path: Path, method: bytes, path: str, status: int) -> None:
