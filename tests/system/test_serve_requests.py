@@ -228,5 +228,6 @@ def test_metrics_sum_over_workers(tmp_path: Path) -> None:
     assert samples['modelyard_errors_total{model_name="line",model_version="1",code="schema_mismatch"}'] == "1"
     assert samples[f"modelyard_request_duration_seconds_count{label}"] == "20"
     assert samples['modelyard_stage_duration_seconds_count{model_name="line",model_version="1",stage="predict"}'] == "20"
+    assert float(samples['modelyard_connections_accepted_total{protocol="http"}']) > 0
     families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(families) == len(set(families))

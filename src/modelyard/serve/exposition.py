@@ -17,6 +17,10 @@ from modelyard.serve.metrics import (
     ENDED,
     ERROR,
     EXPLAIN,
+    GRPC_ACCEPTED,
+    GRPC_OPEN,
+    HTTP_ACCEPTED,
+    HTTP_OPEN,
     IN_PROGRESS,
     LATENCIES_S,
     LATENCY,
@@ -163,6 +167,10 @@ def _ours(text: Text) -> None:
     text.family("modelyard_isolated_resident_bytes", "gauge", "Memory of the processes of models that are code.", isolated)
     ends = [(f'{_named(key)},reason="{reason}"', numbers[at]) for key, numbers in text.models for reason, at in ENDED.items() if numbers[at]]
     text.family("modelyard_isolated_ends_total", "counter", "Processes of models that are code that ended, and were replaced.", ends)
+    opened = [('protocol="http"', server[HTTP_OPEN]), ('protocol="grpc"', server[GRPC_OPEN])]
+    text.family("modelyard_connections", "gauge", "Open connections.", opened)
+    accepted = [('protocol="http"', server[HTTP_ACCEPTED]), ('protocol="grpc"', server[GRPC_ACCEPTED])]
+    text.family("modelyard_connections_accepted_total", "counter", "Connections that were accepted.", accepted)
     traced = [('outcome="sent"', server[TRACED]), ('outcome="dropped"', server[UNTRACED])]
     text.family("modelyard_traces_total", "counter", "Sampled requests whose trace was sent, and those whose trace was lost.", traced)
     text.histogram("modelyard_request_duration_seconds", "From the request's last byte to its answer.", LATENCY, _named)

@@ -33,8 +33,9 @@ ENDS = ("crash", "exit", "garbled", "hang", "killed", "oom")
 
 _LABEL_BYTES = 128
 REQUESTS, ROWS, BATCHES, SHED, QUEUE_ROWS, QUEUE_REQUESTS, IN_PROGRESS, RESIDENT, LIMIT, TRACED, UNTRACED = range(11)
-ENDED = {reason: 11 + index for index, reason in enumerate(ENDS)}
-_ERRORS = 11 + len(ENDS)
+HTTP_OPEN, HTTP_ACCEPTED, GRPC_OPEN, GRPC_ACCEPTED = range(11, 15)
+ENDED = {reason: 15 + index for index, reason in enumerate(ENDS)}
+_ERRORS = 15 + len(ENDS)
 _TIMES = len(LATENCIES_S) + 2
 LATENCY, PREPARE, QUEUE, PREDICT, ENCODE, EXPLAIN = range(_ERRORS + len(CODES), _ERRORS + len(CODES) + 6 * _TIMES, _TIMES)
 BATCH = EXPLAIN + _TIMES
@@ -51,11 +52,13 @@ GROWTH = 64
 class Meter:
     """The numbers of one model version (or of the server itself) in one slot; written by one thread only."""
 
-    __slots__ = ("_numbers", "_traced")
+    __slots__ = ("_accepted", "_numbers", "_traced")
 
     def __init__(self, numbers: Any) -> None:  # a memoryview of doubles
         self._numbers = numbers
         self._traced = (0, 0)
+        self._accepted = (0, 0)
+        numbers[HTTP_OPEN] = numbers[GRPC_OPEN] = 0.0
         numbers[QUEUE_ROWS] = numbers[QUEUE_REQUESTS] = numbers[LIMIT] = numbers[IN_PROGRESS] = numbers[RESIDENT] = (
             0.0  # of a predecessor that is gone
         )
@@ -103,6 +106,15 @@ class Meter:
     def ended(self, reason: str) -> None:
         """Count one process of the model that ended."""
         self._numbers[ENDED[reason]] += 1
+
+    def connected(self, *, http: tuple[int, int], grpc: tuple[int, int]) -> None:
+        """Say how many connections of each protocol are open, and how many this process has accepted so far."""
+        numbers = self._numbers
+        numbers[HTTP_OPEN], numbers[GRPC_OPEN] = http[0], grpc[0]
+        was_http, was_grpc = self._accepted
+        self._accepted = (http[1], grpc[1])
+        numbers[HTTP_ACCEPTED] += http[1] - was_http
+        numbers[GRPC_ACCEPTED] += grpc[1] - was_grpc
 
     def traced(self, *, sent: int, dropped: int) -> None:
         """Say how many requests of this process were traced so far, and how many traces were lost."""

@@ -401,6 +401,7 @@ class GrpcServer:
         self._on_refused = on_refused
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
+        self.accepted = 0
         self.is_draining = False
         self.tls: Tls | None = None
         self.head = Head

@@ -214,6 +214,7 @@ class Connection(asyncio.Protocol):
             transport.close()
             self.phase = CLOSING
         server.connections.add(self)
+        server.accepted += 1
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         self.server.connections.discard(self)
@@ -535,6 +536,8 @@ class Server:
         self.on_refused = on_refused
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
+        self.accepted = 0
+        """Connections so far."""
         self.heads: dict[bytes, Head] = {}
         self.last_head: Head | None = None
         self.is_draining = False

@@ -152,6 +152,7 @@ class Host(Protocol):
 
     settings: Settings
     connections: set[Connection]
+    accepted: int
     loop: asyncio.AbstractEventLoop
     is_draining: bool
     tls: Tls | None
@@ -231,6 +232,7 @@ class Connection(asyncio.Protocol):
         if len(host.connections) >= host.settings.max_connections:
             self._fail(ConnectionFailed(http2.ENHANCE_YOUR_CALM, "this server has as many connections as it takes; try again"))
         host.connections.add(self)
+        host.accepted += 1
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         self.host.connections.discard(self)

@@ -127,6 +127,8 @@ class Worker:
 
     def _gauge(self) -> None:
         self.metrics.server.gauge(in_progress=self.server.in_flight + self.grpc.in_flight, resident_bytes=resident_bytes())
+        http, grpc = ((len(each.connections), each.accepted) for each in (self.server, self.grpc))
+        self.metrics.server.connected(http=http, grpc=grpc)
         if self.tracer is not None:
             self.metrics.server.traced(sent=self.tracer.sent, dropped=self.tracer.dropped)
         for deployment in self.plane.deployments.values():

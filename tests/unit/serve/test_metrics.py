@@ -75,3 +75,17 @@ def test_the_stages_of_a_request_are_its_duration(tmp_path: Path) -> None:
     # Two answers are written one after the other, and the later one waits for the earlier: 2 x 20 us each.
     assert abs(sum(parts) - total) < 2 * 0.00002 + 1e-12 and min(parts) > 0
     assert numbers[EXPLAIN + len(LATENCIES_S) + 1] == 0.25
+
+
+def test_connections_are_summed_over_workers_and_go_on_behind_a_successor(tmp_path: Path) -> None:
+    first, second = Metrics(tmp_path, 0), Metrics(tmp_path, 1)
+    first.server.connected(http=(2, 5), grpc=(0, 0))
+    first.server.connected(http=(1, 6), grpc=(1, 1))
+    second.server.connected(http=(3, 3), grpc=(0, 2))
+    del first  # killed: what it had open is gone, what it had accepted is not
+    successor = Metrics(tmp_path, 0)
+    successor.server.connected(http=(1, 1), grpc=(0, 0))
+    said = samples(render(successor.sums([0, 1])))
+    assert (said['modelyard_connections{protocol="http"}'], said['modelyard_connections{protocol="grpc"}']) == (4, 0)
+    assert said['modelyard_connections_accepted_total{protocol="http"}'] == 10
+    assert said['modelyard_connections_accepted_total{protocol="grpc"}'] == 3
