@@ -562,6 +562,27 @@ def test_under_a_low_flood_the_high_class_is_answered(tmp_path: Path) -> None:
         assert set(low) == {200, 429}
 
 
+def test_a_model_that_is_flooded_costs_another_no_answer(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "slow", "line"), settings={"max_concurrency": 4}) as server:
+        stop, flooded = threading.Event(), list[int]()
+        body = json.dumps({"inputs": [tensor("turns", [60.0])]}).encode()
+
+        def flood() -> None:
+            while not stop.is_set():
+                flooded.append(server.ask("POST", "/v2/models/slow/infer", body).status)
+
+        threads = [threading.Thread(target=flood) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        until(lambda: 429 in flooded)
+        other = [server.infer("line", line_row()).status for _ in range(50)]
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert other == [200] * 50
+        assert set(flooded) == {200, 429}
+
+
 def test_connections_are_capped(tmp_path: Path) -> None:
     with running(home_with(tmp_path / "h", "line"), settings={"max_connections": 5}) as server:
         held = [server.connect() for _ in range(5)]

@@ -139,6 +139,11 @@ class Batcher:
         return not self._waiting and not self._running
 
     @property
+    def _is_slow(self) -> bool:
+        """Whether the model itself takes time. A row of a fast one runs on the loop; its long batches are a crowd, and soon over."""
+        return self.pace.of_run(1) > self._limits.inline_s
+
+    @property
     def concurrency_limit(self) -> int:
         """How many requests may be held at once, as found so far."""
         return self._limit.value
@@ -174,7 +179,7 @@ class Batcher:
         """Raise Overloaded where a call of `rows` would be refused now. While `is_busy`, ask before reading one: a refusal should cost little."""
         limit = self._limit.value
         now = monotonic()
-        if len(self._running) + len(self._waiting) >= limit:
+        if len(self._running) + len(self._waiting) >= limit and self._is_slow:
             self._limit.press()
             if sum(each.is_open and each.priority <= priority for each in (*self._running, *self._waiting)) >= limit:
                 raise Overloaded(
@@ -188,7 +193,7 @@ class Batcher:
     def _make_place(self, priority: int) -> None:
         """Keep to the limit by shedding who left, then who waits in a lower class; those that run already are not counted against a higher one."""
         surplus = len(self._running) + len(self._waiting) + 1 - self._limit.value
-        if surplus > 0:
+        if surplus > 0 and self._is_slow:
             surplus -= self._drop_left()
             self._shed(surplus, below=priority)
 

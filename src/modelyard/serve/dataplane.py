@@ -25,6 +25,7 @@ from modelyard.serve.batching import Batcher, Call, Limits, Ran, Threads
 from modelyard.serve.loading import Loaded
 from modelyard.serve.metrics import CANCELLED, Meter
 from modelyard.serve.router import Router, champion
+from modelyard.serve.turns import Turns
 from modelyard.types import Digest, InferenceResponse, Schema, TrafficPlan
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ class DataPlane:
         self.is_ready = False
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
         self._threads = Threads(self.executor, THREADS)
+        self.turns = Turns(lambda go_on: asyncio.get_running_loop().call_soon(go_on))
         self._meter = meter
         self._attach = attach
         self._prefix = f"{slot:x}{os.getpid():x}-{time.time_ns() // 1_000_000 & 0xFFFFFFFFFF:x}-"

@@ -22,6 +22,7 @@ from modelyard.health import Health
 from modelyard.protocols.base import JSON_LINES, encode_json, refusal
 from modelyard.security.policy import LOAD, PUBLIC, SEE
 from modelyard.serve.access import Access, Caller
+from modelyard.serve.admission import HIGH
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.errors import STATUS
 from modelyard.serve.explaining import Explaining
@@ -143,8 +144,12 @@ class Edge:
             raise NotFound("this route answers where one model is served; ask for a model by name at /v2/models", field="model", rule="single")
         return next(iter(deployments.values()))
 
-    def ask(self, exchange: Exchange | Call, target: Deployment | Version, wire: str) -> None:
-        """Decode the body by `wire` and let `target` answer. Raises Forbidden when the caller's key is for other models."""
+    def ask(self, exchange: Exchange | Call, target: Deployment | Version, wire: str, *, again: Callable[[Any], None] | None = None) -> None:
+        """Decode the body by `wire` and let `target` answer, or call `again` in a later turn. Raises Forbidden when the key is for other models."""
+        turns, name = self.plane.turns, target.name
+        if (turns.is_shared or name != turns.recent) and exchange.priority != HIGH and not turns.take(name, exchange.received_s):
+            turns.park(name, again or self.handle, exchange)
+            return
         self.plane.infer(self.read(exchange, target, wire), exchange)
 
     def explain(self, exchange: Exchange, target: Deployment | Version, wire: str) -> None:

@@ -134,11 +134,11 @@ class GrpcEdge:
 
     def _infer(self, call: Call) -> None:
         name, version = oip_v2_grpc.address(call.body)
-        self._edge.ask(call, self._find(call, name, version), "oip_v2_grpc")
+        self._edge.ask(call, self._find(call, name, version), "oip_v2_grpc", again=self.handle)
 
     def _infer_in_stream(self, call: Call) -> None:
         name, version = oip_v2_grpc.address(call.body)
-        self._edge.ask(call, self._find(call, name, version), "oip_v2_grpc_stream")
+        self._edge.ask(call, self._find(call, name, version), "oip_v2_grpc_stream", again=self.handle)
 
     def _find(self, call: Call, name: str, version: str) -> Deployment | Version:
         """What answers under `name`. Raises Forbidden where the caller's key is for other models, NotFound, Unavailable."""

@@ -323,6 +323,22 @@ async def test_a_flood_is_held_to_the_limit_and_places_of_those_who_left_are_fre
 
 
 @in_loop
+async def test_a_crowd_at_a_fast_model_is_not_turned_away() -> None:
+    bench = Bench(inline_s=0.001, concurrency=FLOOR, queue_rows=1000, batch_rows=1000)
+    bench.batcher.pace.expect(0.0001)
+    bench.model.gate = threading.Event()
+    calls = [Asked(n) for n in range(200)]
+    for call in calls[:100]:
+        bench.batcher.add(call)
+    await asyncio.sleep(0)
+    assert bench.batcher.is_busy  # so many rows go to a thread, though one would not
+    for call in calls[100:]:
+        bench.batcher.add(call)
+    await to_the_end(bench)
+    assert [call.answer for call in calls] == [[2 * n] for n in range(200)]
+
+
+@in_loop
 async def test_when_the_limit_falls_the_newest_are_shed() -> None:
     bench = busy(concurrency=16, batch_rows=1)
     calls = [Asked(n) for n in range(16)]
