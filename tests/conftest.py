@@ -6,6 +6,7 @@ import atexit
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,14 @@ def mlflow_python(test_environment: Callable[..., Path]) -> Path:
 def openapi_python(test_environment: Callable[..., Path]) -> Path:
     """A Python that has two generators of clients, and what their clients need."""
     return test_environment("openapi", ROOT / "requirements" / "openapi.txt")
+
+
+@pytest.fixture(scope="session")
+def tensorflow_python(test_environment: Callable[..., Path]) -> Path:
+    """A Python that has TensorFlow Serving's client, in the size that needs no GPU library. TensorFlow has wheels for x86-64 Linux alone."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or sys.version_info >= (3, 14):
+        missing("wheels of tensorflow-cpu for this machine")
+    return test_environment("tensorflow", ROOT / "requirements" / "tensorflow.txt")
 
 
 def sample_contents(**changes: Any) -> Contents:

@@ -24,8 +24,7 @@ MEDIA = {
     "arrow": "application/vnd.apache.arrow.stream",
     "csv": "text/csv",
     "json_lines": "application/jsonlines",
-    "oip_v2_grpc": "application/grpc",
-    "oip_v2_grpc_stream": "application/grpc",
+    **{wire: "application/grpc" for wire in CODECS if "grpc" in wire},
 }
 """What a wire's clients call their body, where it is not JSON."""
 JSON_WIRES = tuple(wire for wire in WIRES if wire not in MEDIA)
@@ -36,9 +35,9 @@ CANARY = "canary4711"
 
 
 def codec(wire: str, schema: Schema) -> Codec:
-    if wire == "tf_classify":
+    if wire.startswith("tf_classify"):
         schema = structs.replace(schema, outputs=GRID.outputs, task="classification", classes=GRID.classes)
-    elif wire == "tf_regress":
+    elif wire.startswith("tf_regress"):
         schema = structs.replace(schema, outputs=LINE.outputs, task="regression", classes=None)
     return bind("m", schema)[wire]
 
@@ -64,10 +63,41 @@ def write_message(schema: Schema, rows: list[dict[str, Any]]) -> bytes:
     return bytes(message.SerializeToString())
 
 
+def write_tensorflow(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
+    """`rows` as a PredictRequest, or as examples."""
+    specs = {spec.name: spec for spec in schema.inputs}
+    if wire == "tfserving_grpc":
+        fields = {"FP64": ("double_val", 2), "FP32": ("float_val", 1), "INT64": ("int64_val", 9), "BYTES": ("string_val", 7)}
+        message = kind("tensorflow.serving.PredictRequest")(model_spec={"name": "m"})
+        for name, spec in specs.items():
+            values = np.array([row[name] if row[name] is not None else np.nan for row in rows], object).ravel().tolist()
+            field, dtype = fields[spec.datatype]
+            tensor = message.inputs[name]
+            tensor.dtype = dtype
+            for size in (len(rows), *spec.shape[1:]):
+                tensor.tensor_shape.dim.add(size=size)
+            getattr(tensor, field).extend(value.encode() if spec.datatype == "BYTES" else value for value in values)
+        return bytes(message.SerializeToString())
+    message = kind("tensorflow.serving.ClassificationRequest")(model_spec={"name": "m"})  # a RegressionRequest has the same fields
+    for row in rows:
+        features = message.input.example_list.examples.add().features.feature
+        for name, spec in specs.items():
+            values = row[name] if isinstance(row[name], list) else [row[name]]
+            if row[name] is None:
+                features[name].SetInParent()
+            elif spec.datatype == "BYTES":
+                features[name].bytes_list.value.extend(value.encode() for value in values)
+            elif spec.datatype == "INT64":
+                features[name].int64_list.value.extend(values)
+            else:
+                features[name].float_list.value.extend(values)
+    return bytes(message.SerializeToString())
+
+
 def write(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
     """`rows` as the wire's own clients would send them."""
     if wire in GRPC_WIRES:
-        return write_message(schema, rows)
+        return write_message(schema, rows) if wire.startswith("oip") else write_tensorflow(wire, schema, rows)
     if wire == "oip_v2":
         tensors = []
         for spec in schema.inputs:
@@ -125,7 +155,7 @@ def test_what_is_sent_arrives_in_the_one_internal_form(wire: str, schema: Schema
 @pytest.mark.parametrize("wire", WIRES)
 def test_an_answer_holds_one_value_per_row_and_missing_numbers_are_null(wire: str) -> None:
     outputs = {"prediction": np.array([1.5, np.nan])}
-    if wire == "tf_classify":
+    if wire.startswith("tf_classify"):
         outputs = {"label": np.array([0, 1]), "probability": np.array([[1.5, 0.0], [np.nan, 0.0]])}
     response = InferenceResponse(outputs, 2, name="m", version=3, digest=Digest("sha256:0"), id="p")
     lines, body = codec(wire, LINE).encode(InferenceRequest({}, 2), response)
@@ -147,6 +177,12 @@ def read(wire: str, body: bytes) -> list[Any]:
         return [None if value != value else value for value in pa.ipc.open_stream(body).read_all()["prediction"].to_pylist()]
     if wire == "json_lines":
         return [json.loads(line)["prediction"] for line in body.splitlines()]
+    if wire == "tfserving_grpc":
+        return list(kind("tensorflow.serving.PredictResponse").FromString(body).outputs["prediction"].double_val)
+    if wire == "tf_classify_grpc":
+        return [each.classes[0].score for each in kind("tensorflow.serving.ClassificationResponse").FromString(body).result.classifications]
+    if wire == "tf_regress_grpc":
+        return [each.value for each in kind("tensorflow.serving.RegressionResponse").FromString(body).result.regressions]
     if wire in GRPC_WIRES:
         message = kind("inference.ModelInferResponse" if wire == "oip_v2_grpc" else "inference.ModelStreamInferResponse").FromString(body)
         return list((message if wire == "oip_v2_grpc" else message.infer_response).outputs[0].contents.fp64_contents)

@@ -27,6 +27,9 @@ CODECS = {
     "arrow": "modelyard.protocols.arrow:Arrow",
     "json_lines": "modelyard.protocols.json_lines:JsonLines",
     "oip_v2_grpc": "modelyard.protocols.oip_v2_grpc:OipV2Grpc",
+    "tfserving_grpc": "modelyard.protocols.tfserving_grpc:TFServingGrpc",
+    "tf_classify_grpc": "modelyard.protocols.tfserving_grpc:ClassifyGrpc",
+    "tf_regress_grpc": "modelyard.protocols.tfserving_grpc:RegressGrpc",
     "oip_v2_grpc_stream": "modelyard.protocols.oip_v2_grpc:OipV2GrpcStream",
 }
 

@@ -26,10 +26,11 @@ SIGNATURE = "serving_default"
 ROW, COLUMN, PLAIN = "row", "column", "plain"
 """How a predict request came, as `parameters["form"]`: PLAIN is the row form without a signature's name, which is KServe's request as well."""
 
-_DTYPES = {
+DTYPES = {
     "BOOL": "DT_BOOL", "INT8": "DT_INT8", "INT16": "DT_INT16", "INT32": "DT_INT32", "INT64": "DT_INT64", "UINT8": "DT_UINT8", "UINT16": "DT_UINT16",
     "UINT32": "DT_UINT32", "UINT64": "DT_UINT64", "FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE", "BYTES": "DT_STRING",
 }  # fmt: skip
+"""TensorFlow's names of the datatypes."""
 
 
 class Asked(msgspec.Struct):
@@ -61,7 +62,7 @@ class TFServing:
         accept_media(media, "application/json")
         no_binary(json_bytes)
         asked = read_json_or_tokens(self.decoder, Asked, body)
-        _check_signature(asked.signature_name)
+        check_signature(asked.signature_name)
         if (asked.instances is None) == (asked.inputs is None):
             raise MalformedPayload("send exactly one of `instances` (rows) and `inputs` (columns)", field="instances", rule="form")
         if asked.instances is not None:
@@ -116,7 +117,7 @@ class _OfExamples:
         no_binary(json_bytes)
         self.accept()
         asked = read_json_or_tokens(self.decoder, Examples, body)
-        _check_signature(asked.signature_name)
+        check_signature(asked.signature_name)
         if asked.examples is None:
             raise MalformedPayload('send {"examples": [{feature: value, …}, …]}', field="examples", rule="required")
         if not asked.examples:
@@ -151,10 +152,10 @@ class Classify(_OfExamples):
         """See `base.Codec`. A model without probabilities gives its label with score 0, as this wire has it."""
         outputs = response.outputs
         if "probability" in outputs and self.schema.classes is not None:
-            labels = [_label(each) for each in self.schema.classes]
+            labels = [label_of(each) for each in self.schema.classes]
             results = [list(map(list, zip(labels, scores, strict=True))) for scores in outputs["probability"].tolist()]
         else:
-            results = [[[_label(label), 0.0]] for label in per_row(outputs["label"])]
+            results = [[[label_of(label), 0.0]] for label in per_row(outputs["label"])]
         return JSON_LINES, _write({"results": results}, response)
 
 
@@ -188,15 +189,17 @@ def metadata(name: str, version: int, schema: Schema) -> dict[str, Any]:
 
 def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
     dims = [{"size": str(size), "name": ""} for size in spec.shape]
-    return {"dtype": _DTYPES[spec.datatype], "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": f"{spec.name}:0"}
+    return {"dtype": DTYPES[spec.datatype], "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": f"{spec.name}:0"}
 
 
-def _check_signature(name: str | None) -> None:
+def check_signature(name: str | None) -> None:
+    """Raise InvalidInput for a signature that the model has not: it has one."""
     if name not in {None, "", SIGNATURE}:
         raise InvalidInput(f"no such signature; the model has {SIGNATURE}", field="signature_name", rule="known")
 
 
-def _label(label: Any) -> str:
+def label_of(label: Any) -> str:
+    """A class as this wire's text."""
     return label if isinstance(label, str) else json.dumps(label)
 
 

@@ -22,7 +22,7 @@ from modelyard.serve.tls import names
 
 LIMIT_BYTES = 16 << 20
 NAME = "endpoint.json"
-GRPC_PROTOCOLS = ("Open Inference Protocol V2", "health", "reflection")
+GRPC_PROTOCOLS = ("Open Inference Protocol V2", "TensorFlow Serving", "health", "reflection")
 PROTOCOLS = ("Open Inference Protocol V2", "KServe V1", "MLflow and SageMaker /invocations")
 
 

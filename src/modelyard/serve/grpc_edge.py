@@ -21,35 +21,14 @@ from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.edge import Edge
 from modelyard.serve.errors import GRPC, INTERNAL, NOT_FOUND, STATUS, UNAVAILABLE
 from modelyard.serve.grpc import Head
+from modelyard.serve.grpc_tensorflow import TensorFlowServing
 from modelyard.serve.metrics import Meter
 from modelyard.serve.repository import Change, refuse_overrides
-from modelyard.serve.rpc import Call, Talk
+from modelyard.serve.rpc import Call, Route, Talk
 from modelyard.types import TensorSpec
 
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 _SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = 1, 2, 3
-
-
-class Route:
-    """What a method asks for, and the right that it takes. `in_band` makes a message of a refusal, where the stream goes on behind it."""
-
-    __slots__ = ("handler", "in_band", "is_endless", "is_talk", "right", "tick")
-
-    def __init__(
-        self,
-        handler: Callable[[Call], None],
-        right: Right,
-        *,
-        is_talk: bool = False,
-        tick: Callable[[Talk], None] | None = None,
-        in_band: Callable[[ModelyardError], bytes] | None = None,
-    ) -> None:
-        self.handler = handler
-        self.right = right
-        self.is_talk = is_talk
-        self.is_endless = tick is not None
-        self.tick = tick
-        self.in_band = in_band
 
 
 class GrpcEdge:
@@ -77,6 +56,7 @@ class GrpcEdge:
         self._add("/grpc.health.v1.Health/Watch", self._watch, PUBLIC, is_talk=True, tick=self._watched)
         for version in ("v1", "v1alpha"):
             self._add(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo", self._reflect, SEE, is_talk=True)
+        self.routes |= TensorFlowServing(plane, edge).routes
         self.services = tuple(sorted({path.split("/")[1] for path in self.routes}))
 
     def _add(self, path: str, handler: Callable[[Call], None], right: Right, **more: Any) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from modelyard.config import Settings
 from modelyard.errors import DeadlineExceeded, MalformedPayload, ModelyardError, Unavailable
+from modelyard.security.policy import Right
 from modelyard.serve import grpc, http2
 from modelyard.serve.errors import UNIMPLEMENTED
 from modelyard.serve.grpc import Asked, Head
@@ -30,6 +31,28 @@ IN_WORK = 32
 
 SMALL_PART = 256
 """A part of a message that is smaller and completes nothing is a frame without much use."""
+
+
+class Route:
+    """What a method asks for, and the right that it takes. `in_band` makes a message of a refusal, where the stream goes on behind it."""
+
+    __slots__ = ("handler", "in_band", "is_endless", "is_talk", "right", "tick")
+
+    def __init__(
+        self,
+        handler: Callable[[Call], None],
+        right: Right,
+        *,
+        is_talk: bool = False,
+        tick: Callable[[Talk], None] | None = None,
+        in_band: Callable[[ModelyardError], bytes] | None = None,
+    ) -> None:
+        self.handler = handler
+        self.right = right
+        self.is_talk = is_talk
+        self.is_endless = tick is not None
+        self.tick = tick
+        self.in_band = in_band
 
 
 class Call:

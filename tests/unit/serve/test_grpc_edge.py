@@ -100,7 +100,7 @@ def ask(made: GrpcEdge, path: str, message: bytes = b"") -> Any:
 def described() -> set[str]:
     """Every method of every service in our descriptors."""
     found = set()
-    for name in ("inference", "model_repository", "health", "reflection_v1", "reflection_v1alpha"):
+    for name in ("inference", "model_repository", "health", "reflection_v1", "reflection_v1alpha", "tensorflow_serving"):
         for service in messages.pool().FindFileByName(f"{name}.proto").services_by_name.values():
             found |= {f"/{service.full_name}/{method.name}" for method in service.methods}
     return found

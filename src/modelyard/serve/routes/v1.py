@@ -57,7 +57,7 @@ class V1:
     def target(self, route: Route) -> Deployment | Version:
         """What the route's path names: a deployment, or one of its versions by number or label. Raises NotFound, Unavailable or InvalidInput."""
         target = self.edge.plane.find(route.model, route.number)
-        return _labelled(target, route.label.lower()) if route.label and isinstance(target, Deployment) else target
+        return labelled(target, route.label.lower()) if route.label and isinstance(target, Deployment) else target
 
     def _ask(self, exchange: Exchange, route: Route) -> None:
         self.edge.ask(exchange, self.target(route), route.wire)
@@ -78,7 +78,7 @@ class V1:
         self.edge.json(exchange, tfserving.metadata(route.model, version.number, version.schema))
 
 
-def _labelled(deployment: Deployment, label: str) -> Version:
+def labelled(deployment: Deployment, label: str) -> Version:
     """The version under `label`: `champion` (or `stable`) has most traffic, `challenger` (or `canary`) is the one beside it. Raises InvalidInput."""
     if label in {"champion", "stable"}:
         return deployment.champion
