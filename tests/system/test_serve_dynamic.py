@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import tarfile
 import threading
 import time
@@ -319,3 +320,40 @@ def test_models_are_loaded_and_unloaded_by_grpc(home: Home, folder: Path, server
         assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
         assert ask("RepositoryModelUnload", **{field: "mine"}).isUnloaded
         assert server.infer("mine", line_row()).status == 404
+
+
+TRITON = """
+import json, sys
+import numpy as np
+import tritonclient.grpc as overgrpc
+import tritonclient.http as overhttp
+from tritonclient.utils import InferenceServerException
+
+said = {}
+for kind, module, url in (("http", overhttp, sys.argv[1].removeprefix("http://")), ("grpc", overgrpc, sys.argv[2])):
+    client = module.InferenceServerClient(url)
+    told = said[kind] = {}
+    client.load_model("m")
+    told["ready"] = client.is_model_ready("m")
+    client.unload_model("m")
+    told["gone"] = not client.is_model_ready("m")
+    for name, more in (("m", {"config": "{}"}), ("m", {"config": "{}", "files": {"file:1/model.onnx": b"x"}}), ("nothing", {})):
+        try:
+            client.load_model(name, **more)
+        except InferenceServerException as error:
+            told.setdefault("refused", []).append(error.message())
+    client.close()
+print(json.dumps(said))
+"""
+
+
+def test_tritonclient_loads_and_unloads(home: Home, folder: Path, clients_python: Path) -> None:
+    put(home, folder, "m")
+    home.write()
+    with running(home, "--dynamic", str(folder), "--grpc-port", "0", workers=WORKERS) as server:
+        command = [str(clients_python), "-c", TRITON, server.url, server.card["grpc"]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    for told in json.loads(done.stdout.strip().splitlines()[-1]).values():
+        assert told["ready"] and told["gone"]
+        assert "override" in told["refused"][0] and "override" in told["refused"][1] and "no bundle" in told["refused"][2]
