@@ -22,6 +22,9 @@ PREFIX = "MODELYARD_"
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "AWS_LWA_PORT", "PORT")
 """What platforms name the port that `serve` should listen on, the first that is set counts."""
 
+FILES = ("keys_file", "tls_cert_file", "tls_key_file", "tls_client_ca_file")
+"""Settings that name a file: `~` is understood, and what follows from the folder of the call is settled here, once for all processes."""
+
 SAGEMAKER_MODELS = Path("/opt/ml/models")
 SAGEMAKER_FOLDER, KSERVE_FOLDER = Path("/opt/ml/model"), Path("/mnt/models")
 DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
@@ -127,6 +130,7 @@ def resolve(flags: Mapping[str, Any] | None = None, *, is_serve: bool = False) -
         else:
             sources[name] = "default"
     values["home"] = home
+    values |= {name: str(_path(values[name])) for name in FILES if values.get(name)}
     settings = Settings(**values)
     _check(settings)
     return settings, sources

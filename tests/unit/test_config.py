@@ -142,3 +142,12 @@ def test_the_key_to_show_comes_from_the_environment_alone(monkeypatch: pytest.Mo
     monkeypatch.setenv("MODELYARD_KEY", "my_x")
     assert config.key() == "my_x"
     assert "my_x" not in repr(config.load()), "no setting holds it"
+
+
+def test_settings_that_name_files_are_settled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODELYARD_KEYS_FILE", "keys")
+    monkeypatch.setenv("MODELYARD_TLS_CERT_FILE", "~/here.crt")
+    settings = config.load()
+    assert settings.keys_file == str(tmp_path / "keys") and settings.access_keys == tmp_path / "keys"
+    assert settings.tls_cert_file == str(Path("~/here.crt").expanduser()) and settings.tls_key_file == ""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import shutil
+import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
     from modelyard.control.plane import ControlPlane
     from modelyard.registry import Version
     from modelyard.types import Digest, HostPlan
+
+
+RUN_PREFIX = "modelyard-serve-"
+UNUSED_S = 60.0
 
 
 def serve(
@@ -61,13 +69,29 @@ def serve(
         named = _found()
     if sources["port"] == "platform" and is_loopback(settings.host):
         print("modelyard: a platform chose the port, but this listens on loopback; say --host 0.0.0.0, with keys or --insecure", file=sys.stderr)
-    run_folder = Path(tempfile.mkdtemp(prefix="modelyard-serve-"))
+    tidy(Path(tempfile.gettempdir()))
+    run_folder = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
     with contextlib.ExitStack() as held:
         held.callback(shutil.rmtree, run_folder, ignore_errors=True)
         with ControlPlane(settings) as plane:
             plan = _plan(plane, named, run_folder, held)
         write_plan(run_folder / "plan.json", plan)
         sys.exit(run(settings, run_folder / "plan.json", run_folder, None, as_json=json, needs_models=True, dynamic=dynamic))
+
+
+def tidy(folder: Path) -> None:
+    """Remove the run folders in `folder` of servers that were killed: of this user, not new, and with nobody holding their lock."""
+    for path in folder.glob(f"{RUN_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or time.time() - status.st_mtime < UNUSED_S:
+                continue
+            descriptor = os.open(path / "serve.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _found() -> list[str]:

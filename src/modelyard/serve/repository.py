@@ -32,6 +32,7 @@ from modelyard.errors import (
     Rejected,
     StorageFull,
     Tampered,
+    Unavailable,
 )
 from modelyard.security.audit import AuditLog, FileLines
 from modelyard.security.seal import Trust
@@ -167,24 +168,13 @@ class Repository:
             raise Conflict("a model of this name is loaded already", field="model_name", rule="new")
         path = self._locate(name, place)
         self._require_memory(_size_bytes(path))
-        source = archive.source(path)
-        opened = bundle.open(source, source.index, trust=Trust(self._settings.home / "keys"))
+        with _told_as(Rejected, "the bundle cannot be read"):
+            source = archive.source(path)
+            opened = bundle.open(source, source.index, trust=Trust(self._settings.home / "keys"))
         self._record(principal, "model-load", name, "begun", opened.digest)
         kept = self._run / "dynamic" / opened.digest.removeprefix("sha256:")
-        if kept.exists():
-            os.utime(kept)  # as if made now: nobody sweeps it before it is in the plan
-        else:
-            files.make_folder(kept.parent)
-            beside = kept.with_name(f".{kept.name}.{os.getpid()}")
-            shutil.rmtree(beside, ignore_errors=True)
-            try:
-                archive.place(source, beside)
-                beside.rename(kept)
-            except OSError as error:
-                if not kept.exists():  # else another worker was first with the same bytes
-                    raise files.translate(error, kept) from error
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
+        with _told_as(Unavailable, "the bundle cannot be copied here"):
+            _copy(source, kept)
         return Found(opened.digest, Placement(blobs=str(kept), index=source.index))
 
     def _locate(self, name: str, place: str | None) -> Path:
@@ -279,7 +269,8 @@ class Repository:
                     shutil.rmtree(kept, ignore_errors=True)
 
     def _record(self, principal: Principal, action: str, name: str, outcome: str, detail: str) -> None:
-        self._audit.record(principal, action, name, outcome=outcome, detail=detail)
+        with _told_as(Unavailable, "the change cannot be written to the audit log, so it is not made"):
+            self._audit.record(principal, action, name, outcome=outcome, detail=detail)
 
     # What the workers say.
 
@@ -311,6 +302,35 @@ class Repository:
             return tuple(read_worker_state(self._run, slot) for slot in read_serve_state(self._run).slots)
         except (NotFound, MalformedPayload):
             return ()
+
+
+@contextmanager
+def _told_as(kind: type[ModelyardError], message: str) -> Iterator[None]:
+    """What fails for reasons of this machine is told to the caller without its paths; what is wrong with the bundle, or a full disk, as it is."""
+    try:
+        yield
+    except (Tampered, StorageFull):
+        raise
+    except ModelyardError as error:
+        raise kind(message) from error
+
+
+def _copy(source: archive.Source, kept: Path) -> None:
+    """Let the blobs of `source` lie in `kept`, whole or not at all. Raises StorageFull, InvalidConfig, Unavailable."""
+    if kept.exists():
+        os.utime(kept)  # as if made now: nobody sweeps it before it is in the plan
+        return
+    files.make_folder(kept.parent)
+    beside = kept.with_name(f".{kept.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        archive.place(source, beside)
+        beside.rename(kept)
+    except OSError as error:
+        if not kept.exists():  # else another worker was first with the same bytes
+            raise files.translate(error, kept) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _size_bytes(path: Path) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 
 from modelyard import config
 from modelyard.bundle import archive
-from modelyard.cli.serve import _found, _plan
+from modelyard.cli.serve import _found, _plan, tidy
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import InvalidConfig, NotFound
 from serving import Home
@@ -75,3 +78,21 @@ def test_without_a_reference_a_platforms_folder_is_served(home: Home, tmp_path: 
     (folder / "INPUT_model").mkdir()
     archive.export(home.registry.blobs, home.registry.resolve("grid").index, folder / "INPUT_model" / "grid.tar")
     assert _found() == [str(folder / "INPUT_model" / "grid.tar")]
+
+
+def test_run_folders_of_servers_that_were_killed_are_removed_and_no_others(tmp_path: Path) -> None:
+    old = time.time() - 3600
+    for name in ("dead", "living", "young", "unlocked"):
+        (tmp_path / f"modelyard-serve-{name}").mkdir()
+        if name != "unlocked":
+            (tmp_path / f"modelyard-serve-{name}" / "serve.lock").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "modelyard-serve-link").symlink_to(tmp_path / "other")
+    for path in tmp_path.iterdir():
+        if not path.name.endswith("young"):
+            os.utime(path, (old, old), follow_symlinks=False)
+    with (tmp_path / "modelyard-serve-living" / "serve.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        tidy(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"modelyard-serve-living", "modelyard-serve-young", "modelyard-serve-unlocked", "modelyard-serve-link", "other"}

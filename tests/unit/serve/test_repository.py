@@ -13,7 +13,7 @@ import pytest
 
 from modelyard.bundle import archive
 from modelyard.config import Settings
-from modelyard.errors import Conflict, DeadlineExceeded, Forbidden, InvalidInput, NotFound, Rejected, StorageFull
+from modelyard.errors import Conflict, DeadlineExceeded, Forbidden, InvalidInput, NotFound, Rejected, StorageFull, Unavailable
 from modelyard.serve.repository import Change, Repository, refuse_overrides
 from modelyard.types import ModelState, Principal, ServeState, Verdict, WorkerState, read_plan, write_serve_state, write_worker_state
 from serving import Home
@@ -140,8 +140,9 @@ def test_a_load_that_memory_does_not_allow_is_refused_before_it_is_tried(tmp_pat
 def test_a_change_that_cannot_be_audited_is_not_made(tmp_path: Path) -> None:
     world = World(tmp_path)
     (world.home.folder / "audit.jsonl").mkdir()
-    with pytest.raises(InvalidInput):
+    with pytest.raises(Unavailable, match="audit log") as refused:
         world.do(Change("load", "m"))
+    assert str(tmp_path) not in refused.value.message
     assert read_plan(world.plan).plans == ()
 
 
@@ -163,3 +164,18 @@ def test_overrides() -> None:
     for name in ("config", "file:1/model.onnx", "anything"):
         with pytest.raises(Forbidden):
             refuse_overrides([name])
+
+
+def test_no_path_of_this_machine_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    (world.folder / "odd").mkdir()
+    (world.folder / "odd" / "oci-layout").mkdir()
+    os.mkfifo(world.folder / "pipe.tar")
+    for name in ("odd", "pipe"):
+        with pytest.raises((Rejected, NotFound)) as refused:
+            world.do(Change("load", name))
+        assert str(tmp_path) not in refused.value.message
+    (world.run / "dynamic").write_text("in the way")
+    with pytest.raises(Unavailable, match="copied") as failed:
+        world.do(Change("load", "m"))
+    assert str(tmp_path) not in failed.value.message
