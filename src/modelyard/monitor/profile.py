@@ -15,6 +15,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -186,6 +187,11 @@ def _bins(profile: Profile) -> list[FeatureProfile]:
     return [msgspec.structs.replace(feature, rows=0, missing=0, counts=(), total=0, squares=0) for feature in profile.features]
 
 
+def _width(feature: FeatureProfile) -> int:
+    """How many counts of a feature stand in the vector of `Binner.take`."""
+    return _cells(feature) + (4 if feature.kind == "number" else 1)
+
+
 def _cells(feature: FeatureProfile) -> int:
     return {"number": len(feature.edges) + 1, "category": len(feature.categories) + 1, "missing": 0}[feature.kind]
 
@@ -274,6 +280,14 @@ class Binner:
         self._held: list[tuple[Mapping[str, Array], Mapping[str, Array], int]] = []
         self._held_rows = 0
         self._first = next(((feature.role, feature.source) for feature in features), None)
+        ends = np.cumsum([1] + [_width(feature) for feature in features]).tolist()
+        places = list(pairwise(ends))
+        self._size = ends[-1]
+        self._of_numbers = np.array(
+            [at for place, feature in enumerate(features) if feature.kind == "number" for at in range(*places[place])], dtype=np.int64
+        )
+        self._of_categories = [slice(*places[place]) for place, feature in enumerate(features) if feature.kind == "category"]
+        self._of_hidden = [places[place][0] for place, feature in enumerate(features) if feature.kind == "missing"]
 
     def add(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Count the rows of named arrays with the rows first; what the profile does not name is passed over."""
@@ -289,23 +303,16 @@ class Binner:
     def take(self) -> Array:
         """The counts since the last `take`, as a vector for `pack` and `filled`; begins anew."""
         self._count()
-        parts: list[Sequence[int]] = [(self._rows,)]
-        numbers = iter(self._numbers.take(self._rows))
-        categories = iter(self._categories)
-        hidden = iter(self._hidden)
-        for feature in self._features:
-            if feature.kind == "number":
-                parts.append(next(numbers))
-            elif feature.kind == "category":
-                _, index, counter = next(categories)
-                parts.append(_fold(counter, index))
-                counter.clear()
-            else:
-                _, cell = next(hidden)
-                parts.append((cell[0],))
-                cell[0] = 0
+        taken = np.empty(self._size, dtype=np.int64)
+        taken[0] = self._rows
+        taken[self._of_numbers] = self._numbers.take(self._rows)
+        for where, (_, index, counter) in zip(self._of_categories, self._categories, strict=True):
+            taken[where] = _fold(counter, index)
+            counter.clear()
+        for at, (_, cell) in zip(self._of_hidden, self._hidden, strict=True):
+            taken[at], cell[0] = cell[0], 0
         self._rows = 0
-        return np.array([value for part in parts for value in part], dtype=np.int64)
+        return taken
 
     def _count(self) -> None:
         if not self._held_rows:
@@ -396,6 +403,18 @@ class _Numbers:
         self._reached = np.zeros((size, longest + 1), dtype=np.int64)
         self._moments = np.zeros((3, size), dtype=np.int64)
         self._sources = _sources(features)
+        # Which of (bins of all features, side by side; missing; total; squares in two parts) make up the counts, feature by feature.
+        cells = [len(feature.edges) + 1 for feature in features]
+        self._is_bin = np.arange(longest + 1) < np.array(cells, dtype=np.int64).reshape(-1, 1)
+        wide = size * (longest + 1)
+        self._order = np.array(
+            [
+                at
+                for place, count in enumerate(cells)
+                for at in (*range(place * (longest + 1), place * (longest + 1) + count), *range(wide + place, wide + 4 * size, size))
+            ],
+            dtype=np.int64,
+        )
 
     def count(self, gather: Any, rows: int) -> None:
         if not self._features:
@@ -430,17 +449,16 @@ class _Numbers:
         self._moments[1] += squares >> _LOW_BITS
         self._moments[2] += squares & ((1 << _LOW_BITS) - 1)
 
-    def take(self, rows: int) -> list[list[int]]:
-        """Per feature: (below, bin …, above), missing, total, squares in two parts."""
-        taken = []
-        self._moments[1] += self._moments[2] >> _LOW_BITS
-        self._moments[2] &= (1 << _LOW_BITS) - 1
-        for place, feature in enumerate(self._features):
-            reached = self._reached[place, : len(feature.edges) + 1]
-            cells = [*(reached[:-1] - reached[1:]).tolist(), int(reached[-1])]
-            taken.append([*cells, rows - int(reached[0]), *self._moments[:, place].tolist()])
+    def take(self, rows: int) -> Array:
+        """Feature by feature: (below, bin …, above), missing, total, squares in two parts."""
+        moments, reached = self._moments, self._reached * self._is_bin
+        moments[1] += moments[2] >> _LOW_BITS
+        moments[2] &= (1 << _LOW_BITS) - 1
+        missing = rows - reached[:, 0]
+        reached[:, :-1] -= reached[:, 1:]
+        taken: Array = np.concatenate((reached.ravel(), missing, moments.ravel()))[self._order]
         self._reached[:] = 0
-        self._moments[:] = 0
+        moments[:] = 0
         return taken
 
 
@@ -477,7 +495,7 @@ def unpack(blob: bytes) -> Array:
 
 def filled(reference: Profile, counts: Array) -> Profile:
     """The profile with the reference's bins and a Binner's counts. Raises MalformedPayload when they are not of these bins."""
-    widths = [_cells(feature) + (4 if feature.kind == "number" else 1) for feature in reference.features]
+    widths = [_width(feature) for feature in reference.features]
     if len(counts) != 1 + sum(widths) or (counts[0] < 0):
         raise MalformedPayload("the counts do not belong to this profile's bins")
     values: list[int] = counts.tolist()
