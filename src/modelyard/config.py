@@ -6,10 +6,8 @@ have no effect at import and hold no secret.
 
 from __future__ import annotations
 
-import getpass
 import math
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -241,7 +239,10 @@ def _check_route(name: str, route: str) -> None:
 
 def _read_file(path: Path, known: set[str]) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        import tomllib  # most homes have no such file, and every process that starts would wait for it
+
+        values = tomllib.loads(text)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -268,6 +269,8 @@ def cores() -> int:
 
 def user() -> str:
     """The name of the local user, for Principal `local:<user>`."""
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -11,7 +11,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from time import monotonic
 from typing import Any, TypeVar
@@ -333,6 +332,8 @@ class Edge:
 
 @cache
 def _release() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 20 ms, and nobody asks before the first answer
+
     try:
         return version("modelyard")
     except PackageNotFoundError:

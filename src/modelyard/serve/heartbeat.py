@@ -5,11 +5,14 @@ Hides the bytes. The supervisor imports it, so it must stay light.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 READY = b"R"
 BEAT = b"."
@@ -31,6 +34,8 @@ class Heartbeat:
     def start(self) -> None:
         """Beat from now on, about every half second."""
         self.say(LOADING if self._is_loading() else BEAT)
+        import asyncio  # the supervisor, which has no loop, does not wait for it
+
         self._timer = asyncio.get_running_loop().call_later(EVERY_S, self.start)
 
     def stop(self) -> None:

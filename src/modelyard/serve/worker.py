@@ -99,7 +99,8 @@ class Worker:
         self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, access=self.access, log=self.log)
         self.edge.health = lambda: self.watch.health
         self.edge.on_long = self._on_long
-        self.tracer = self.edge.tracer = tracing.open(settings, slot=slot, release=self.edge.release)
+        release = self.edge.release if settings.trace_endpoint else ""  # looking it up takes as long as importing numpy's core
+        self.tracer = self.edge.tracer = tracing.open(settings, slot=slot, release=release)
         self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
         self.grpc_edge = GrpcEdge(self.plane, edge=self.edge, meter=self.metrics.server, access=self.access)
         self.grpc = GrpcServer(
