@@ -72,15 +72,25 @@ class CsvTable:
     def encode(self, request: InferenceRequest, response: InferenceResponse) -> tuple[bytes, bytes]:  # noqa: ARG002 - the port's
         """See `base.Codec`: a column per output, or per element of one that has several (`probability_0`, …); a missing value is empty."""
         columns = flat(response.outputs)
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
+        lines = _Lines()
+        writer = csv.writer(lines)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-        return _LINES, text.getvalue().encode()
+        return _LINES, "".join(lines.written).encode()
 
     def refuse(self, error: ModelyardError) -> tuple[bytes, bytes]:
         """See `base.Codec`: CSV has no form for it, so JSON."""
         return refusal(error)
+
+
+class _Lines:
+    """Rows as they are written, ended by a line feed alone. The writer must think of a carriage return too, else it leaves one in a text unquoted."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, row: str) -> None:
+        self.written.append(row.removesuffix("\r\n") + "\n")
 
 
 def flat(outputs: Mapping[str, Array]) -> dict[str, list[Any]]:
