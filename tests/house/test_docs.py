@@ -31,6 +31,27 @@ def test_a_setting_is_documented(setting: str) -> None:
     assert f"| `{setting}` |" in REFERENCE
 
 
+def in_serve(pattern: str) -> set[str]:
+    """What `pattern` finds in the sources of the data plane."""
+    return {found for path in (ROOT / "src/modelyard/serve").rglob("*.py") for found in re.findall(pattern, path.read_text("utf-8"))}
+
+
+def test_metrics_are_documented_and_what_is_documented_is_there() -> None:
+    ours = in_serve(r'"(modelyard_[a-z_]+)"')
+    told = set(re.findall(r"`(modelyard_[a-z_]+)[`{]", REFERENCE))
+    assert "modelyard_requests_total" in ours
+    assert ours - told == set() and told - ours == set()
+
+
+def test_events_of_the_log_are_documented_and_what_is_documented_is_there() -> None:
+    calls = in_serve(r'log\.(?:info|warning|error)\(\s*"([a-z_]+)"') | in_serve(r'_say\(.*"([a-z_]+)", (?:\{|line)')
+    said = calls | in_serve(r'event = "([a-z_]+)"') | in_serve(r'event = .* else "([a-z_]+)"') | in_serve(r'\.error\("(worker_failed)"')
+    section = REFERENCE.partition("### Log\n")[2].partition("\n### ")[0].partition("\n## ")[0]
+    told = {name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])}
+    assert {"version_loaded", "version_failed", "refused"} <= said
+    assert said - told == set() and told - said == set()
+
+
 def test_no_page_documents_a_verb_that_is_not_there() -> None:
     assert set(re.findall(r"^### `modelyard ([a-z]+)", REFERENCE, re.MULTILINE)) == set(PLACES)
 
