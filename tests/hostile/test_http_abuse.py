@@ -75,7 +75,7 @@ SMUGGLED = {
     "HTTP/0.9": b"GET /v2\r\n\r\n",
     "HTTP/2.0": b"GET /v2 HTTP/2.0\r\nHost: localhost\r\n\r\n",
     "HTTP/1.9": b"GET /v2 HTTP/1.9\r\nHost: localhost\r\n\r\n",
-    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "half the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "leading lines": b"\r\n" * 1000 + GET + b"\r\n",
     "a method of its own": b"BREW /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n",

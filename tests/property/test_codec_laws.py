@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from modelyard.errors import InvalidInput
 from modelyard.protocols import bind
+from modelyard.protocols.messages import kind
 from modelyard.protocols.tensors import NUMPY, Column, from_raw, to_raw
 from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema, TensorSpec
 from serving import GRID, LINE, SHOP
@@ -162,3 +163,65 @@ def test_any_json_is_answered_or_refused_and_nothing_else(value: Any, key: str) 
                     codec.decode(body, "")
                 except InvalidInput as error:
                     assert error.rule
+
+
+grid_rows = st.lists(st.lists(floats, min_size=4, max_size=4), min_size=1, max_size=5)
+
+
+@given(st.lists(grid_rows, min_size=1, max_size=4), st.booleans())
+def test_grpc_asks_what_json_asks_however_often_the_form_was_seen(batches: list[list[list[float]]], is_raw: bool) -> None:
+    """One codec reads them all: what it remembers of a form must not show."""
+    codec, json_codec = bind("m", GRID)["oip_v2_grpc"], bind("m", GRID)["oip_v2"]
+    for rows in [*batches, *batches]:
+        message = kind("inference.ModelInferRequest")(model_name="m")
+        tensor = message.inputs.add(name="X", datatype="FP32", shape=[len(rows), 4])
+        if is_raw:
+            message.raw_input_contents.append(np.array(rows, np.float32).tobytes())
+        else:
+            tensor.contents.fp32_contents.extend(value for row in rows for value in row)
+        body = json.dumps({"inputs": [{"name": "X", "shape": [len(rows), 4], "datatype": "FP32", "data": rows}]}).encode()
+        assert same(codec.decode(message.SerializeToString(), "").inputs, json_codec.decode(body, "").inputs)
+
+
+@given(line)
+def test_all_grpc_wires_ask_the_same_of_a_frame(rows: list[dict[str, Any]]) -> None:
+    asked = kind("inference.ModelInferRequest")(model_name="m")
+    predict = kind("tensorflow.serving.PredictRequest")(model_spec={"name": "m"})
+    for name, datatype, field, dtype in (("a", "FP64", "double_val", 2), ("b", "INT64", "int64_val", 9), ("c", "FP32", "float_val", 1)):
+        values = [np.nan if row[name] is None else row[name] for row in rows]
+        tensor = asked.inputs.add(name=name, datatype=datatype, shape=[len(rows), 1])
+        getattr(tensor.contents, {"a": "fp64_contents", "b": "int64_contents", "c": "fp32_contents"}[name]).extend(values)
+        other = predict.inputs[name]
+        other.dtype = dtype
+        for size in (len(rows), 1):
+            other.tensor_shape.dim.add(size=size)
+        getattr(other, field).extend(values)
+    codecs = bind("m", LINE)
+    inputs = codecs["oip_v2_grpc"].decode(asked.SerializeToString(), "").inputs
+    assert same(inputs, codecs["tfserving_grpc"].decode(predict.SerializeToString(), "").inputs)
+    assert inputs["b"].ravel().tolist() == [row["b"] for row in rows]
+
+
+@given(st.lists(st.tuples(longs, floats, floats), min_size=1, max_size=40), st.booleans())
+def test_a_grpc_answer_holds_the_values(rows: list[tuple[int, float, float]], is_raw: bool) -> None:
+    outputs: dict[str, Any] = {"label": np.array([row[0] for row in rows]), "probability": np.array([row[1:] for row in rows], np.float32)}
+    request = InferenceRequest({}, len(rows))
+    request.parameters = {"raw": True} if is_raw else None
+    response = InferenceResponse(outputs, len(rows), name="m", version=1, digest=Digest("sha256:0"), id="p")
+    said = kind("inference.ModelInferResponse").FromString(bind("m", GRID)["oip_v2_grpc"].encode(request, response)[1])
+    for at, (name, field) in enumerate((("label", "int64_contents"), ("probability", "fp32_contents"))):
+        values = outputs[name]
+        found = (
+            np.frombuffer(said.raw_output_contents[at], values.dtype) if is_raw else np.array(getattr(said.outputs[at].contents, field), values.dtype)
+        )
+        np.testing.assert_array_equal(found.reshape(list(said.outputs[at].shape)), values)
+
+
+@given(st.binary(max_size=200))
+def test_grpc_codecs_refuse_by_their_own_kinds(body: bytes) -> None:
+    codecs = bind("m", GRID)
+    for wire in ("oip_v2_grpc", "tfserving_grpc", "tf_classify_grpc"):
+        try:
+            codecs[wire].decode(body, "")
+        except InvalidInput:
+            continue

@@ -286,6 +286,20 @@ def test_a_worker_that_dies_is_replaced_on_the_same_port(server: Running, channe
 
 
 @pytest.mark.system
+def test_the_http_port_answers_grpc_too_unless_that_is_off(server: Running, tmp_path: Path) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        infer = method(channel, "ModelInfer", "ModelInferResponse")
+        assert infer(grid()).id
+        assert server.is_well()
+        assert infer(grid()).id
+    with running(home_with(tmp_path / "home", "grid"), "--grpc-port", "-1") as off, grpc.insecure_channel(f"127.0.0.1:{off.port}") as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            method(channel, "ModelInfer", "ModelInferResponse")(grid(), timeout=5)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert off.is_well()
+
+
+@pytest.mark.system
 def test_a_taken_port_is_seen_and_gr_pc_can_be_off(tmp_path: Path) -> None:
     import subprocess
 

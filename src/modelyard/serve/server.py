@@ -42,6 +42,7 @@ from modelyard.serve.http import (
     is_header_safe,
     too_large,
 )
+from modelyard.serve.http2 import PREFACE
 from modelyard.serve.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Tls
 
 if TYPE_CHECKING:
@@ -269,11 +270,20 @@ class Connection(asyncio.Protocol):
             if head is not None and len(data) - end == head.length:
                 self._dispatch(head, data[end:], now)
                 return
+            if self._parser is None and self.phase == HEADER and self.server.adopt is not None and data.startswith(PREFACE):
+                self.server.adopt(self._let_go(), data)
+                return
         try:
             self._parse(data)
         except Refused as refused:
             if self.phase != CLOSING:  # what came behind a last message is nobody's business
                 self.refuse(refused.status, refused.message, refused.rule)
+
+    def _let_go(self) -> Any:
+        """The transport, which another protocol goes on with."""
+        self.server.connections.discard(self)
+        transport, self.transport = self.transport, None
+        return transport
 
     # httptools calls these; what they raise arrives as HttpParserCallbackError.
 
@@ -544,6 +554,8 @@ class Server:
         self.date = b""
         self.full = encode_json({"error": "this server has as many connections as it takes; try again", "code": "overloaded"})
         self.tls: Tls | None = None
+        self.adopt: Callable[[Any, bytes], None] | None = None
+        """Goes on with a connection (its transport, and what it has sent) that begins as HTTP/2 does."""
         self._listeners: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweep()

@@ -111,6 +111,8 @@ class Worker:
             on_refused=self.edge.refused,
             tick=self.grpc_edge.tick,
         )
+        if settings.grpc_port >= 0:
+            self.server.adopt = self.grpc.adopt  # where a platform gives one port alone
         self.watch = Watch(run, self._state())
 
     def _attach(self, version: Version) -> None:
