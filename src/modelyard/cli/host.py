@@ -350,7 +350,7 @@ def _wait_for_parent(settings: Settings, is_coming: Callable[[], bool]) -> Up:
 
 
 def _detached(settings: Settings) -> Up:
-    """Start a parent that outlives this process, and wait for it. Raises Unavailable with the last line that it wrote."""
+    """Start a parent that outlives this process, and wait for it. Raises Unavailable with what it said last."""
     log = settings.run / "up.log"
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > LOG_LIMIT_BYTES:
@@ -364,13 +364,19 @@ def _detached(settings: Settings) -> Up:
         where = _wait_for_parent(settings, lambda: process.poll() is None)
     except Unavailable as error:
         process.terminate()
-        said = log.read_bytes()[start:].decode("utf-8", "replace").strip().splitlines()
-        raise Unavailable(said[-1].removeprefix("modelyard: ") if said else error.message) from error
+        raise Unavailable(told(log.read_bytes()[start:]) or error.message) from error
     except KeyboardInterrupt:
         process.terminate()
         raise
     process.returncode = 0  # it outlives this process: nobody here waits for it, and its end is not reported here
     return where
+
+
+def told(log: bytes) -> str:
+    """What a process said last to a person: of its log's lines the last that is an error for the command line, else the last that is no JSON."""
+    lines = [line for line in log.decode("utf-8", "replace").strip().splitlines() if not line.startswith("{")]
+    line = next((line for line in reversed(lines) if line.startswith("modelyard: ")), lines[-1] if lines else "")
+    return line.removeprefix("modelyard: ")
 
 
 def _tell(up: Up, *, json: bool) -> None:

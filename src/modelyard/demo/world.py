@@ -55,7 +55,8 @@ class World:
         while waiting:
             if self._up.poll() is not None or time.monotonic() > deadline:
                 said = log.read_text("utf-8", "replace").strip().splitlines()
-                raise Unavailable(f"modelyard up did not start: {said[-1] if said else 'it said nothing'}")
+                last = next((line for line in reversed(said) if not line.startswith("{")), "it said nothing")  # lines of the log are JSON
+                raise Unavailable(f"modelyard up did not start: {last}")
             waiting = [address for address in waiting if not _listens(address)]
             time.sleep(0.05)
 

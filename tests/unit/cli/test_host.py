@@ -103,3 +103,16 @@ def test_a_second_signal_is_urgent() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        (b'{"event": "listening"}\nmodelyard: port 1 is in use\n{"event": "ended"}\n', "port 1 is in use"),
+        (b"Traceback\nValueError: x\n{}\n", "ValueError: x"),
+        (b'{"event": "ended"}\n', ""),
+        (b"", ""),
+    ],
+)
+def test_what_a_process_said_last_is_no_line_of_its_log(log: bytes, told: str) -> None:
+    assert host.told(log) == told
