@@ -28,6 +28,7 @@ BENCHMARKS = {
     "profile": "benchmarks.profiles:run",
     "starts": "benchmarks.starts:run",
     "grpc": "benchmarks.grpc_infer:run",
+    "isolated": "benchmarks.isolated:run",
 }
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
 PAGES = {"stages": "benchmarks.stages:table", "parity": "benchmarks.parity_table:table"}
