@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -140,6 +141,35 @@ def tensorflow_python(test_environment: Callable[..., Path]) -> Path:
     if sys.platform != "linux" or platform.machine() != "x86_64" or sys.version_info >= (3, 14):
         missing("wheels of tensorflow-cpu for this machine")
     return test_environment("tensorflow", ROOT / "requirements" / "tensorflow.txt")
+
+
+TORCH = ("torch==2.13.0", "onnxscript==0.7.2", "safetensors==0.8.0")
+"""What the PyTorch tests need; too large for everybody's environment, and never in our lock."""
+
+
+@pytest.fixture(scope="session")
+def torch_python() -> Path:
+    """A Python that has PyTorch beside all that this one has: made once by pip, cached outside the checkout."""
+    ours = sysconfig.get_paths()["purelib"]
+    key = hashlib.sha256(f"{TORCH}{sys.version}{ours}".encode()).hexdigest()[:12]
+    folder = _cache() / f"torch-{key}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    python = folder / "venv" / "bin" / "python"
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+            theirs = subprocess.run(
+                [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], capture_output=True, text=True, check=True
+            )
+            (Path(theirs.stdout.strip()) / "checkout.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+            done = subprocess.run([str(python), "-m", "pip", "install", "--quiet", *TORCH], capture_output=True, text=True, check=False)
+            if done.returncode:
+                missing(f"PyTorch for the tests that export it: {done.stderr[-500:]}")
+            (folder / "ready").touch()
+    return python
 
 
 def sample_contents(**changes: Any) -> Contents:

@@ -74,9 +74,9 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
 
     tell = options.progress
     is_code = original.kind == "python"
-    if is_code:
-        tell("asking the code", 0.0)
-        original.learn(table)  # type: ignore[attr-defined]  # a CodeModel: its kind says so
+    if hasattr(original, "learn"):  # a model that says what it answers only when it is asked
+        tell("asking the model", 0.0)
+        original.learn(table)
     tell("learning the schema", 0.0)
     learnt = schema.infer(
         table,

@@ -492,6 +492,9 @@ class Worker:
         if self.edge.repository is not None:
             self.edge.repository.close()
         self._loader.shutdown(wait=False, cancel_futures=True)
+        for loaded in self._loaded.values():
+            if isinstance(loaded.runtime, Isolated):  # its processes would end with this one, and leave their scratch folders
+                loaded.runtime.close()
 
 
 def _digests(plan: HostPlan) -> list[Digest]:

@@ -121,9 +121,10 @@ _NAMES = {
 
 def _refusal(original: Original, attempts: list[Attempt]) -> str:
     reasons = "; ".join(f"{attempt.method}: {attempt.reason}" for attempt in attempts)
+    instead = getattr(original, "instead", "another step in place of the one named; or a model that you export to ONNX yourself, packaged as a file")
     return (
         f"{original.title} has no graph that gives its answers. {reasons}. What else will serve it: a wider --tolerance, where the difference is one "
-        "that you accept; another step in place of the one named; or a model that you export to ONNX yourself, packaged as a file"
+        f"that you accept; {instead}"
     )
 
 

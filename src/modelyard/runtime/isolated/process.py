@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT_BYTES = 256 << 20
 SOCKET_BYTES = 1 << 20
+PATIENCE_S = 0.25
 NEAR_LIMIT = 0.8
 """A process that ended while it held this share of its memory limit is taken to have run out of it."""
 
@@ -238,7 +239,7 @@ class Process:
         """Whether it was ended."""
         return self._ended is not None
 
-    def end(self, error: BaseException, *, patience_s: float = 0.25) -> Ended:
+    def end(self, error: BaseException) -> Ended:
         """End it for good, and say why it ended: by itself, as its status tells, or here because of `error`."""
         if self._ended is not None:
             return self._ended
@@ -249,12 +250,12 @@ class Process:
         elif isinstance(error, Ended) and error.reason not in ("exit", "crash"):
             found = error
         else:
-            found = self._status(patience_s)
+            found = self.status(PATIENCE_S)
         self._ended = found
         self.close()
         return found
 
-    def _status(self, patience_s: float) -> Ended:
+    def status(self, patience_s: float = 0.0) -> Ended:
         """Why it ended by itself; one that only closed its socket is still there after a while."""
         until = time.monotonic() + patience_s
         while not self.reap():

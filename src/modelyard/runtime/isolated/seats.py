@@ -27,7 +27,11 @@ DEPTH = 2
 LONGEST_WAIT_S = 1.0
 """Above this pause questions are refused at once rather than kept."""
 
-REAP_S = 0.02
+REAP_S = 0.005
+STATUS_S = 0.25
+BURY_S = 30.0
+KNOWN = ("hang", "oom", "garbled")
+"""Ends of which the reason is known without the process's status."""
 
 
 class Question:
@@ -209,7 +213,7 @@ class Seat:
 
     # Its end, and the next one.
 
-    def _lost(self, error: Exception) -> None:
+    def _lost(self, error: Ended | codec.Garbled) -> None:
         """The process is gone or must go: its question fails, those behind it are asked again, and another takes the seat."""
         process, self.process = self.process, None
         if process is None:
@@ -220,17 +224,25 @@ class Seat:
         self._unsent.clear()
         self._disarm()
         flying, self.flying = self.flying, deque()
-        if isinstance(error, codec.Garbled) or (isinstance(error, Ended) and error.reason in ("hang", "oom")):
-            process.kill()
-        self._buried(process, error, flying.popleft() if flying else None, monotonic(), was_ready)
+        question = flying.popleft() if flying else None
+        ended = Ended("garbled", str(error)) if isinstance(error, codec.Garbled) else error
+        self._seats.dead.add(process)
+        if ended.reason in KNOWN:
+            self._ended(ended, question, was_ready)
+            self._bury(process, monotonic())
+        else:
+            self._find_out(process, question, monotonic(), was_ready)
         self._seats.again(flying)
 
-    def _buried(self, process: Process, error: Exception, question: Question | None, since_s: float, was_ready: bool) -> None:
-        """Once its status is there, or soon: say why it ended."""
-        if not process.reap() and monotonic() - since_s < 0.25:
-            self._loop.call_later(REAP_S / 4, self._buried, process, error, question, since_s, was_ready)
-            return
-        ended = process.end(error, patience_s=0.0)
+    def _find_out(self, process: Process, question: Question | None, since_s: float, was_ready: bool) -> None:
+        """Once its status is there: why it ended. One that only closed its socket has none."""
+        if process.reap() or monotonic() - since_s > STATUS_S:
+            self._ended(process.status(), question, was_ready)
+            self._bury(process, monotonic())
+        else:
+            self._loop.call_later(REAP_S, self._find_out, process, question, since_s, was_ready)
+
+    def _ended(self, ended: Ended, question: Question | None, was_ready: bool) -> None:
         pause_s = self._seats.record(ended, was_ready)
         if question is not None:
             failure: ModelyardError = failed(ended)
@@ -244,6 +256,15 @@ class Seat:
                 self._watch(self.closed_until_s)
             else:
                 self._start()
+
+    def _bury(self, process: Process, since_s: float) -> None:
+        """See to it that it is dead, without waiting here: one that held much memory takes its time."""
+        process.kill()
+        if process.reap() or monotonic() - since_s > BURY_S:
+            self._seats.dead.discard(process)
+            process.close()
+        else:
+            self._loop.call_later(REAP_S, self._bury, process, since_s)
 
     def _start(self) -> None:
         try:
@@ -282,6 +303,8 @@ class Seats:
         self.start = start
         self.record = record
         self.is_open = True
+        self.dead: set[Process] = set()
+        """Processes that ended, or must, and are not yet gone."""
         self._budget = Budget()
         self._waiting: deque[Question] = deque()
         self._alarm: asyncio.TimerHandle | None = None
@@ -352,6 +375,8 @@ class Seats:
             self._alarm.cancel()
         for seat in self.seats:
             seat.close()
+        for process in self.dead:
+            process.close()
 
 
 def _late() -> DeadlineExceeded:

@@ -18,6 +18,7 @@ _FAMILIES = ("xgboost", "lightgbm", "catboost", "sklearn")
 _BARE = {
     ("xgboost", "Booster"): "modelyard.runtime.originals.bare:XgboostBooster",
     ("lightgbm", "Booster"): "modelyard.runtime.originals.bare:LightgbmBooster",
+    ("torch", "Module"): "modelyard.runtime.originals.torch:TorchModel",
 }
 _KINDS = {"sklearn": "scikit-learn"}
 
@@ -42,8 +43,8 @@ def adapt(model: Any) -> Original:
         if family in _FAMILIES:
             return _estimator(model, family)
     raise Unconvertible(
-        f"{type(model).__module__}.{type(model).__qualname__} is not a model that this release packages; it takes scikit-learn, XGBoost, LightGBM "
-        "and CatBoost models, and ONNX for all others",
+        f"{type(model).__module__}.{type(model).__qualname__} is not a model that this release packages; it takes scikit-learn, XGBoost, LightGBM, "
+        "CatBoost and PyTorch models, ONNX, and for all others code: a class or function with code=[…], whose state is files={…}",
         field="model",
         rule="class",
     )
