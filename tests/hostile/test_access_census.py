@@ -111,6 +111,14 @@ def test_every_route_wants_a_key_but_the_public_ones(server: Running) -> None:
         assert statuses(server, [("GET", path)], None) == {("GET", path): 200}
 
 
+def test_the_census_can_fail(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "line"), "--host", "0.0.0.0", "--insecure") as open_to_all:
+        found = statuses(
+            open_to_all, [("GET", "/v2/models"), ("GET", "/metrics"), ("GET", "/v2/models/line"), ("POST", "/v2/repository/models/line/load")], None
+        )
+    assert list(found.values()) == [200, 200, 200, 403], "without the defence all but loading is open"
+
+
 def test_a_key_without_the_right_is_refused_everywhere(server: Running, keys: dict[str, str]) -> None:
     closed = [(method, path) for path in (*sorted(fixed_paths() - PUBLIC - {""}), *NAMED) for method in METHODS]
     assert set(statuses(server, closed, keys["auditor"]).values()) == {403}
