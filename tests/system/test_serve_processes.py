@@ -194,6 +194,26 @@ def test_a_drain_waits_for_the_body_of_a_request_that_has_begun(tmp_path: Path) 
         assert server.process.wait(15) == 0
 
 
+def test_while_it_drains_a_new_caller_is_told_to_go_elsewhere_or_refused_and_never_kept(tmp_path: Path) -> None:
+    with running(home_with(tmp_path / "h", "slow"), workers=2) as server:
+        asking = threading.Thread(target=lambda: server.infer("slow", [tensor("turns", [8000.0])]))
+        asking.start()
+        until(lambda: b"modelyard_in_flight_requests 2" in server.ask("GET", "/metrics").body)
+        server.process.send_signal(signal.SIGTERM)
+        refused = 0
+        while server.process.poll() is None and refused < 20:
+            try:
+                answer = server.ask("GET", "/v2/health/ready", timeout=5)
+            except (ConnectionError, ValueError):  # refused, or reset before an answer
+                refused += 1
+                time.sleep(0.05)
+            else:
+                assert answer.headers["connection"] == "close"
+        assert refused
+        asking.join()
+        assert server.process.wait(15) == 0
+
+
 def test_a_drain_ends_in_its_time_with_code_0_though_a_request_does_not(tmp_path: Path) -> None:
     with running(home_with(tmp_path / "h", "slow"), settings={"drain_timeout_s": 1}) as server, server.connect() as caller:
         body = json.dumps({"inputs": [tensor("turns", [200_000.0])]}).encode()

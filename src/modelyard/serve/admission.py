@@ -51,7 +51,8 @@ class Limit:
 
     def ran(self, latency_s: float, run_s: float, now: float) -> bool:
         """Take in one run: how long its slowest answer waited and ran, and the run alone. Gives whether the limit is in force (was met)."""
-        self._remember(run_s, now)
+        if run_s > 0:  # else nothing ran to its end
+            self._remember(run_s, now)
         pressed, self._is_pressed = self._is_pressed, False
         estimate = self._estimate
         if pressed:

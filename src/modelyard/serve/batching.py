@@ -19,7 +19,7 @@ import numpy as np
 from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Overloaded, PayloadTooLarge, SchemaMismatch
 from modelyard.protocols.rows import together
 from modelyard.runtime.base import Runtime
-from modelyard.serve.admission import HIGH, NORMAL, Limit, Pace, remaining_s
+from modelyard.serve.admission import HIGH, NORMAL, TOLERANCE, Limit, Pace, remaining_s
 from modelyard.serve.remote import Batch, Remote
 from modelyard.serve.shares import Shares
 from modelyard.types import InferenceRequest
@@ -118,6 +118,7 @@ class Batcher:
         self._is_scheduled = False
         self._is_mixed = False
         self._is_swept = False
+        self._took_all = True
         self._alarm: asyncio.TimerHandle | None = None
         self._limit = Limit(limits.concurrency, monotonic())
         self._remote: Remote | None = None
@@ -295,7 +296,7 @@ class Batcher:
         now = monotonic()
         if not self._running:
             self._running_until = now
-        is_in_force = self._limit.ran(now - min(call.received_s for call in batch.calls), batch.seconds, now)
+        is_in_force = self._ran(batch.calls, batch.seconds, now)
         self._finish([Ran(*each, started_s=batch.started_s) for each in batch.ran], batch.failed)
         if is_in_force:
             self._shed(len(self._waiting) - self._limit.value, below=-1)
@@ -357,6 +358,7 @@ class Batcher:
             calls.append(call)
             rows += own
         self.queued_rows = left
+        self._took_all = not left
         return calls, rows
 
     def _compute_due(self, calls: list[Call], rows: int) -> tuple[list[Ran], list[tuple[Call, ModelyardError]]]:
@@ -431,21 +433,27 @@ class Batcher:
         calls, self._running = self._running, []
         self.is_busy = False
         now = monotonic()
-        seconds = now - self._started_s
-        is_in_force = self._limit.ran(now - min(call.received_s for call in calls), seconds, now)
         error = future.exception()
-        if error is not None:
-            self._finish([], _all_failed(calls, error))
-        else:
-            self._finish(*future.result())
+        ran, failed = ([], _all_failed(calls, error)) if error is not None else future.result()
+        is_in_force = self._ran(calls, sum(run.seconds for run in ran), now)
+        self._finish(ran, failed)
         if is_in_force:
             self._shed(len(self._waiting) - self._limit.value, below=-1)
         again = None
         if self._waiting and not self._is_scheduled and self.pace.of_run(self.queued_rows) > self._limits.inline_s:
             self.is_busy, again = True, self._begin
-        self._threads.shares.done(self, seconds, again)
+        self._threads.shares.done(self, now - self._started_s, again)
         if not self.is_busy:
             self._go_on()
+
+    def _ran(self, calls: list[Call], seconds: float, now: float) -> bool:
+        """Tell the limit of a run, by the model's own seconds; gives whether the limit is in force.
+
+        Where the batch took all that waited there is no queue, whatever the clock says: the rest was spent on the loop, where a lower limit, and so
+        smaller batches, would help nobody.
+        """
+        latency_s = now - min(call.received_s for call in calls)
+        return self._limit.ran(min(latency_s, TOLERANCE * seconds) if self._took_all else latency_s, seconds, now)
 
     def _finish(self, ran: list[Ran], failed: list[tuple[Call, ModelyardError]]) -> None:
         for run in ran:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -12,8 +12,9 @@ from modelyard import config
 from modelyard.cli import world
 from modelyard.cli.world import _duration, _require_success, _rows, _state, _wait, connect
 from modelyard.control.access import admin_key
-from modelyard.control.status import DeploymentStatus, Serving
+from modelyard.control.status import DeploymentStatus, Plane, Serving, Status
 from modelyard.errors import Conflict, Rejected, Unavailable
+from modelyard.health import Health, Trouble
 from modelyard.targets.base import Deployment, Outcome, Release, Rollout
 from modelyard.types import ControlState, Digest, Verdict, write_control_state
 
@@ -60,7 +61,7 @@ def test_the_key_is_not_sent_to_whoever_has_the_port_of_a_dead_process(tmp_path:
 class Told:
     """A control process that tells these states, one a call."""
 
-    def __init__(self, *states: Deployment) -> None:
+    def __init__(self, *states: Any) -> None:
         self.states = list(states)
 
     def __enter__(self) -> Told:
@@ -69,7 +70,7 @@ class Told:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def call(self, *_: object, answer: type[Deployment]) -> Deployment:
+    def call(self, *_: object, answer: type[Any]) -> Any:
         return self.states.pop(0)
 
 
@@ -105,6 +106,25 @@ def test_a_row_per_version_names_the_deployment_once() -> None:
     rows = _rows(DeploymentStatus(deployment=deployment, serving=serving, rollback_to=1))
     assert [row[0] for row in rows] == ["m", ""] and [row[3] for row in rows] == ["100 %", "0 %"]
     assert _rows(DeploymentStatus(deployment=deployment, serving=()))[0][0] == "m"
+
+
+@pytest.mark.parametrize(
+    ("health", "word"),
+    [
+        (Health(is_ready=True), None),
+        (Health(is_ready=True, troubles=(Trouble(reason="no_worker", slot=1, evidence="slot 1 has no worker"),)), "degraded"),
+        (Health(is_ready=False, troubles=(Trouble(reason="no_worker", slot=1, evidence="slot 1 has no worker"),)), "not ready"),
+    ],
+)
+def test_status_says_whether_the_data_plane_is_whole_and_why_not(
+    health: Health, word: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plane = Plane(url="http://h:1", pid=1, workers=1, up_to_date=1)
+    monkeypatch.setattr(world, "connect", lambda _: Told(Status(home="h", data_plane=plane, deployments=(), health=health)))
+    world.status()
+    said = capsys.readouterr().out
+    assert [each in said for each in ("degraded", "not ready")] == [word == "degraded", word == "not ready"]
+    assert ("slot 1 has no worker" in said) is (word is not None)
 
 
 def test_durations_have_their_unit() -> None:

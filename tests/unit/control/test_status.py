@@ -31,6 +31,20 @@ def test_what_should_serve_what_does_and_what_is_wrong(tmp_path: Path) -> None:
         found = status(plane, [deployment], trouble={"line": "no room"}, traffic=Watch(plane).traffic([deployment]))
     assert found.data_plane is not None
     assert (found.data_plane.url, found.data_plane.workers, found.data_plane.up_to_date) == ("http://127.0.0.1:8080", 2, 1)
+    assert found.health is not None and not found.health.is_ready  # these reports say nothing of having started
     (told,) = found.deployments
     assert (told.trouble, told.rollback_to, told.serving[0].ready, told.serving[0].weight) == ("no room", 1, 1, 100)
     assert told.traffic is not None and told.traffic.requests == 0
+
+
+def test_a_degraded_data_plane_says_what_is_wrong(tmp_path: Path) -> None:
+    Home(tmp_path)
+    with ControlPlane(config.load({"home": tmp_path})) as plane:
+        assert status(plane, [], trouble={}, traffic={}).health is None
+        run = tmp_path / "run"
+        run.mkdir()
+        write_serve_state(run, ServeState(pid=os.getpid(), host="127.0.0.1", port=8080, slots=(0,), started_at="", size=2, is_up=True))
+        write_worker_state(run, WorkerState(slot=0, pid=os.getpid(), sequence=1, is_ready=True))
+        found = status(plane, [], trouble={}, traffic={})
+    assert found.health is not None and found.health.is_ready
+    assert [(trouble.reason, trouble.slot) for trouble in found.health.troubles] == [("no_worker", 1)]

@@ -37,6 +37,13 @@ def test_a_flood_brings_it_down_in_moments_and_it_rises_again_when_the_flood_end
     assert limit.value == 256
 
 
+def test_a_run_that_failed_at_once_is_no_measure() -> None:
+    limit = Limit(256, 0.0)
+    limit.press()
+    limit.ran(1.0, 0.0, 0.1)
+    assert limit.value == 256
+
+
 def test_a_queue_that_stands_for_long_does_not_become_what_is_normal() -> None:
     limit = Limit(256, 0.0)
     flood(limit, 0.0, runs=int(10 * WINDOW_S / RUN_S))

@@ -356,6 +356,19 @@ async def test_when_the_limit_falls_the_newest_are_shed() -> None:
 
 
 @in_loop
+async def test_where_each_batch_takes_all_that_waits_a_slow_loop_does_not_lower_the_limit() -> None:
+    bench = busy(concurrency=32, batch_rows=64)
+    for slowly in (False, True):
+        bench.batcher._took_all = not slowly  # the control: as if a queue had been left behind
+        for _ in range(20):
+            bench.batcher._limit.press()
+            call = Asked(1)
+            call.received_s -= 10.0
+            bench.batcher._ran([call], 0.005, time.monotonic())
+        assert (bench.batcher.concurrency_limit < 32) is slowly
+
+
+@in_loop
 async def test_nothing_starts_after_its_deadline_though_its_thread_comes_late() -> None:
     bench = busy()
     blocked = [threading.Event() for _ in range(2)]
