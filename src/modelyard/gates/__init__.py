@@ -20,6 +20,7 @@ GATES: dict[str, str] = {
     "seal": "modelyard.gates.seal:Seal",
     "golden-replay": "modelyard.gates.replay:Replay",
     "lock": "modelyard.gates.lock:Lock",
+    "categories": "modelyard.gates.categories:Categories",
 }
 """Gate name -> "module:Class", in the order in which they run."""
 

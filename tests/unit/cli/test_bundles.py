@@ -35,7 +35,7 @@ def test_verify_tells_each_check(home: Home, capsys: pytest.CaptureFixture[str])
     out, _ = said(capsys, "verify", "line", "--home", home.folder)
     assert all(rule in out for rule in ("seal", "golden-replay", "lock"))
     told = json.loads(said(capsys, "verify", "line:1", "--home", home.folder, "--json")[0])
-    assert [verdict["rule"] for verdict in told["verdicts"]] == ["seal", "golden-replay", "lock"]
+    assert [verdict["rule"] for verdict in told["verdicts"]] == ["seal", "golden-replay", "lock", "categories"]
 
 
 def test_a_bundle_travels_by_tar_once_its_signer_is_trusted(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

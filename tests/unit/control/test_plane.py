@@ -130,7 +130,7 @@ def test_a_tolerance_is_recorded(model: Any, tmp_path: Path) -> None:
 
 def test_verify_asks_every_gate(packaged: Any) -> None:
     opened, verdicts = plane_of(packaged[0]).verify("churn")
-    assert [verdict.rule for verdict in verdicts] == ["seal", "golden-replay", "lock"]
+    assert [verdict.rule for verdict in verdicts] == ["seal", "golden-replay", "lock", "categories"]
     assert {verdict.outcome for verdict in verdicts} == {"pass"} and opened.digest == packaged[1].digest
 
 
