@@ -25,6 +25,8 @@ UNPACKED_BYTES = 16 << 20
 """What the compressed buffers of one stream may unpack to, together."""
 FIELDS = 10_000
 BATCHES = 4_096
+PARTS = 65_536
+"""Columns of all batches together: each costs ten microseconds, however short it is."""
 DEPTH = 8
 
 _INT, _FLOAT, _UTF8, _BOOL, _LIST, _FIXED, _NULL, _LARGE_UTF8, _LARGE_LIST, _UTF8_VIEW = 2, 3, 5, 6, 12, 16, 1, 20, 21, 24
@@ -193,8 +195,9 @@ class _Stream:
         while (message := self._message()) is not None:
             kind, table, body = message
             batches += 1
-            if batches > BATCHES:
-                raise PayloadTooLarge(f"an Arrow stream has at most {BATCHES:,} batches", field="body", rule="batches")
+            if batches > BATCHES or batches * len(fields) > PARTS:
+                told = f"an Arrow stream has at most {BATCHES:,} batches, and {PARTS:,} columns in all of them; send larger batches"
+                raise PayloadTooLarge(told, field="body", rule="batches")
             if kind == _BATCH:
                 batch = _Batch(self, table, body)
                 for into, field in zip(parts, fields, strict=True):

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from modelyard.errors import MalformedPayload, ModelyardError, SchemaMismatch
+from modelyard.errors import MalformedPayload, ModelyardError, PayloadTooLarge, SchemaMismatch
 from modelyard.protocols.base import accept_media, no_binary, refusal
-from modelyard.protocols.records import Records
+from modelyard.protocols.records import Records, check_rows
 from modelyard.types import InferenceRequest, InferenceResponse, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from modelyard.types import Array
 
+BLOCK_ROWS = 1024
+CELLS = 1_000_000
+"""Cells of one body; a third of a microsecond or more each."""
 _LINES = b"content-type: text/csv; charset=utf-8\r\n"
 
 
@@ -49,13 +53,11 @@ class CsvTable:
             raise SchemaMismatch("a column of the CSV stands twice", field="body", rule="unique")
         columns = [self.records.columns.get(name) for name in names]
         values: list[list[Any]] = [[] for _ in names]
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(names):
+        for block in _blocks(reader):
+            if any(len(row) != len(names) for row in block):
                 raise SchemaMismatch("each row of the CSV has a value for every column", field="body", rule="size")
-            for into, column, text in zip(values, columns, row, strict=True):
-                into.append(text if column is None else column.parse(text))
+            for into, column, texts in zip(values, columns, zip(*block, strict=True), strict=True):
+                into.extend(texts if column is None else column.parse_all(texts))
         if not values[0]:
             raise _too_few()
         return self.records.from_columns(dict(zip(names, values, strict=True)), "body")
@@ -64,7 +66,7 @@ class CsvTable:
         column = self.records.order[0]
         if len(self.records.order) != 1 or column.rank != 2:
             raise SchemaMismatch("the model's inputs are no table; send JSON", field="body", rule="form")
-        rows = [[column.parse(text) for text in row] for row in reader if row]
+        rows = [column.parse_all(row) for block in _blocks(reader) for row in block]
         if not rows:
             raise _too_few()
         return InferenceRequest({column.name: column.from_rows(rows)}, len(rows))
@@ -81,6 +83,20 @@ class CsvTable:
     def refuse(self, error: ModelyardError) -> tuple[bytes, bytes]:
         """See `base.Codec`: CSV has no form for it, so JSON."""
         return refusal(error)
+
+
+def _blocks(reader: Any) -> Iterator[list[list[str]]]:
+    """The rows by the thousand, without empty lines. Raises PayloadTooLarge when they are too many, in rows or in cells."""
+    rows = cells = 0
+    while lines := list(islice(reader, BLOCK_ROWS)):
+        block = [row for row in lines if row]
+        rows += len(block)
+        cells += sum(map(len, block))
+        check_rows(rows, "body")
+        if cells > CELLS:
+            raise PayloadTooLarge(f"a CSV has at most {CELLS:,} cells; send an Arrow stream", field="body", rule="cells")
+        if block:
+            yield block
 
 
 class _Lines:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from modelyard.types import Array
 
 
+ROWS = 65_536
+"""Rows of a body that comes row by row: each costs a microsecond or more, while nothing else on the worker is answered."""
+
+
 class Records:
     """The inputs of one schema, to be filled from rows; immutable."""
 
@@ -31,6 +35,7 @@ class Records:
         """A list of rows (lists in schema order, or bare values of a single input) or of records (objects by name)."""
         if not instances:
             raise SchemaMismatch(f"{field} has at least one row", field=field, rule="size")
+        check_rows(len(instances), field)
         kinds = set(map(type, instances))
         if kinds == {dict}:
             return self.from_records(instances, field)
@@ -55,6 +60,7 @@ class Records:
 
     def from_records(self, records: list[dict[str, Any]], field: str) -> InferenceRequest:
         """Objects with a value for every input, by name."""
+        check_rows(len(records), field)
         width = len(self.order)
         inputs: dict[str, Array] = {}
         for column in self.order:
@@ -89,6 +95,7 @@ class Records:
         """Lists under column names, as `DataFrame.to_dict("split")` has them; in schema order where no names are given."""
         if not rows:
             raise SchemaMismatch(f"{field} has at least one row", field=field, rule="size")
+        check_rows(len(rows), field)
         if names is None or not self.is_table:
             return self.from_lists(rows, field)
         if len(set(names)) != len(names):
@@ -116,6 +123,12 @@ class Records:
         """The refusal of an input that the schema has not; it names those that it has, never the caller's."""
         names = ", ".join(list(self.columns)[:20]) + (", …" if len(self.columns) > 20 else "")
         return SchemaMismatch(f"{field} has an input that the model has not; it has: {names}", field=field, rule="unknown_input")
+
+
+def check_rows(rows: int, field: str) -> None:
+    """Raise PayloadTooLarge for more rows than are taken apart one by one."""
+    if rows > ROWS:
+        raise PayloadTooLarge(f"{field} has at most {ROWS:,} rows; send columns, binary tensors or an Arrow stream", field=field, rule="rows")
 
 
 def matrix_of(values: list[Any], rows: int, width: int) -> Array:

@@ -8,8 +8,9 @@ hold nothing that the caller sent. Values are judged against ranges and categori
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from itertools import chain
-from math import nan, prod
+from math import inf, nan, prod
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -18,6 +19,8 @@ from modelyard.errors import MalformedPayload, PayloadTooLarge, SchemaMismatch
 from modelyard.types import TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelyard.types import Array
 
 NUMPY: dict[str, np.dtype[Any]] = {
@@ -117,6 +120,17 @@ class Column:
             return int(text)
         except ValueError:
             return float(text)
+
+    def parse_all(self, texts: Sequence[str]) -> list[Any]:
+        """As `parse` for each of `texts`, at once where all are plain numbers."""
+        if self.kind in "fi":
+            joined = "".join(texts)
+            if joined.isascii() and "_" not in joined:  # Python would read 1_0, and digits of every script
+                with suppress(ValueError):
+                    made = list(map(float if self.kind == "f" else int, texts))
+                    if inf not in made and -inf not in made:  # from an exponent without end
+                        return made
+        return [self.parse(text) for text in texts]
 
     def from_flat(self, values: list[Any], shape: tuple[int, ...]) -> Array:
         """JSON values in row-major order as an array of `shape` (which has as many elements)."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from modelyard.errors import InvalidInput, MalformedPayload, ModelyardError, SchemaMismatch
 from modelyard.protocols.base import JSON_LINES, accept_media, encode_json, no_binary, read_json_or_tokens, refusal
-from modelyard.protocols.records import Records, per_row
+from modelyard.protocols.records import Records, check_rows, per_row
 from modelyard.types import InferenceRequest, InferenceResponse, Schema, TensorSpec
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class _OfExamples:
             raise MalformedPayload('send {"examples": [{feature: value, …}, …]}', field="examples", rule="required")
         if not asked.examples:
             raise SchemaMismatch("examples has at least one example", field="examples", rule="size")
+        check_rows(len(asked.examples), "examples")  # before each becomes another object
         context, examples = asked.context or {}, asked.examples
         return _retried(body, lambda change: self._records(change([{**context, **example} for example in examples])))
 

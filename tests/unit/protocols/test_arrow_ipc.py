@@ -113,14 +113,16 @@ def test_a_bomb_stays_packed() -> None:
         read(lied)
 
 
-def test_batches_without_end_are_too_many() -> None:
-    empty = pa.record_batch({"a": pa.array([], pa.float64())})
+@pytest.mark.parametrize("columns", [1, 20])
+def test_batches_without_end_are_too_many(columns: int) -> None:
+    empty = pa.record_batch({f"c{at}": pa.array([], pa.float64()) for at in range(columns)})
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, empty.schema) as writer:
         for _ in range(BATCHES + 1):
             writer.write_batch(empty)
-    with pytest.raises(PayloadTooLarge):
+    with pytest.raises(PayloadTooLarge) as caught:
         read(sink.getvalue())
+    assert caught.value.rule == "batches"
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\x00\x00\x00\x00", b"ARROW1\0\0", b"{}", bytes(64), b"\xff" * 64])

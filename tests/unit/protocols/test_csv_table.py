@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modelyard.errors import InvalidInput, SchemaMismatch
-from modelyard.protocols.csv_table import CsvTable
+from modelyard.errors import InvalidInput, PayloadTooLarge, SchemaMismatch
+from modelyard.protocols.csv_table import CELLS, CsvTable
+from modelyard.protocols.records import ROWS
 from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema, TensorSpec
 from serving import GRID, LINE, SHOP
 
@@ -54,3 +55,21 @@ def test_an_answer_has_a_column_per_element() -> None:
     lines, body = CODEC.encode(InferenceRequest({}, 2), response)
     assert lines == b"content-type: text/csv; charset=utf-8\r\n"
     assert body.decode() == 'label,p_0,p_1,who\ntrue,0.5,,"a,b"\nfalse,1e-09,2.0,\n'
+
+
+def test_very_many_rows_or_cells_are_too_many() -> None:
+    with pytest.raises(PayloadTooLarge) as caught:
+        CODEC.decode(b"a,b,c\n" + b"1,2,3\n" * (ROWS + 1), "text/csv")
+    assert caught.value.rule == "rows"
+    with pytest.raises(PayloadTooLarge) as caught:
+        CsvTable("grid", GRID).decode(b"x\n" + (b"1," * 999 + b"1\n") * (CELLS // 1000 + 1), "text/csv")
+    assert caught.value.rule == "cells"
+    assert CODEC.decode(b"a,b,c\n" + b"1,2,3\n" * 3000, "text/csv").rows == 3000
+
+
+def test_a_block_of_plain_numbers_and_one_with_others_mean_the_same() -> None:
+    plain, mixed = b"1,2,3\n" * 5, b" 1 ,2.0,\n1,2,nan\n"
+    assert CODEC.decode(b"a,b,c\n" + plain + mixed, "text/csv").inputs["b"].tolist() == [[2]] * 7
+    for wrong in ("1_0", "\u0661", "x"):
+        with pytest.raises(SchemaMismatch):
+            CODEC.decode(b"a,b,c\n" + plain + f"{wrong},2,3\n".encode(), "text/csv")

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelyard.errors import SchemaMismatch
-from modelyard.protocols.records import Records, main_output, matrix_of, per_row
+from modelyard.errors import PayloadTooLarge, SchemaMismatch
+from modelyard.protocols.records import ROWS, Records, main_output, matrix_of, per_row
 from modelyard.types import Schema, TensorSpec
 from serving import GRID, LINE, SHOP
 
@@ -97,3 +97,15 @@ def test_main_output_and_rows() -> None:
     assert (main_output(LINE), main_output(GRID), main_output(PAIR)) == ("prediction", "label", "out")
     assert per_row(np.array([[1.0], [2.0]])) == [1.0, 2.0]
     assert per_row(np.array([[1.0, 2.0]])) == [[1.0, 2.0]]
+
+
+def test_very_many_rows_are_too_many_row_by_row() -> None:
+    records = Records(LINE)
+    for ask in (
+        lambda: records.from_instances([[1, 2, 3]] * (ROWS + 1), "instances"),
+        lambda: records.from_split(None, [[1, 2, 3]] * (ROWS + 1), "dataframe_split"),
+        lambda: records.from_records([{"a": 1, "b": 2, "c": 3}] * (ROWS + 1), "examples"),
+    ):
+        with pytest.raises(PayloadTooLarge) as caught:
+            ask()
+        assert caught.value.rule == "rows"
