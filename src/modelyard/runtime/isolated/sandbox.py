@@ -59,6 +59,7 @@ def enter(scratch: str, *, memory_bytes: int, user: int, parent: int, weak: bool
     Raises PermissionError naming what is missing unless `weak`. Ends the process when its parent is gone.
     """
     if sys.platform != "linux":
+        os.chdir(scratch)
         _limit(memory_bytes, own_user=False)
         means = Means("", "", "", "")
     else:
