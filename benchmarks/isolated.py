@@ -55,6 +55,7 @@ class Asked:
 
 async def alone(runtime: Isolated, row: np.ndarray) -> float:
     """Median µs of one question's way there and back, without the model's own."""
+    runtime.attach()
     loop = asyncio.get_running_loop()
     times: list[float] = []
     for _ in range(ALONE):

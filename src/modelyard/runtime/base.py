@@ -40,6 +40,10 @@ class Submits(Runtime, Protocol):
         """How many questions run at once."""
         ...
 
+    def attach(self) -> None:
+        """Belong to the running event loop from now on, before the first `submit`; `predict` then asks through it, from other threads alone."""
+        ...
+
     def submit(self, inputs: Mapping[str, Array], done: Done, *, deadline_s: float, rows_at_once: int | None = None) -> None:
         """Ask from the event loop, and call `done` in it, later, once. At `deadline_s` (monotonic) it is called with DeadlineExceeded.
 

@@ -51,6 +51,7 @@ class Remote:
     """What a batcher of such a model sends its batches to; `on_done` receives each when all its calls have their end."""
 
     def __init__(self, runtime: Submits, check: Check, *, batch_rows: int, on_done: Callable[[Batch], None]) -> None:
+        runtime.attach()
         self._submit = runtime.submit
         self._processes = runtime.processes
         self._check = check

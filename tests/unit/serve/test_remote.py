@@ -47,6 +47,9 @@ class Elsewhere:
         self.most = 0
         self._open = 0
 
+    def attach(self) -> None:
+        asyncio.get_running_loop()
+
     def submit(self, inputs: Mapping[str, np.ndarray], done: Callable[..., None], *, deadline_s: float, rows_at_once: int | None = None) -> None:
         if self.refusal is not None:
             raise self.refusal

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from modelyard.bundle import lock
-from modelyard.errors import ModelFailed, ModelyardError, Rejected
+from modelyard.errors import ModelFailed, ModelyardError, Rejected, Unavailable
 from modelyard.runtime.base import Done
 from modelyard.runtime.isolated.process import Ended, Isolation, Members, Process, sweep
 from modelyard.runtime.isolated.seats import Question, Seats
@@ -103,6 +103,9 @@ class Isolated:
             if self._seats is None:
                 return self._checked(self._ready().ask(inputs), rows)
             seats = self._seats
+        with contextlib.suppress(RuntimeError):
+            if asyncio.get_running_loop() is seats.loop:
+                raise ModelFailed("a loop that asks by submit would wait for itself here")
         found: list[Any] = []
         arrived = threading.Event()
 
@@ -147,8 +150,9 @@ class Isolated:
             self._submit(_cut(inputs, at, at + limit), min(limit, rows - at), gather.part(number), deadline_s)
 
     def _submit(self, inputs: Mapping[str, Array], rows: int, done: Done, deadline_s: float) -> None:
-        if self._seats is None:
-            self._seats = self._attach()
+        seats = self._seats
+        if seats is None:
+            raise Unavailable("the runtime belongs to no event loop yet")
 
         def arrived(outputs: dict[str, Array] | None, error: ModelyardError | None, seconds: float) -> None:
             if outputs is not None:
@@ -158,13 +162,15 @@ class Isolated:
                     outputs, error = None, failure
             done(outputs, error, seconds)
 
-        self._seats.ask(Question(inputs, arrived, deadline_s))
+        seats.ask(Question(inputs, arrived, deadline_s))
 
-    def _attach(self) -> Seats:
+    def attach(self) -> None:
+        """See `Submits.attach`."""
         with self._lock:
-            living = [process for process in self._processes if not process.is_gone]
-            loop = asyncio.get_running_loop()
-            return Seats(loop, living, count=self._isolation.processes, start=self._start, record=self._record)
+            if self._seats is None and not self._is_closed:
+                living = [process for process in self._processes if not process.is_gone]
+                loop = asyncio.get_running_loop()
+                self._seats = Seats(loop, living, count=self._isolation.processes, start=self._start, record=self._record)
 
     def _record(self, ended: Ended, was_ready: bool) -> float:
         """Take note of a process that ended; gives the pause before the next one is started."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from modelyard.bundle.lock import Lock, take
-from modelyard.errors import ModelFailed, Rejected
+from modelyard.errors import ModelFailed, Rejected, Unavailable
 from modelyard.runtime.isolated import Isolated, Isolation
 from modelyard.runtime.isolated.pool import CRASHES, Code, require
 from modelyard.runtime.isolated.process import Ended, Raised
@@ -126,6 +126,11 @@ def test_five_ends_within_a_minute_are_said(opened: Open) -> None:
         assert (pause_s == 0) == (number < 2)
     assert runtime.verdict is not None and runtime.verdict.outcome == "fail" and runtime.verdict.rule == "isolated-crashes"
     assert [ended.reason for ended in runtime.watch()] == ["crash"] * CRASHES and runtime.watch() == []
+
+
+def test_it_submits_only_once_it_belongs_to_a_loop(opened: Open) -> None:
+    with pytest.raises(Unavailable, match="event loop"):
+        opened("Plain").submit(X, lambda *_: None, deadline_s=0.0)
 
 
 def test_several_threads_may_ask_and_a_closed_runtime_answers_nobody(opened: Open) -> None:

@@ -53,6 +53,7 @@ class Bench:
         self.runtime = Isolated(Code(kind="python", entry=f"faulty:{model}"), {"code/faulty.py": data}, SCHEMA, Isolation(**isolation))
 
     def ask(self, rows: np.ndarray, *, timeout_s: float = 30.0) -> asyncio.Future[Any]:
+        self.runtime.attach()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def done(outputs: Any, error: Any, seconds: float) -> None:
@@ -172,4 +173,6 @@ async def test_a_question_whose_time_passes_in_the_queue_is_never_run(bench: Ben
 async def test_a_thread_may_still_ask_while_the_loop_does(bench: Bench) -> None:
     assert await bench.ask(row(1)) == [4.0]
     answer = await asyncio.to_thread(bench.runtime.predict, {"X": row(2)})
+    with pytest.raises(ModelFailed, match="itself"):
+        bench.runtime.predict({"X": row(2)})
     assert answer["prediction"].tolist() == [8.0]
