@@ -1,7 +1,7 @@
 """Answers `:explain`: runs an explainer beside the predictions, one at a time, within bounds.
 
-Hides the thread on which explanations are made, how many may wait, and how much each may cost. It must not delay a prediction: explanations have a
-thread of their own, and the model's runs in it release the interpreter. They count apart from predictions and leave no observation.
+Hides the thread on which explanations are made, how many may wait, and how much each may cost. It must not take a thread from the predictions:
+explanations have one of their own, which holds the interpreter for short pieces only. They count apart from predictions and leave no observation.
 """
 
 from __future__ import annotations
