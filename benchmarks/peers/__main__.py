@@ -3,7 +3,7 @@
 Each peer gets an environment of its own, made once from pinned requirements and kept outside the checkout, and serves the forest of 100 trees over 30
 floats twice: pickled, and as the ONNX session that modelyard runs. One core for the server, wrk on another, 32 connections, one row a
 request; rounds of theirs and ours alternate. A peer that cannot be installed or started here is named with the reason. A whole run writes
-docs/peers.md and docs/peers.svg.
+docs/peers.md, docs/peers.svg and the lines about them in the README.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.__main__ import BUSY, busy_share, write_page
+from benchmarks.__main__ import BUSY, ROOT, busy_share, replace_between, write_page
 from benchmarks.items import Item, ratio
 from benchmarks.peers.chart import Bar, chart
 from benchmarks.servers import JSON, Question, Running, Wrk, started, v2
@@ -29,6 +29,7 @@ from benchmarks.serving import forest
 HERE = Path(__file__).parent
 FLAVOURS = ("onnx", "pickle")
 CONNECTIONS, ROUNDS, SECONDS = 32, 3, 3
+IN_README = ("<!-- peers: begin -->", "<!-- peers: end -->")
 BARS = {("mlserver", "onnx"): 20, ("kserve", "onnx"): 20, ("mlserver", "pickle"): 150, ("kserve", "pickle"): 150}
 
 
@@ -167,6 +168,16 @@ def table(found: dict[tuple[str, str], Found], ours: tuple[float, float]) -> str
     return "\n".join(lines)
 
 
+def summary(found: dict[tuple[str, str], Found]) -> str:
+    """The chart and what it shows in a sentence, for the README."""
+    told = []
+    for flavour, says in (("onnx", "as theirs with the same ONNX session"), ("pickle", "as theirs with the pickle")):
+        times = [found[name, flavour].times for name in PEERS if not found[name, flavour].reason]
+        if times:
+            told.append(f"{min(times):,.0f} to {max(times):,.0f} times as many {says}")
+    return f"![Requests per second of modelyard and other servers](docs/peers.svg)\n\nOne core of modelyard answers {', and '.join(told)}."
+
+
 def picture(found: dict[tuple[str, str], Found], ours: float) -> str:
     """The chart."""
     rows: list[tuple[str, Sequence[Bar]]] = [("modelyard", [Bar("ours", ours)])]
@@ -211,7 +222,9 @@ def main() -> int:
             own = statistics.median(rates), bench.wrk.load(ours.port, bench.ours, 1, SECONDS).p50_us
     if keeps:
         write_page("peers", f"![Requests per second](peers.svg)\n\n{table(found, own)}")
-        (HERE.parents[1] / "docs" / "peers.svg").write_text(picture(found, own[0]), "utf-8")
+        (ROOT / "docs" / "peers.svg").write_text(picture(found, own[0]), "utf-8")
+        readme = ROOT / "README.md"
+        readme.write_text(replace_between(readme.read_text("utf-8"), summary(found), *IN_README), "utf-8")
     passed = sum(item.passed for item in items)
     print(f"{passed} of {len(items)} reach their bar")
     return 0 if passed == len(items) else 1

@@ -25,7 +25,7 @@ def load():
 
     def predict(rows):
         probabilities = forest.predict_proba(rows)
-        return forest.classes_[probabilities.argmax(axis=1)], probabilities
+        return forest.classes_[probabilities.argmax(axis=1)], probabilities.astype(np.float32)
 
     return predict
 

@@ -29,7 +29,8 @@ if __name__ == "__main__":
     else:
         import joblib
 
-        mlflow.sklearn.save_model(joblib.load(path), folder, pip_requirements=[], pyfunc_predict_fn="predict_proba")
+        given = {"serialization_format": "cloudpickle", "pyfunc_predict_fn": "predict_proba", "pip_requirements": []}
+        mlflow.sklearn.save_model(joblib.load(path), folder, **given)
     command = str(Path(sys.executable).with_name("mlflow"))
     words = ["models", "serve", "-m", str(folder), "-p", os.environ["PEER_PORT"], "-h", "127.0.0.1", "--env-manager", "local", "--workers", "1"]
     os.execv(command, [command, *words])

@@ -6,6 +6,7 @@ import sys
 import pytest
 from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, PLACES, ROOT, busy_share, load, replace_between
 from benchmarks.items import Item, ratio
+from benchmarks.peers.__main__ import IN_README
 
 
 def item(figure, better="lower"):
@@ -70,3 +71,7 @@ def test_the_share_that_others_take_is_a_share_and_rises_with_work():
 def test_each_page_has_the_place_of_its_table(name):
     page, marks = PLACES.get(name, (name, (BEGIN, END)))
     assert "new" in replace_between((ROOT / "docs" / f"{page}.md").read_text("utf-8"), "new", *marks)
+
+
+def test_the_readme_has_the_place_of_the_chart():
+    assert "new" in replace_between((ROOT / "README.md").read_text("utf-8"), "new", *IN_README)
