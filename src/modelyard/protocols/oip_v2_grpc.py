@@ -122,6 +122,16 @@ class OipV2Grpc:
         # What stands before the values of one row, which is most answers, is a constant.
         self._one_row = {spec.name: self._describe(spec.name, (1, *spec.shape[1:])) for spec in schema.outputs}
 
+        self._raw_row = self._raw_answer()
+
+    def _raw_answer(self) -> tuple[bytes, tuple[tuple[str, bytes, Any], ...]] | None:
+        """All but the values of a raw answer of one row, where every output has a fixed size: what is said of the outputs, and what precedes each."""
+        if any(spec.datatype == "BYTES" or min(spec.shape[1:], default=1) < 0 for spec in self.outputs.values()):
+            return None
+        sizes = {name: prod(spec.shape[1:]) * NUMPY[spec.datatype].itemsize for name, spec in self.outputs.items()}
+        told = b"".join(wire.tagged(5, self._one_row[name]) for name in self.outputs)
+        return told, tuple((name, b"\x32" + wire.varint(sizes[name]), NUMPY[spec.datatype]) for name, spec in self.outputs.items())
+
     def decode(self, body: bytes | bytearray, media: str = "", json_bytes: int | None = None) -> InferenceRequest:  # noqa: ARG002 - the port's
         """See `base.Codec`; `body` is a ModelInferRequest and must not change any more."""
         form = self._forms.get(len(body))
@@ -219,6 +229,13 @@ class OipV2Grpc:
                 array = arrays[name]
                 described = self._one_row[name] if is_one else self._describe(name, array.shape)
                 parts.append(wire.tagged(5, described + wire.tagged(_CONTENTS, _contents(array, outputs[name].datatype))))
+            return b"", b"".join(parts)
+        if is_one and self._raw_row is not None and not request.outputs:
+            told, row = self._raw_row
+            parts.append(told)
+            for name, begin, dtype in row:
+                array = arrays[name]
+                parts += (begin, array.tobytes() if array.dtype == dtype else array.astype(dtype).tobytes())
             return b"", b"".join(parts)
         raws: list[bytes] = []
         for name in names:

@@ -367,3 +367,20 @@ def test_what_overstays_is_ended() -> None:
             assert stuck.wire.is_aborted
 
     asyncio.run(run())
+
+
+def test_without_its_allowances_a_connection_bears_any_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control of the floods above and of tests/hostile."""
+    flood = frame(http2.PING, 0, 0, bytes(8)) * (2 * streams.IDLE_FRAMES)
+    resets = streams.RESETS + 50
+    monkeypatch.setattr(streams, "RESETS", 10**9)
+    monkeypatch.setattr(streams, "IDLE_FRAMES", 10**9)
+
+    async def run() -> None:
+        with served() as it:
+            it.caller.send(flood)
+            for _ in range(resets):
+                it.caller.send(http2.reset(it.caller.call(b"", fields("/u")), http2.CANCEL))
+            assert goaway(it) is None
+
+    asyncio.run(run())
