@@ -12,7 +12,7 @@ from tests.faults import probes, scene
 from tests.faults.judge import Control, Fault
 from tests.faults.scene import Scene
 
-SECONDS, EVERY_S, MODEL_MS = 30.0, 5.0, 5.0
+SECONDS, EVERY_S = 30.0, 5.0
 
 
 class Prober:
@@ -46,9 +46,9 @@ class Prober:
 
 
 def run(scene_: Scene) -> None:
-    home = scene_.home("slow")
-    traffic = scene.slow(MODEL_MS, count=16)
-    with scene_.server(home, workers=2, wired=["sleeper"], settings={"max_batch_rows": 1}) as server:
+    home = scene_.code_home("Sleeper")
+    traffic = scene.rows("sleeper")
+    with scene_.server(home, workers=2, settings={"max_batch_rows": 1}) as server:
         if scene_.is_control:
             scene_.item("replaced", _replaced(server, 0, _kill(server, 0)), 5, "s")
             return

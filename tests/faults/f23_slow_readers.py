@@ -9,13 +9,13 @@ from tests.faults.callers import Caller, Callers
 from tests.faults.judge import Control, Fault
 from tests.faults.scene import Scene
 
-READERS, SECONDS, MODEL_MS = 100, 8.0, 5.0
+READERS, SECONDS = 100, 8.0
 ASKED = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 80
 
 
 def run(scene_: Scene) -> None:
-    traffic = scene.slow(MODEL_MS, count=16)
-    with scene_.server(scene_.home("slow"), wired=["sleeper"], settings={"max_batch_rows": 1}) as server:
+    traffic = scene.rows("sleeper")
+    with scene_.server(scene_.code_home("Sleeper"), settings={"max_batch_rows": 1}) as server:
         rate = server.capacity(traffic) / 2
         alone = server.latency(traffic, rate, seconds=SECONDS)
         server.mark()

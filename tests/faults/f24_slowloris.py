@@ -10,17 +10,17 @@ from tests.faults.judge import Control, Fault
 from tests.faults.scene import Scene
 
 HEADERS, BODIES, SILENT = 500, 200, 200
-HEADER_S, BODY_S, MODEL_MS = 10.0, 30.0, 5.0
-BEGUN = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+HEADER_S, BODY_S = 10.0, 30.0
+BEGUN = b"POST /v2/models/sleeper/infer HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
 def run(scene_: Scene) -> None:
-    traffic = scene.slow(MODEL_MS, count=16)
+    traffic = scene.rows("sleeper")
     headers = [Caller(BEGUN + b"X: ", lambda turn: b"a") for _ in range(HEADERS)]
     bodies = [Caller(BEGUN + b"Content-Length: 100000\r\n\r\n", lambda turn: b" ") for _ in range(BODIES)]
     silent = [Caller() for _ in range(SILENT)]
     seconds = HEADER_S + 1 if scene_.is_control else BODY_S + 2
-    with scene_.server(scene_.home("slow"), wired=["sleeper"], settings={"max_batch_rows": 1}) as server:
+    with scene_.server(scene_.code_home("Sleeper"), settings={"max_batch_rows": 1}) as server:
         rate = server.capacity(traffic) / 2
         alone = server.latency(traffic, rate, seconds=6)
         server.mark()

@@ -8,6 +8,9 @@ from tests.faults.judge import Fault
 
 FAULTS = {
     "01-killed-worker": "tests.faults.f01_killed_worker",
+    "02-segfault": "tests.faults.f02_segfault",
+    "03-hang": "tests.faults.f03_hang",
+    "04-memory": "tests.faults.f04_memory",
     "05-leak": "tests.faults.f05_leak",
     "06-drain": "tests.faults.f06_drain",
     "07-hot-swap": "tests.faults.f07_hot_swap",

@@ -232,6 +232,50 @@ def _checks_of_counts() -> None:
     edge.STATUS = dict.fromkeys(edge.STATUS, 500) | {ModelyardError: 500}
 
 
+def _suspicion() -> None:
+    from modelyard.serve.suspects import Suspects
+
+    Suspects.refuses = lambda self, inputs: False  # type: ignore[method-assign]
+
+
+def _isolation() -> None:
+    """A model that is code and does its worst in the worker."""
+    import ctypes
+
+    from modelyard.runtime.isolated.pool import Isolated
+
+    submit = Isolated._submit
+
+    def inside(self: Any, inputs: Mapping[str, Any], *more: Any) -> None:
+        if (inputs["X"][:, 0] == 666.0).any():
+            ctypes.string_at(0)
+        submit(self, inputs, *more)
+
+    Isolated._submit = inside  # type: ignore[method-assign]
+
+
+def _ending_what_hangs() -> None:
+    from modelyard.runtime.isolated.seats import Seat
+
+    ring = Seat._ring
+
+    def patient(self: Any) -> None:
+        if not (self.process is not None and self.is_ready):
+            ring(self)
+
+    Seat._ring = patient  # type: ignore[method-assign]
+
+
+def _heartbeats() -> None:
+    from modelyard.serve import supervisor
+
+    supervisor.HUNG_S = supervisor.LOADING_S = 1e9
+
+
+def _memory_limit() -> None:
+    """The scene gives the limit away: it is a setting."""
+
+
 def _right_answers() -> None:
     """A model that is wrong by one in every hundredth answer."""
     from modelyard.runtime.onnx import Onnx
@@ -263,6 +307,11 @@ WIRINGS: dict[str, Callable[[], None]] = {
     "strict parsing": _strict_parsing,
     "body limits": _body_limits,
     "refusals": _checks_of_counts,
+    "suspicion": _suspicion,
+    "isolation": _isolation,
+    "ending what hangs": _ending_what_hangs,
+    "heartbeats": _heartbeats,
+    "memory limit": _memory_limit,
     "right answers": _right_answers,
 }
 

@@ -6,14 +6,18 @@ A Scene collects the items of one run of one fault. Its server is `python -m mod
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ import numpy as np
 from tests.faults import load, probes
 from tests.faults.judge import Fault, Item
 
+from modelyard import registry
+from modelyard.types import Placement
 from serving import Home, Running, command, home_with
 
 HERE = Path(__file__).parent
@@ -66,6 +72,38 @@ def slow(turns: float, *, name: str = "slow", count: int = 1, headers: Mapping[s
     body = {"inputs": [{"name": "turns", "shape": [1, 1], "datatype": "FP64", "data": [turns]}]}
     requests = [post(f"/v2/models/{name}/infer", json.dumps({"id": f"{turn}", **body}).encode(), headers) for turn in range(count)]
     return Traffic(requests, [[{"prediction": [turns]}]] * count)
+
+
+def rows(name: str, *, count: int = 16, headers: Mapping[str, str] | None = None) -> Traffic:
+    """Traffic for a model that is code, whose answer is the sum of four numbers; they are such that it is exact."""
+    requests, accepted = [], []
+    for turn in range(count):
+        values = [(turn % 8 + 1) / 16, turn % 5 / 8, turn % 3 / 4, 0.5]
+        requests.append(code_request(name, values, headers, ident=f"{turn}"))
+        accepted.append([{"prediction": [sum(values)]}])
+    return Traffic(requests, accepted)
+
+
+def code_request(name: str, values: Sequence[float], headers: Mapping[str, str] | None = None, *, ident: str = "x") -> bytes:
+    """The bytes of a question of one row to a model that is code."""
+    tensor = {"name": "X", "shape": [1, len(values)], "datatype": "FP32", "data": list(values)}
+    return post(f"/v2/models/{name}/infer", json.dumps({"id": ident, "inputs": [tensor]}).encode(), headers)
+
+
+@cache
+def shelf() -> Path:
+    """A home, made once, that holds packaged models that are code: packaging takes seconds and is not what is tested."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-packaged-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder / "home"
+
+
+@cache
+def packaged(model: str) -> None:
+    """Have `model` of tests/support/isolated_models on the shelf."""
+    import isolated
+
+    isolated.package(shelf(), model)
 
 
 class Tally:
@@ -189,6 +227,12 @@ class Server(Running):
         except (OSError, ValueError):
             return 0
 
+    def metric(self, name: str, *labels: str) -> float:
+        """The sum of a metric's values whose labels hold all of `labels`."""
+        text = self.ask("GET", "/metrics").body.decode()
+        found = [line for line in text.splitlines() if line.startswith((name + "{", name + " ")) and all(label in line for label in labels)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
     def is_healthy(self) -> bool:
         """Whether it says ready within half a second."""
         try:
@@ -239,6 +283,20 @@ class Scene:
         """A fresh home that serves `kinds`."""
         self._homes += 1
         return home_with(self.folder / f"home{self._homes}", *kinds)
+
+    def code_home(self, *models: str, also: Sequence[str] = ()) -> Home:
+        """A fresh home that serves these classes of tests/support/isolated_models, each under its name in small letters, and the kinds of `also`."""
+        self._homes += 1
+        folder = self.folder / f"home{self._homes}"
+        for model in models:
+            packaged(model)
+        shutil.copytree(shelf() / "keys", folder / "keys")  # so that it believes what the shelf has sealed
+        home, shelved = home_with(folder, *also), registry.open(shelf())
+        for model in models:
+            version = shelved.resolve(model.lower())
+            home.placements[version.digest] = Placement(blobs=str(shelved.blobs.folder), index=version.index)
+            home.deploy(model.lower(), {(version.digest, version.version): 100})
+        return home
 
     @contextmanager
     def server(
