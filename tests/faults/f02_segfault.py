@@ -18,6 +18,7 @@ def run(scene_: Scene) -> None:
         server.mark()
         loading = server.load(others, connections=16, seconds=SECONDS, rate=rate)
         same = [_ask(server, [POISON, 0, 0, 0]) for _ in range(4)]
+        time.sleep(1.5)  # the worker counts its processes' ends once a second
         ends = server.metric("modelyard_isolated_ends_total", 'model_name="crasher"')
         for turn in range(3):
             _ask(server, [POISON, turn + 1, 0, 0])

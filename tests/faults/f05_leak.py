@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import scene
+from tests.faults import probes, scene
 from tests.faults.judge import Control, Fault
 from tests.faults.scene import Scene
 
@@ -18,6 +18,25 @@ def run(scene_: Scene) -> None:
         after = server.holds()
         scene_.item("grown", (after[1] - half[1]) / 1e6, 20, "MB", note=f"{half[1] / 1e6:.0f} MB at half-time")
         scene_.item("descriptors", after[0] - half[0], 0, exact=True)
+    if not scene_.is_control:
+        _watched(scene_)
+
+
+def _watched(scene_: Scene) -> None:
+    """The product's own watch over models that are code: it says so of one that keeps 100 KB of every batch, and of no other."""
+    with scene_.server(scene_.code_home("Leaker", "Sleeper"), settings={"max_batch_rows": 1}, mark=False) as server:
+        server.is_ended = True  # this one may have grown
+        leaks = server.load(scene.rows("leaker"), connections=4, seconds=90, rate=60)
+        other = server.load(scene.rows("sleeper"), connections=4, seconds=90, rate=60)
+        flagged = probes.wait(lambda: _flagged(server) > 0, 80, 0.5)
+        scene_.item("leaker_flagged", flagged, 60, "s", note="by the worker's state: isolated-memory")
+        scene_.item("others_flagged", max(0, _flagged(server) - 1), 0, exact=True)
+        leaks.end(now=True)
+        other.end(now=True)
+
+
+def _flagged(server: scene.Server) -> int:
+    return (server.home.run / "worker-0.json").read_bytes().count(b"isolated-memory")
 
 
 def _half(scene_: Scene, server: scene.Server) -> None:
@@ -33,7 +52,8 @@ FAULT = Fault(
     title="20,000 requests, or 2 h of them",
     method=(
         "20,000 requests over 16 connections; resident memory and descriptors of all processes at half-time and at the end. "
-        "The long form asks 1,000 times a second for FAULTS_LEAK_S (7,200 s)."
+        "Then a model that is code and keeps 100 KB of each batch must be flagged by the worker within a minute, and one that does not"
+        " must not. The long form asks 1,000 times a second for FAULTS_LEAK_S (7,200 s)."
     ),
     run=run,
     controls=(

@@ -14,13 +14,17 @@ FAULTS = {
     "05-leak": "tests.faults.f05_leak",
     "06-drain": "tests.faults.f06_drain",
     "07-hot-swap": "tests.faults.f07_hot_swap",
+    "19-overload": "tests.faults.f19_overload",
     "21-too-late": "tests.faults.f21_too_late",
+    "22-neighbour": "tests.faults.f22_neighbour",
     "23-slow-readers": "tests.faults.f23_slow_readers",
     "24-slowloris": "tests.faults.f24_slowloris",
     "25-overflow": "tests.faults.f25_overflow",
     "26-smuggling": "tests.faults.f26_smuggling",
     "27-bodies": "tests.faults.f27_bodies",
     "28-tensors": "tests.faults.f28_tensors",
+    "29-grpc": "tests.faults.f29_grpc",
+    "30-tls": "tests.faults.f30_tls",
 }
 
 

@@ -276,6 +276,68 @@ def _memory_limit() -> None:
     """The scene gives the limit away: it is a setting."""
 
 
+def _admission() -> None:
+    from modelyard.serve.admission import Limit
+
+    Limit.ran = lambda self, latency_s, run_s, now: False  # type: ignore[method-assign]
+
+
+def _own_process() -> None:
+    """A model that is code, run on the worker's event loop."""
+    from modelyard.runtime.isolated.pool import Isolated
+
+    submit = Isolated._submit
+
+    def on_the_loop(self: Any, inputs: Mapping[str, Any], *more: Any) -> None:
+        if inputs["X"][0, 0] == 1 / 128:
+            time.sleep(1 / 128)
+        submit(self, inputs, *more)
+
+    Isolated._submit = on_the_loop  # type: ignore[method-assign]
+
+
+def _classes() -> None:
+    from modelyard.serve import http
+
+    http._TAKERS[b"x-priority"] = lambda head, value: None
+
+
+def _patience_that_ends() -> None:
+    from modelyard.serve import streams
+
+    streams.RESETS = streams.IDLE_FRAMES = 1 << 40
+
+
+def _client_certificates() -> None:
+    import ssl
+
+    from modelyard.serve.tls import Tls
+
+    make = Tls._make
+
+    def trusting(self: Any, protocols: tuple[str, ...]) -> ssl.SSLContext:
+        context = make(self, protocols)
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
+    Tls._make = trusting  # type: ignore[method-assign]
+    Tls.admits = lambda self, connection: True  # type: ignore[method-assign]
+
+
+def _rotation_beside() -> None:
+    """The old certificate is let go before the new one has been read."""
+    from modelyard.serve.tls import Tls
+
+    load = Tls.load
+
+    def emptied(self: Any) -> Any:
+        self._newest = {}
+        time.sleep(0.3)
+        return load(self)
+
+    Tls.load = emptied  # type: ignore[method-assign]
+
+
 def _right_answers() -> None:
     """A model that is wrong by one in every hundredth answer."""
     from modelyard.runtime.onnx import Onnx
@@ -312,6 +374,12 @@ WIRINGS: dict[str, Callable[[], None]] = {
     "ending what hangs": _ending_what_hangs,
     "heartbeats": _heartbeats,
     "memory limit": _memory_limit,
+    "admission": _admission,
+    "own process": _own_process,
+    "classes": _classes,
+    "patience that ends": _patience_that_ends,
+    "client certificates": _client_certificates,
+    "rotation beside": _rotation_beside,
     "right answers": _right_answers,
 }
 

@@ -1,14 +1,13 @@
 """A load generator in a process of its own: closed and open loop over raw sockets, every answer checked against what it must be.
 
-Reads one msgpack spec from standard input, begins, and writes one record per request to standard output when its time is over or its
-standard input is closed. In the open loop a request's latency counts from when it was due, not from when a free connection sent it, so a
+Reads one msgpack spec from standard input, begins, and writes one record per request to a file when its time is over or its standard
+input is closed. In the open loop a request's latency counts from when it was due, not from when a free connection sent it, so a
 server that holds the generator up cannot hide it. It must not import anything of ours.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -40,6 +39,8 @@ class Spec(msgspec.Struct, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int
+    output: str
+    """The file that takes the records."""
     requests: list[bytes]
     accepted: list[list[Any]]
     """Per request the outputs (name -> values) that are right; empty: any answer is."""
@@ -293,7 +294,7 @@ async def generate(spec: Spec) -> tuple[bytes, int]:
 
 
 def main() -> None:
-    """One run: the spec, its length first, from standard input; the records to standard output."""
+    """One run: the spec, its length first, from standard input; the records to its file."""
     import gc
 
     import uvloop
@@ -306,8 +307,8 @@ def main() -> None:
     gc.freeze()
     gc.disable()
     records, strays = uvloop.run(generate(spec))
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.buffer.write(strays.to_bytes(8, "big") + records)
+    with open(spec.output, "wb") as output:
+        output.write(strays.to_bytes(8, "big") + records)
 
 
 if __name__ == "__main__":

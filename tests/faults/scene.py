@@ -163,7 +163,8 @@ class Loading:
 
     def __init__(self, scene: Scene, spec: load.Spec) -> None:
         self._scene = scene
-        self.process = subprocess.Popen([sys.executable, "-P", str(HERE / "load.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._output = Path(spec.output)
+        self.process = subprocess.Popen([sys.executable, "-P", str(HERE / "load.py")], stdin=subprocess.PIPE)
         data = msgspec.msgpack.encode(spec)
         assert self.process.stdin is not None
         self.process.stdin.write(len(data).to_bytes(4, "big") + data)
@@ -172,13 +173,13 @@ class Loading:
     def end(self, *, now: bool = False) -> Tally:
         """What it found, when its time is over, or `now`."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         if now:
             self.process.stdin.close()
-        data = self.process.stdout.read()
+        code = self.process.wait()
         self.process.stdin.close()
-        self.process.stdout.close()
-        assert self.process.wait() == 0, "the load generator failed"
+        assert code == 0, "the load generator failed"
+        data = self._output.read_bytes()
+        self._output.unlink()
         tally = Tally(np.frombuffer(data[8:], load.RECORD), int.from_bytes(data[:8], "big"))
         self._scene.wrong += tally.wrong
         self._scene.checked += tally.sent
@@ -198,7 +199,9 @@ class Server(Running):
 
     def load(self, traffic: Traffic, *, connections: int, seconds: float, rate: float = 0.0, **more: Any) -> Loading:
         """Start a load generator; see `load.Spec`."""
-        given = {"port": self.port, "requests": traffic.requests, "accepted": traffic.accepted, "connections": connections}
+        self.scene.loads += 1
+        output = str(self.scene.folder / f"load{self.scene.loads}")
+        given = {"port": self.port, "output": output, "requests": traffic.requests, "accepted": traffic.accepted, "connections": connections}
         return Loading(self.scene, load.Spec(**{**given, "seconds": seconds, "rate": rate, **more}))
 
     def capacity(self, traffic: Traffic, *, connections: int = 16, seconds: float = 3.0, most: float = 1e9) -> float:
@@ -260,6 +263,7 @@ class Scene:
         self.is_long = is_long
         self.limit_s = limit_s
         self.limit = limit
+        self.loads = 0
         self.wrong = 0
         self.checked = 0
         self.items: list[Item] = []
