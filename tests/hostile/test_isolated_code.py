@@ -94,7 +94,7 @@ def test_what_a_model_needs_is_there(answers: dict[str, str]) -> None:
 WITHOUT_NAMESPACES = """
 import sys
 from modelyard.runtime.isolated import child, sandbox, seccomp
-sandbox._namespaces = lambda: ""
+sandbox._namespaces = lambda: ("", False)
 """
 WITHOUT_ANY = f"""{WITHOUT_NAMESPACES}
 seccomp.is_known = lambda: False
@@ -136,6 +136,37 @@ def test_seccomp_alone_keeps_the_network_shut(targets: dict[str, Any], monkeypat
         for attempt in ("connect_tcp", "connect_unix", "send_udp", "listen", "use_io_uring", "read_key", "fork"):
             answer = runtime.predict({"X": np.array([[100.0 + names.index(attempt)]])})["answer"][0]
             assert answer.startswith("refused"), (attempt, answer)
+    finally:
+        runtime.close()
+
+
+AS_NOBODY = """
+import ctypes, json, os, pathlib, resource, signal, socket, subprocess, sys, threading, traceback
+import numpy.lib.format
+from modelyard.runtime.isolated import child, sandbox, seccomp
+os.chmod(json.loads(sys.argv[1])["scratch"], 0o777)
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+if {maps_ids}:
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # the change of user took /proc/self from it, which a program started by that user would have
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="all other tests here run as an ordinary user already")
+@pytest.mark.parametrize("maps_ids", [True, False])
+def test_an_ordinary_user_gets_the_same_walls(targets: dict[str, Any], monkeypatch: pytest.MonkeyPatch, maps_ids: bool) -> None:
+    walls_away(monkeypatch, AS_NOBODY.format(maps_ids=maps_ids))
+    parts = {"code/nosy.py": SOURCE, "files/targets.json": json.dumps(targets).encode()}
+    runtime = Isolated(Code(kind="python", entry="nosy:Nosy"), parts, None, Isolation())
+    try:
+        assert runtime.facts["network"] in ("user namespace", "seccomp") and runtime.facts["user"] == ""
+        assert runtime.predict({"X": np.array([[99.0]])})["answer"][0].startswith("ok: ")
+        for number, attempt in enumerate(nosy.ATTEMPTS, 100):
+            if attempt == "fill_scratch" and not (maps_ids and runtime.facts["network"] == "user namespace"):
+                continue  # the folder is the temporary directory's own then; each file in it is bounded
+            answer = runtime.predict({"X": np.array([[float(number)]])})["answer"][0]
+            assert answer.startswith("refused: "), (attempt, answer)
     finally:
         runtime.close()
 

@@ -63,8 +63,8 @@ def enter(scratch: str, *, memory_bytes: int, user: int, parent: int, weak: bool
         _limit(memory_bytes, own_user=False)
         means = Means("", "", "", "")
     else:
-        has_namespaces = _namespaces()
-        if has_namespaces:
+        has_namespaces, may_mount = _namespaces()
+        if may_mount:
             _own_scratch(scratch)
         os.chdir(scratch)
         libc = _libc()
@@ -125,22 +125,23 @@ def _limit(memory_bytes: int, *, own_user: bool) -> None:
                 continue  # a limit that this system does not have (RLIMIT_AS on macOS)
 
 
-def _namespaces() -> str:
-    """A network, mount and IPC namespace of its own: how they were had, or an empty string."""
+def _namespaces() -> tuple[str, bool]:
+    """A network, mount and IPC namespace of its own: how they were had (or an empty string), and whether what it mounts there can be used."""
     libc = _libc()
     flags = _NEWNET | _NEWNS | _NEWIPC
     if libc.unshare(flags) == 0:
-        return "network namespace"
+        return "network namespace", True
     user, group = os.getuid(), os.getgid()
     if libc.unshare(flags | _NEWUSER) != 0:
-        return "network namespace" if libc.unshare(_NEWNET) == 0 else ""
+        return ("network namespace" if libc.unshare(_NEWNET) == 0 else ""), False
     try:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
+        for name, text in (("setgroups", b"deny"), ("uid_map", b"%d %d 1" % (user, user)), ("gid_map", b"%d %d 1" % (group, group))):
+            descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY)
+            os.write(descriptor, text)
+            os.close(descriptor)
     except OSError:
-        pass  # unmapped ids: files are still reached by the true ones
-    return "user namespace"
+        return "user namespace", False  # with unmapped ids nothing could be written to what it mounts
+    return "user namespace", True
 
 
 def _own_scratch(scratch: str) -> None:
