@@ -245,7 +245,8 @@ def _tensor(spec: TensorSpec, array: Array) -> dict[str, object]:
         data = [None if item is None or item != item else bool(item) for item in flat]  # noqa: PLR0124
     else:
         data = flat
-    return {"name": spec.name, "shape": shape, "datatype": spec.datatype, "data": data}
+    # Half floats do not travel as JSON; FP32 holds them all.
+    return {"name": spec.name, "shape": shape, "datatype": "FP32" if spec.datatype == "FP16" else spec.datatype, "data": data}
 
 
 def _array(output: Mapping[str, Any]) -> Array:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from modelyard.serve.openapi import describe
+from modelyard.types import Schema, TensorSpec
 from serving import Running, home_with, running
 
 pytestmark = pytest.mark.system
@@ -110,6 +112,40 @@ def test_both_read_a_description_of_several_models_and_of_one_among_them(several
         run(command, tmp_path, PATH=f"{openapi_python.parent}:{os.environ['PATH']}")
         assert (tmp_path / name / "api" / "default" / "infer_shop.py").exists()
         assert (tmp_path / name / "api" / "default" / "infer_line.py").exists() == (name == "all")
+
+
+ODD = Schema(
+    inputs=(
+        TensorSpec(name="hours-per-week", datatype="INT64", shape=(-1, 1)),
+        TensorSpec(name="work class", datatype="BYTES", shape=(-1, 1), categories=("Private", "?"), unknown_allowed=False, is_nullable=True),
+        TensorSpec(name="marital.status", datatype="BYTES", shape=(-1, 1), categories=("Never-married", "Never married"), unknown_allowed=False),
+        TensorSpec(name="class", datatype="BOOL", shape=(-1, 1)),
+        TensorSpec(name="größe", datatype="FP64", shape=(-1, 1), is_nullable=True),
+        TensorSpec(name="1st", datatype="FP32", shape=(-1, 1)),
+    ),
+    outputs=(TensorSpec(name="label", datatype="BYTES", shape=(-1,)), TensorSpec(name="probability", datatype="FP32", shape=(-1, 2))),
+    layout="frame",
+    task="classification",
+    classes=("<=50K", ">50K"),
+)
+IMAGE = Schema(
+    inputs=(TensorSpec(name="X", datatype="FP32", shape=(-1, 3, 224, 224)),),
+    outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 10)),),
+    layout="tensors",
+    task="other",
+)
+
+
+def test_names_that_are_no_names_of_a_language_are_read_too(openapi_python: Path, tmp_path: Path) -> None:
+    document = describe([("adult-income", ODD, {}), ("adult.income", ODD, {}), ("image", IMAGE, {})], release="1")
+    (tmp_path / "openapi.json").write_text(json.dumps(document))
+    tool = str(openapi_python.parent / "openapi-python-client")
+    command = [tool, "generate", "--path", "openapi.json", "--meta", "none", "--output-path", "made", "--fail-on-warning"]
+    run(command, tmp_path, PATH=f"{openapi_python.parent}:{os.environ['PATH']}")
+    row = {"hours-per-week": 1, "work class": None, "marital.status": "Never-married", "class": True, "größe": None, "1st": 1.0}
+    script = "import json, sys; import made.models as m; print(json.dumps(m.PredictAdultIncomeBody.from_dict(json.loads(sys.argv[1])).to_dict()))"
+    body = {"instances": [row]}
+    assert json.loads(run([str(openapi_python), "-c", script, json.dumps(body)], tmp_path)) == body
 
 
 @pytest.mark.parametrize("which", ["server", "several"])

@@ -36,7 +36,7 @@ from serving import running as run_server
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A data plane with one model of each kind of input."""
-    with run_server(home_with(tmp_path_factory.mktemp("client"), "line", "shop", "grid")) as running:
+    with run_server(home_with(tmp_path_factory.mktemp("client"), "line", "shop", "grid", "half")) as running:
         yield running
 
 
@@ -49,6 +49,11 @@ def test_numbers_text_and_missing_values_travel(running: Running) -> None:
         assert client.predict("shop", cities)["prediction"].tolist() == [4.0, 3.0]
         answers = client.predict("grid", {"X": np.full((3, 4), 5.0, np.float32)}, version=1)
         assert answers["label"].dtype == np.int64 and answers["probability"].shape == (3, 2)
+
+
+def test_half_floats_travel_as_what_holds_them(running: Running) -> None:
+    with Client(running.url) as client:
+        assert client.predict("half", {"X": np.array([[1.5, 2.5]], np.float16)})["y"].tolist() == [[3.0, 5.0]]
 
 
 def test_many_rows_go_in_batches_that_the_server_takes(running: Running) -> None:

@@ -23,7 +23,7 @@ from modelyard.serve.tls import names
 LIMIT_BYTES = 16 << 20
 NAME = "endpoint.json"
 GRPC_PROTOCOLS = ("Open Inference Protocol V2", "TensorFlow Serving", "health", "reflection")
-PROTOCOLS = ("Open Inference Protocol V2", "KServe V1", "MLflow and SageMaker /invocations")
+PROTOCOLS = ("Open Inference Protocol V2", "KServe V1", "TensorFlow Serving", "MLflow and SageMaker /invocations", "Azure ML /score", "Arrow", "CSV")
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
