@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from isolated import rows
 
 import modelyard
+from isolated import rows
 from modelyard.bundle import Bundle
 from modelyard.errors import Unconvertible
 
