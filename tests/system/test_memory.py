@@ -83,8 +83,8 @@ def worker(home: Home, *leak: str) -> Iterator[tuple[int, int]]:
         process.stdout.close()
 
 
-def grown(forests: tuple[Home, list[Any], list[float]], *leak: str) -> int:
-    """Bytes that a worker gained over SWAPS swaps, each of which was asked and had let go of the version before."""
+def grown(forests: tuple[Home, list[Any], list[float]], *leak: str, swaps: int = SWAPS) -> int:
+    """Bytes that a worker gained over so many swaps, each of which was asked and had let go of the version before."""
     home, versions, row = forests
     body = json.dumps({"inputs": [{"name": "X", "shape": [1, 30], "datatype": "FP32", "data": row}]})
     home.deploy("forest", {versions[0]: 100})
@@ -112,7 +112,7 @@ def grown(forests: tuple[Home, list[Any], list[float]], *leak: str) -> int:
             swap(turn)
         time.sleep(0.3)  # pages are given back on another thread
         before = resident(pid)
-        for turn in range(5, 5 + SWAPS):
+        for turn in range(5, 5 + swaps):
             swap(turn)
         time.sleep(0.3)
         return resident(pid) - before
@@ -129,4 +129,5 @@ def test_twenty_swaps_of_a_forest_leave_no_memory_behind(forests: tuple[Home, li
 
 
 def test_a_worker_that_kept_its_versions_would_be_found(forests: tuple[Home, list[Any], list[float]]) -> None:
-    assert grown(forests, "leak") > GROWTH_BYTES
+    """Measured: 0.6 MB a version; so the bar is passed in twenty swaps, and well passed in forty."""
+    assert grown(forests, "leak", swaps=2 * SWAPS) > GROWTH_BYTES
