@@ -214,12 +214,12 @@ class Batcher:
         while self.queued_rows + rows > most:
             self._shed(1, below=call.priority)
 
-    def _shed(self, count: int, *, below: int) -> None:
-        """Refuse up to `count` waiting calls of a class lower than `below`: the lowest class first, the newest of a class first."""
+    def _shed(self, count: int, *, below: int, is_oldest_first: bool = False) -> None:
+        """Refuse up to `count` waiting calls of a class lower than `below`: the lowest class first, of a class the newest or the oldest first."""
         if count <= 0:
             return
         waiting = self._waiting
-        order = sorted(range(len(waiting)), key=lambda at: (-waiting[at].priority, -at))
+        order = sorted(range(len(waiting)), key=lambda at: (-waiting[at].priority, at if is_oldest_first else -at))
         gone = {at for at in order[:count] if waiting[at].priority > below}
         if not gone:
             return
@@ -299,7 +299,8 @@ class Batcher:
         is_in_force = self._ran(batch.calls, batch.seconds, now)
         self._finish([Ran(*each, started_s=batch.started_s) for each in batch.ran], batch.failed)
         if is_in_force:
-            self._shed(len(self._waiting) - self._limit.value, below=-1)
+            # The oldest: their answers would be the late ones, those of the newest are in time (CoDel drops from the front for the same reason).
+            self._shed(len(self._waiting) - self._limit.value, below=-1, is_oldest_first=True)
         remote.is_quick = self.pace.of_run(len(batch.calls)) < QUICK_S
         if self._waiting:
             self._send(remote)
@@ -438,7 +439,8 @@ class Batcher:
         is_in_force = self._ran(calls, sum(run.seconds for run in ran), now)
         self._finish(ran, failed)
         if is_in_force:
-            self._shed(len(self._waiting) - self._limit.value, below=-1)
+            # The oldest: their answers would be the late ones, those of the newest are in time (CoDel drops from the front for the same reason).
+            self._shed(len(self._waiting) - self._limit.value, below=-1, is_oldest_first=True)
         again = None
         if self._waiting and not self._is_scheduled and self.pace.of_run(self.queued_rows) > self._limits.inline_s:
             self.is_busy, again = True, self._begin

@@ -513,7 +513,11 @@ class Connection(asyncio.Protocol):
         elif not self.is_reading:
             return  # it is we who hold it up
         elif self.phase == HEADER:
-            if age_s > HEADER_TIMEOUT_S - SWEEP_S:  # at the next look it would be later than promised
+            if age_s <= HEADER_TIMEOUT_S - SWEEP_S:  # at the next look it would be later than promised
+                return
+            if self._is_between:  # it has asked nothing: an answer now might be taken for that of its first request
+                self._close()
+            else:
                 self.refuse(408, f"the header did not arrive within {HEADER_TIMEOUT_S:.0f} s", "header_time")
         elif self.phase == BODY:
             if age_s <= BODY_GRACE_S:

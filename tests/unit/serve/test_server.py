@@ -221,7 +221,6 @@ def test_one_connection_too_many_is_told_so(bench: Bench) -> None:
     ("sent", "age_s", "status"),
     [
         (b"", 9, None),
-        (b"", 11, b"408"),
         (b"GET /v2 HTTP/1.1\r\nX: ", 11, b"408"),
         (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nabc", 9, None),
         (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nabc", 11, b"408"),
@@ -236,6 +235,17 @@ def test_who_overstays_is_told_so_and_let_go(bench: Bench, sent: bytes, age_s: f
     if status:
         connection.sweep(connection.since_s + 3)
         assert transport.ended == "abort"
+
+
+def test_who_asked_nothing_is_let_go_without_a_word(bench: Bench) -> None:
+    """It may be about to ask, and would take the word for its answer."""
+    connection, transport = bench.connect()
+    connection.sweep(connection.since_s + 9)
+    assert transport.ended == ""
+    connection.sweep(connection.since_s + 11)
+    assert (transport.data, transport.ended) == (b"", "eof")
+    connection.sweep(connection.since_s + 3)
+    assert transport.ended == "abort"
 
 
 def test_a_connection_at_rest_is_closed_after_its_time_and_not_before(bench: Bench) -> None:
