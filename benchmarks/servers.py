@@ -169,7 +169,7 @@ class Wrk:
         self._folder = folder
         self._scripts: list[tuple[Question, Path]] = []
 
-    def load(self, port: int, question: Question, connections: int, seconds: int = 4) -> Load:
+    def load(self, port: int, question: Question, connections: int, seconds: int = 3) -> Load:
         """Raises RuntimeError when any answer was not a good one."""
         url = f"http://127.0.0.1:{port}{question.paths[0]}"
         command = [*ON_LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(self._script(question)), url]

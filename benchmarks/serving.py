@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.items import Item, ratio, spread
 from benchmarks.servers import Home, Question, Wrk, alone, resident_mb, started, v2
@@ -48,6 +49,21 @@ def bare_command(model: Path) -> list[str]:
     return [sys.executable, str(REFERENCE), "bare", str(model), "{port}"]
 
 
+ARROW = {"Content-Type": "application/vnd.apache.arrow.stream", "Accept": "application/vnd.apache.arrow.stream"}
+
+
+def arrow_stream(rows: Any) -> bytes:
+    """`rows` as an Arrow IPC stream of one column `X` of lists."""
+    import pyarrow as pa
+
+    values = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+    batch = pa.record_batch([values], names=["X"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
 class Sides:
     """The forest on both sides, and the questions that they are asked."""
 
@@ -60,6 +76,7 @@ class Sides:
         many = np.resize(X, (BULK_ROWS, X.shape[1]))
         self.row = v2("forest", X[:1], self.home.authorization)
         self.bulk = v2("forest", many, self.home.authorization, binary=True)
+        self.arrow = Question(self.bulk.paths, arrow_stream(many), {**ARROW, **self.home.authorization})
         self.rows_file = folder / "rows.npz"
         np.savez(self.rows_file, X=many)
         self.of_bare = Question(["/"], self.row.body, self.row.headers)
@@ -100,7 +117,8 @@ def _beside_bare(sides: Sides) -> list[Item]:
         bulk, bulk_rate, alone_rate = ratio(
             lambda: wrk.load(ours.port, sides.bulk, BULK_CONNECTIONS).requests_s, lambda: alone(sides.model, sides.rows_file), rounds=ROUNDS
         )
-    rows, of_session = ([BULK_ROWS * rate for rate in rates] for rates in (bulk_rate, alone_rate))
+        arrow_rate = [wrk.load(ours.port, sides.arrow, BULK_CONNECTIONS).requests_s for _ in range(2)]
+    rows, of_session, of_arrow = ([BULK_ROWS * rate for rate in rates] for rates in (bulk_rate, alone_rate, arrow_rate))
     return [
         Item(
             name="serve-32-connections",
@@ -125,7 +143,8 @@ def _beside_bare(sides: Sides) -> list[Item]:
             unit="x",
             bar=0.8,
             better="higher",
-            note=f"{BULK_ROWS:,} x 30 rows a request; rows/s: ours {spread(rows, '')}, session alone {spread(of_session, '')}",
+            note=f"{BULK_ROWS:,} x 30 rows a request; rows/s: ours {spread(rows, '')} (as Arrow {spread(of_arrow, '')}), "
+            f"session alone {spread(of_session, '')}",
         ),
     ]
 

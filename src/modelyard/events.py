@@ -38,9 +38,9 @@ _OFFSET = math.log2(1e6) * _BUCKETS_PER_OCTAVE + 1e-9
 _FEW = 8
 _ALL = 1 << 32
 _FACTOR = 0x9E3779B1
-_POWERS = np.cumprod(np.full(1 << 13, _FACTOR, dtype=np.uint32), dtype=np.uint32)
+_POWERS = np.cumprod(np.full(1 << 15, _FACTOR, dtype=np.uint32), dtype=np.uint32)
 _TURNS = np.arange(1 << 12, dtype=np.uint32) * np.uint32(_FACTOR)
-_INVERSES = np.cumprod(np.full(1 << 13, pow(_FACTOR, -1, _ALL), dtype=np.uint32), dtype=np.uint32)
+_INVERSES = np.cumprod(np.full(1 << 15, pow(_FACTOR, -1, _ALL), dtype=np.uint32), dtype=np.uint32)
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
