@@ -246,7 +246,7 @@ def test_a_reader_who_does_not_read_holds_little(server: Running) -> None:
     """Answers that nobody takes: by closed windows, and by a full socket."""
     before = resident_mb(server)
     callers: list[Any] = []
-    body = infer(500)  # answered by 6 kB
+    body = infer(1000)  # answered by 16 kB
     for settings in ({http2.INITIAL_WINDOW_SIZE: 0}, {http2.INITIAL_WINDOW_SIZE: http2.WINDOW_LIMIT}):
         for _ in range(10):
             host, _, port = str(server.grpc).rpartition(":")

@@ -246,12 +246,13 @@ class Rpc(Stream):
 class Unary(Rpc):
     """One message, one answer."""
 
-    __slots__ = ("_call", "_is_begun")
+    __slots__ = ("_call", "_is_begun", "_is_in_work")
 
     def __init__(self, server: GrpcServer, connection: Connection, id: int, head: Head, now: float) -> None:
         super().__init__(server, connection, id, head, now)
         self._call: Call | None = None
         self._is_begun = False
+        self._is_in_work = False
 
     def message(self, data: bytes | bytearray) -> None:
         if self._call is not None:
@@ -269,12 +270,21 @@ class Unary(Rpc):
 
     def _begin(self) -> None:
         if self._call is not None and self.is_live:
-            self._is_begun = True
+            self._is_begun = self._is_in_work = True
+            self.connection.begun()
             self.server.handle(self._call)
 
     def answered(self, call: Call, data: bytes, id: str) -> None:  # noqa: ARG002 - it has one call
         head = grpc.HEAD + _shown(id) if id else grpc.HEAD
+        was_in_work, self._is_in_work = self._is_in_work, False
         self.reply(head, grpc.PREFIX.pack(0, len(data)) + data, grpc.OK)
+        if was_in_work:
+            self.connection.done(len(data))
+
+    def _leave(self) -> None:
+        if self._is_in_work:
+            self._is_in_work = False
+            self.connection.done(0)
 
     def refused(self, call: Call, error: ModelyardError) -> None:  # noqa: ARG002 - it has one call
         self.close(grpc.refusal(error))
@@ -282,6 +292,7 @@ class Unary(Rpc):
     def close(self, block: bytes) -> None:
         if self.outgoing is None:
             self.end(grpc.HEAD + block)
+        self._leave()
 
     @property
     def awaited(self) -> int:
@@ -293,6 +304,7 @@ class Unary(Rpc):
 
     def gone(self) -> None:
         self._call = None
+        self._leave()
 
 
 def _shown(id: str) -> bytes:
@@ -339,6 +351,7 @@ class Talk(Rpc):
                 self.connection.held.append(self._start)
                 break
             self._in_work += 1
+            self.connection.begun()
             self.server.handle(self._later.popleft())
         self._is_starting = False
 
@@ -350,8 +363,11 @@ class Talk(Rpc):
             self.close(grpc.OK)
 
     def answered(self, call: Call, data: bytes, id: str) -> None:  # noqa: ARG002 - the message tells it
+        if not self.is_live:
+            return
         self._answers[call] = data, call.size
         self._in_work -= 1
+        self.connection.done(len(data))
         while self.calls and self.calls[0] in self._answers:
             data, size = self._answers.pop(self.calls.popleft())
             self._owed += size
@@ -397,6 +413,9 @@ class Talk(Rpc):
             self.close(grpc.refusal(Unavailable("the server ends; connect again")))
 
     def gone(self) -> None:
+        for _ in range(self._in_work):
+            self.connection.done(0)
+        self._in_work = 0
         self.calls.clear()
         self._later.clear()
         self._answers.clear()

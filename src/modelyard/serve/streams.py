@@ -26,7 +26,7 @@ SILENT_S = 75.0
 """A connection with streams, but without a byte for so long, is asked whether it lives."""
 PONG_S = 20.0
 OUT_BYTES = 256 << 10
-"""While more than this waits to be sent, no further request of the connection is worked on."""
+"""While more than this waits to be sent, or will when what is in work is answered, no further request of the connection is worked on."""
 MESSAGES_BYTES = 8 << 20
 """What the messages under way of one connection may take together, beyond the first window of each stream."""
 LINGER_BYTES = 32 << 20
@@ -172,8 +172,9 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_accepts_below", "_block", "_block_flags", "_blocked", "_blocks", "_broken", "_closing_s", "_continuations", "_discarded", "_idle_frames",
-        "_is_greeted", "_is_read_paused", "_is_settled", "_partial_s", "_pinged_s", "_received", "_resets", "_rest", "_sent_s", "_waiting", "heard_s",
-        "held", "host", "is_write_paused", "last_id", "peer_frame_bytes", "peer_window", "queued_bytes", "reserved", "streams", "transport", "window",
+        "_is_greeted", "_is_read_paused", "_is_releasing", "_is_settled", "_partial_s", "_pinged_s", "_received", "_resets", "_rest", "_sent_s",
+        "_waiting", "answer_bytes", "heard_s", "held", "host", "in_work", "is_write_paused", "last_id", "peer_frame_bytes", "peer_window",
+        "queued_bytes", "reserved", "streams", "transport", "window",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
@@ -186,6 +187,8 @@ class Connection(asyncio.Protocol):
         self.peer_window = http2.DEFAULT_WINDOW
         self.peer_frame_bytes = http2.DEFAULT_FRAME_BYTES
         self.queued_bytes = 0
+        self.in_work = 0
+        self.answer_bytes = 0
         self.reserved = 0
         self.held: deque[Callable[[], None]] = deque()
         self.is_write_paused = False
@@ -203,6 +206,7 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         self._partial_s = now
         self._is_greeted = False
+        self._is_releasing = False
         self._is_settled = False
         self._is_read_paused = False
         self._closing_s = 0.0
@@ -544,8 +548,29 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be sent that no further request is worked on."""
-        return self.is_write_paused or self.queued_bytes > OUT_BYTES
+        """Whether so much waits to be sent, or is expected to, that no further request is worked on."""
+        return self.is_write_paused or self.queued_bytes + self.in_work * self.answer_bytes > OUT_BYTES
+
+    def begun(self) -> None:
+        """Work on one more request has begun."""
+        self.in_work += 1
+
+    def done(self, size: int) -> None:
+        """A request has its answer, of `size` bytes; the largest of late is what others are expected to take."""
+        self.in_work -= 1
+        expected = self.answer_bytes
+        self.answer_bytes = max(size, expected - (expected >> 4))
+        if self.held:
+            self._release_held()
+
+    def _release_held(self) -> None:
+        """Hand on what waited for room."""
+        if self._is_releasing:
+            return  # what was handed on was answered at once, and came back here
+        self._is_releasing = True
+        while self.held and not self.is_full and self.transport is not None:
+            self.held.popleft()()
+        self._is_releasing = False
 
     def earned(self) -> None:
         """Something useful was done for the peer."""
@@ -578,8 +603,8 @@ class Connection(asyncio.Protocol):
         if sent:
             self._sent_s = monotonic()
             self._idle_frames.earn(1 + (sent >> 10))
-        while self.held and not self.is_full and self.transport is not None:
-            self.held.popleft()()
+        if self.held:
+            self._release_held()
 
     def _send_one(self, stream: Stream) -> int:
         outgoing = stream.outgoing or deque()
@@ -650,19 +675,21 @@ class Connection(asyncio.Protocol):
             stream.outgoing.clear()
             self._blocked.pop(stream.id, None)
         stream.gone()
+        if self.held:
+            self._release_held()
         if stream.reserved or self._waiting:
             self.release(stream)
         if not self.streams:
             self._close_if_done()
 
     def _abandon(self) -> None:
+        self.held.clear()
         for stream in list(self.streams.values()):
             stream.is_live = False
             stream.gone()
         self.streams.clear()
         self._blocked.clear()
         self._waiting.clear()
-        self.held.clear()
         self.queued_bytes = self.reserved = 0
         self._rest = b""
         self._block = None

@@ -206,6 +206,31 @@ def test_requests_wait_while_answers_cannot_leave() -> None:
 
 
 @looped
+def test_requests_wait_where_the_answers_of_those_in_work_would_be_too_much() -> None:
+    with served() as it:
+        it.caller.send(http2.settings({http2.INITIAL_WINDOW_SIZE: http2.WINDOW_LIMIT}) + http2.window_update(0, 1 << 30))
+        size = 100 << 10
+        it.caller.call(b"", fields("/u"))
+        it.calls.pop().reply(bytes(size))
+        numbers = [it.caller.call(b"%d" % at, fields("/u")) for at in range(10)]
+        assert len(it.calls) == 3  # one more would be above the limit before any is answered
+        it.caller.send(http2.reset(numbers[0], http2.CANCEL))
+        assert len(it.calls) == 4
+        done = 0
+        while done < len(it.calls):
+            if it.calls[done].is_open:
+                it.calls[done].reply(bytes(size))
+            done += 1
+        assert [call.body for call in it.calls] == [b"%d" % at for at in range(10)]
+        assert it.connection.in_work == 0 and not it.connection.streams
+        for _ in range(100):  # small answers are soon expected again
+            it.caller.call(b"", fields("/u"))
+            it.calls.pop().reply(b"")
+        many = [it.caller.call(b"", fields("/u")) for _ in range(200)]
+        assert len(it.calls) == 10 + len(many)
+
+
+@looped
 def test_too_many_streams_are_refused_for_another_try() -> None:
     with served() as it:
         ids = [it.caller.call(b"", fields("/u")) for _ in range(http2.STREAMS + 1)]
