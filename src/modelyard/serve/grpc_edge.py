@@ -12,7 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Literal
 
-from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Unauthenticated
+from modelyard.errors import Denied, MalformedPayload, ModelyardError, NotFound, Unauthenticated
 from modelyard.protocols import messages, oip_v2_grpc, wire
 from modelyard.protocols.messages import kind, parse
 from modelyard.security.policy import INVOKE, LOAD, PUBLIC, SEE, Right
@@ -76,7 +76,16 @@ class GrpcEdge:
             head.caller, head.admitted = caller, access.epoch
 
     def handle(self, call: Call) -> None:
-        """Answer `call` now or with a later batch; whatever goes wrong becomes an answer."""
+        """Answer `call` now or with a later batch; whatever goes wrong becomes an answer.
+
+        A stream may stay open for long, so each of its messages asks again whether the key is still good: one that is not ends the stream.
+        """
+        if call.head.admitted != self._access.epoch and call.route.right != PUBLIC:
+            try:
+                self.admit(call.head)
+            except Denied as error:
+                call.stream.fail(error)
+                return
         try:
             call.route.handler(call)
         except ModelyardError as error:

@@ -120,7 +120,7 @@ class Call:
 class Rpc(Stream):
     """A stream whose data is gRPC messages. `server.handle` gets each as a Call."""
 
-    __slots__ = ("_buffer", "_needed", "_owed", "deadline_s", "head", "opened_s", "route", "server", "wire_bytes")
+    __slots__ = ("_buffer", "_needed", "_owed", "deadline_s", "head", "is_refused", "opened_s", "route", "server", "wire_bytes")
 
     def __init__(self, server: GrpcServer, connection: Connection, id: int, head: Head, now: float) -> None:
         super().__init__(connection, id, now)
@@ -132,6 +132,8 @@ class Rpc(Stream):
         self._buffer = bytearray()
         self._needed = 0
         self._owed = 0
+        self.is_refused = False
+        """Whether it ends with an error, perhaps a little later: nothing of it is taken or worked on any more."""
         self.wire_bytes = 0
         """What the newest message took of the window."""
 
@@ -154,7 +156,10 @@ class Rpc(Stream):
         raise NotImplementedError
 
     def fail(self, error: ModelyardError) -> None:
-        """End it with `error`, counted as the failure of a call."""
+        """End it with `error`, counted as the failure of a call; the first one counts."""
+        if self.is_refused:
+            return
+        self.is_refused = True
         self.server.on_failed(Call(self, b"", self.opened_s, ends_stream=True), error)
 
     def close(self, block: bytes) -> None:
@@ -168,13 +173,15 @@ class Rpc(Stream):
     # Messages out of data.
 
     def take(self, data: bytes) -> None:
+        if self.is_refused:
+            return
         size = len(data)
         if size >= 5 and not self._buffer and size == int.from_bytes(data[1:5]) + 5 and size <= http2.FRAME_BYTES:
             self.wire_bytes = size
             self._whole(data[0], data[5:])
         elif size:
             self._gather(data)
-        if self.is_ended and self.is_live:
+        if self.is_ended and self.is_live and not self.is_refused:
             if self._buffer:
                 self.fail(MalformedPayload("the last message is not whole", field="message", rule="size"))
             else:
@@ -183,7 +190,7 @@ class Rpc(Stream):
     def _gather(self, data: bytes) -> None:
         buffer = self._buffer
         buffer += data
-        while len(buffer) >= 5 and self.is_live:
+        while len(buffer) >= 5 and self.is_live and not self.is_refused:
             if not self._needed:
                 size, limit = int.from_bytes(buffer[1:5]), self.server.settings.max_message_bytes
                 if size > limit:
@@ -269,7 +276,7 @@ class Unary(Rpc):
             self._begin()
 
     def _begin(self) -> None:
-        if self._call is not None and self.is_live:
+        if self._call is not None and self.is_live and not self.is_refused:
             self._is_begun = self._is_in_work = True
             self.connection.begun()
             self.server.handle(self._call)
@@ -346,7 +353,7 @@ class Talk(Rpc):
         if self._is_starting:
             return  # an answer given at once came back here
         self._is_starting = True
-        while self._later and self._in_work < IN_WORK and self.is_live:
+        while self._later and self._in_work < IN_WORK and self.is_live and not self.is_refused:
             if self.connection.is_full:
                 self.connection.held.append(self._start)
                 break

@@ -476,7 +476,7 @@ class Connection(asyncio.Protocol):
                 raise ConnectionFailed(http2.PROTOCOL_ERROR, "the first frame is SETTINGS")
             return
         self.idle(now)
-        for name, value in http2.read_settings(payload):
+        for name, value in dict(http2.read_settings(payload)).items():  # the last of a name counts: a frame holds 10,000 pairs
             if name == http2.INITIAL_WINDOW_SIZE:
                 change, self.peer_window = value - self.peer_window, value
                 for stream in self.streams.values():

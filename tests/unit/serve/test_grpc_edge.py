@@ -44,11 +44,12 @@ class Keys:
     """Access with one key, which is for the model `mine`."""
 
     epoch = 0
+    good = b"Bearer k"
 
     def caller(self, authorization: bytes, *, host: bytes, origin: bytes) -> Caller:
         if origin:
             raise Forbidden("pages of other origins may not ask here")
-        if authorization != b"Bearer k":
+        if authorization != self.good:
             raise Unauthenticated("no valid access key")
         return Caller(Principal("key:k"), rights(["invoker"]), frozenset({"mine"}))
 
@@ -143,6 +144,38 @@ def test_a_key_for_one_model_asks_for_that_one_and_loads_none() -> None:
             assert type(asked.said[0]) is kind_of_error
         with pytest.raises(Forbidden):
             made.admit(head("/inference.GRPCInferenceService/RepositoryModelLoad", key))
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.failures: list[Exception] = []
+        self.fail = self.failures.append
+
+
+def test_each_message_of_an_open_stream_asks_whether_its_key_is_still_good() -> None:
+    keys = Keys()
+    with edge(keys) as made:
+
+        def say(path: str, key: bytes) -> Any:
+            asked = Asked(path, b"", (b"authorization", key))
+            asked.stream = Stream()
+            made.admit(asked.head)
+            asked.route = asked.head.route
+            return asked
+
+        infer = "/inference.GRPCInferenceService/ModelStreamInfer"
+        good, revoked = say(infer, b"Bearer k"), say(infer, b"Bearer k")
+        public = say("/inference.GRPCInferenceService/ServerLive", b"Bearer k")
+        keys.epoch += 1
+        made.handle(cast(Call, good))
+        assert good.said and not good.stream.failures
+        keys.good = b"Bearer other"
+        keys.epoch += 1
+        made.handle(cast(Call, revoked))
+        assert [type(error) for error in revoked.stream.failures] == [Unauthenticated]
+        assert not revoked.said
+        made.handle(cast(Call, public))
+        assert public.said and not public.stream.failures
 
 
 def test_health_follows_readiness() -> None:

@@ -10,7 +10,7 @@ import pytest
 from h2 import fields, message
 from h2_server import Route, served
 
-from modelyard.errors import DeadlineExceeded, InvalidInput, MalformedPayload, Overloaded, PayloadTooLarge
+from modelyard.errors import DeadlineExceeded, InvalidInput, MalformedPayload, ModelyardError, Overloaded, PayloadTooLarge, Unauthenticated
 from modelyard.serve import http2, rpc, streams
 
 
@@ -103,6 +103,43 @@ def test_who_is_not_admitted_is_refused_before_a_message_is_kept() -> None:
             it.caller.data(number, message(bytes(100)))
         assert not it.calls and not it.connection.streams
         assert it.caller.goaway is None
+
+
+@looped
+def test_while_a_refusal_is_held_back_nothing_of_its_stream_is_worked_on() -> None:
+    """Wrong keys above a rate are told so a little later; until then the stream is open."""
+    with served() as it:
+        it.server.on_failed = lambda call, error: held.append((call, error))
+        held: list[tuple[rpc.Call, ModelyardError]] = []
+        for path in ("/denied", "/denied/talk"):
+            number = it.caller.begin(fields(path))
+            it.caller.data(number, message(b"x"), ends=False)
+            it.caller.data(number, message(b"x"))
+            assert it.status(number) is None
+        ended = it.caller.begin(fields("/denied"), ends=True)
+        assert not it.calls
+        assert len(held) == 3  # and refused once each, whatever came
+        for call, error in held:
+            call.refuse(error)
+        assert [it.status(number) for number in (number, ended)] == ["16", "16"]
+        assert not it.connection.streams
+        it.caller.call(b"x", fields("/u"))
+        assert len(it.calls) == 1
+
+
+@looped
+def test_what_waits_its_turn_in_a_refused_stream_is_not_worked_on() -> None:
+    with served() as it:
+        number = it.caller.begin(fields("/t"))
+        for _ in range(rpc.IN_WORK + 2):
+            it.caller.data(number, message(b"x"), ends=False)
+        assert len(it.calls) == rpc.IN_WORK
+        it.server.on_failed = lambda call, error: None
+        it.calls[0].stream.fail(Unauthenticated("no"))
+        it.calls[0].reply(b"y")
+        assert len(it.calls) == rpc.IN_WORK
+        it.frames()
+        assert it.caller.body(number) == message(b"y")  # what was asked before is still answered
 
 
 @looped

@@ -181,6 +181,19 @@ def test_answers_wait_for_the_windows_and_take_turns() -> None:
 
 
 @looped
+def test_of_a_setting_said_twice_in_a_frame_the_last_counts() -> None:
+    """Applying each of the 10,000 pairs that a frame may hold to each of 256 streams would keep the loop for a quarter of a second."""
+    with served() as it:
+        number = it.caller.begin(fields("/u"))
+        it.caller.send(http2.window_update(number, 100))
+        pairs = [(http2.INITIAL_WINDOW_SIZE, http2.WINDOW_LIMIT), (http2.INITIAL_WINDOW_SIZE, 40)]
+        it.caller.send(frame(http2.SETTINGS, 0, 0, b"".join(http2.settings({name: value})[9:] for name, value in pairs)))
+        it.frames()
+        assert it.caller.goaway is None
+        assert it.connection.streams[number].window == 140
+
+
+@looped
 def test_a_window_that_shrinks_below_zero_holds_up() -> None:
     with served() as it:
         number = it.caller.call(b"", fields("/u"))
