@@ -142,7 +142,9 @@ def test_garbage_on_the_socket_ends_the_process_and_nothing_else(data: str, afte
     async def run(bench: Bench) -> None:
         assert await bench.ask(row(1)) == [4.0]
         assert isinstance(await bench.ask(POISON), ModelFailed)
-        assert await bench.ask(row(2)) == [8.0]
+        # Code that forges an answer with the right number is found out by its next frame, which may cost the next question of the same model.
+        answers = [await bench.ask(row(2)) for _ in range(2)]
+        assert answers[1] == [8.0] and (answers[0] == [8.0] or isinstance(answers[0], ModelFailed))
         assert len(bench.runtime.watch()) == 1
 
     run()
