@@ -94,6 +94,13 @@ def write_tensorflow(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> b
     return bytes(message.SerializeToString())
 
 
+def arrow_column(values: list[Any]) -> Any:
+    """`values` as pyarrow has them; integers beyond its largest are its largest."""
+    if any(isinstance(value, int) and value >= 2**63 for value in values):
+        return pa.array([min(value, 2**64 - 1) for value in values], pa.uint64())
+    return pa.array(values)
+
+
 def write(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
     """`rows` as the wire's own clients would send them."""
     if wire in GRPC_WIRES:
@@ -108,7 +115,7 @@ def write(wire: str, schema: Schema, rows: list[dict[str, Any]]) -> bytes:
     if wire == "azureml":
         return json.dumps({"data": [row["X"] for row in rows] if schema.layout == "array" else rows}).encode()
     if wire == "arrow":
-        table = pa.table({spec.name: [row[spec.name] for row in rows] for spec in schema.inputs})
+        table = pa.table({spec.name: arrow_column([row[spec.name] for row in rows]) for spec in schema.inputs})
         sink = io.BytesIO()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
@@ -232,8 +239,6 @@ def test_what_is_no_message_is_malformed_and_not_echoed(wire: str, body: bytes) 
     ],
 )
 def test_a_misfit_is_named_and_not_echoed(wire: str, row: dict[str, Any], field: str) -> None:
-    if wire == "arrow" and row["b"] == 2**70:
-        pytest.skip("Arrow has no such integer")
     if wire == "arrow" and isinstance(row["a"], dict):
         field = "body"  # a type that is read nowhere
     with pytest.raises(InvalidInput if field == "body" else SchemaMismatch) as caught:
