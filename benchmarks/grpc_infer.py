@@ -22,7 +22,7 @@ from benchmarks.items import Item, ratio, spread
 from benchmarks.servers import ON_LOAD_CORE, ON_SERVER_CORE
 from benchmarks.serving import forest
 
-SECONDS = 3
+SECONDS = 2
 ROUNDS = 5
 CONNECTIONS, STREAMS = 4, 8
 

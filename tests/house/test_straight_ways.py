@@ -79,6 +79,42 @@ async def main():
 asyncio.run(main())
 """
 
+CALL = """
+import asyncio, socket
+from hpack import Encoder
+import numpy as np
+from modelyard import config
+from modelyard.protocols.messages import kind
+from modelyard.serve import http2
+from modelyard.serve.worker import Worker
+async def main():
+    settings = config.load({"workers": 1})
+    settings.run.mkdir(exist_ok=True)
+    worker = Worker(settings, slot=0, plan=settings.plan, run=settings.run, spool=settings.spool)
+    listener, grpc = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
+    channel, other = socket.socketpair()
+    serving = asyncio.ensure_future(worker.serve(listener, channel, grpc))
+    while not worker.plane.is_ready:
+        await asyncio.sleep(0.01)
+    message = kind("inference.ModelInferRequest")(model_name="way", raw_input_contents=[np.zeros(3).tobytes()])
+    message.inputs.add(name="X", datatype="FP64", shape=[1, 3])
+    body = message.SerializeToString()
+    head = {":method": "POST", ":scheme": "http", ":path": "/inference.GRPCInferenceService/ModelInfer", ":authority": "localhost"}
+    block = Encoder().encode({**head, "content-type": "application/grpc", "te": "trailers"})
+    reader, writer = await asyncio.open_connection(*grpc.getsockname())
+    writer.write(http2.PREFACE + http2.settings({}) + http2.frame(http2.HEADERS, http2.END_HEADERS, 1, block))
+    writer.write(http2.frame(http2.DATA, http2.END_STREAM, 1, bytes(1) + len(body).to_bytes(4, "big") + body))
+    start()
+    answer = await reader.readuntil(b"grpc-status")
+    await asyncio.sleep(0.05)
+    stop()
+    assert b"prediction" in answer and await reader.read(2) == b"\\x010", answer
+    writer.close()
+    worker._stop.set()
+    await serving
+asyncio.run(main())
+"""
+
 WAYS = {
     "package": [
         "control.plane:package",
@@ -112,6 +148,20 @@ WAYS = {
         "protocols.oip_v2:*encode",
         "serve.observe:Recorder.answered",
     ],
+    "call": [
+        "serve.streams:Connection.data_received",
+        "serve.rpc:GrpcServer.open",
+        "serve.rpc:Unary.message",
+        "serve.grpc_edge:GrpcEdge.handle",
+        "serve.edge:Edge.ask",
+        "protocols.oip_v2_grpc:*decode",
+        "serve.dataplane:DataPlane.infer",
+        "serve.batching:Batcher.add",
+        "runtime.onnx:Onnx.predict",
+        "protocols.oip_v2_grpc:*encode",
+        "serve.rpc:Unary.answered",
+        "serve.observe:Recorder.answered",
+    ],
 }
 
 
@@ -130,7 +180,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     home = tmp_path_factory.mktemp("ways")
     environment = {**os.environ, "MODELYARD_HOME": str(home / "home"), "HOME": str(home)}
     ways = {}
-    for name, code in (("package", PACKAGE), ("deployment", DEPLOYMENT), ("request", REQUEST)):
+    for name, code in (("package", PACKAGE), ("deployment", DEPLOYMENT), ("request", REQUEST), ("call", CALL)):
         done = subprocess.run([sys.executable, "-c", RECORDER + code], capture_output=True, text=True, check=False, env=environment, timeout=120)
         assert done.returncode == 0, done.stderr
         ways[name] = json.loads(done.stdout.split("WAY ")[1].splitlines()[0])
@@ -146,8 +196,9 @@ def test_a_way_is_straight(recorded: dict[str, list[str]], name: str) -> None:
 
 
 @pytest.mark.system
-def test_a_request_passes_no_room_of_the_control_plane(recorded: dict[str, list[str]]) -> None:
-    rooms = {step.split(".")[0].split(":")[0] for step in recorded["request"]}
+@pytest.mark.parametrize("name", ["request", "call"])
+def test_a_request_passes_no_room_of_the_control_plane(recorded: dict[str, list[str]], name: str) -> None:
+    rooms = {step.split(".")[0].split(":")[0] for step in recorded[name]}
     assert rooms <= {"serve", "protocols", "runtime", "types", "config", "errors", "events", "monitor"}
 
 
