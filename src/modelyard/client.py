@@ -8,6 +8,7 @@ answers of the control process are decoded into the type that the caller names.
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic, sleep
@@ -156,7 +157,7 @@ class _Http:
         self._client = httpx.Client(base_url=url, timeout=timeout_s, headers=dict(headers), trust_env=False, verify=True if trust is None else trust)
         self._url = url
         self._timeout_s = timeout_s
-        self._budget = Budget()
+        self._budgets: defaultdict[str, Budget] = defaultdict(Budget)  # by method: questions about a model do not pay for tries of its predictions
 
     def close(self) -> None:
         self._client.close()
@@ -170,7 +171,8 @@ class _Http:
         content = None if body is None else msgspec.json.encode(body)
         may_repeat = is_idempotent or method == "GET"
         until_s = monotonic() + self._timeout_s
-        self._budget.asked()
+        budget = self._budgets[method]
+        budget.asked()
         tries = 0
         while True:
             tries += 1
@@ -183,7 +185,7 @@ class _Http:
                 if not may_repeat or tries >= TRIES or isinstance(error, errors.DeadlineExceeded | errors.StorageFull):
                     raise
                 wait_s = pause_s(tries, random.random(), retry_after_s=after_s)  # noqa: S311 - no secret
-                if monotonic() + wait_s > until_s or not self._budget.take():
+                if monotonic() + wait_s > until_s or not budget.take():
                     raise
             sleep(wait_s)
 

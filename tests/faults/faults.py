@@ -15,6 +15,7 @@ FAULTS = {
     "06-drain": "tests.faults.f06_drain",
     "07-hot-swap": "tests.faults.f07_hot_swap",
     "19-overload": "tests.faults.f19_overload",
+    "20-retries": "tests.faults.f20_retries",
     "21-too-late": "tests.faults.f21_too_late",
     "22-neighbour": "tests.faults.f22_neighbour",
     "23-slow-readers": "tests.faults.f23_slow_readers",

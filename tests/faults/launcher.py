@@ -50,6 +50,36 @@ def _recorder() -> None:
     Onnx.predict = record  # type: ignore[method-assign]
 
 
+def _failing_upstream() -> None:
+    """While a file says so, every second question to a model that is code fails with 503."""
+    from modelyard.errors import Unavailable
+    from modelyard.runtime.isolated.pool import Isolated
+
+    submit, turns, sign = Isolated._submit, [0], FOLDER / "upstream-fails"
+
+    def fail(self: Any, *given: Any) -> None:
+        turns[0] += 1
+        if turns[0] % 2 and sign.exists():
+            raise Unavailable("the model's process is not there; try again")
+        submit(self, *given)
+
+    Isolated._submit = fail  # type: ignore[method-assign]
+
+
+def _counting() -> None:
+    """One byte in a file for each question that a process is asked."""
+    from modelyard.runtime.isolated.seats import Seat
+
+    ask = Seat.ask
+    log = os.open(FOLDER / f"asks-{os.getpid()}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def count(self: Any, question: Any) -> None:
+        os.write(log, b".")
+        ask(self, question)
+
+    Seat.ask = count  # type: ignore[method-assign]
+
+
 # Defences taken away.
 
 
@@ -338,6 +368,10 @@ def _rotation_beside() -> None:
     Tls.load = emptied  # type: ignore[method-assign]
 
 
+def _retry_budget() -> None:
+    """The scene gives the client's budget away: it stands in its own process."""
+
+
 def _right_answers() -> None:
     """A model that is wrong by one in every hundredth answer."""
     from modelyard.runtime.onnx import Onnx
@@ -380,6 +414,9 @@ WIRINGS: dict[str, Callable[[], None]] = {
     "patience that ends": _patience_that_ends,
     "client certificates": _client_certificates,
     "rotation beside": _rotation_beside,
+    "failing upstream": _failing_upstream,
+    "counting": _counting,
+    "retry budget": _retry_budget,
     "right answers": _right_answers,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,21 @@ def test_against_a_server_that_fails_the_budget_ends_the_tries(slept: list[float
         with pytest.raises(Unavailable):
             client.inputs("m")
     assert len(flaky.asked) <= 100 + RESERVE + SHARE * 100
+
+
+def test_questions_about_a_model_do_not_pay_for_tries_of_its_predictions(slept: list[float]) -> None:
+    client = Client("http://h")
+    flaky = against(client, *[FINE, GONE] * 1000)
+    predictions = 0
+    for _ in range(200):
+        flaky.asked.clear()
+        with suppress(Unavailable):
+            client.inputs("m")
+        flaky.asked.clear()
+        with suppress(Unavailable):
+            client._http.ask("POST", "/v2/models/m/infer", {}, is_idempotent=True)
+        predictions += len(flaky.asked)
+    assert predictions <= 200 + RESERVE + SHARE * 200
 
 
 @pytest.mark.parametrize(
