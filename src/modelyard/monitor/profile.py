@@ -323,8 +323,11 @@ class Binner:
 
         sides = {"input": [inputs for inputs, _, _ in held], "output": [outputs for _, outputs, _ in held]}
 
-        def gather(role: str, source: str) -> Array:
-            return joined([side[source] for side in sides[role]])
+        def gather(role: str, source: str, elements: Array | None = None) -> Array:
+            parts = [side[source] for side in sides[role]]
+            if elements is not None:  # some of many (an image): these alone are put together
+                parts = [part.reshape(len(part), -1)[:, elements] for part in parts]
+            return joined(parts)
 
         self._numbers.count(gather, rows)
         for feature, index, counter in self._categories:
@@ -419,12 +422,12 @@ class _Numbers:
     def count(self, gather: Any, rows: int) -> None:
         if not self._features:
             return
-        sources = [(place, gather(role, source).reshape(rows, -1), elements) for role, source, place, elements in self._sources]
+        sources = [(place, gather(role, source, elements).reshape(rows, -1)) for role, source, place, elements in self._sources]
         for start in range(0, rows, _CHUNK_ROWS):
             stop = min(start + _CHUNK_ROWS, rows)
             block = np.empty((len(self._features), stop - start))
-            for place, values, elements in sources:
-                part = values[start:stop] if elements is None else values[start:stop, elements]
+            for place, values in sources:
+                part = values[start:stop]
                 block[place : place + part.shape[1]] = part.T
             self._count_block(block, stop - start)
 

@@ -12,7 +12,7 @@ import hmac
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,6 +92,7 @@ class Recorder:
         self.key = key
         self._busy = {} if busy is None else busy
         self._block_rows, self._most_rows = _block_rows(bundle.schema)
+        self._is_wide = self._block_rows < BLOCK_ROWS
         self._binner = Binner(reference(bundle), block_rows=self._block_rows)
         self._redactor = Redactor(bundle.schema, salt)
         self._loose = _loose(bundle)
@@ -167,7 +168,8 @@ class Recorder:
             return
         if self._profile_share == 1:
             taken = block.rows
-            self._binner.add(block.inputs(), block.outputs())
+            for inputs, outputs in block.runs() if self._is_wide else ((block.inputs(), block.outputs()),):
+                self._binner.add(inputs, outputs)
         else:
             chosen = np.flatnonzero(block.positions < events.threshold(self._profile_share))
             taken = len(chosen)
@@ -300,6 +302,12 @@ class _Block:
     def outputs(self, chosen: Array | None = None) -> dict[str, Array]:
         """All rows, or the chosen ones."""
         return self._join(_OUTPUTS) if chosen is None else self._pick(_OUTPUTS, chosen)
+
+    def runs(self) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
+        """Inputs and outputs run by run: wide rows are not put end to end for the few elements that are counted of them."""
+        for run in self._runs:
+            inputs = {name: self._fit(_INPUTS, name, [values]) for name, values in run[_INPUTS].items()}
+            yield inputs, {name: self._fit(_OUTPUTS, name, [values]) for name, values in run[_OUTPUTS].items()}
 
     def _pick(self, place: Literal[2, 3], chosen: Array) -> dict[str, Array]:
         if place in self._joined or self.rows < _LARGE_ROWS * len(self._runs) or len(self._runs) == 1:

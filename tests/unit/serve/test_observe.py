@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -326,3 +327,24 @@ def test_runs_of_different_widths_share_a_block(tmp_path: Path, monkeypatch: pyt
 
     world.recorder.answered(["alone"], [1], *wide_run(1, 3), [0.001])
     assert column(only(world.second()), "best") == [3]
+
+
+def test_wide_rows_are_profiled_run_by_run_as_they_are_end_to_end(tmp_path: Path) -> None:
+    schema = Schema(
+        inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 60, 60, 3)),), outputs=SCHEMA.outputs, layout="tensors", task="other"
+    )
+    rng = np.random.default_rng(0)
+    data = {"image": rng.random((30, 60, 60, 3)).astype(np.float32)}
+    bundle = packed(schema=schema, data=data, with_outputs=False)
+    bundle.golden = SimpleNamespace(outputs={"prediction": np.zeros(1)}, inputs=data)  # type: ignore[misc]
+    observer = Observer(Settings(), slot=0, spool=tmp_path)
+    recorder = observer.attach("m", 1, bundle)
+    assert recorder is not None
+    assert recorder._is_wide
+    for at in range(0, 30, 3):
+        part = {"image": data["image"][at : at + 3]}
+        recorder.answered([f"i-{at}"], [3], part, {"prediction": np.zeros(3)}, [0.1])
+    (counts,) = recorder.take(1.0).profiles
+    live = profile.filled(reference(bundle), profile.unpack(counts.counts))
+    assert live == profile.measure(data, schema)
+    assert live.rows == 30
