@@ -24,11 +24,11 @@ BENCHMARKS = {
     "many": "benchmarks.many:run",
     "adult": "benchmarks.adult:run",
     "image": "benchmarks.image:run",
+    "grpc": "benchmarks.grpc_infer:run",
+    "isolated": "benchmarks.isolated:run",
     "packaging": "benchmarks.packaging:run",
     "profile": "benchmarks.profiles:run",
     "starts": "benchmarks.starts:run",
-    "grpc": "benchmarks.grpc_infer:run",
-    "isolated": "benchmarks.isolated:run",
 }
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
 PAGES = {"stages": "benchmarks.stages:table", "parity": "benchmarks.parity_table:table"}
