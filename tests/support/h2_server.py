@@ -20,12 +20,16 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent = bytearray()
+        self.unsent = 0
         self.is_closed = self.is_aborted = self.is_reading_paused = False
 
     def write(self, data: bytes) -> None:
         self.sent += data
 
     def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def pause_reading(self) -> None:
         self.is_reading_paused = True

@@ -194,6 +194,31 @@ def test_a_drain_waits_for_the_body_of_a_request_that_has_begun(tmp_path: Path) 
         assert server.process.wait(15) == 0
 
 
+@pytest.mark.parametrize("ends_by", ["drain", "close"])
+def test_a_slow_reader_gets_the_whole_of_its_last_answer(tmp_path: Path, ends_by: str) -> None:
+    """More than the system takes from the worker at once, read through a small buffer for longer than a connection lingers."""
+    rows = 8000
+    inputs = [tensor("X", [1.0] * 4 * rows, "FP32", [rows, 4])]
+    body = json.dumps({"inputs": inputs}).encode()
+    last = b"Connection: close\r\n" if ends_by == "close" else b""
+    with running(home_with(tmp_path / "h", "grid")) as server, socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.settimeout(20)
+        caller.connect(("127.0.0.1", server.port))
+        caller.sendall(b"POST /v2/models/grid/infer HTTP/1.1\r\nHost: localhost\r\n%bContent-Length: %d\r\n\r\n%b" % (last, len(body), body))
+        got = bytearray(caller.recv(100))
+        if ends_by == "drain":
+            server.process.send_signal(signal.SIGTERM)
+        time.sleep(4)
+        with caller.makefile("rb") as rest:
+            head, _, begun = bytes(got + rest.read(200)).partition(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+            assert length > 300_000
+            assert len(begun + rest.read(length - len(begun))) == length
+        if ends_by == "drain":
+            assert server.process.wait(20) == 0
+
+
 def test_while_it_drains_a_new_caller_is_told_to_go_elsewhere_or_refused_and_never_kept(tmp_path: Path) -> None:
     with running(home_with(tmp_path / "h", "slow"), workers=2) as server:
         asking = threading.Thread(target=lambda: server.infer("slow", [tensor("turns", [8000.0])]))

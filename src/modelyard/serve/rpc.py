@@ -521,6 +521,11 @@ class GrpcServer:
         """Calls without an answer yet."""
         return sum(stream.is_busy for connection in self.connections for stream in connection.streams.values())
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether an answer is due, or not all sent."""
+        return self.in_flight > 0 or any(connection.is_sending for connection in self.connections)
+
     def close(self) -> None:
         """Drop every connection."""
         if self._sweeper is not None:

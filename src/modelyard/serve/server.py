@@ -54,6 +54,8 @@ KNOWN_HEAD_BYTES = 2048
 SWEEP_S = 0.5
 CHUNK_OVERHEAD_BYTES = 4 << 20
 """What the framing of a chunked body (sizes, extensions, trailers) may take beside its bytes."""
+WRITE_BYTES = int(STALLED_WRITE_S) * BODY_BYTES_S
+"""What a caller must take of its answers in STALLED_WRITE_S."""
 LINGER_BYTES = 32 << 20
 """What is read and dropped behind a refusal, so that a caller who is still sending gets to read why."""
 
@@ -164,6 +166,7 @@ class Connection(asyncio.Protocol):
         "_raw_left",
         "_rest",
         "_unnamed_bytes",
+        "_unsent",
         "_url",
         "is_reading",
         "pending",
@@ -181,6 +184,7 @@ class Connection(asyncio.Protocol):
         self.since_s = monotonic()
         self.is_reading = True
         self._is_write_paused = False
+        self._unsent = 0  # at the last look, or when the stretch began
         self._held: deque[Exchange] = deque()  # read, and not handled while nobody takes the answers before it
         self._rest = b""  # received and not yet parsed
         self._is_between = True  # the parser stands before the first byte of a message
@@ -241,6 +245,8 @@ class Connection(asyncio.Protocol):
         """A caller who sends no more cannot be told from one who is gone: what would have to wait is not run for it."""
         if self.transport is not None and self.pending:
             self.transport.close()
+            if self.transport.get_write_buffer_size():  # nobody sweeps it any more
+                self.server.loop.call_later(STALLED_WRITE_S, self.transport.abort)
             self.transport = None
             self.pending.clear()
 
@@ -499,13 +505,23 @@ class Connection(asyncio.Protocol):
         if self.is_reading and self.transport is not None:
             self.transport.resume_reading()
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a part of an answer waits for its caller to take it."""
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+
     def sweep(self, now: float) -> None:
         """Close what has overstayed; called about every half second."""
         if self.transport is None:
             return
+        unsent = self.transport.get_write_buffer_size()
+        if unsent > self._unsent or self._unsent - unsent >= (WRITE_BYTES if unsent else 1):
+            self._unsent = unsent
+            if self._is_write_paused or self.phase == CLOSING:
+                self.since_s = now  # it takes its answers; the next stretch begins
         age_s = now - self.since_s
-        if self._is_write_paused:
-            if age_s > STALLED_WRITE_S:
+        if self._is_write_paused or (self.phase == CLOSING and (unsent or not self.transport.can_write_eof())):
+            if age_s > STALLED_WRITE_S and (unsent or not self.pending):
                 self.transport.abort()
         elif self.phase == CLOSING:
             if not self.pending and age_s > LINGER_S:
@@ -594,8 +610,8 @@ class Server:
 
     @property
     def is_asked(self) -> bool:
-        """Whether an answer is due, or a body on its way that will want one."""
-        return any(connection.pending or connection.phase == BODY for connection in self.connections)
+        """Whether an answer is due or not all sent, or a body on its way that will want one."""
+        return any(connection.pending or connection.phase == BODY or connection.is_sending for connection in self.connections)
 
     def close(self) -> None:
         """Drop every connection."""

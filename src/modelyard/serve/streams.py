@@ -572,6 +572,11 @@ class Connection(asyncio.Protocol):
             self.held.popleft()()
         self._is_releasing = False
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a part of an answer waits for the peer to take it."""
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+
     def earned(self) -> None:
         """Something useful was done for the peer."""
         self._idle_frames.earn(EARNED)
@@ -737,7 +742,7 @@ class Connection(asyncio.Protocol):
         if self.transport is None:
             return
         if self._closing_s:
-            if now - self._closing_s > LINGER_S:
+            if now - self._closing_s > (STALLED_WRITE_S if self.is_sending or not self.transport.can_write_eof() else LINGER_S):
                 self.transport.abort()
         elif (self.is_write_paused or self.queued_bytes) and now - self._sent_s > STALLED_WRITE_S:
             self.transport.abort()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 HANDSHAKE_TIMEOUT_S = 9.5  # so that 10 s are kept
-SHUTDOWN_TIMEOUT_S = 2.0
+SHUTDOWN_TIMEOUT_S = 30.0
+"""How long a caller may take for what was answered before the connection was closed."""
 LIMIT_BYTES = 1 << 20
 Stamp = tuple[tuple[int, int, int] | None, ...]
 

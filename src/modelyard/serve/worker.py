@@ -479,7 +479,7 @@ class Worker:
                 listener.shutdown(socket.SHUT_RDWR)  # for every process that holds this socket
         self.server.stop_listening()
         self.grpc.stop_listening()
-        while (self.server.is_asked or self.grpc.in_flight) and monotonic() < until:
+        while (self.server.is_asked or self.grpc.is_asked) and monotonic() < until:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0)  # let the last answers leave
         if self.tracer is not None:

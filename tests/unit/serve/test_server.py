@@ -20,8 +20,12 @@ class Transport:
         self.data = b""
         self.is_reading = True
         self.ended = ""
+        self.unsent = 0
 
     def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def write(self, data: bytes) -> None:
         self.data += data
@@ -266,6 +270,54 @@ def test_who_does_not_read_is_not_read_from_and_let_go(bench: Bench) -> None:
     assert transport.is_reading
     connection.pause_writing()
     connection.sweep(connection.since_s + 31)
+    assert transport.ended == "abort"
+
+
+def test_who_reads_slowly_gets_the_whole_of_its_last_answer(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    bench.asked[0].reply(200, b"", b"")
+    assert transport.ended == "eof"
+    for transport.unsent in (200_000, 150_000, 100_000, 50_000):
+        connection.sweep(connection.since_s + 29)
+        assert connection.is_sending and bench.server.is_asked
+        assert transport.ended == "eof"
+    transport.unsent = 0
+    connection.sweep(connection.since_s + 29)
+    assert transport.ended == "eof"  # the other side has its moment, from the last byte on
+    assert not bench.server.is_asked
+    connection.sweep(connection.since_s + 3)
+    assert transport.ended == "abort"
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_who_reads_next_to_nothing_is_let_go(bench: Bench, is_last: bool) -> None:
+    connection, transport = bench.connect()
+    if is_last:
+        connection.data_received(b"GET /v2 HTTP/1.0\r\n\r\n")
+        bench.asked[0].reply(200, b"", b"")
+    else:
+        connection.pause_writing()
+    transport.unsent = 200_000
+    connection.sweep(connection.since_s + 1)
+    begun_s = connection.since_s
+    for second in range(2, 31, 4):
+        transport.unsent -= 1000
+        connection.sweep(begun_s + second)
+    assert transport.ended != "abort"
+    connection.sweep(begun_s + 31)
+    assert transport.ended == "abort"
+
+
+def test_who_sends_no_more_and_does_not_read_is_let_go_in_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelyard.serve.server.STALLED_WRITE_S", 0.05)
+    connection, transport = bench.connect()
+    connection.data_received(GET)
+    transport.unsent = 1000
+    connection.eof_received()
+    bench.turn()
+    assert transport.ended == "close"
+    bench.server.loop.run_until_complete(asyncio.sleep(0.1))
     assert transport.ended == "abort"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -398,6 +399,17 @@ def test_what_overstays_is_ended() -> None:
             assert any(each.kind == http2.PING for each in gone.frames())
             gone.connection.sweep(gone.connection.heard_s + streams.SILENT_S + streams.PONG_S + 2)
             assert gone.wire.is_aborted
+        with served() as reader:
+            reader.caller.call(b"", fields("/u"))
+            reader.caller.send(http2.goaway(0, http2.NO_ERROR))
+            reader.wire.unsent = 1000
+            reader.calls[0].reply(b"")
+            assert reader.server.is_asked and reader.wire.is_closed
+            now = time.monotonic()
+            reader.connection.sweep(now + 3)
+            assert not reader.wire.is_aborted  # it has not taken all of its last answer
+            reader.connection.sweep(now + 31)
+            assert reader.wire.is_aborted
         with served() as stuck:
             stuck.connection.pause_writing()
             assert stuck.wire.is_reading_paused
