@@ -26,7 +26,7 @@ from modelyard.security.seal import local_signer
 SOURCE = Path(nosy.__file__).read_bytes()
 NEEDS_ROOT = {"read_passwords", "read_parents_memory"}
 # What a plain process of the same user cannot do either, or what the test's own machine would be changed by.
-NOT_TRIED_OUTSIDE = {"trace_parent", "lift_limits", "fill_scratch", "write_beside_python", "use_io_uring", "new_namespace"}
+NOT_TRIED_OUTSIDE = {"trace_parent", "lift_limits", "fill_scratch", "write_beside_python", "use_io_uring", "new_namespace", "slow_parent"}
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,8 @@ class Submits(Runtime, Protocol):
         ...
 
     def submit(self, inputs: Mapping[str, Array], done: Done, *, deadline_s: float, rows_at_once: int | None = None) -> None:
-        """Ask from the event loop, and call `done` in it, later, once. At `deadline_s` (monotonic) it is called with DeadlineExceeded.
+        """Ask from the event loop, and call `done` in it, later, once. What has not begun at `deadline_s` (monotonic) fails with DeadlineExceeded;
+        what has may still be answered, unless it takes much longer than runs of this model do.
 
         The failure of a question that ended its process is chained from `runtime.isolated.process.Ended`. Raises ModelyardError when it cannot
         even be asked; `done` is then not called.

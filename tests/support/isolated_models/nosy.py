@@ -6,6 +6,7 @@ An attempt returns a word of what it got, or raises. It is told what to look for
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -129,6 +130,25 @@ def trace_parent(targets):
 def signal_parent(targets):
     os.kill(os.getppid(), 0)
     return "signalled"
+
+
+def limit_parent(targets):
+    resource.prlimit(os.getppid(), resource.RLIMIT_CORE, resource.prlimit(os.getppid(), resource.RLIMIT_CORE))
+    return "limited"
+
+
+def slow_parent(targets):
+    os.sched_setscheduler(os.getppid(), os.SCHED_BATCH, os.sched_param(0))
+    return "slowed"
+
+
+def outlive_parent(targets):
+    return called(157 if os.uname().machine == "x86_64" else 167, 1, 0, 0, 0, 0)
+
+
+def signal_parent_by_a_pipe(targets):
+    fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())
+    return "owned"
 
 
 def use_io_uring(targets):

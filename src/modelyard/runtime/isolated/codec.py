@@ -265,7 +265,8 @@ def _checked(each: Any) -> tuple[str, str, tuple[int, ...], int]:
     extents = shape if isinstance(shape, list) else [-1]
     if not isinstance(name, str) or (code != _STRINGS and code not in _CODES) or len(extents) > DIMENSIONS_LIMIT:
         raise Garbled("an array's name, type or shape is of no known form")
-    if any(type(number) is not int or not 0 <= number < 1 << 48 for number in (*extents, size)):
+    is_whole = all(type(number) is int and number >= 0 for number in (*extents, size))
+    if not is_whole or max(size, math.prod(extent or 1 for extent in extents)) >= 1 << 48:  # numpy counts an empty array's other extents too
         raise Garbled("an array's extent or size is out of range")
     return name, code, tuple(extents), size
 

@@ -113,8 +113,14 @@ class Isolated:
             found.extend((outputs, error))
             arrived.set()
 
+        def ask() -> None:
+            try:
+                self._submit(inputs, rows, done, deadline_s)
+            except ModelyardError as error:
+                done(None, error, 0.0)
+
         deadline_s = monotonic() + self._isolation.answer_timeout_s
-        seats.loop.call_soon_threadsafe(self._submit, inputs, rows, done, deadline_s)
+        seats.loop.call_soon_threadsafe(ask)
         if not arrived.wait(self._isolation.answer_timeout_s + 1):
             raise ModelFailed("the model did not answer in time")
         if found[1] is not None:
@@ -137,7 +143,7 @@ class Isolated:
     # From the event loop.
 
     def submit(self, inputs: Mapping[str, Array], done: Done, *, deadline_s: float, rows_at_once: int | None = None) -> None:
-        """See `Submits.submit`. At `deadline_s` the process that is at the question is ended."""
+        """See `Submits.submit`."""
         rows = len(next(iter(inputs.values())))
         limit = self.code.max_batch_rows
         if rows_at_once is not None:

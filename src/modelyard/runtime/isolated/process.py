@@ -157,6 +157,8 @@ class Process:
         self.writer = codec.Writer()
         self.facts: dict[str, Any] = {}
         self._ended: Ended | None = None
+        self.longest_s = 0.0
+        """The longest run so far, as far as `ask` has seen."""
         self._peak_bytes = 0
         self._asked = 0
 
@@ -200,6 +202,7 @@ class Process:
             if frame.ident != self._asked:
                 raise codec.Garbled("an answer to another question")
             if frame.kind == codec.ANSWER:
+                self.longest_s = max(self.longest_s, frame.micros / 1e6)
                 return self.reader.tensors(frame)
             facts = codec.facts(frame)
         except (OSError, Ended, codec.Garbled) as error:

@@ -1,7 +1,8 @@
 """The processes of one model as an event loop speaks to them: questions go out as they come, answers come back as they are ready.
 
 Hides non-blocking sockets, what is in flight, who is replaced and after which pause. A process that ends costs the question that it was at; those
-behind it go to the next one. It must not block and must not judge: what happened is handed to `record`.
+behind it go to the next one. One that is at a question past its time is ended only when the run is also long for this model: a caller in a hurry says
+nothing of it, and must not cost others the process. It must not block and must not judge: what happened is handed to `record`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ DEPTH = 2
 
 LONGEST_WAIT_S = 1.0
 """Above this pause questions are refused at once rather than kept."""
+
+PATIENCE_S = 1.0
+USUAL = 2.0
+"""A run is long when it took PATIENCE_S, about what the next process needs to start, and USUAL times the longest that was answered."""
 
 REAP_S = 0.005
 STATUS_S = 0.25
@@ -60,6 +65,7 @@ class Seat:
         self._unsent: deque[memoryview] = deque()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
+        self._begun_s = 0.0
         if process is not None:
             self._take(process)
             self.is_ready = True
@@ -83,8 +89,8 @@ class Seat:
         except (TypeError, ValueError) as error:
             raise ModelFailed("the model failed on an input that its schema accepts") from error
         self.flying.append(question)
-        if self._alarm is None or question.deadline_s < self._alarm_at:
-            self._watch(question.deadline_s)
+        if len(self.flying) == 1:
+            self._begin(question)
         if not self._unsent:
             try:
                 if len(buffers) == 1:
@@ -160,9 +166,10 @@ class Seat:
             raise codec.Garbled("an answer to no question")
         if frame.kind == codec.ANSWER:
             outputs = process.reader.tensors(frame)
-            question = flying.popleft()
-            self._seats.next(self)
-            question.done(outputs, None, frame.micros / 1e6)
+            question = self._ended_well()
+            seconds = frame.micros / 1e6
+            self._seats.longest_s = max(self._seats.longest_s, seconds)
+            question.done(outputs, None, seconds)
             return
         facts = codec.facts(frame)
         if frame.kind != codec.FAILED:
@@ -170,11 +177,18 @@ class Seat:
         if facts.get("out_of_memory"):
             self._lost(Ended("oom"))
             return
-        question = flying.popleft()
-        self._seats.next(self)
+        question = self._ended_well()
         failure = ModelFailed("the model failed on an input that its schema accepts")
         failure.__cause__ = Raised(facts)
         question.done(None, failure, 0.0)
+
+    def _ended_well(self) -> Question:
+        """The question that the process is done with; it goes on with the next."""
+        question = self.flying.popleft()
+        if self.flying:
+            self._begin(self.flying[0])
+        self._seats.next(self)
+        return question
 
     def _greeted(self, process: Process, frame: codec.Frame) -> None:
         try:
@@ -187,6 +201,20 @@ class Seat:
         self._seats.next(self)
 
     # Time.
+
+    def _begin(self, question: Question) -> None:
+        """The process comes to `question` now."""
+        self._begun_s = monotonic()
+        due_s = self._due_s(question)
+        if self._alarm is None or due_s < self._alarm_at:
+            self._watch(due_s)
+
+    def _due_s(self, question: Question) -> float:
+        """When the process that is at `question` is taken to hang."""
+        patience_s = max(PATIENCE_S, USUAL * self._seats.longest_s)
+        if self.process is not None:
+            patience_s = min(patience_s, self.process.isolation.answer_timeout_s)
+        return max(question.deadline_s, self._begun_s + patience_s)
 
     def _watch(self, deadline_s: float) -> None:
         self._disarm()
@@ -206,10 +234,11 @@ class Seat:
         elif not self.is_ready:
             self._lost(Ended("hang", "it did not get ready"))
         elif self.flying:
-            if self.flying[0].deadline_s <= now:
+            due_s = self._due_s(self.flying[0])
+            if due_s <= now:
                 self._lost(Ended("hang"))
             else:
-                self._watch(min(question.deadline_s for question in self.flying if question.deadline_s > now))
+                self._watch(due_s)
 
     # Its end, and the next one.
 
@@ -305,6 +334,7 @@ class Seats:
         self.is_open = True
         self.dead: set[Process] = set()
         """Processes that ended, or must, and are not yet gone."""
+        self.longest_s = max((process.longest_s for process in processes), default=0.0)
         self._budget = Budget()
         self._waiting: deque[Question] = deque()
         self._alarm: asyncio.TimerHandle | None = None

@@ -1,7 +1,8 @@
 """The system calls that a model's process may not make, as a filter of the kernel.
 
 Hides the numbers of calls per machine and the filter's form (classic BPF). Denied are sockets and io_uring (a way round the filter), other
-processes (fork, exec, ptrace, their memory, their signals), and whatever changes mounts, namespaces, keys or the kernel. Threads are allowed. A
+processes (fork, exec, ptrace, their memory, signals, limits and turns at the processor), and whatever changes mounts, namespaces, keys or the
+kernel, or lets the process outlive its parent. Threads are allowed. A
 denied call fails with EPERM; nothing is killed, so that a library that only tries goes on. It must be installed last, and needs no privilege.
 Source: Linux seccomp(2), bpf classic; asm/unistd.h of x86_64 and aarch64.
 """
@@ -15,7 +16,7 @@ import struct
 import sys
 
 _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCH, _FIRST, _ALLOW, _ERRNO = 0, 4, 16, 0x7FFF0000, 0x00050000
+_NUMBER, _ARCH, _FIRST, _SECOND, _ALLOW, _ERRNO = 0, 4, 16, 24, 0x7FFF0000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
 _CLONE_THREAD = 0x00010000
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
@@ -40,9 +41,20 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88), "inotify_init": (253, None), "inotify_init1": (294, 26),
     "fanotify_init": (300, 262), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "msgget": (68, 186),
     "mq_open": (240, 180), "acct": (163, 89), "quotactl": (179, 60), "syslog": (103, 116),
+    # What the kernel grants over every process of the same user.
+    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
+    "migrate_pages": (256, 238), "move_pages": (279, 239),
 }  # fmt: skip
 # Signals are for this process alone: the C library raises its own.
 _OWN_ONLY: dict[str, tuple[int, int]] = {"kill": (62, 129), "tgkill": (234, 131)}
+# Here 0 is the caller itself (for `kill` it is the group): `getrlimit` asks so.
+_OWN_OR_ZERO: dict[str, tuple[int, int]] = {"prlimit64": (302, 261), "sched_setaffinity": (203, 122)}
+# name: its numbers, where the argument lies that tells, and the values that are denied.
+_SOME: dict[str, tuple[tuple[int, int], int, tuple[int, ...]]] = {
+    "prctl": ((157, 167), _FIRST, (1, 4)),  # PR_SET_PDEATHSIG, PR_SET_DUMPABLE
+    "fcntl": ((72, 25), _SECOND, (8, 15)),  # F_SETOWN, F_SETOWN_EX: the kernel would send its owner any signal
+    "ioctl": ((16, 29), _SECOND, (0x8901, 0x8902)),  # FIOSETOWN, SIOCSPGRP: the same
+}
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 _X32 = 0x40000000
@@ -73,6 +85,11 @@ def program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
             made += [(_JEQ, 0, 1, number), denied]
     for own in _OWN_ONLY.values():
         made += [(_JEQ, 0, 4, own[column]), load(_FIRST), (_JEQ, 0, 1, pid), give(_ALLOW), denied]
+    for own in _OWN_OR_ZERO.values():
+        made += [(_JEQ, 0, 5, own[column]), load(_FIRST), (_JEQ, 1, 0, 0), (_JEQ, 0, 1, pid), give(_ALLOW), denied]
+    for both, place, values in _SOME.values():
+        made += [(_JEQ, 0, 2 * len(values) + 2, both[column]), load(place)]
+        made += [each for value in values for each in ((_JEQ, 0, 1, value), denied)] + [give(_ALLOW)]
     made += [(_JEQ, 0, 4, _CLONE[column]), load(_FIRST), (_JSET, 0, 1, _CLONE_THREAD), give(_ALLOW), denied]
     made += [(_JEQ, 0, 1, _CLONE3[column]), give(_ERRNO | _ENOSYS)]  # the C library then asks by clone, whose flags a filter can see
     return [*made, give(_ALLOW)]

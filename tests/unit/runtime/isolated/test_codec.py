@@ -98,6 +98,7 @@ def frame_of(listed: Any, body: bytes) -> bytes:
         ([["a", "<f4", [1], 4]], bytes(5)), ([["a", "<f4", [1], 4]], b""), ([["a", "|b1", [1], 1]], b"\x02"),
         ([["a", "BYTES", [1], 4]], b"\x05\0\0\0"), ([["a", "BYTES", [1], 5]], b"\x01\0\0\0\xff"), ([["a", "BYTES", [9], 4]], bytes(4)),
         ([["a", "BYTES", [1], 8]], bytes(8)), ([["a", "<f4", [1], 4], ["a", "<f4", [1], 4]], bytes(32)), (b"[" * 10_000, b""),
+        ([["a", "<f8", [0, 1 << 47, 1 << 47], 0]], b""), ([["a", "BYTES", [0, 1 << 47, 1 << 47], 0]], b""),
     ],
 )  # fmt: skip
 def test_bytes_that_are_no_arrays_are_garbled(listed: Any, body: bytes) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -131,6 +133,22 @@ def test_five_ends_within_a_minute_are_said(opened: Open) -> None:
 def test_it_submits_only_once_it_belongs_to_a_loop(opened: Open) -> None:
     with pytest.raises(Unavailable, match="event loop"):
         opened("Plain").submit(X, lambda *_: None, deadline_s=0.0)
+
+
+def test_a_thread_is_told_at_once_that_no_process_will_be_there(opened: Open) -> None:
+    runtime = opened("Plain", answer_timeout_s=60.0)
+
+    async def run() -> None:
+        runtime.attach()
+        seats = runtime._seats
+        assert seats is not None
+        for seat in seats.seats:
+            seat.close()
+            seat.is_ready, seat.closed_until_s = False, monotonic() + 60
+        with pytest.raises(Unavailable, match="started again after a pause"):
+            await asyncio.wait_for(asyncio.to_thread(runtime.predict, X), 20)
+
+    asyncio.run(run())
 
 
 def test_several_threads_may_ask_and_a_closed_runtime_answers_nobody(opened: Open) -> None:

@@ -115,6 +115,22 @@ def test_a_hang_ends_at_the_deadline_and_others_go_on(model: str) -> None:
     run()
 
 
+@in_loop("Slow")
+async def test_a_caller_in_a_hurry_does_not_cost_others_the_process(bench: Bench) -> None:
+    first = bench.ask(row(1.2), timeout_s=0.05)
+    behind = bench.ask(row(1))
+    assert await first == [4 * np.float32(1.2)] and await behind == [4.0]  # late, which is for who asked to judge
+    assert bench.runtime.watch() == []
+
+
+@in_loop("Slow")
+async def test_a_model_that_takes_its_time_is_given_it(bench: Bench) -> None:
+    assert await bench.ask(row(2)) == [8.0]
+    assert await bench.ask(row(2.3), timeout_s=0.05) == [4 * np.float32(2.3)]
+    assert bench.runtime.watch() == []
+    assert isinstance(await bench.ask(row(9), timeout_s=0.05), DeadlineExceeded)
+
+
 @in_loop("Eater", memory_bytes=512 << 20)
 async def test_memory_that_runs_out_ends_the_process_with_that_reason(bench: Bench) -> None:
     failure = await bench.ask(POISON)

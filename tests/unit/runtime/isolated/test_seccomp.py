@@ -11,9 +11,9 @@ ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 COLUMN = {"x86_64": 0, "aarch64": 1}
 
 
-def judged(program: list[tuple[int, int, int, int]], *, number: int, arch: int, first: int = 0) -> int:
+def judged(program: list[tuple[int, int, int, int]], *, number: int, arch: int, first: int = 0, second: int = 0) -> int:
     """What classic BPF gives for one call."""
-    data, accumulator, at = {0: number, 4: arch, 16: first}, 0, 0
+    data, accumulator, at = {0: number, 4: arch, 16: first, 24: second}, 0, 0
     while True:
         code, yes, no, value = program[at]
         at += 1
@@ -54,6 +54,25 @@ def test_signals_go_to_itself_alone(machine: str) -> None:
         assert judged(program, number=own[column], arch=arch, first=4321) == ALLOW
         for other in (1, 0, 4322, 0xFFFFFFFF):
             assert judged(program, number=own[column], arch=arch, first=other) == EPERM
+
+
+@pytest.mark.parametrize("machine", ARCH)
+def test_limits_and_cores_are_its_own_alone(machine: str) -> None:
+    program, arch, column = seccomp.program(machine, 4321), ARCH[machine], COLUMN[machine]
+    for own in seccomp._OWN_OR_ZERO.values():
+        for itself in (0, 4321):
+            assert judged(program, number=own[column], arch=arch, first=itself) == ALLOW
+        for other in (1, 4322, 0xFFFFFFFF):
+            assert judged(program, number=own[column], arch=arch, first=other) == EPERM
+
+
+@pytest.mark.parametrize("machine", ARCH)
+def test_what_hangs_on_an_argument_is_denied_for_the_listed_ones(machine: str) -> None:
+    program, arch, column = seccomp.program(machine, 4321), ARCH[machine], COLUMN[machine]
+    for name, (numbers, place, values) in seccomp._SOME.items():
+        for value in range(0, 0xA000):
+            found = judged(program, number=numbers[column], arch=arch, **{"first" if place == 16 else "second": value})
+            assert found == (EPERM if value in values else ALLOW), (name, value)
 
 
 def test_calls_of_another_machine_or_of_x32_are_denied() -> None:
