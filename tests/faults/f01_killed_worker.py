@@ -12,7 +12,7 @@ from tests.faults import probes, scene
 from tests.faults.judge import Control, Fault
 from tests.faults.scene import Scene
 
-SECONDS, EVERY_S = 30.0, 5.0
+SECONDS, LONG_S, EVERY_S = 20.0, 30.0, 5.0
 
 
 class Prober:
@@ -53,11 +53,12 @@ def run(scene_: Scene) -> None:
             scene_.item("replaced", _replaced(server, 0, _kill(server, 0)), 5, "s")
             return
         capacity = server.capacity(traffic)
+        seconds = LONG_S if scene_.is_long else SECONDS
         server.mark()
         prober = Prober(server)
-        loading = server.load(traffic, connections=16, seconds=SECONDS, rate=capacity / 2, retries=1)
+        loading = server.load(traffic, connections=16, seconds=seconds, rate=capacity / 2, retries=1)
         began, kills, waits = time.monotonic(), [], []
-        for turn in range(int(SECONDS / EVERY_S)):
+        for turn in range(int(seconds / EVERY_S)):
             time.sleep(max(0.0, began + turn * EVERY_S + 2.0 - time.monotonic()))
             killed = time.monotonic()
             before = _kill(server, turn % 2)
@@ -68,13 +69,9 @@ def run(scene_: Scene) -> None:
         scene_.item("success", tally.success, 99.9, "%", better="higher", note=f"{tally.sent:,} requests, {len(kills)} kills")
         records = tally.records
         in_flight = sum(int(((records["sent"] <= dead) & (records["done"] >= killed)).sum()) for killed, dead in kills)
-        scene_.item(
-            "lost_before_retry",
-            int((records["first"] == 0).sum()),
-            in_flight,
-            exact=True,
-            note="bar: requests in flight between the signals and the deaths",
-        )
+        lost = int((records["first"] == 0).sum())
+        note = f"{lost} of {in_flight} in flight between the signals and the deaths"
+        scene_.item("lost_before_retry", lost / max(1, in_flight), 1, "x", note=note)
         scene_.item("not_ready", prober.end(), 1, "s")
         longest = None if None in waits else max(wait for wait in waits if wait is not None)
         scene_.item("replaced", longest, 5, "s", note="from the kill to the successor's first state")
@@ -96,7 +93,8 @@ FAULT = Fault(
     name="killed-worker",
     title="A worker killed every 5 s",
     method=(
-        "Two workers, a model of 5 ms, 16 connections in an open loop at half of the capacity measured before, for 30 s; kill -9 to the "
+        "Two workers, a model of 5 ms, 16 connections in an open loop at half of the capacity measured before, for 20 s (long form: 30"
+        " s); kill -9 to the "
         "workers in turn every 5 s. "
         "The client tries once more what was lost. Readiness is asked every 50 ms on fresh connections."
     ),

@@ -42,16 +42,23 @@ class Health:
 
 
 def run(scene_: Scene) -> None:
+    if scene_.without != "heartbeats":
+        _models(scene_)
+    if scene_.without != "ending what hangs":
+        _worker(scene_)
+
+
+def _models(scene_: Scene) -> None:
     others = scene.rows("sleeper")
     settings = {"max_batch_rows": 1}
     with scene_.server(scene_.code_home(*HANGING, "Sleeper"), settings=settings) as server:
         rate = server.capacity(others, seconds=2) / 2
-        alone = server.latency(others, rate, seconds=4)
+        alone = server.latency(others, rate, seconds=1 if scene_.is_control else 4)
         server.mark()
         health = Health(server)
-        loading = server.load(others, connections=16, seconds=SECONDS, rate=rate)
+        loading = server.load(others, connections=16, seconds=4 if scene_.is_control else SECONDS, rate=rate)
         late_ms, replaced_s, statuses = 0.0, 0.0, []
-        for model in HANGING:
+        for model in HANGING[: 1 if scene_.is_control else None]:
             began = time.monotonic()
             status, _ = _ask(server, model, [POISON, 0, 0, 0], TIMEOUT_S)
             statuses.append(status)
@@ -67,8 +74,6 @@ def run(scene_: Scene) -> None:
         scene_.item("health", health.end(), 100, "ms", note="the longest wait for /healthz/live")
         scene_.item("others_p99", tally.p(99) / alone, 2, "x", note=f"{tally.p(99):.1f} ms, alone {alone:.1f} ms")
         scene_.item("others_success", tally.success, 100, "%", better="higher", exact=True, note=f"of {tally.sent:,}")
-    if scene_.without in {"", "heartbeats"}:
-        _worker(scene_)
 
 
 def _worker(scene_: Scene) -> None:

@@ -10,7 +10,7 @@ from tests.faults.scene import Scene, Server
 
 from serving import Home
 
-SWAPS, SECONDS, ROWS = 20, 30.0, 3
+SWAPS, SECONDS, EVERY_S, ROWS = 20, 30.0, 1.1, 3
 OFFSETS = (0.0, 1000.0, 2000.0)
 
 
@@ -19,7 +19,7 @@ def run(scene_: Scene) -> None:
     versions = [home.add("line", offset=offset) for offset in OFFSETS]
     home.deploy("line", {versions[0]: 100})
     traffic = scene.line(offsets=OFFSETS, rows=ROWS)
-    swaps, every_s = (3, 0.5) if scene_.is_control else (SWAPS, SECONDS / SWAPS)
+    swaps, every_s = (3, 0.5) if scene_.is_control else (SWAPS, EVERY_S)
     with scene_.server(home, workers=2) as server:
         capacity = server.capacity(traffic, seconds=2, most=4000)
         server.mark()

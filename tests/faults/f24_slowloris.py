@@ -22,7 +22,7 @@ def run(scene_: Scene) -> None:
     seconds = HEADER_S + 1 if scene_.is_control else BODY_S + 2
     with scene_.server(scene_.code_home("Sleeper"), settings={"max_batch_rows": 1}) as server:
         rate = server.capacity(traffic) / 2
-        alone = server.latency(traffic, rate, seconds=6)
+        alone = server.latency(traffic, rate, seconds=1 if scene_.is_control else 6)
         server.mark()
         with Callers(server.port, [*headers, *bodies, *silent]) as callers:
             loading = server.load(traffic, connections=16, seconds=seconds, rate=rate)

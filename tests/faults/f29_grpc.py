@@ -13,7 +13,7 @@ from tests.faults.scene import Scene, Server
 
 from modelyard.serve import http2
 
-SECONDS = 12.0
+SECONDS = 8.0
 EXHAUSTED = "8"
 
 
@@ -123,7 +123,7 @@ FAULT = Fault(
     name="grpc",
     title="Abuse of HTTP/2 and gRPC",
     method=(
-        "One attack after another, over and over for 12 s: 10,000 rapid resets, a message of 1 GiB, 27 KB of metadata, a header block "
+        "One attack after another, over and over for 8 s: 10,000 rapid resets, a message of 1 GiB, 27 KB of metadata, a header block "
         "without end, bytes that are no protobuf, floods of pings, "
         "settings and unknown frames. Each must end in RESOURCE_EXHAUSTED, GOAWAY (ENHANCE_YOUR_CALM) or, for bad protobuf, "
         "INVALID_ARGUMENT. Another client asks at half of capacity."

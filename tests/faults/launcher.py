@@ -6,7 +6,6 @@ so. The product has no switch that weakens it: everything here replaces an attri
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
@@ -150,29 +149,33 @@ def _loading_beside() -> None:
     """The old version goes before the new one is there."""
     from modelyard.serve.worker import Worker
 
-    apply = Worker._apply
+    adopt = Worker._adopt
 
-    async def in_place(self: Any, plan: Any) -> None:
+    def in_place(self: Any, plan: Any) -> None:
+        if not self.plane.is_ready:
+            adopt(self, plan)
+            return
         self.plane.switch({})
-        await asyncio.sleep(0.01)
-        await apply(self, plan)
+        self._loop.call_later(0.02, adopt, self, plan)
 
-    Worker._apply = in_place  # type: ignore[method-assign]
+    Worker._adopt = in_place  # type: ignore[method-assign]
 
 
 def _true_acknowledgement() -> None:
     """A worker that says it has applied a plan, and applies it later."""
     from modelyard.serve.worker import Worker
 
-    apply = Worker._apply
+    adopt = Worker._adopt
 
-    async def early(self: Any, plan: Any) -> None:
+    def early(self: Any, plan: Any) -> None:
+        if not self.plane.is_ready:
+            adopt(self, plan)
+            return
         self._sequence = plan.sequence
         self._say()
-        await asyncio.sleep(0.3)
-        await apply(self, plan)
+        self._loop.call_later(0.3, adopt, self, plan)
 
-    Worker._apply = early  # type: ignore[method-assign]
+    Worker._adopt = early  # type: ignore[method-assign]
 
 
 def _one_version_an_answer() -> None:
@@ -372,18 +375,52 @@ def _retry_budget() -> None:
     """The scene gives the client's budget away: it stands in its own process."""
 
 
-def _right_answers() -> None:
-    """A model that is wrong by one in every hundredth answer."""
+def _once_loaded(change: Callable[[Any, Mapping[str, Any], dict[str, Any]], dict[str, Any]]) -> None:
+    """Let `change` have each run's answer, but for those of the golden replay, which would find it out."""
     from modelyard.runtime.onnx import Onnx
+    from modelyard.serve import worker
 
-    predict, turns = Onnx.predict, [0]
+    predict, load = Onnx.predict, worker.load_bundle
 
-    def wrong(self: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def changed(self: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return change(self, inputs, predict(self, inputs))
+
+    def replayed(*given: Any, **more: Any) -> Any:
+        Onnx.predict = predict  # type: ignore[method-assign]
+        try:
+            return load(*given, **more)
+        finally:
+            Onnx.predict = changed  # type: ignore[method-assign]
+
+    worker.load_bundle = replayed
+
+
+def _right_answers() -> None:
+    """A model that is wrong by one in every hundredth run."""
+    turns = [0]
+
+    def wrong(self: Any, inputs: Mapping[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
         turns[0] += 1
-        outputs = predict(self, inputs)
         return {name: array + 1 for name, array in outputs.items()} if turns[0] % 100 == 0 else outputs
 
-    Onnx.predict = wrong  # type: ignore[method-assign]
+    _once_loaded(wrong)
+
+
+def _tidiness() -> None:
+    """A worker that opens a file at each run, logs a secret and leaves a process behind."""
+    import subprocess
+
+    kept: list[int] = []
+
+    def untidy(self: Any, inputs: Mapping[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+        if not kept:
+            sys.stderr.write(os.environ["FAULTS_SECRET"] + "\n")
+            kept.append(subprocess.Popen(["sleep", "600"], start_new_session=True).pid)
+        if len(kept) < 500:
+            kept.append(os.dup(0))
+        return outputs
+
+    _once_loaded(untidy)
 
 
 WIRINGS: dict[str, Callable[[], None]] = {
@@ -417,6 +454,7 @@ WIRINGS: dict[str, Callable[[], None]] = {
     "failing upstream": _failing_upstream,
     "counting": _counting,
     "retry budget": _retry_budget,
+    "tidiness": _tidiness,
     "right answers": _right_answers,
 }
 

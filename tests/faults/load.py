@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import re
+import select
 import ssl
 import sys
 from collections import deque
@@ -74,7 +75,7 @@ class Job:
 class Client(asyncio.Protocol):
     """One connection; holds at most one request."""
 
-    __slots__ = ("buffer", "job", "load", "timer", "transport")
+    __slots__ = ("buffer", "hangup", "job", "load", "timer", "transport")
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -82,9 +83,17 @@ class Client(asyncio.Protocol):
         self.buffer = b""
         self.job: Job | None = None
         self.timer: Any = None
+        self.hangup = select.poll()
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+        self.hangup.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+
+    def is_usable(self) -> bool:
+        """Whether the other side has not closed it: as connection pools do, asked before an idle connection is used again."""
+        if self.transport is None or self.transport.is_closing():
+            return False
+        return not self.hangup.poll(0)
 
     def send(self, job: Job) -> None:
         job.tries += 1
@@ -189,7 +198,7 @@ class Load:
     def _take(self, job: Job) -> None:
         while self.idle:
             client = self.idle.pop()
-            if client.transport is not None and not client.transport.is_closing():
+            if client.is_usable():
                 client.send(job)
                 return
         self.backlog.append(job)
@@ -306,6 +315,7 @@ def main() -> None:
     spec = msgspec.msgpack.decode(data, type=Spec)
     gc.freeze()
     gc.disable()
+    open(spec.output, "wb").close()  # says that it begins
     records, strays = uvloop.run(generate(spec))
     with open(spec.output, "wb") as output:
         output.write(strays.to_bytes(8, "big") + records)
