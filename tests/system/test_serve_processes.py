@@ -388,6 +388,8 @@ def test_keys_are_asked_for_and_a_revoked_one_is_refused_within_moments(tmp_path
         assert [ask(key) for key in ("my_first", "my_second", "my_third", None, "")] == [200, 200, 401, 401, 401]
         assert server.ask("GET", "/v2/health/ready").status == 200
         assert server.ask("GET", "/metrics").status == 401
+        begun = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{"
+        assert [answer.status for answer in server.send(begun)] == [401]  # before its body has come
         keys.write_text(f"{hashlib.sha256(b'my_second').hexdigest()} second\n")
         until(lambda: ask("my_first") == 401, 5)
         assert ask("my_second") == 200

@@ -90,22 +90,33 @@ class Edge:
         """Answer `exchange` now or with a later batch; whatever goes wrong becomes an answer."""
         head = exchange.head
         try:
-            route = head.route
-            if route is None:
-                route = head.route = self._route(head)
-            access = self._access
-            if head.admitted != access.epoch and route.right != PUBLIC:
-                caller = access.caller(head.authorization, host=head.host, origin=head.origin)
-                head.caller = caller
-                caller.require(route.right, route.model)
-                head.admitted = access.epoch  # the place where a key may lower `head.priority`, once per head
-            route.handler(exchange, route)
+            if head.admitted != self._access.epoch:
+                self._admit(head)
+            head.route.handler(exchange, head.route)
         except ModelyardError as error:
             self.fail(exchange, error)
         except Exception as error:  # noqa: BLE001 - the last line of defence: one request must not end the others
             failure = ModelyardError("the server failed on this request")
             failure.__cause__ = error
             self.fail(exchange, failure)
+
+    def admit_large(self, head: Head) -> bool:
+        """Whether a large body may come behind `head`: never where anybody may ask. Raises Denied or UnsupportedMedia."""
+        self._admit(head)
+        may: bool = head.route.right != PUBLIC
+        return may
+
+    def _admit(self, head: Head) -> None:
+        """Find the route of `head`, and whether its caller may ask. Raises Denied, or UnsupportedMedia."""
+        route = head.route
+        if route is None:
+            route = head.route = self._route(head)
+        access = self._access
+        if head.admitted != access.epoch and route.right != PUBLIC:
+            caller = access.caller(head.authorization, host=head.host, origin=head.origin)
+            head.caller = caller
+            caller.require(route.right, route.model)
+            head.admitted = access.epoch  # the place where a key may lower `head.priority`, once per head
 
     def _route(self, head: Head) -> Route:
         path = head.path if len(head.path) == 1 else head.path.rstrip("/")

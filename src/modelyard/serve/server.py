@@ -56,6 +56,8 @@ CHUNK_OVERHEAD_BYTES = 4 << 20
 """What the framing of a chunked body (sizes, extensions, trailers) may take beside its bytes."""
 WRITE_BYTES = int(STALLED_WRITE_S) * BODY_BYTES_S
 """What a caller must take of its answers in STALLED_WRITE_S."""
+LARGE_BYTES = 64 << 10
+"""A body above this is kept only for a caller who may ask."""
 LINGER_BYTES = 32 << 20
 """What is read and dropped behind a refusal, so that a caller who is still sending gets to read why."""
 
@@ -323,6 +325,8 @@ class Connection(asyncio.Protocol):
         self._body_limit = settings.max_json_bytes if is_json else settings.max_body_bytes
         if (head.json_bytes or 0) > settings.max_json_bytes:
             raise Refused(413, too_large(settings.max_json_bytes), "body_size")
+        if (head.is_chunked or head.length > LARGE_BYTES) and not self._may_send(head):
+            self._body_limit = min(self._body_limit, LARGE_BYTES)
         if head.length > self._body_limit:
             raise Refused(413, too_large(self._body_limit), "body_size")
         self._raw_left = self._body_limit + CHUNK_OVERHEAD_BYTES
@@ -330,6 +334,19 @@ class Connection(asyncio.Protocol):
         self.since_s = monotonic()
         if head.expects_continue and (head.length or head.is_chunked) and not self.pending:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _may_send(self, head: Head) -> bool:
+        """Whether a large body may come; whoever may not ask at all is answered before anything of it is kept."""
+        try:
+            return self.server.admit_large(head)
+        except ModelyardError as error:
+            exchange = Exchange(self, head, b"", monotonic())
+            if head.keep_alive:
+                exchange.extra = b"connection: close\r\n"
+            self.phase = CLOSING
+            self.pending.append(exchange)
+            self.server.on_failed(exchange, error)
+            raise Refused(0, error.message, "denied") from None  # ends the parsing; the answer is given
 
     def on_chunk_header(self) -> None:
         self._unnamed_bytes = 0
@@ -550,7 +567,7 @@ _LAST = Head(b"GET", b"/", "1.1", [(b"host", b"")], keep_alive=False)
 
 
 class Server:
-    """All connections of one worker. `handle` is called for each whole request, in the event loop."""
+    """All connections of one worker. `handle` is called for each whole request, in the event loop; `admit_large` before a large body is kept."""
 
     def __init__(
         self,
@@ -559,11 +576,13 @@ class Server:
         handle: Callable[[Exchange], None],
         on_failed: Callable[[Exchange, ModelyardError], None],
         on_refused: Callable[[int, str], None],
+        admit_large: Callable[[Head], bool] = lambda _: True,
     ) -> None:
         self.settings = settings
         self.handle = handle
         self.on_failed = on_failed
         self.on_refused = on_refused
+        self.admit_large = admit_large
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.accepted = 0

@@ -101,7 +101,9 @@ class Worker:
         self.edge.on_long = self._on_long
         release = self.edge.release if settings.trace_endpoint else ""  # looking it up takes as long as importing numpy's core
         self.tracer = self.edge.tracer = tracing.open(settings, slot=slot, release=release)
-        self.server = Server(settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused)
+        self.server = Server(
+            settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused, admit_large=self.edge.admit_large
+        )
         self.grpc_edge = GrpcEdge(self.plane, edge=self.edge, meter=self.metrics.server, access=self.access)
         self.grpc = GrpcServer(
             settings,

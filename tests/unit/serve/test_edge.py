@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelyard.config import Settings
-from modelyard.errors import Conflict, Forbidden, ModelyardError
+from modelyard.errors import Conflict, Forbidden, ModelyardError, Unauthenticated
 from modelyard.security.identity import new
 from modelyard.security.keys import FileKeys
 from modelyard.serve.access import ANYONE, ANYONE_HERE, Access
@@ -235,3 +235,29 @@ def test_a_right_is_asked_again_when_the_keys_change(tmp_path: Path) -> None:
         assert exchange.said is not None and exchange.said[0] == 401  # type: ignore[unreachable]
 
     with_edge(tmp_path, test, access=access)
+
+
+def test_a_large_body_is_for_who_may_ask_and_not_where_anybody_may(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, host="0.0.0.0")
+    key, record = new("ci", roles=("invoker",), models=("mine",))
+    FileKeys(settings.access_keys).put(record)
+
+    def test(edge: Edge, plane: DataPlane) -> None:
+        def send(path: str, authorization: bytes) -> bool:
+            head = Exchange(b"POST", path).head
+            head.authorization = authorization
+            return edge.admit_large(head)
+
+        good = b"Bearer " + key.encode()
+        assert send("/v2/models/mine/infer", good)
+        assert not send("/ping", b"")
+        for path, authorization, error in (
+            ("/v2/models/mine/infer", b"", Unauthenticated),
+            ("/v2/models/other/infer", good, Forbidden),
+            ("/v2/repository/models/mine/load", good, Forbidden),
+            ("/no/such/route", b"", Unauthenticated),
+        ):
+            with pytest.raises(error):
+                send(path, authorization)
+
+    with_edge(tmp_path, test, access=Access(settings))

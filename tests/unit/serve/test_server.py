@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from modelyard.config import Settings
+from modelyard.errors import Unauthenticated
 from modelyard.serve import server as under_test
 from modelyard.serve.http import PIPELINED
 from modelyard.serve.server import CLOSING, Connection, Exchange, Server
@@ -211,6 +212,50 @@ def test_a_draining_server_closes_behind_each_answer(bench: Bench) -> None:
     bench.asked[0].reply(200, b"", b"")
     assert b"connection: close" in transport.data
     assert connection.phase == CLOSING
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_asked_early"),
+    [
+        (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\nabc", True),
+        (b"POST /v2 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", True),
+        (b"POST /v2 HTTP/1.0\r\nContent-Length: 65537\r\n\r\nabc", True),
+        (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n\r\nabc", False),
+    ],
+)
+def test_a_large_body_is_kept_only_for_who_may_ask(bench: Bench, sent: bytes, is_asked_early: bool) -> None:
+    heads: list[Any] = []
+
+    def deny(head: Any) -> bool:
+        heads.append(head)
+        raise Unauthenticated("no")
+
+    bench.server.admit_large = deny
+    bench.server.on_failed = lambda exchange, error: exchange.reply(401, b"", error.message.encode())
+    connection, transport = bench.connect()
+    connection.data_received(GET + sent)  # behind a request whose answer is still due
+    assert len(heads) == is_asked_early
+    assert transport.data == b""
+    bench.asked[0].reply(200, b"", b"first")
+    assert (connection.phase == CLOSING) == is_asked_early
+    first, _, second = transport.data.partition(b"first")
+    assert b" 200 " in first
+    if is_asked_early:
+        assert b" 401 " in second and second.count(b"connection: close") == 1 and transport.ended == "eof"
+        connection.data_received(b"x" * 10_000)
+        assert len(heads) == len(bench.asked) == 1 and not bench.refused
+    else:
+        assert second == b""
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 70000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % 70_000])
+def test_where_anybody_may_ask_a_body_is_small(bench: Bench, framing: bytes) -> None:
+    bench.server.admit_large = lambda head: head.path != "/ping"
+    for path, status in ((b"/ping", b"413"), (b"/v2", b"")):
+        connection, transport = bench.connect()
+        connection.data_received(b"POST %b HTTP/1.1\r\nHost: x\r\n%b" % (path, framing))
+        connection.data_received(b"x" * 69_000)
+        assert transport.data[9:12] == status
 
 
 def test_one_connection_too_many_is_told_so(bench: Bench) -> None:
