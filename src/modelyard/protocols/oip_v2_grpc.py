@@ -175,9 +175,9 @@ class OipV2Grpc:
         width, datatype, shape = len(self.columns), tensor.datatype, list(tensor.shape)
         if len(shape) != 2 or shape[0] < 1 or shape[1] != width:
             raise SchemaMismatch(f"input 'X': its shape is [-1, {width}], one column per input of the model", field=MATRIX, rule="shape")
-        if kind_of(datatype) not in {"f", "i"} or datatype == "FP16":
-            raise SchemaMismatch("input 'X': its datatype is FP32, FP64 or an integer", field=MATRIX, rule="datatype")
-        column = Column(TensorSpec(name=MATRIX, datatype="FP64", shape=(-1, width)))
+        if kind_of(datatype) not in {"f", "i"}:
+            raise SchemaMismatch("input 'X': its datatype is FP16, FP32, FP64 or an integer", field=MATRIX, rule="datatype")
+        column = Column(TensorSpec(name=MATRIX, datatype=datatype, shape=(-1, width)))
         values, _ = _values(column, body, tensor, place)
         return self.records.from_matrix(values), None
 
@@ -281,7 +281,7 @@ def _packed(body: bytes | bytearray, top: list[tuple[int, int, int, int, int]], 
 def _values(column: Column, body: bytes | bytearray, tensor: Any, place: Place | None) -> tuple[Array, _Leaf | None]:
     """The values of one input, and where they lie if they may be taken from there again."""
     datatype = tensor.datatype
-    column.accept(datatype)
+    column.accept(datatype, is_binary=True)
     shape = column.fit(list(tensor.shape))
     if place is not None:
         begin, end, is_raw = place

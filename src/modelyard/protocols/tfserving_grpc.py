@@ -97,9 +97,9 @@ class TFServingGrpc:
         """An all-numeric frame that comes whole."""
         width = len(self.columns)
         datatype = _DATATYPES.get(tensor.dtype, "?")
-        if kind_of(datatype) not in {"f", "i"} or datatype == "FP16":
-            raise SchemaMismatch("input 'X': its dtype is DT_FLOAT, DT_DOUBLE or an integer", field=MATRIX, rule="datatype")
-        return self.records.from_matrix(_values(Column(TensorSpec(name=MATRIX, datatype="FP64", shape=(-1, width))), tensor))
+        if kind_of(datatype) not in {"f", "i"}:
+            raise SchemaMismatch("input 'X': its dtype is DT_HALF, DT_FLOAT, DT_DOUBLE or an integer", field=MATRIX, rule="datatype")
+        return self.records.from_matrix(_values(Column(TensorSpec(name=MATRIX, datatype=datatype, shape=(-1, width))), tensor))
 
     def encode(self, request: InferenceRequest, response: InferenceResponse) -> tuple[bytes, bytes]:
         """See `base.Codec`: no header lines, and a PredictResponse."""
@@ -181,7 +181,7 @@ def _values(column: Column, tensor: Any) -> Array:
     datatype = _DATATYPES.get(tensor.dtype)
     if datatype is None:
         column.refuse("its dtype is not one that is read here", "datatype")
-    column.accept(datatype)
+    column.accept(datatype, is_binary=True)
     if tensor.tensor_shape.unknown_rank:
         column.refuse("its shape is known", "shape")
     shape = column.fit([dim.size for dim in tensor.tensor_shape.dim])
@@ -201,7 +201,7 @@ def _values(column: Column, tensor: Any) -> Array:
     if datatype == "FP16":
         if min(flat) < 0 or max(flat) > 0xFFFF:
             column.refuse("holds values that are not of the dtype that it names", "datatype")
-        return column.from_array(np.array(flat, np.uint16).view(np.float16).reshape(shape), datatype)
+        return column.from_array(np.array(flat, np.uint16).view(np.float16).reshape(shape), datatype, is_binary=True)
     if kind_of(datatype) == "i":
         limits = np.iinfo(NUMPY[datatype])
         if min(flat) < limits.min or max(flat) > limits.max:

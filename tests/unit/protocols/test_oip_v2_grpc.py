@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -70,6 +71,26 @@ def test_a_message_of_the_same_length_that_differs_elsewhere_is_read_for_itself(
             except ModelyardError as error:
                 said.append((type(error).__name__, error.message, error.rule))
         assert said[0] == said[1]
+
+
+def test_half_floats_come_raw_for_every_float_input() -> None:
+    half = ROW.astype(np.float16)
+    for model, dtype in (("FP16", np.float16), ("FP32", np.float32), ("FP64", np.float64)):
+        schema = msgspec.structs.replace(GRID, inputs=(TensorSpec(name="X", datatype=model, shape=(-1, 4)),))
+        codec = OipV2Grpc("m", schema)
+        for _ in range(2):
+            read = codec.decode(ask(("X", "FP16", [1, 4], half.tobytes()), raw=True)).inputs["X"]
+            assert read.dtype == dtype and read.tolist() == ROW.tolist()
+    with pytest.raises(SchemaMismatch, match="raw_input_contents"):
+        codec.decode(ask(("X", "FP16", [1, 4], ("fp32_contents", [1, 2, 3, 4]))))
+
+
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_an_integer_in_a_matrix_keeps_its_last_digit(is_raw: bool) -> None:
+    row = [1, 2**53 + 1, 3]
+    values = np.array(row, np.int64).tobytes() if is_raw else ("int64_contents", row)
+    request = OipV2Grpc("m", LINE).decode(ask(("X", "INT64", [1, 3], values), raw=is_raw))
+    assert request.inputs["b"].tolist() == [[2**53 + 1]]
 
 
 def test_several_inputs_raw() -> None:

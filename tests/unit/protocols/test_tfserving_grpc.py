@@ -36,6 +36,8 @@ ROWS = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
         tensor(DOUBLE, [2, 4], double_val=ROWS.ravel()),
         tensor(INT32, [2, 4], int_val=range(1, 9)),
         tensor(INT64, [2, 4], tensor_content=np.arange(1, 9).tobytes()),
+        tensor(HALF, [2, 4], half_val=ROWS.astype(np.float16).ravel().view(np.uint16).tolist()),
+        tensor(HALF, [2, 4], tensor_content=ROWS.astype(np.float16).tobytes()),
     ],
 )
 def test_values_stand_raw_or_in_the_field_of_their_type(given: dict[str, Any]) -> None:
@@ -65,6 +67,11 @@ def test_a_frame_by_name_and_as_one_matrix() -> None:
         assert np.isnan(request.inputs["c"][1, 0])
 
 
+def test_an_integer_in_a_matrix_keeps_its_last_digit() -> None:
+    request = TFServingGrpc("m", LINE).decode(predict(X=tensor(INT64, [1, 3], int64_val=[1, 2**53 + 1, 3])))
+    assert request.inputs["b"].tolist() == [[2**53 + 1]]
+
+
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
@@ -77,7 +84,7 @@ def test_a_frame_by_name_and_as_one_matrix() -> None:
         (tensor(0, [2, 4], float_val=range(8)), "datatype"),
         (tensor(8, [2, 4], float_val=range(8)), "datatype"),
         (tensor(STRING, [2, 4], string_val=[b"a"] * 8), "datatype"),
-        (tensor(HALF, [2, 4], half_val=range(8)), "datatype"),
+        (tensor(HALF, [2, 4], half_val=range(65_530, 65_538)), "datatype"),
         (tensor(INT8, [2, 4], int_val=range(200, 208)), "datatype"),
     ],
 )
