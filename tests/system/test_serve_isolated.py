@@ -108,6 +108,16 @@ def test_a_segmentation_fault_costs_its_caller_and_the_same_input_ends_two_proce
     assert [line["reason"] for line in ended] == ["crash", "crash"] and ended[0]["message"] == "SIGSEGV"
 
 
+def test_a_caller_in_a_hurry_costs_nobody_the_process(server: Running) -> None:
+    slow = [1.3, 0, 0, 0]
+    statuses = [ask(server, "slow", slow, timeout_s=0.05).status for _ in range(3)]
+    assert statuses[0] == 504 and set(statuses) <= {429, 504}
+    assert prediction(ask(server, "slow", slow)) == pytest.approx(1.3)
+    assert "isolated_ended" not in server.log.read_text()
+    assert server.ask("GET", "/v2/models/slow").json()["platform"] == "python"
+    assert server.ask("GET", "/v2/models/line").json()["platform"] == "onnxruntime_onnx"
+
+
 def test_a_hang_is_504_at_its_deadline_and_the_next_is_answered(server: Running) -> None:
     with Others(server):
         answer = ask(server, "hanger", poison(), timeout_s=1.0)

@@ -96,7 +96,7 @@ class TFServingGrpc:
     def _matrix(self, tensor: Any) -> InferenceRequest:
         """An all-numeric frame that comes whole."""
         width = len(self.columns)
-        datatype = _DATATYPES.get(tensor.dtype, "?")
+        datatype: Any = _DATATYPES.get(tensor.dtype, "?")
         if kind_of(datatype) not in {"f", "i"}:
             raise SchemaMismatch("input 'X': its dtype is DT_HALF, DT_FLOAT, DT_DOUBLE or an integer", field=MATRIX, rule="datatype")
         return self.records.from_matrix(_values(Column(TensorSpec(name=MATRIX, datatype=datatype, shape=(-1, width))), tensor))

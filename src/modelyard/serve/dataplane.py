@@ -65,6 +65,8 @@ class Version:
         self.loaded = loaded
         self.digest: Digest = loaded.bundle.digest
         self.schema: Schema = loaded.bundle.schema
+        self.platform = "python" if loaded.bundle.parts else "onnxruntime_onnx"
+        """What runs the model, in the words that V2's metadata have for it."""
         self.codecs = protocols.bind(name, self.schema)
         self.meter = meter
         self.recorder: Recorder | None = None

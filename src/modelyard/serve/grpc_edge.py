@@ -166,7 +166,7 @@ class GrpcEdge:
             "inference.ModelMetadataResponse",
             name=asked.name,
             versions=[str(number) for number in sorted(self.plane.deployments[asked.name].versions)],
-            platform="onnxruntime_onnx",
+            platform=version.platform,
             inputs=[_tensor(spec) for spec in schema.inputs],
             outputs=[_tensor(spec, schema.classes if spec.name == "probability" else None) for spec in schema.outputs],
         )

@@ -95,7 +95,7 @@ class OipV2:
             {
                 "name": route.model,
                 "versions": [str(number) for number in sorted(loaded)],
-                "platform": "onnxruntime_onnx",
+                "platform": version.platform,
                 "inputs": [_tensor(spec) for spec in schema.inputs],
                 "outputs": [_tensor(spec, schema.classes if spec.name == "probability" else None) for spec in schema.outputs],
             },
