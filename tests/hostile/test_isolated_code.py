@@ -125,6 +125,14 @@ def test_where_nothing_holds_it_in_it_does_not_start_unless_told(monkeypatch: py
     runtime.close()
 
 
+def test_it_does_not_start_where_the_home_could_be_read() -> None:
+    parts = {"code/m.py": b"import sys\ndef predict(inputs):\n    return inputs['X'][:, 0]\n"}
+    home = str(Path(sys.prefix) / "home")
+    with pytest.raises(Rejected, match="the home lies"):
+        Isolated(Code(kind="python", entry="m:predict"), parts, None, Isolation(home=home))
+    Isolated(Code(kind="python", entry="m:predict"), parts, None, Isolation(home=home, weak=True)).close()
+
+
 def test_seccomp_alone_keeps_the_network_shut(targets: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no namespace is to be had, as in most containers."""
     walls_away(monkeypatch, WITHOUT_NAMESPACES)

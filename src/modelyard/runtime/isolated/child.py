@@ -203,6 +203,8 @@ def main(argv: list[str]) -> int:
     connection = socket.socket(fileno=given["socket"])
     os.umask(0o077)
     try:
+        if not given["weak"]:
+            sandbox.keep_apart(given["closed"])
         means = sandbox.enter(given["scratch"], memory_bytes=given["memory_bytes"], user=given["user"], parent=given["parent"], weak=given["weak"])
     except OSError as error:
         connection.sendall(codec.note(codec.REFUSED, 0, {"kind": "isolation", "text": str(error)}))

@@ -46,13 +46,14 @@ _USERS = (61_184, 65_519)  # the range that systemd gives to services for as lon
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model's processes are kept: how many, how large, how strictly, and for how long they are waited for."""
+    """How a model's processes are kept: how many, how large, how strictly, for how long they are waited for, and which folder they must not see."""
 
     processes: int = 1
     memory_bytes: int = 4 << 30
     weak: bool = False
     start_timeout_s: float = 60.0
     answer_timeout_s: float = 30.0
+    home: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> Isolation:
@@ -63,6 +64,7 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
             weak=settings.isolation == "weak",
             start_timeout_s=settings.isolated_start_timeout_s,
             answer_timeout_s=settings.request_timeout_s,
+            home=str(settings.home.expanduser().resolve()),
         )
 
 
@@ -134,6 +136,7 @@ class Process:
             "user": _USERS[0] + secrets.randbelow(_USERS[1] - _USERS[0]),
             "parent": os.getpid(),
             "weak": isolation.weak,
+            "closed": isolation.home,
         }
         try:
             self._process = subprocess.Popen(

@@ -107,6 +107,15 @@ def readable() -> list[str]:
     return [path for path in dict.fromkeys(map(os.path.realpath, wanted)) if path != "/"]
 
 
+def keep_apart(closed: str) -> None:
+    """Raise PermissionError where the folder `closed` lies in one that Python is read from: what holds this process in would leave it readable."""
+    where = os.path.realpath(closed) if closed else ""
+    if any(f"{where}/".startswith(f"{path}/") for path in readable()):
+        raise PermissionError(
+            "the home lies in a folder that Python is read from (an environment, a project installed in place), which code may read"
+        )
+
+
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

@@ -72,9 +72,10 @@ def test_folders_of_owners_that_are_gone_are_swept_and_others_stay() -> None:
 
 def test_isolation_is_as_the_settings_say() -> None:
     found = Isolation.of(
-        Settings(isolation="weak", isolated_processes=3, isolated_memory_bytes=5, isolated_start_timeout_s=7.0, request_timeout_s=9.0)
+        Settings(isolation="weak", isolated_processes=3, isolated_memory_bytes=5, isolated_start_timeout_s=7.0, request_timeout_s=9.0, home=Path("h"))
     )
-    assert found == Isolation(processes=3, memory_bytes=5, weak=True, start_timeout_s=7.0, answer_timeout_s=9.0)
+    home = str(Path("h").resolve())
+    assert found == Isolation(processes=3, memory_bytes=5, weak=True, start_timeout_s=7.0, answer_timeout_s=9.0, home=home)
 
 
 def test_callers_are_told_what_happened_and_nothing_of_the_code() -> None:

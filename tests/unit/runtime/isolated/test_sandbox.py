@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.runtime.isolated.sandbox import Means, _readable_by_all, readable
+from modelyard.runtime.isolated.sandbox import Means, _readable_by_all, keep_apart, readable
 
 ENTER = """
 import json, os, resource, sys
@@ -69,6 +69,20 @@ def test_weak_goes_on_without(tmp_path: Path) -> None:
 def test_the_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):  # exit code 1 and no answer
         entered(tmp_path, change="was = os.getppid(); sandbox.os.getppid = lambda: was if sys._getframe(1).f_code.co_name == '<module>' else 1")
+
+
+def test_a_home_among_the_folders_of_python_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "project" / "home"
+    home.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home)
+    keep_apart("")
+    keep_apart(str(home))
+    monkeypatch.syspath_prepend(str(tmp_path / "project"))  # as of a project that is installed in place
+    for named in (home, tmp_path / "link", tmp_path / "project"):
+        with pytest.raises(PermissionError, match="the home lies"):
+            keep_apart(str(named))
+    keep_apart(str(tmp_path))
+    keep_apart(str(tmp_path / "project-b"))
 
 
 def test_strong_means_network_and_files() -> None:
