@@ -89,10 +89,12 @@ def test_a_killed_worker_loses_no_more_than_the_requests_it_held(tmp_path: Path)
         for client in clients:
             client.end()
         assert server.process.poll() is None
+        closed = server.log.read_text().count("slot_closed")
     assert [client.wrong for client in clients] == [[]] * 8
-    # A closed loop holds one request each: at a kill at most one per connection of that worker is lost.
-    assert sum(client.lost for client in clients) <= 3 * 8
-    assert all(client.lost <= 3 for client in clients)
+    # A closed loop holds one request each: at a kill at most one per connection of that worker is lost. On a machine so busy that a successor
+    # takes several times as long to start as the first did, its slot is closed meanwhile, and who waits there is told so by a reset.
+    assert sum(client.lost for client in clients) <= (3 + closed) * 8
+    assert all(client.lost <= 3 + closed for client in clients)
 
 
 def test_what_waits_at_a_dead_worker_is_answered_by_its_successor(tmp_path: Path) -> None:

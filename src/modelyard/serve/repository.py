@@ -283,7 +283,10 @@ class Repository:
 
     def _is_applied(self, ticket: int, gone: frozenset[Digest]) -> bool:
         workers = self._workers()
-        return bool(workers) and all(worker.sequence >= ticket and gone.isdisjoint(worker.models) for worker in workers)
+        if not workers or any(worker.sequence < ticket for worker in workers):
+            return False
+        held = gone.intersection(digest for worker in workers for digest in worker.models)
+        return not held or held <= read_plan(self._plan).placements.keys()  # somebody has loaded it again
 
     def _failure(self, digest: Digest) -> ModelyardError | None:
         for worker in self._workers():

@@ -82,6 +82,7 @@ class Worker:
         self._plan: HostPlan | None = None
         self._sequence = 0
         self._is_settled = True
+        self._is_unsaid = False
         self._owed: set[str] = set()
         self._retiring: list[Version] = []
         self._plan_stamp: tuple[int, int, int] | None = None
@@ -224,7 +225,7 @@ class Worker:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            for chore in (self._look_after, self._gauge, self._flush, self.watch.refresh, self._ebb):
+            for chore in (self._look_after, self._say_again, self._gauge, self._flush, self.watch.refresh, self._ebb):
                 try:
                     chore()
                 except Exception as error:  # noqa: BLE001 - one that fails must not end the others
@@ -451,9 +452,16 @@ class Worker:
         state = self._state()
         try:
             write_worker_state(self._run, state)
+            self._is_unsaid = False
             self.watch.tell(state)
         except ModelyardError as error:
+            self._is_unsaid = True
             self.edge.report(error)
+
+    def _say_again(self) -> None:
+        """What a full disk did not take, others still wait to hear."""
+        if self._is_unsaid:
+            self._say()
 
     def _write_card(self) -> None:
         served = []

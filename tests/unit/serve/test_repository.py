@@ -15,7 +15,7 @@ from modelyard.bundle import archive
 from modelyard.config import Settings
 from modelyard.errors import Conflict, DeadlineExceeded, Forbidden, InvalidInput, NotFound, Rejected, StorageFull, Unavailable
 from modelyard.serve.repository import Change, Repository, refuse_overrides
-from modelyard.types import ModelState, Principal, ServeState, Verdict, WorkerState, read_plan, write_serve_state, write_worker_state
+from modelyard.types import ModelState, Principal, ServeState, Verdict, WorkerState, read_plan, write_plan, write_serve_state, write_worker_state
 from serving import Home
 
 WHO = Principal("key:abc", ("operator",))
@@ -92,6 +92,28 @@ def test_another_bundle_under_the_name_is_its_next_version(tmp_path: Path) -> No
     assert deployment.weights == {second: 100} and deployment.versions == {second: 2} and deployment.generation == 2
     with pytest.raises(Conflict):
         world.do(Change("load", "m", place=str(world.folder / "m.tar"), is_new=True))
+
+
+def test_an_unload_whose_model_is_loaded_again_meanwhile_is_done(tmp_path: Path) -> None:
+    """Its digest is then held for ever, and rightly so."""
+    world = World(tmp_path)
+    world.do(Change("load", "m"))
+    found = read_plan(world.plan)
+
+    async def run() -> None:
+        world.is_following = False
+        following = asyncio.ensure_future(world.follow())
+        unload = asyncio.ensure_future(world.repository.change(Change("unload", "m", timeout_s=3.0), WHO))
+        while read_plan(world.plan).plans:
+            await asyncio.sleep(0.005)
+        write_plan(world.plan, msgspec.structs.replace(found, sequence=found.sequence + 2))
+        await asyncio.sleep(0.1)
+        assert not unload.done()
+        world.is_following = True
+        await unload
+        following.cancel()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(("rule", "kind"), [("replay", Rejected), ("storage_full", StorageFull)])

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from modelyard.config import Settings
-from modelyard.errors import Rejected, StorageFull, Unavailable
+from modelyard.errors import NotFound, Rejected, StorageFull, Unavailable
 from modelyard.security.audit import AuditLog, FileLines
 from modelyard.serve import card
 from modelyard.serve.exposition import render
@@ -346,3 +346,28 @@ def test_denials_are_audited_once_a_second_and_the_loops_failures_are_lines(
     ]
     said = capsys.readouterr().err
     assert "SSL handshake failed (ValueError)" in said and "canary" not in said and "Traceback" not in said
+
+
+def test_what_a_full_disk_did_not_take_is_said_when_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a worker that started meanwhile would count as missing until the next plan."""
+    home = home_with(tmp_path / "h", "line")
+    monkeypatch.setattr("modelyard.serve.worker.HOUSEKEEPING_S", 0.001)
+
+    def full(run: Path, state: Any) -> None:
+        raise StorageFull("no space left")
+
+    async def test(worker: Worker) -> None:
+        with monkeypatch.context() as disk:
+            disk.setattr("modelyard.serve.worker.write_worker_state", full)
+            await worker._follow()
+        with pytest.raises(NotFound):
+            read_worker_state(home.run, 0)
+        keeper = asyncio.ensure_future(worker._keep_house())
+        for _ in range(5000):
+            if not worker._is_unsaid:
+                break
+            await asyncio.sleep(0.001)
+        keeper.cancel()
+        assert read_worker_state(home.run, 0).sequence == worker._sequence
+
+    with_worker(home, test)
