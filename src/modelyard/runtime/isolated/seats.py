@@ -59,6 +59,8 @@ class Seat:
         self._loop = seats.loop
         self.process: Process | None = None
         self.flying: deque[Question] = deque()
+        self._stray: deque[Question] = deque()
+        """Questions that the process never got: it had ended, and the loop had not heard of it."""
         self.is_ready = False
         self.closed_until_s = 0.0
         self._count = 0
@@ -103,7 +105,8 @@ class Seat:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                return  # it has ended: the reader finds out, and this question goes to the next
+                self._stray.append(self.flying.pop())  # the reader finds out, and this question goes to the next
+                return
             self._keep(buffers, sent)
             if self._unsent:
                 self._loop.add_writer(process.socket, self._on_writable)
@@ -254,6 +257,8 @@ class Seat:
         self._disarm()
         flying, self.flying = self.flying, deque()
         question = flying.popleft() if flying else None
+        flying += self._stray
+        self._stray.clear()
         ended = Ended("garbled", str(error)) if isinstance(error, codec.Garbled) else error
         self._seats.dead.add(process)
         if ended.reason in KNOWN:

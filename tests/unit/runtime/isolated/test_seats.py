@@ -115,6 +115,18 @@ def test_a_hang_ends_at_the_deadline_and_others_go_on(model: str) -> None:
     run()
 
 
+@in_loop("Plain")
+async def test_a_question_that_a_process_never_got_is_not_blamed_for_its_end(bench: Bench) -> None:
+    assert await bench.ask(row(1)) == [4.0]
+    (seat,) = bench.runtime._seats.seats  # type: ignore[union-attr]
+    assert seat.process is not None
+    seat.process.kill()
+    while not seat.process.reap():  # the loop has not heard of it when the next questions come
+        pass
+    assert await asyncio.gather(*(bench.ask(row(value)) for value in range(3))) == [[4.0 * value] for value in range(3)]
+    assert [ended.reason for ended in bench.runtime.watch()] == ["killed"]
+
+
 @in_loop("Slow")
 async def test_a_caller_in_a_hurry_does_not_cost_others_the_process(bench: Bench) -> None:
     first = bench.ask(row(1.2), timeout_s=0.05)
