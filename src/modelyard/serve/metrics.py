@@ -64,7 +64,7 @@ class Meter:
         )
 
     def answered(self, latencies_s: list[float], rows: int, *, predict_s: float, prepare_s: float, encode_s: float) -> None:
-        """Count one batch: a latency per request (longest first), its rows, the model's seconds, and the mean seconds of decoding and encoding one.
+        """Count one batch: a latency per request, its rows, the model's seconds, and the mean seconds of decoding and encoding one.
 
         What is left of the latencies is time in the queue.
         """
@@ -84,7 +84,7 @@ class Meter:
         numbers[_QUEUE_SUM] += queue_s * count
         numbers[ENCODE + bisect_left(LATENCIES_S, encode_s)] += count
         numbers[_ENCODE_SUM] += encode_s * count
-        longest, shortest = bisect_left(LATENCIES_S, latencies_s[0]), bisect_left(LATENCIES_S, latencies_s[-1])
+        longest, shortest = bisect_left(LATENCIES_S, max(latencies_s)), bisect_left(LATENCIES_S, min(latencies_s))
         if longest == shortest:
             numbers[LATENCY + longest] += count
         else:

@@ -49,6 +49,13 @@ def test_buckets_do_not_fall(tmp_path: Path) -> None:
     assert counts[-1] == len(LATENCIES_S) + 2
 
 
+def test_requests_that_did_not_run_in_order_of_arrival_are_counted_each_by_its_own_time(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0)
+    count(metrics.meter("m", 1), [0.001, 0.3, 0.001], 3, 0.0001)  # the one in the middle had a lower priority, and waited
+    said = samples(render(metrics.sums([0])))
+    assert said['modelyard_request_duration_seconds_bucket{model_name="m",model_version="1",le="0.1"}'] == 2
+
+
 def test_more_versions_than_the_file_had_room_for(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path, 0)
     for number in range(GROWTH * 2):
