@@ -14,13 +14,19 @@ import numpy as np
 from modelyard.config import quiet_onnxruntime
 from modelyard.errors import ModelFailed, UnsupportedFormat
 from modelyard.runtime.binding import Feeder, feeder
+from modelyard.runtime.validate import row_bytes
 
 if TYPE_CHECKING:
     from modelyard.runtime.binding import Binding
     from modelyard.types import Array, Schema
 
+TOGETHER_BYTES = 1 << 20
+"""Of inputs in one run: more leave the core's caches, and a run gains nothing by rows that large (images). One row always runs."""
+WIDE_BYTES = 64 << 10
+"""A row of so many bytes runs through blocks of memory so large that fetching them anew for each run costs a good part of it."""
 
-def session(model: bytes) -> Any:
+
+def session(model: bytes, *, is_wide: bool = False) -> Any:
     """An onnxruntime session of one thread for `model`. Raises UnsupportedFormat when onnxruntime cannot load it.
 
     One thread: workers are the unit of parallelism, and the order of additions must not depend on the number of cores.
@@ -32,7 +38,8 @@ def session(model: bytes) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.enable_cpu_mem_arena = False  # both hold memory for the largest batch ever seen, and make single rows no faster
+    # Both hold memory for the largest batch ever seen, and make single small rows no faster; for wide ones `Onnx` bounds what is held.
+    options.enable_cpu_mem_arena = is_wide
     options.enable_mem_pattern = False
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -49,7 +56,10 @@ class Onnx:
     """A Runtime over one session. `predict` is safe in several threads at once; whoever opened it closes it."""
 
     def __init__(self, model: bytes, binding: Binding, schema: Schema) -> None:
-        self._run = session(model).run
+        is_wide = row_bytes(schema) >= WIDE_BYTES
+        self._run = session(model, is_wide=is_wide).run
+        self._giving_back = _giving_back() if is_wide else None
+        self._kept_bytes = max(TOGETHER_BYTES, row_bytes(schema))
         self._feed = _feed(tuple((given.graph, feeder(given, schema)) for given in binding.inputs))
         self._names = tuple(output.name for output in binding.outputs)
         self._fetch = [output.graph for output in binding.outputs]
@@ -61,7 +71,9 @@ class Onnx:
         if self._limit is not None and len(inputs[self._first]) > self._limit:
             return self._in_parts(inputs, self._limit)
         try:
-            return dict(zip(self._names, self._run(self._fetch, self._feed(inputs)), strict=True))
+            fed = self._feed(inputs)
+            is_large = self._giving_back is not None and sum(array.nbytes for array in fed.values()) > self._kept_bytes
+            return dict(zip(self._names, self._run(self._fetch, fed, self._giving_back if is_large else None), strict=True))
         except Exception as error:
             raise ModelFailed("the model failed on an input that its schema accepts") from error
 
@@ -73,6 +85,15 @@ class Onnx:
     def close(self) -> None:
         """See `Runtime.close`."""
         self._run = _closed
+
+
+def _giving_back() -> Any:
+    """The options of a run behind which the session lets go of the memory that it kept."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _closed(*_: object) -> list[Array]:

@@ -26,6 +26,11 @@ def internal_dtype(spec: TensorSpec) -> np.dtype[Any]:
     return np.dtype(np.float64) if spec.is_nullable and dtype.kind in "biu" else dtype
 
 
+def row_bytes(schema: Schema) -> int:
+    """What one row of the inputs takes inside; of a dimension that is open, one element, and of a text its reference."""
+    return sum(internal_dtype(spec).itemsize * math.prod(max(size, 1) for size in spec.shape[1:]) for spec in schema.inputs)
+
+
 def check(schema: Schema, inputs: Mapping[str, Array]) -> None:
     """Compile and ask once: see `Checker.check`."""
     rows = len(next(iter(inputs.values()))) if inputs else 0
@@ -100,6 +105,8 @@ class Checker:
             raise SchemaMismatch(f"{extra} field(s) beyond the schema's: {', '.join(self._specs)}", field="inputs", rule="unexpected")
 
     def _finite(self, name: str, array: Array) -> None:
+        if np.isfinite(array).all():  # half the time of both questions
+            return
         if np.isnan(array).any():
             raise self._mismatch(name, "nullable")
         if np.isinf(array).any():

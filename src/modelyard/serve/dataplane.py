@@ -20,7 +20,8 @@ import numpy as np
 from modelyard import protocols
 from modelyard.config import Settings
 from modelyard.errors import ModelFailed, ModelyardError, NotFound, Unavailable
-from modelyard.runtime.validate import Checker
+from modelyard.runtime.onnx import TOGETHER_BYTES
+from modelyard.runtime.validate import Checker, row_bytes
 from modelyard.serve.batching import Batcher, Call, Limits, Ran, Threads
 from modelyard.serve.loading import Loaded
 from modelyard.serve.metrics import CANCELLED, Meter
@@ -74,7 +75,7 @@ class Version:
         self.explanations = 0
         """How many are being made: until they are, the model is not let go of."""
         self._loop = asyncio.get_running_loop()
-        self.batch_rows = settings.max_batch_rows if loaded.can_batch else 1
+        self.batch_rows = _batch_rows(loaded, settings)
         limits = Limits(
             batch_rows=self.batch_rows,
             queue_rows=settings.max_queue_rows,
@@ -232,3 +233,12 @@ class DataPlane:
     def close(self) -> None:
         """Stop the threads; the models belong to who loaded them."""
         self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _batch_rows(loaded: Loaded, settings: Settings) -> int:
+    """How many rows run together at most. Code that runs elsewhere is given what it was set: it may gain by rows of any size."""
+    if not loaded.can_batch:
+        return 1
+    if hasattr(loaded.runtime, "submit"):
+        return settings.max_batch_rows
+    return max(1, min(settings.max_batch_rows, TOGETHER_BYTES // max(1, row_bytes(loaded.bundle.schema))))

@@ -1,8 +1,8 @@
 """A small HTTP/1.1 server for one event loop: request in, answer out, in order, within limits.
 
-Hides connections, pipelining, timeouts and back-pressure. A head that was read before, byte for byte, is not parsed again; everything
-else goes through httptools (llhttp). It must not know routes, wires or models: it hands each `Exchange` to one callable and
-writes what that answers with. All of it runs in the event loop's thread.
+Hides connections, pipelining, timeouts and back-pressure. A head that was read before, byte for byte, is not parsed again, and a body whose length
+is known goes past the parser, which would copy it; everything else goes through httptools (llhttp). It must not know routes, wires or models: it
+hands each `Exchange` to one callable and writes what that answers with. All of it runs in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ CHUNK_OVERHEAD_BYTES = 4 << 20
 """What the framing of a chunked body (sizes, extensions, trailers) may take beside its bytes."""
 WRITE_BYTES = int(STALLED_WRITE_S) * BODY_BYTES_S
 """What a caller must take of its answers in STALLED_WRITE_S."""
+SMALL_PART_BYTES = 4096
+"""Parts of a body smaller than this are put together as they come: kept apart, each would cost more than it holds."""
 LARGE_BYTES = 64 << 10
 """A body above this is kept only for a caller who may ask."""
 LINGER_BYTES = 32 << 20
@@ -164,7 +166,9 @@ class Connection(asyncio.Protocol):
         "_held",
         "_is_between",
         "_is_write_paused",
+        "_missing",
         "_parser",
+        "_parts",
         "_raw_left",
         "_rest",
         "_unnamed_bytes",
@@ -202,6 +206,8 @@ class Connection(asyncio.Protocol):
         self._body: bytes | bytearray = b""
         self._body_limit = 0
         self._body_mark = 0
+        self._parts: list[bytes | bytearray | memoryview] = []  # of a body of known length, as they came
+        self._missing = 0  # bytes of it still to come
         self._chunks = 0
         self._raw_left = 0
         self._unnamed_bytes = 0
@@ -229,6 +235,7 @@ class Connection(asyncio.Protocol):
         self.pending.clear()
         self._held.clear()
         self._body = b""
+        self._parts = []
         self._parser = None
 
     def eof_received(self) -> bool:
@@ -271,6 +278,17 @@ class Connection(asyncio.Protocol):
         if self._rest:
             self._rest += data
             return
+        if self._missing:
+            try:
+                data = bytes(self._gather(data))
+            except Refused as refused:
+                self.refuse(refused.status, refused.message, refused.rule)
+                return
+            if not data:
+                return
+            if self.phase == CLOSING:
+                self._discard(len(data))
+                return
         now = monotonic()
         if self._is_between:
             end = data.find(b"\r\n\r\n") + 4
@@ -369,15 +387,32 @@ class Connection(asyncio.Protocol):
         head, body = self._head, self._body
         if head is None:
             raise Refused(400, "the message is malformed", "http")
+        self._complete(head, body)
+
+    def _complete(self, head: Head, body: bytes | bytearray) -> None:
         if head.coding and body:
             body = decompress(body, head.coding, self._body_limit)
         self._begin()
         self._is_between = True
         self._dispatch(head, body, monotonic())
 
+    def _gather(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Keep what of `data` belongs to a body of known length, and go on with the message once that is whole; gives what came behind it."""
+        missing, parts = self._missing, self._parts
+        part, rest = (data, data[:0]) if len(data) <= missing else (data[:missing], data[missing:])
+        if len(part) >= SMALL_PART_BYTES:
+            parts.append(part)
+        elif parts and type(parts[-1]) is bytearray:
+            parts[-1] += part
+        else:
+            parts.append(bytearray(part))
+        self._missing -= len(part)
+        if not self._missing and self._head is not None:
+            self._parser = None  # it still waits for this body
+            self._complete(self._head, b"".join(parts))
+        return rest
+
     def _parse(self, data: bytes) -> None:
-        if self._parser is None:
-            self._parser = httptools.HttpRequestParser(self)
         first = data if self._is_between else None
         if first is not None and not 65 <= data[0] <= 90:
             raise Refused(400, "a request begins with a method", "http")
@@ -387,7 +422,8 @@ class Connection(asyncio.Protocol):
                 # Enough is under way: the rest waits here until answers have left.
                 self._rest = bytes(view)
                 return
-            piece = view[: self._piece_bytes()]
+            # Of heads so little at once that few requests can begin in it.
+            piece = view[: HEADER_BYTES if self.phase == BODY else PIECE_BYTES]
             view = view[len(piece) :]
             if self.phase == BODY:
                 self._raw_left -= len(piece)
@@ -398,7 +434,14 @@ class Connection(asyncio.Protocol):
             self._feed(piece)
             if self.phase == CLOSING:
                 return
-            if self.phase == BODY and self._head is not None and self._head.is_chunked:
+            if self.phase == BODY and self._head is not None:
+                if not self._head.is_chunked:
+                    self._parts = [self._body] if self._body else []
+                    self._missing = self._head.length - len(self._body)
+                    view = memoryview(self._gather(view))
+                    if self.phase == CLOSING:
+                        return
+                    continue
                 self._unnamed_bytes += len(piece)  # since the last byte of a body: a chunk's extension, or a trailer
             if (self.phase == HEADER and self._head_raw > 2 * HEADER_BYTES) or self._unnamed_bytes > 2 * HEADER_BYTES:
                 # httptools hands a header over when it has all of it, and would keep any amount until then.
@@ -406,13 +449,9 @@ class Connection(asyncio.Protocol):
         if first is not None:
             self._remember(first)
 
-    def _piece_bytes(self) -> int:
-        """How much to parse at once: the rest of a body, else so little that few requests can begin in it."""
-        if self.phase != BODY or self._head is None:
-            return PIECE_BYTES
-        return HEADER_BYTES if self._head.is_chunked else max(1, self._head.length - len(self._body))
-
     def _feed(self, piece: memoryview) -> None:
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserCallbackError as error:
@@ -555,8 +594,9 @@ class Connection(asyncio.Protocol):
         elif self.phase == BODY:
             if age_s <= BODY_GRACE_S:
                 return
-            if len(self._body) - self._body_mark >= BODY_BYTES_S * BODY_GRACE_S:
-                self._body_mark, self.since_s = len(self._body), now  # fast enough; the next stretch begins
+            came = len(self._body) if self._head is None or not self._missing else self._head.length - self._missing
+            if came - self._body_mark >= BODY_BYTES_S * BODY_GRACE_S:
+                self._body_mark, self.since_s = came, now  # fast enough; the next stretch begins
             else:
                 self.refuse(408, f"the body arrived slower than {BODY_BYTES_S:,} bytes/s", "body_rate")
         elif not self.pending and age_s > IDLE_TIMEOUT_S:

@@ -60,3 +60,43 @@ def test_loading_it_starts_no_thread_writes_no_file_and_brings_no_converter(tmp_
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     found = subprocess.run([sys.executable, "-c", WATCH], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "0 [] []"
+
+
+HOLD = """
+import sys
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from modelyard.runtime import onnx as under_test
+from modelyard.runtime.binding import Binding, GraphInput, GraphOutput
+from modelyard.serve.loading import give_back_memory, resident_bytes
+from modelyard.types import Schema, TensorSpec
+
+if sys.argv[1] == "keeps":
+    under_test._giving_back = lambda: None
+X = helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 256, 256])
+Y = helper.make_tensor_value_info("Y", TensorProto.FLOAT, ["n", 256])
+nodes = [helper.make_node("Exp", ["X"], ["h"]), helper.make_node("Neg", ["h"], ["g"]), helper.make_node("ReduceMax", ["g"], ["Y"], keepdims=0)]
+nodes[-1].attribute.append(helper.make_attribute("axes", [2]))
+graph = helper.make_graph(nodes, "wide", [X], [Y])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9).SerializeToString()
+spec = TensorSpec(name="X", datatype="FP32", shape=(-1, 256, 256))
+given = GraphInput(graph="X", inputs=("X",), dtype="float32")
+binding = Binding(kind="onnx", inputs=(given,), outputs=(GraphOutput(name="Y", graph="Y"),))
+runtime = under_test.Onnx(model, binding, Schema(inputs=(spec,), outputs=(), layout="tensor", task="other"))
+image = np.zeros((1, 256, 256), np.float32)
+runtime.predict({"X": image})
+many = np.repeat(image, 400, axis=0)
+before = resident_bytes()
+runtime.predict({"X": many})
+give_back_memory()
+print(resident_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize("mode", ["gives back", "keeps"])
+def test_a_session_of_wide_rows_gives_back_what_a_large_run_took(mode: str) -> None:
+    """Such a run takes at least 100 MiB; the control switches the giving back off."""
+    done = subprocess.run([sys.executable, "-c", HOLD, mode], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 50 << 20) == (mode == "keeps")

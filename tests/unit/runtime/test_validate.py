@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modelyard.errors import SchemaMismatch
-from modelyard.runtime.validate import Checker, check
+from modelyard.runtime.validate import Checker, check, row_bytes
 from modelyard.types import Schema, TensorSpec
 
 if TYPE_CHECKING:
@@ -125,3 +125,7 @@ def test_a_closed_tagged_column_is_checked_and_its_values_are_not_told(tag: str)
             checker.check({**good(), name: value}, 2)
         assert (caught.value.field, caught.value.rule) == (name, "category")
         assert caught.value.message == f"{name!r} takes only the values that the model knows"
+
+
+def test_the_size_of_a_row_counts_an_open_dimension_as_one_element() -> None:
+    assert row_bytes(SCHEMA) == 8 + 8 + 2 + 4 + 4 + 8 + 8 + 8 + 8 + 8 + 2 * 8

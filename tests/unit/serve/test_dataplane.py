@@ -13,10 +13,10 @@ from modelyard.config import Settings
 from modelyard.errors import ModelFailed, NotFound, Overloaded, Unavailable
 from modelyard.serve.admission import NORMAL
 from modelyard.serve.batching import Ran
-from modelyard.serve.dataplane import DataPlane, Deployment
+from modelyard.serve.dataplane import DataPlane, Deployment, _batch_rows
 from modelyard.serve.loading import load
 from modelyard.serve.metrics import Metrics
-from modelyard.types import Digest, InferenceRequest, InferenceResponse, TrafficPlan
+from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema, TensorSpec, TrafficPlan
 from serving import Home
 
 
@@ -177,3 +177,12 @@ def test_who_went_away_counts_as_cancelled_once_and_never_as_answered(tmp_path: 
         assert while_running.said is None
 
     with_plane(tmp_path, test)
+
+
+@pytest.mark.parametrize(("shape", "rows"), [((-1, 30), 100), ((-1, 64, 64, 3), 21), ((-1, 224, 224, 3), 1), ((-1, 512, 512, 3), 1), ((1, 30), 1)])
+def test_rows_so_wide_that_they_leave_the_caches_do_not_run_together(shape: tuple[int, ...], rows: int) -> None:
+    schema = Schema(inputs=(TensorSpec(name="X", datatype="FP32", shape=shape),), outputs=(), layout="tensor", task="other")
+    loaded: Any = SimpleNamespace(can_batch=shape[0] == -1, runtime=object(), bundle=SimpleNamespace(schema=schema))
+    assert _batch_rows(loaded, Settings(max_batch_rows=100)) == rows
+    loaded.runtime = SimpleNamespace(submit=None)
+    assert _batch_rows(loaded, Settings(max_batch_rows=100)) == (100 if loaded.can_batch else 1)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import os
 from typing import Any
 
 import pytest
@@ -246,6 +248,57 @@ def test_a_large_body_is_kept_only_for_who_may_ask(bench: Bench, sent: bytes, is
         assert len(heads) == len(bench.asked) == 1 and not bench.refused
     else:
         assert second == b""
+
+
+BODY = bytes(range(256)) * 400
+POST = b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 37, 4095, 4096, 60_000, 1 << 20])
+def test_a_body_in_parts_is_whole_and_what_follows_is_the_next_message(bench: Bench, step: int) -> None:
+    connection, transport = bench.connect()
+    sent = POST % (len(BODY), b"") + BODY + POST % (len(BODY), b"") + BODY + GET
+    for at in range(0, len(sent), step):
+        connection.data_received(sent[at : at + step])
+    assert [exchange.body for exchange in bench.asked] == [BODY, BODY, b""]
+    for number, exchange in enumerate(bench.asked):
+        exchange.reply(200, b"", b"answer %d" % number)
+    assert [transport.data.count(b"answer %d" % number) for number in range(3)] == [1, 1, 1]
+
+
+def test_a_body_in_small_parts_takes_no_more_memory_than_its_bytes(bench: Bench) -> None:
+    connection, _ = bench.connect()
+    connection.data_received(POST % (len(BODY), b""))
+    for at in range(len(BODY) - 1):
+        connection.data_received(BODY[at : at + 1])
+    assert not bench.asked
+    assert len(connection._parts) == 1
+
+
+def test_a_coded_body_in_parts_is_read_or_refused(bench: Bench) -> None:
+    packed = gzip.compress(os.urandom(100_000))
+    for sent, status in ((packed, b""), (packed[:-1] + b"!", b"400")):
+        connection, transport = bench.connect()
+        connection.data_received(POST % (len(sent), b"Content-Encoding: gzip\r\n") + sent[:50_000])
+        connection.data_received(sent[50_000:])
+        assert transport.data[9:12] == status
+    assert [len(exchange.body) for exchange in bench.asked] == [100_000]
+
+
+def test_nothing_is_read_behind_the_body_of_a_last_message(bench: Bench) -> None:
+    connection, _ = bench.connect()
+    connection.data_received(POST % (len(BODY), b"Connection: close\r\n") + BODY[:50_000])
+    connection.data_received(BODY[50_000:] + GET)
+    assert [exchange.body for exchange in bench.asked] == [BODY]
+
+
+def test_a_body_of_known_length_that_comes_slowly_is_refused_and_one_that_comes_is_not(bench: Bench) -> None:
+    for part, is_refused in ((b"x", True), (bytes(400_000), False)):
+        connection, _ = bench.connect()
+        connection.data_received(POST % (1 << 20, b"") + part)
+        connection.since_s -= 60
+        connection.sweep(connection.since_s + 60)
+        assert (connection.phase == CLOSING) == is_refused
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 70000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % 70_000])
