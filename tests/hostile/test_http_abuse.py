@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving import Answer, Running, home_with, line_row, running
+from serving import Answer, Running, home_with, line_row, read_answer, running
 
 pytestmark = pytest.mark.system
 INFER = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: localhost\r\n"
@@ -105,6 +105,31 @@ def test_what_two_parsers_could_read_in_two_ways_is_refused_and_what_follows_is_
 def test_what_is_odd_but_has_one_reading_is_answered(server: Running, data: bytes) -> None:
     (answer,) = server.send(data + b"Connection: close\r\n\r\n")
     assert answer.status == 200
+
+
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("split", [37, 150, 10_000])
+def test_an_offer_of_http_2_is_ignored_and_what_is_behind_it_has_one_reading(server: Running, split: int) -> None:
+    """Java's own client makes one with every request over a plain connection; a body behind it is the request's."""
+    given = b"POST /v2/repository/index HTTP/1.1\r\nHost: localhost\r\n" + OFFER
+    data = (given + b"Content-Length: 14\r\n\r\n" + b'{"ready":true}') * 2
+    data += given + b"Transfer-Encoding: chunked\r\n\r\ne\r\n" + b'{"ready":true}' + b"\r\n0\r\n\r\n"
+    data += given.replace(b"Upgrade, ", b"close, Upgrade, ") + b"Content-Length: 3\r\n\r\n[1]" + GET + b"\r\n"
+    with server.connect() as connection, connection.makefile("rb") as stream:
+        for at in range(0, len(data), split):
+            connection.sendall(data[at : at + split])
+            time.sleep(0.005)
+        answers = [read_answer(stream) for _ in range(4)]
+        assert read_answer(stream) is None
+    assert [answer.status for answer in answers] == [200, 200, 200, 400]
+    assert "ready" in answers[-1].json()["error"]
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 4\r\nContent-Length: 5\r\n", b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"])
+def test_an_offer_of_http_2_hides_nothing_from_the_rules(server: Running, length: bytes) -> None:
+    refused(server.send(INFER + OFFER + length + b"\r\nabcd" + SECOND), 400)
 
 
 CHUNKED = b"POST /ping HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -333,7 +333,10 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser = self._parser
         if parser.should_upgrade():
-            raise Refused(501, "this server does not change protocols", "upgrade")
+            offered = {token.strip().lower() for name, value in self._headers if name == b"upgrade" for token in value.split(b",")}
+            if offered != {b"h2c"}:
+                raise Refused(501, "this server does not change protocols", "upgrade")
+            return  # `_feed` reads the head again without the offer
         version = parser.get_http_version()
         head = Head(parser.get_method(), self._url, version, self._headers, keep_alive=parser.should_keep_alive())
         self._head = head
@@ -385,6 +388,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         head, body = self._head, self._body
+        if self._parser.should_upgrade():
+            return
         if head is None:
             raise Refused(400, "the message is malformed", "http")
         self._complete(head, body)
@@ -458,10 +463,27 @@ class Connection(asyncio.Protocol):
             if isinstance(error.__context__, Refused):
                 raise error.__context__ from None
             raise
-        except httptools.HttpParserUpgrade:
-            raise Refused(501, "this server does not change protocols", "upgrade") from None
+        except httptools.HttpParserUpgrade as error:
+            self._decline(piece[error.args[0] :])
         except httptools.HttpParserError:
             raise Refused(400, "the message is not HTTP/1.1 as RFC 9112 has it", "http") from None
+
+    def _decline(self, rest: memoryview) -> None:
+        """Ignore an offer of h2c, which Java's client makes on every plain connection and a server may ignore (RFC 9110, 7.8).
+
+        The parser takes what is behind such a head for the other protocol: so the head is read once more without the offer, and what follows with it.
+        """
+        lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._url, self._parser.get_http_version().encode())]
+        for name, value in self._headers:
+            if name == b"connection":
+                kept = [token for token in value.split(b",") if token.strip().lower() not in {b"upgrade", b"http2-settings"}]
+                value = b",".join(kept)  # noqa: PLW2901
+            if value and name not in {b"upgrade", b"http2-settings"}:
+                lines.append(name + b": " + value)
+        self._parser = httptools.HttpRequestParser(self)
+        self._feed(memoryview(b"\r\n".join(lines) + b"\r\n\r\n"))
+        if rest and self.phase != CLOSING:
+            self._feed(rest)
 
     def _remember(self, data: bytes) -> None:
         """Keep the head of `data` when it was exactly one whole message: then the same head, byte for byte, means the same again."""
