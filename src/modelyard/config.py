@@ -294,3 +294,9 @@ def child_environment(settings: Settings) -> dict[str, str]:
     fields = msgspec.structs.fields(Settings)
     spelled = {PREFIX + field.name.upper(): str(getattr(settings, field.name)) for field in fields}
     return {**os.environ, **spelled, "ORT_DISABLE_TELEMETRY": "1"}
+
+
+def take_environment(environment: Mapping[str, str]) -> None:
+    """Let this process, a fork, have `environment` and nothing else, as if it had been started with it."""
+    os.environ.clear()
+    os.environ.update(environment)

@@ -97,6 +97,23 @@ def test_a_killed_worker_loses_no_more_than_the_requests_it_held(tmp_path: Path)
     assert all(client.lost <= 3 + closed for client in clients)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
+def test_a_first_worker_is_a_fork_and_its_successor_a_fresh_interpreter(tmp_path: Path) -> None:
+    def words(pid: int) -> bytes:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    with running(home_with(tmp_path / "h", "line")) as server:
+        (first,) = server.workers()
+        assert words(first) == words(server.process.pid)
+        held = {os.readlink(path) for path in Path(f"/proc/{first}/fd").iterdir() if path.is_symlink()}
+        assert not any(each.endswith("serve.lock") for each in held)
+        os.kill(first, signal.SIGKILL)
+        until(lambda: server.workers() not in ([first], []))
+        (second,) = server.workers()
+        assert b"modelyard.serve.worker" in words(second)
+        until(server.is_well)
+
+
 def test_what_waits_at_a_dead_worker_is_answered_by_its_successor(tmp_path: Path) -> None:
     with running(home_with(tmp_path / "h", "line")) as server:
         (pid,) = server.workers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,12 @@ def test_settings_that_name_files_are_settled_once(tmp_path: Path, monkeypatch: 
     settings = config.load()
     assert settings.keys_file == str(tmp_path / "keys") and settings.access_keys == tmp_path / "keys"
     assert settings.tls_cert_file == str(Path("~/here.crt").expanduser()) and settings.tls_key_file == ""
+
+
+def test_a_fork_has_the_environment_that_it_is_given_and_no_other() -> None:
+    before = dict(os.environ)
+    try:
+        config.take_environment({"ONLY": "this"})
+        assert dict(os.environ) == {"ONLY": "this"}
+    finally:
+        config.take_environment(before)

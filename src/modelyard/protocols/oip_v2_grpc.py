@@ -7,6 +7,7 @@ taken where they lie. It must not know HTTP/2. Sources: Open Inference Protocol 
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,7 @@ from modelyard.types import InferenceRequest, InferenceResponse, Schema, TensorS
 if TYPE_CHECKING:
     from modelyard.types import Array
 
-REQUEST = kind("inference.ModelInferRequest")
-CONTENTS = kind("inference.InferTensorContents")
+REQUEST, CONTENTS = "inference.ModelInferRequest", "inference.InferTensorContents"
 RAW = "raw"
 """Set in a request's parameters where the answer's values travel raw as the request's did."""
 
@@ -35,7 +35,6 @@ _FIELDS = {
     "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents", "FP32": "fp32_contents",
     "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
-_NUMBERS = {name: field.number for name, field in CONTENTS.DESCRIPTOR.fields_by_name.items()}
 Place = tuple[int, int, bool]
 """Where values lie in a message, and whether raw."""
 
@@ -58,7 +57,7 @@ def address(body: bytes | bytearray) -> tuple[str, str]:
                 return name, ""
     except (IndexError, UnicodeDecodeError):
         pass  # the parser says what it is
-    message = parse(REQUEST, body)
+    message = parse(kind(REQUEST), body)
     return message.model_name, message.model_version
 
 
@@ -147,9 +146,9 @@ class OipV2Grpc:
         raw = [(begin, end, True) for number, sort, _, begin, end in top if number == _RAW_INPUTS and sort == wire.BYTES]
         if raw:
             # Without the values, which are taken where they lie.
-            message = parse(REQUEST, b"".join(bytes(body[start:end]) for number, _, start, _, end in top if number != _RAW_INPUTS))
+            message = parse(kind(REQUEST), b"".join(bytes(body[start:end]) for number, _, start, _, end in top if number != _RAW_INPUTS))
         else:
-            message = parse(REQUEST, body)
+            message = parse(kind(REQUEST), body)
         if message.model_name != self.name:
             raise MalformedPayload("the message names two models", field="model_name", rule="unique")
         tensors = list(message.inputs)
@@ -308,6 +307,12 @@ def _values(column: Column, body: bytes | bytearray, tensor: Any, place: Place |
     return column.from_array(np.array(list(values), NUMPY[datatype]).reshape(shape), datatype), None
 
 
+@cache
+def _numbers() -> dict[str, int]:
+    """The number of each field of InferTensorContents."""
+    return {name: field.number for name, field in kind(CONTENTS).DESCRIPTOR.fields_by_name.items()}
+
+
 def _strings(column: Column, values: Any, shape: tuple[int, ...]) -> Array:
     strings = np.empty(len(values), object)
     try:
@@ -319,7 +324,7 @@ def _strings(column: Column, values: Any, shape: tuple[int, ...]) -> Array:
 
 def _contents(array: Array, datatype: str) -> bytes:
     """InferTensorContents with the values of `array`."""
-    number = _NUMBERS[_FIELDS[datatype]]
+    number = _numbers()[_FIELDS[datatype]]
     if datatype in {"FP32", "FP64", "BOOL"}:
         return wire.tagged(number, to_raw(array, datatype))
     values = array.ravel().tolist()
@@ -327,5 +332,5 @@ def _contents(array: Array, datatype: str) -> bytes:
         return b"".join(wire.tagged(number, ("" if value is None else str(value)).encode()) for value in values)
     if len(values) <= FEW:
         return wire.tagged(number, b"".join(map(wire.varint, values)))
-    contents: bytes = CONTENTS(**{_FIELDS[datatype]: values}).SerializeToString()
+    contents: bytes = kind(CONTENTS)(**{_FIELDS[datatype]: values}).SerializeToString()
     return contents

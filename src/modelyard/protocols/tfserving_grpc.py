@@ -6,6 +6,7 @@ as TensorFlow Serving's own do. It must not know HTTP/2. Source: tensorflow_serv
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,28 @@ if TYPE_CHECKING:
 REPEATED = 1 << 16
 """Elements that the last value of a tensor may be repeated to fill."""
 
-_NUMBERS = {name: pool().FindEnumTypeByName("tensorflow.DataType").values_by_name[dtype].number for name, dtype in DTYPES.items()}
-_DATATYPES = {number: name for name, number in _NUMBERS.items()}
 _FIELDS = {
     "BOOL": "bool_val", "INT8": "int_val", "INT16": "int_val", "INT32": "int_val", "INT64": "int64_val", "UINT8": "int_val", "UINT16": "int_val",
     "UINT32": "uint32_val", "UINT64": "uint64_val", "FP16": "half_val", "FP32": "float_val", "FP64": "double_val", "BYTES": "string_val",
 }  # fmt: skip
-_VALUES = {name: field.number for name, field in kind("tensorflow.TensorProto").DESCRIPTOR.fields_by_name.items()}
+
+
+@cache
+def _numbers() -> dict[str, int]:
+    """The number of each datatype in tensorflow.DataType."""
+    values = pool().FindEnumTypeByName("tensorflow.DataType").values_by_name
+    return {name: values[dtype].number for name, dtype in DTYPES.items()}
+
+
+@cache
+def _datatypes() -> dict[int, str]:
+    return {number: name for name, number in _numbers().items()}
+
+
+@cache
+def _fields() -> dict[str, int]:
+    """The number of each field of tensorflow.TensorProto."""
+    return {name: field.number for name, field in kind("tensorflow.TensorProto").DESCRIPTOR.fields_by_name.items()}
 
 
 def address(body: bytes | bytearray) -> tuple[str, int | None, str]:
@@ -96,7 +112,7 @@ class TFServingGrpc:
     def _matrix(self, tensor: Any) -> InferenceRequest:
         """An all-numeric frame that comes whole."""
         width = len(self.columns)
-        datatype: Any = _DATATYPES.get(tensor.dtype, "?")
+        datatype: Any = _datatypes().get(tensor.dtype, "?")
         if kind_of(datatype) not in {"f", "i"}:
             raise SchemaMismatch("input 'X': its dtype is DT_HALF, DT_FLOAT, DT_DOUBLE or an integer", field=MATRIX, rule="datatype")
         return self.records.from_matrix(_values(Column(TensorSpec(name=MATRIX, datatype=datatype, shape=(-1, width))), tensor))
@@ -167,7 +183,7 @@ def signature(schema: Schema) -> bytes:
 
 def _info(spec: TensorSpec) -> Any:
     shape = {"dim": [{"size": size} for size in spec.shape]}
-    return kind("tensorflow.TensorInfo")(name=f"{spec.name}:0", dtype=_NUMBERS[spec.datatype], tensor_shape=shape)
+    return kind("tensorflow.TensorInfo")(name=f"{spec.name}:0", dtype=_numbers()[spec.datatype], tensor_shape=shape)
 
 
 def _spec(response: InferenceResponse) -> bytes:
@@ -178,7 +194,7 @@ def _spec(response: InferenceResponse) -> bytes:
 
 def _values(column: Column, tensor: Any) -> Array:
     """The values of one TensorProto."""
-    datatype = _DATATYPES.get(tensor.dtype)
+    datatype = _datatypes().get(tensor.dtype)
     if datatype is None:
         column.refuse("its dtype is not one that is read here", "datatype")
     column.accept(datatype, is_binary=True)
@@ -213,7 +229,7 @@ def _values(column: Column, tensor: Any) -> Array:
 def _tensor(array: Array, datatype: str) -> bytes:
     """A TensorProto with the values in the field of their type."""
     dims = b"".join(wire.tagged(2, wire.integer(1, size)) for size in array.shape)
-    number = _VALUES[_FIELDS[datatype]]
+    number = _fields()[_FIELDS[datatype]]
     if datatype in {"FP32", "FP64", "BOOL"}:
         values = wire.tagged(number, to_raw(array, datatype))
     elif datatype == "BYTES":
@@ -221,7 +237,7 @@ def _tensor(array: Array, datatype: str) -> bytes:
     else:
         bits = array.view(np.uint16) if datatype == "FP16" else array
         values = wire.tagged(number, b"".join(map(wire.varint, bits.ravel().tolist())))
-    return wire.integer(1, _NUMBERS[datatype]) + wire.tagged(2, dims) + values
+    return wire.integer(1, _numbers()[datatype]) + wire.tagged(2, dims) + values
 
 
 def _examples(message: Any) -> list[dict[str, Any]]:

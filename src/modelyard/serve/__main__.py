@@ -5,17 +5,22 @@ Hides nothing but the parsing of its flags. It must import neither the control p
 
 from __future__ import annotations
 
-import argparse
+import gc
 import sys
-from pathlib import Path
-
-from modelyard import config
-from modelyard.errors import ModelyardError
-from modelyard.serve import supervisor
 
 
 def main(argv: list[str] | None = None) -> int:
     """Serve a plan until told to stop; exit code 2 for a setting that cannot be honoured."""
+    gc.disable()  # what is loaded stays: to look through it again and again would only take time from the start
+    import argparse
+    from pathlib import Path
+
+    from modelyard import config
+    from modelyard.errors import ModelyardError
+    from modelyard.serve import supervisor
+
+    gc.freeze()
+    gc.enable()
     parser = argparse.ArgumentParser(prog="python -m modelyard.serve", description="Serve what a plan file says.")
     parser.add_argument("--plan", type=Path, help="the plan file; default: the home's")
     parser.add_argument("--run", type=Path, help="folder for state files; default: the home's")
@@ -37,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         plan, run = (arguments.plan or settings.plan).absolute(), (arguments.run or settings.run).absolute()
         spool = arguments.spool.absolute() if arguments.spool else None
         dynamic = arguments.dynamic.absolute() if arguments.dynamic else None
-        return supervisor.run(settings, plan, run, spool, as_json=arguments.json, dynamic=dynamic)
+        return supervisor.run(settings, plan, run, spool, as_json=arguments.json, dynamic=dynamic, forks=True)
     except ModelyardError as error:
         sys.stderr.write(f"modelyard: {error.message}\n")
         return 2

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from modelyard import bundle, files
-from modelyard.bundle import archive
 from modelyard.config import Settings
 from modelyard.errors import (
     Conflict,
@@ -50,6 +49,9 @@ from modelyard.types import (
     read_worker_state,
     write_plan,
 )
+
+if TYPE_CHECKING:
+    from modelyard.bundle import archive
 
 LOOK_S = 0.05
 ENTRIES_LIMIT = 10_000
@@ -168,6 +170,8 @@ class Repository:
             raise Conflict("a model of this name is loaded already", field="model_name", rule="new")
         path = self._locate(name, place)
         self._require_memory(_size_bytes(path))
+        from modelyard.bundle import archive  # loads tarfile, and few workers take bundles
+
         with _told_as(Rejected, "the bundle cannot be read"):
             source = archive.source(path)
             opened = bundle.open(source, source.index, trust=Trust(self._settings.home / "keys"))
@@ -323,6 +327,8 @@ def _copy(source: archive.Source, kept: Path) -> None:
     if kept.exists():
         os.utime(kept)  # as if made now: nobody sweeps it before it is in the plan
         return
+    from modelyard.bundle import archive
+
     files.make_folder(kept.parent)
     beside = kept.with_name(f".{kept.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)

@@ -28,8 +28,9 @@ from modelyard import config
 from modelyard.config import Settings
 from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, ModelyardError, NotFound
 from modelyard.files import make_folder
-from modelyard.serve import card
+from modelyard.serve import card, forked
 from modelyard.serve.access import require_keys
+from modelyard.serve.forked import Forked
 from modelyard.serve.heartbeat import LOADING, READY
 from modelyard.serve.log import Log
 from modelyard.serve.tls import open_tls
@@ -81,7 +82,8 @@ class Slot:
         self.number = number
         self.listener = listener
         self.grpc = grpc
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self.has_started = False
         self.channel: socket.socket | None = None
         self.is_ready = False
         self.is_listening = False
@@ -107,6 +109,8 @@ class Supervisor:
         self._needs_models = needs_models
         self.dynamic: Path | None = None
         """The folder whose bundles may be loaded by request; none but under `serve --dynamic`."""
+        self.forks = False
+        """Whether the first worker of each slot may be a fork of this process. Its successors never are: they start from what is on the disk then."""
         self._signals = 0
         self._has_announced = False
         self._shown: ServeState | None = None
@@ -171,22 +175,27 @@ class Supervisor:
 
     def _start(self, slot: Slot, environment: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        command = [
-            sys.executable, "-P", "-m", "modelyard.serve.worker", f"--slot={slot.number}", f"--listener={slot.listener.fileno()}",
-            f"--channel={theirs.fileno()}", f"--plan={self._plan}", f"--run={self._run}",
+        arguments = [
+            f"--slot={slot.number}", f"--listener={slot.listener.fileno()}", f"--channel={theirs.fileno()}", f"--plan={self._plan}",
+            f"--run={self._run}",
         ]  # fmt: skip
         if self._spool is not None:
-            command.append(f"--spool={self._spool}")
+            arguments.append(f"--spool={self._spool}")
         if self.dynamic is not None:
-            command.append(f"--dynamic={self.dynamic}")
+            arguments.append(f"--dynamic={self.dynamic}")
         inherited = [slot.listener.fileno(), theirs.fileno()]
         if slot.grpc is not None:
-            command.append(f"--grpc={slot.grpc.fileno()}")
+            arguments.append(f"--grpc={slot.grpc.fileno()}")
             inherited.append(slot.grpc.fileno())
         slot.started_s = slot.heard_s = time.monotonic()
         slot.is_loading = True
         try:
-            slot.process = subprocess.Popen(command, env=environment, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            if self.forks and not slot.has_started and forked.is_safe():
+                slot.process = forked.start(arguments, environment, inherited)
+            else:
+                command = [sys.executable, "-P", "-m", "modelyard.serve.worker", *arguments]
+                slot.process = subprocess.Popen(command, env=environment, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            slot.has_started = True
         except OSError as error:
             self._log.error("worker_not_started", worker=slot.number, message=error.strerror)
             slot.restart_at_s = slot.started_s + RESTART_S[-1]
@@ -336,12 +345,13 @@ def run(
     as_json: bool = False,
     needs_models: bool = False,
     dynamic: Path | None = None,
+    forks: bool = False,
 ) -> int:
     """Serve what `plan` says on the settings' host and port until SIGTERM or SIGINT; gives the exit code.
 
     `run` takes the state files, `spool` the observations (none are kept without one). With `needs_models` a model that cannot be served at the start
-    ends it all with code 1; bundles in `dynamic` may be loaded by request. Raises InvalidConfig (a port in use, an open address without keys, a
-    folder that is not writable), Conflict.
+    ends it all with code 1; bundles in `dynamic` may be loaded by request. `forks` is for a process that has loaded nothing but this: its first
+    workers may be forks of it. Raises InvalidConfig (a port in use, an open address without keys, a folder that is not writable), Conflict.
     """
     require_keys(settings)  # here once, so that a bad file is one clear line and not a worker that never starts
     open_tls(settings)
@@ -349,7 +359,7 @@ def run(
     if spool is not None:
         make_folder(spool)
     supervisor = Supervisor(settings, plan=plan, run=run, spool=spool, as_json=as_json, needs_models=needs_models)
-    supervisor.dynamic = dynamic
+    supervisor.dynamic, supervisor.forks = dynamic, forks
     return supervisor.run()
 
 

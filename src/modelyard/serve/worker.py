@@ -26,6 +26,7 @@ from typing import Any
 from modelyard import config
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, StorageFull
+from modelyard.protocols import messages
 from modelyard.runtime.isolated import Isolated, Isolation
 from modelyard.security.audit import AuditLog, FileLines
 from modelyard.serve import card, tracing
@@ -58,6 +59,9 @@ EBB_TURNS = 5
 """How many turns of housekeeping pass between looks at the memory held."""
 GRACE_S = 0.4
 """Between readiness failing and the listener closing: time for a balancer to look away."""
+
+MESSAGES_S = 0.3
+"""How long after the start the messages of gRPC are made ready for the first call, where none has come before."""
 
 LOADERS = 2
 """Loads at once, so that one that takes long or hangs does not keep the others waiting."""
@@ -157,6 +161,7 @@ class Worker:
         self._heart = Heartbeat(channel, lambda: bool(self._loading))
         self._heart.start()
         await self._follow()
+        warming: asyncio.TimerHandle | None = None
         if not self._stop.is_set():
             listener.setblocking(False)
             await self.server.listen(listener, self.tls)
@@ -164,10 +169,14 @@ class Worker:
                 grpc.setblocking(False)
                 await self.grpc.listen(grpc, self.tls)
             self._heart.say(READY)
+            if grpc is not None:
+                warming = self._loop.call_later(MESSAGES_S, self._loop.run_in_executor, self._loader, messages.kind, "inference.ModelInferRequest")
         tasks = [asyncio.ensure_future(each) for each in (self._watch(), self._watch_keys(), self._keep_house())]
         await self._stop.wait()
         for task in tasks:
             task.cancel()
+        if warming is not None:
+            warming.cancel()
         await self._drain(*([listener] if grpc is None else [listener, grpc]))
         self._flush()
 

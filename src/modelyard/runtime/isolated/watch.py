@@ -7,7 +7,6 @@ last thirty steps went up and none fell by a tenth of the growth.
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 
 from modelyard.types import Verdict
@@ -43,6 +42,8 @@ class Watch:
         """A warning while the rule holds."""
         if len(self._last) < LOOKS:
             return None
+        import statistics  # with fractions and random, for who gets so far
+
         base, now = statistics.median(self._first), statistics.median(list(self._last)[-LOOKS:])
         growth = now - base
         steps = [second - first for first, second in zip(self._last, list(self._last)[1:], strict=False)]
