@@ -190,16 +190,18 @@ class Recorder:
         if self._log_share <= 0:
             return
         chosen = np.flatnonzero(block.positions < events.threshold(self._log_share))
+        # First the share, then the rows: of large requests most would be named and copied to be dropped again.
+        while self._predictions.rows + len(chosen) > self._log_rows_s and self._log_share > _SMALLEST_SHARE:
+            self._log_share /= 2
+            self._predictions.thin(self._log_share)
+            self._inputs.thin(min(self._input_rate, self._log_share))
+            chosen = chosen[block.positions[chosen] < events.threshold(self._log_share)]
         if not len(chosen):
             return
         self._predictions.add(block, chosen, block.logged(_OUTPUTS, chosen))
         with_inputs = chosen[block.positions[chosen] < events.threshold(min(self._input_rate, self._log_share))]
         if len(with_inputs):
             self._inputs.add(block, with_inputs, self._redactor.columns(block.logged(_INPUTS, with_inputs)))
-        while self._predictions.rows > self._log_rows_s and self._log_share > _SMALLEST_SHARE:
-            self._log_share /= 2
-            self._predictions.thin(self._log_share)
-            self._inputs.thin(min(self._input_rate, self._log_share))
 
 
 def _share(rows_s: float, limit_rows_s: float) -> float:

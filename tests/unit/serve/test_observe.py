@@ -231,6 +231,17 @@ def test_rows_of_a_large_request_are_sampled_one_by_one(tmp_path: Path, monkeypa
     assert part.inputs is None
 
 
+def test_rows_that_the_log_will_not_keep_are_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[int] = []
+    identify = observe._Block.identify
+    monkeypatch.setattr(observe._Block, "identify", lambda block, chosen: named.append(len(chosen)) or identify(block, chosen))  # type: ignore[func-returns-value]
+    world = World(tmp_path, monkeypatch, log_predictions_s=200, input_sample_rate=0.0)
+    world.ask(5000)
+    part = only(world.second())
+    assert part.predictions is not None
+    assert named == [len(part.predictions.ids)]
+
+
 def test_nothing_is_kept_where_nothing_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path, monkeypatch, log_predictions_s=0, profile_rows_s=0)
     world.ask(3)
