@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -331,8 +332,7 @@ class Batcher:
         self._started_s = now = monotonic()
         self._running_until = now + self.pace.of_run(rows)
         self._watch(min(call.deadline_s for call in calls), now)
-        future = self._loop.run_in_executor(self._threads.executor, self._compute_due, calls, rows)
-        future.add_done_callback(self._came_back)
+        self._threads.executor.submit(self._compute_away, calls, rows)
 
     def _take(self) -> tuple[list[Call], int]:
         """The next batch: by class, then in order of arrival, without those that nobody waits for or whose time has passed."""
@@ -361,6 +361,15 @@ class Batcher:
         self.queued_rows = left
         self._took_all = not left
         return calls, rows
+
+    def _compute_away(self, calls: list[Call], rows: int) -> None:
+        """On a thread. Its end is told to the loop directly: a future of asyncio's would take one more turn of it."""
+        try:
+            done = self._compute_due(calls, rows)
+        except BaseException as error:  # noqa: BLE001 - what no rule foresees must not leave its callers waiting
+            done = [], _all_failed(calls, error)
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._came_back, *done)
 
     def _compute_due(self, calls: list[Call], rows: int) -> tuple[list[Ran], list[tuple[Call, ModelyardError]]]:
         """`compute` on a thread, which may have begun late: without the calls whose time has passed since."""
@@ -430,12 +439,10 @@ class Batcher:
         parts = [self._runtime.predict({name: array[at : at + step] for name, array in inputs.items()}) for at in range(0, rows, step)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _came_back(self, future: asyncio.Future[tuple[list[Ran], list[tuple[Call, ModelyardError]]]]) -> None:
+    def _came_back(self, ran: list[Ran], failed: list[tuple[Call, ModelyardError]]) -> None:
         calls, self._running = self._running, []
         self.is_busy = False
         now = monotonic()
-        error = future.exception()
-        ran, failed = ([], _all_failed(calls, error)) if error is not None else future.result()
         is_in_force = self._ran(calls, sum(run.seconds for run in ran), now)
         self._finish(ran, failed)
         if is_in_force:
