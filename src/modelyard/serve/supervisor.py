@@ -63,16 +63,8 @@ SPARE_S = 0.8
 UNSENT_BYTES = 256 << 10
 """What the system may hold of answers that a caller does not read; it would grow to 4 MiB each. Connections inherit it from the listener."""
 
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20)}
-"""What a worker's C library keeps of freed memory, so that a run does not fetch its pages anew: up to 16 MiB an arena, no block of 8 MiB or more."""
-
 TICK_S = 0.05
 HAS_SLOT_SOCKETS = sys.platform == "linux"
-
-
-def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a worker; what this process was told of the C library's memory counts before MALLOC."""
-    return {**MALLOC, **config.child_environment(settings)}
 
 
 class Slot:
@@ -143,7 +135,7 @@ class Supervisor:
         """Keep the slots filled until told to stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        environment = worker_environment(self.settings)
+        environment = config.child_environment(self.settings)
         for slot in self.slots:
             self._start(slot, environment)
         self._write_state()

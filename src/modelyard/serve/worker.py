@@ -36,7 +36,7 @@ from modelyard.serve.edge import Edge
 from modelyard.serve.exposition import render
 from modelyard.serve.grpc_edge import GrpcEdge
 from modelyard.serve.heartbeat import READY, Heartbeat
-from modelyard.serve.loading import Loaded, Tide, give_back_memory, resident_bytes, verdict_of
+from modelyard.serve.loading import Loaded, Tide, give_back_memory, keep_freed_memory, resident_bytes, verdict_of
 from modelyard.serve.loading import load as load_bundle
 from modelyard.serve.log import Log
 from modelyard.serve.metrics import Metrics
@@ -546,6 +546,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dynamic", type=Path)
     arguments = parser.parse_args(argv)
     settings = config.load()
+    keep_freed_memory()
     import uvloop
 
     try:

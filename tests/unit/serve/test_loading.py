@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from modelyard.errors import DigestMismatch, Rejected, UntrustedSigner
-from modelyard.serve.loading import Tide, give_back_memory, load, resident_bytes, verdict_of
+from modelyard.serve import loading
+from modelyard.serve.loading import FREED, Tide, give_back_memory, keep_freed_memory, load, resident_bytes, verdict_of
 from modelyard.types import Placement
 from serving import Home, golden
 
@@ -65,3 +67,16 @@ def test_a_tide_is_given_back_until_it_ebbs_or_proves_to_be_in_use() -> None:
     assert not tide.is_due(105 * mb)  # it went
     assert [tide.is_due(140 * mb) for _ in range(Tide.TRIES + 2)] == [True] * Tide.TRIES + [False, False]  # it stays: another model, say
     assert tide.is_due(160 * mb)
+
+
+def test_what_is_kept_of_freed_memory_is_bounded_unless_the_environment_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(loading.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *option: told.append(option)))
+    monkeypatch.setattr(loading.sys, "platform", "linux")
+    for name in FREED:
+        monkeypatch.delenv(name, raising=False)
+    keep_freed_memory()
+    assert told == [(-3, 8 << 20), (-1, 16 << 20)]
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    keep_freed_memory()
+    assert told[2:] == [(-3, 8 << 20)]

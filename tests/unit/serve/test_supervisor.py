@@ -10,7 +10,7 @@ import pytest
 from modelyard.config import Settings
 from modelyard.errors import Conflict, InvalidConfig
 from modelyard.serve import supervisor
-from modelyard.serve.supervisor import MALLOC, Supervisor, worker_environment
+from modelyard.serve.supervisor import Supervisor
 from modelyard.types import read_serve_state
 
 
@@ -27,14 +27,6 @@ def close(made: Supervisor) -> None:
         if slot.grpc is not None:
             slot.grpc.close()
     os.close(made._lock)
-
-
-def test_a_worker_keeps_freed_memory_within_bounds_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in MALLOC:
-        monkeypatch.delenv(name, raising=False)
-    assert MALLOC.items() <= worker_environment(Settings()).items()
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
-    assert worker_environment(Settings())["MALLOC_TRIM_THRESHOLD_"] == "1"
 
 
 def test_each_slot_has_a_socket_on_one_port(tmp_path: Path) -> None:
