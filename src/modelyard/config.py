@@ -277,6 +277,11 @@ def user() -> str:
         return str(os.getuid())
 
 
+def is_said(name: str) -> bool:
+    """Whether the environment sets `name`, a variable of a library's."""
+    return name in os.environ
+
+
 def quiet_onnxruntime() -> None:
     """Switch onnxruntime's telemetry off; must run before `import onnxruntime` (1.29 and later start a thread and write files)."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -73,6 +73,13 @@ def test_a_child_sees_the_settings_in_force(monkeypatch: pytest.MonkeyPatch) -> 
     assert config.load() == settings
 
 
+def test_a_librarys_variable_is_said_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_LIBRARYS", "")
+    assert config.is_said("A_LIBRARYS")
+    monkeypatch.delenv("A_LIBRARYS")
+    assert not config.is_said("A_LIBRARYS")
+
+
 def test_vertex_ai_names_its_routes_where_it_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIP_HEALTH_ROUTE", "/v1/endpoints/1/deployedModels/2")
     monkeypatch.setenv("AIP_PREDICT_ROUTE", "/v1/endpoints/1/deployedModels/2:predict")

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from modelyard import bundle, runtime
+from modelyard import bundle, config, runtime
 from modelyard.bundle.base import FolderReader
 from modelyard.errors import ModelyardError, Rejected
 from modelyard.runtime.base import Runtime
@@ -89,7 +89,7 @@ def keep_freed_memory() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None and sys.platform == "linux":
         for name, (option, size) in FREED.items():
-            if name not in os.environ:
+            if not config.is_said(name):
                 set_option(option, size)
 
 
