@@ -7,8 +7,9 @@ wrong. It must not know HTTP. Sources: Open Inference Protocol (REST), Triton's 
 
 from __future__ import annotations
 
-from array import array
+from functools import lru_cache
 from math import prod
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,8 @@ from modelyard.protocols.tensors import NUMPY, Column, from_raw, kind_of, to_raw
 from modelyard.types import InferenceRequest, InferenceResponse, Schema, TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelyard.types import Array
 
 MATRIX = "X"
@@ -232,7 +235,7 @@ class OipV2:
         head = self.head + b'%d","id":' % response.version + encode_json(response.id) + b',"outputs":['
         names = request.outputs or self.prefixes
         if rows == 1:
-            parts = [self.one_row[name] + encode_json(arrays[name].ravel().tolist()) for name in names]
+            parts = [self.one_row[name] + encode_json(_flat(arrays[name])) for name in names]
         else:
             parts = [self._begin(name, arrays[name]) + encode_json(arrays[name].ravel().tolist()) for name in names]
         return JSON_LINES, head + b"},".join(parts) + b"}]}"
@@ -303,11 +306,22 @@ def _floats(column: Column, tensor: Any) -> Array:
         column.accept(tensor.datatype)
         _keep_promise(column.name, tensor.datatype, tensor.data)
     full = column.fit(shape)
-    if prod(full) != len(tensor.data):
+    data = tensor.data
+    if prod(full) != len(data):
         column.refuse("has not as many values as its shape says", "size")
-    code = _CODES[column.spec.datatype]
-    # Half the cost of np.array for the few numbers of one row; what FP32 cannot hold becomes Inf, which the schema check refuses.
-    return np.ndarray(full, column.dtype, array(code, tensor.data))
+    # A third of the cost of np.array; what FP32 cannot hold becomes Inf, which the schema check refuses.
+    return np.ndarray(full, column.dtype, _packer(_CODES[column.spec.datatype], len(data))(*data))
+
+
+def _flat(row: Array) -> Any:
+    """The values of an output of one row."""
+    return row[0].tolist() if row.ndim == 2 else row.ravel().tolist()
+
+
+@lru_cache(64)
+def _packer(code: str, count: int) -> Callable[..., bytes]:
+    """Takes `count` numbers to their bytes, in the machine's own order, which alone lets a number that is too large become Inf."""
+    return Struct(f"{count}{code}").pack
 
 
 def _read_tensor(column: Column, tensor: Tensor) -> Array:
