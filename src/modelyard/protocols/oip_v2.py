@@ -235,7 +235,7 @@ class OipV2:
         head = self.head + b'%d","id":' % response.version + encode_json(response.id) + b',"outputs":['
         names = request.outputs or self.prefixes
         if rows == 1:
-            parts = [self.one_row[name] + encode_json(_flat(arrays[name])) for name in names]
+            parts = [self.one_row[name] + encode_json(arrays[name].ravel().tolist()) for name in names]
         else:
             parts = [self._begin(name, arrays[name]) + encode_json(arrays[name].ravel().tolist()) for name in names]
         return JSON_LINES, head + b"},".join(parts) + b"}]}"
@@ -305,17 +305,16 @@ def _floats(column: Column, tensor: Any) -> Array:
     if tensor.datatype != column.spec.datatype:
         column.accept(tensor.datatype)
         _keep_promise(column.name, tensor.datatype, tensor.data)
-    full = column.fit(shape)
     data = tensor.data
-    if prod(full) != len(data):
+    if shape == column.one_row:
+        full, count = column.one_row_shape, column.width
+    else:
+        full = column.fit(shape)
+        count = prod(full)
+    if count != len(data):
         column.refuse("has not as many values as its shape says", "size")
     # A third of the cost of np.array; what FP32 cannot hold becomes Inf, which the schema check refuses.
-    return np.ndarray(full, column.dtype, _packer(_CODES[column.spec.datatype], len(data))(*data))
-
-
-def _flat(row: Array) -> Any:
-    """The values of an output of one row."""
-    return row[0].tolist() if row.ndim == 2 else row.ravel().tolist()
+    return np.ndarray(full, column.dtype, _packer(_CODES[column.spec.datatype], count)(*data))
 
 
 @lru_cache(64)

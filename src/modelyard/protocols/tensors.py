@@ -64,7 +64,7 @@ def kind_of(datatype: str) -> str:
 class Column:
     """One input of a schema and the ways of filling it; immutable, shared by all requests."""
 
-    __slots__ = ("dtype", "is_scalar", "kind", "name", "rank", "shape", "spec", "width")
+    __slots__ = ("dtype", "is_scalar", "kind", "name", "one_row", "one_row_shape", "rank", "shape", "spec", "width")
 
     def __init__(self, spec: TensorSpec) -> None:
         self.spec = spec
@@ -75,6 +75,9 @@ class Column:
         self.shape = spec.shape
         self.rank = len(spec.shape)
         self.width = prod(spec.shape[1:]) if all(size >= 0 for size in spec.shape[1:]) else -1
+        self.one_row_shape = (1, *spec.shape[1:])
+        self.one_row = list(self.one_row_shape) if self.width > 0 and spec.shape[:1] in {(-1,), (1,)} else None
+        """What `fit` is not asked about, since most requests say it; None where a row has an open dimension."""
         self.is_scalar = self.width == 1 and self.rank <= 2
         """One value a row: what records and columns carry directly."""
 

@@ -43,6 +43,27 @@ def test_what_exceeds_fp32_becomes_infinite_without_a_warning_and_is_left_to_the
         assert np.isinf(CODEC.decode(grid(data=data), "").inputs["X"][0, 0])
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize(("datatype", "first"), [("FP32", -1), ("FP64", -1), ("FP32", 1), ("FP32", 2)])
+def test_numbers_become_what_numpy_makes_of_them_and_are_as_many_as_the_shape_says(rows: int, datatype: str, first: int) -> None:
+    spec = TensorSpec(name="X", datatype=datatype, shape=(first, 2, 3))
+    codec = OipV2("m", Schema(inputs=(spec,), outputs=GRID.outputs, layout="array", task="classification"))
+    values = [0.1, -1e-46, 3.4028235e38, 1 / 3, 16777217.0, -0.0] * rows
+    said = {"name": "X", "shape": [rows, 2, 3], "datatype": datatype, "data": values}
+    if first not in {-1, rows}:
+        with pytest.raises(SchemaMismatch) as caught:
+            codec.decode(json.dumps({"inputs": [said]}).encode(), "application/json")
+        assert caught.value.rule == "shape"
+        return
+    array = codec.decode(json.dumps({"inputs": [said]}).encode(), "application/json").inputs["X"]
+    assert array.tobytes() == np.array(values, {"FP32": "<f4", "FP64": "<f8"}[datatype]).tobytes()
+    assert array.shape == (rows, 2, 3)
+    for wrong in (values[:-1], [*values, 1.0]):
+        with pytest.raises(SchemaMismatch) as caught:
+            codec.decode(json.dumps({"inputs": [said | {"data": wrong}]}).encode(), "application/json")
+        assert caught.value.rule == "size"
+
+
 def test_a_frame_whose_own_column_is_called_x_is_asked_by_name() -> None:
     spec = TensorSpec(name="X", datatype="FP64", shape=(-1, 1))
     codec = OipV2("m", Schema(inputs=(spec,), outputs=LINE.outputs, layout="frame", task="regression"))
