@@ -206,6 +206,13 @@ def resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def processor_us(pid: int) -> tuple[float, float]:
+    """A process's time so far, its own and the kernel's."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    tick = 1e6 / os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) * tick, int(fields[12]) * tick
+
+
 def alone(model: Path, rows: Path, seconds: float = 3) -> float:
     """Runs per second of the session alone over the arrays in `rows` (npz), in a process on the servers' core: no socket, no server."""
     words = [*ON_SERVER_CORE, sys.executable, "-m", "benchmarks.alone", str(model), str(rows), str(seconds)]

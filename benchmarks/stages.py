@@ -10,7 +10,6 @@ run, encode, in a loop.
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.servers import Home, Question
+from benchmarks.servers import Home, Question, processor_us
 from benchmarks.serving import Sides
 
 CONNECTIONS = (1, 32)
@@ -211,13 +210,6 @@ def ceiling(sides: Sides) -> float:
             encode([output.ravel().tolist() for output in outputs])
         rounds.append((perf_counter_ns() - began) / 1000 / REQUESTS)
     return min(rounds)
-
-
-def processor_us(pid: int) -> tuple[float, float]:
-    """A process's time so far, its own and the kernel's."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    tick = 1e6 / os.sysconf("SC_CLK_TCK")
-    return int(fields[11]) * tick, int(fields[12]) * tick
 
 
 def over_socket(sides: Sides, connections: int, port: int, pid: int) -> dict[str, float]:
