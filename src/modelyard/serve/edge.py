@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from functools import cache
 from math import ceil
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelyard.config import Settings
 from modelyard.errors import Denied, Forbidden, InvalidInput, ModelyardError, NotFound, Overloaded, Unauthenticated, Unavailable
@@ -24,7 +24,6 @@ from modelyard.serve.access import Access, Caller
 from modelyard.serve.admission import HIGH
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.errors import STATUS
-from modelyard.serve.explaining import Explaining
 from modelyard.serve.http import Head
 from modelyard.serve.log import Level, Log
 from modelyard.serve.metrics import Meter
@@ -34,6 +33,9 @@ from modelyard.serve.routes.base import Methods, Route, Routes
 from modelyard.serve.rpc import Call
 from modelyard.serve.server import Exchange
 from modelyard.serve.tracing import Tracer
+
+if TYPE_CHECKING:
+    from modelyard.serve.explaining import Explaining
 
 T = TypeVar("T")
 
@@ -165,6 +167,8 @@ class Edge:
     def explain(self, exchange: Exchange, target: Deployment | Version, wire: str) -> None:
         """Decode the body by `wire` and explain what `target` answers. Raises Forbidden when the caller's key is for other models."""
         if self._explaining is None:
+            from modelyard.serve.explaining import Explaining  # few are asked to explain, and none before its first answer
+
             self._explaining = Explaining(on_failed=self.fail, tracer=self.tracer)
         self._explaining.ask(exchange, self.read(exchange, target, wire))
 
