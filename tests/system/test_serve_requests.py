@@ -147,13 +147,13 @@ def test_the_openapi_description_is_valid_and_its_examples_are_answered(server: 
 
     document = server.ask("GET", "/openapi.json").json()
     validate(document)
-    asked = 0
+    asked = []
     for path, operations in document["paths"].items():
         example = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
         if example is not None:
             assert server.ask("POST", path, example).status == 200
-            asked += 1
-    assert asked == 6
+            asked.append(path)
+    assert {"/v2/models/line/infer", "/v1/models/line:predict"} <= set(asked) and len(asked) >= 6
 
 
 def test_outputs_asked_for(server: Running) -> None:

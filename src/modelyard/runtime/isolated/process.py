@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import secrets
 import shutil
 import signal
@@ -39,7 +40,8 @@ ANSWER_LIMIT_BYTES = 256 << 20
 SOCKET_BYTES = 1 << 20
 PATIENCE_S = 0.25
 NEAR_LIMIT = 0.8
-"""A process that ended while it held this share of its memory limit is taken to have run out of it."""
+"""A process that ended while it held this share of its memory limit is taken to have run out of it, where its peak can be told from its parent's:
+Linux counts into a process's peak what its parent held when it started it."""
 
 _SCRATCH = "modelyard-isolated-"
 _USERS = (61_184, 65_519)  # the range that systemd gives to services for as long as they run
@@ -110,6 +112,10 @@ class Members:
             self.descriptor = -1
 
 
+def _peak_bytes(usage: resource.struct_rusage) -> int:
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _file_in_memory() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("modelyard-members", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -138,6 +144,7 @@ class Process:
             "weak": isolation.weak,
             "closed": isolation.home,
         }
+        self._parent_peak_bytes = _peak_bytes(resource.getrusage(resource.RUSAGE_SELF))
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-m", "modelyard.runtime.isolated.child", json.dumps(given)],
@@ -269,7 +276,7 @@ class Process:
                 return Ended("exit", "it closed its socket")
             time.sleep(0.002)
         code = self._process.returncode
-        if self._peak_bytes > NEAR_LIMIT * self.isolation.memory_bytes > 0:
+        if self._peak_bytes > max(self._parent_peak_bytes, NEAR_LIMIT * self.isolation.memory_bytes) and self.isolation.memory_bytes > 0:
             return Ended("oom")
         if code == -signal.SIGKILL:
             return Ended("killed", "SIGKILL, as by the system when memory runs out")
@@ -286,7 +293,7 @@ class Process:
             if pid == 0:
                 return False
             self._process.returncode = os.waitstatus_to_exitcode(status)
-            self._peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            self._peak_bytes = _peak_bytes(usage)
         return True
 
     def resident_bytes(self) -> int:
