@@ -59,7 +59,7 @@ bench-peers: $(READY)  ## Other model servers on the same forest; rewrites docs/
 	@$(BIN)/python -m benchmarks.peers
 
 faults: $(READY)  ## Faults and abuse against a running server; rewrites the tables in README.md and docs/faults.md; FAULTS="1 24" runs some
-	@PYTHONPATH=tests/support $(BIN)/python -m tests.faults $(FAULTS)
+	@PYTHONPATH=tests/support $(BIN)/python -m tests.faults $(FAULTS_FLAGS) $(FAULTS)
 
 faults-long: $(READY)  ## Their long forms: FAULTS_LEAK_S seconds (7200), FAULTS_FUZZ cases (1000000)
 	@PYTHONPATH=tests/support $(BIN)/python -m tests.faults --long $(FAULTS)

@@ -460,10 +460,12 @@ WIRINGS: dict[str, Callable[[], None]] = {
 
 
 def _workers_alike() -> None:
-    """Let the supervisor start its workers through this file too."""
+    """Let the supervisor start its workers, the first ones too, through this file."""
     import subprocess
 
-    from modelyard.serve import supervisor
+    from modelyard.serve import forked, supervisor
+
+    forked.is_safe = lambda: False  # type: ignore[assignment]
 
     def start(command: list[str], **more: Any) -> Any:
         at = command.index("-m")

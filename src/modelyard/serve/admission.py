@@ -14,7 +14,7 @@ LOW: Final = 2
 PRIORITIES: Final = {"high": HIGH, "normal": NORMAL, "low": LOW}
 """Classes by the name that callers give; a smaller number goes first, and is shed last."""
 
-FLOOR = 4
+FLOOR = 3
 """Held at least: one batch that runs, one that gathers, and who takes the place of either."""
 
 TOLERANCE = 2.0
@@ -30,8 +30,8 @@ RELAX_S = 0.1
 class Limit:
     """The limit on concurrency of one version; moves only while it binds, so that a steady crowd within the ceiling is never turned away.
 
-    The gradient form: the shortest run of late, times a tolerance, over what the slowest answer of a run took (queue and run), plus a
-    queue of the limit's square root (Netflix, "Performance Under Load", 2018; `GradientLimit` of concurrency-limits). The reference is the run alone,
+    The gradient form: the shortest run of late, times a tolerance, over what the slowest answer of a run took (queue and run), plus a queue of
+    half the limit's square root (Netflix, "Performance Under Load", 2018; `GradientLimit` of concurrency-limits). The reference is the run alone,
     without the queue, so a queue that stands for hours does not become what is normal. Law: FLOOR <= value <= ceiling.
     """
 
@@ -58,7 +58,7 @@ class Limit:
         if pressed:
             shortest_s = min(self._shortest_s, self._shortest_before_s)
             gradient = max(0.5, min(1.0, TOLERANCE * shortest_s / latency_s)) if latency_s > 0 else 1.0
-            estimate = estimate * gradient + sqrt(estimate)
+            estimate = estimate * gradient + sqrt(estimate) / 2
             self._relaxed_s = now
         elif not 0 <= now - self._relaxed_s < RELAX_S:
             estimate += sqrt(estimate)
