@@ -64,7 +64,7 @@ faults: $(READY)  ## Faults and abuse against a running server; rewrites the tab
 faults-long: $(READY)  ## Their long forms: FAULTS_LEAK_S seconds (7200), FAULTS_FUZZ cases (1000000)
 	@PYTHONPATH=tests/support $(BIN)/python -m tests.faults --long $(FAULTS)
 
-check: lint types house  ## Exactly what CI runs; the tests' closing line comes last
+check: lint types house  ## What CI runs, the faults judged; the tests' closing line comes last
 	@failed=0; PYTHONPATH=tests/support $(BIN)/python -m tests.faults --no-write || failed=1; $(MAKE) --no-print-directory test; exit $$failed
 
 messages: $(READY)  ## Compile the .proto files into the descriptor set
