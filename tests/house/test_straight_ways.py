@@ -134,7 +134,7 @@ WAYS = {
         "registry:Registry.resolve",
         "bundle.load:open",
         "gates:run",
-        "rollout.direct:begin",
+        "rollout.machine:begin",
         "rollout.driver:Driver.tick",
         "targets.local:Local.apply",
     ],

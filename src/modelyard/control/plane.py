@@ -273,39 +273,39 @@ class ControlPlane:
         if found is not None and _is_there(found.deployment, version):
             return found.deployment
         with self._audited(principal, "deploy", called, detail=f"{version.name}:{version.version} {version.digest}"):
-            return self._deploy(version, called, found, breaking=breaking)
+            return self._deploy(principal, version, called, found, breaking=breaking)
 
-    def _deploy(self, version: Version, called: str, found: Stored | None, *, breaking: bool) -> Deployment:
+    def _deploy(self, principal: Principal, version: Version, called: str, found: Stored | None, *, breaking: bool) -> Deployment:
         from modelyard import gates
         from modelyard.gates.base import Candidate
         from modelyard.gates.schema import compatible
-        from modelyard.rollout import direct
+        from modelyard.rollout import machine
 
         before = Deployment(name=called, model=version.name, generation=0) if found is None else found.deployment
         if before.model != version.name:
             raise Conflict(f"{called} serves the model {before.model}; deploy {version.name} under a name of its own (--as NAME)", field="name")
         goal = Release(model=version.name, version=version.version, digest=version.digest, index=version.index)
-        direct.require_idle(before)
+        machine.require_idle(before)
         opened = self._open(version)
         verdicts = gates.run(Candidate(bundle=opened, placement=self._place(version), keys=self.keys))
         if before.current is not None and not breaking:
             serving = bundle.open(self.registry.blobs, before.current.index, trust=self.trust)
             verdicts = (*verdicts, compatible(serving.strict_schema, opened.strict_schema))
         gates.require(verdicts, what=f"{version.name}:{version.version}")
-        after = direct.begin(before, goal, kind="deploy", verdicts=verdicts, at=_now())
+        after = machine.begin(before, goal, kind="deploy", gates=verdicts, at=_now(), by=principal.name)
         return self.deployments.put(after, expected=0 if found is None else found.revision).deployment
 
     def rollback(self, principal: Principal, name: str) -> Deployment:
         """Go back to what served before, as a new generation; the rollout is then under way. Raises NotFound, or Conflict when nothing is left."""
-        from modelyard.rollout import direct
+        from modelyard.rollout import machine
 
         found = self.deployments.get(name)
         before = found.deployment
-        direct.require_idle(before)
+        machine.require_idle(before)
         if not before.previous:
             raise Conflict(f"nothing served as {name} before what serves now", rule="history")
         with self._audited(principal, "rollback", name):
-            after = direct.begin(before, before.previous[-1], kind="rollback", verdicts=(), at=_now())
+            after = machine.begin(before, before.previous[-1], kind="rollback", gates=(), at=_now(), by=principal.name)
             return self.deployments.put(after, expected=found.revision).deployment
 
     def undeploy(self, principal: Principal, name: str) -> Deployment:
@@ -379,4 +379,4 @@ def _tolerance(given: float | Tolerance | None) -> Tolerance:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -82,7 +82,7 @@ def _data_plane(state: TargetState) -> Plane | None:
 
 
 def _serving(deployment: Deployment, state: TargetState) -> tuple[Serving, ...]:
-    from modelyard.rollout.direct import plan
+    from modelyard.rollout.machine import plan
 
     now = plan(deployment)
     if now is None:

@@ -67,7 +67,16 @@ class Deployments:
 
 
 def _stored(record: Record) -> Stored:
-    return Stored(msgspec.convert(record.body["deployment"], Deployment), record.revision)
+    return Stored(msgspec.convert(_upgraded(record.body["deployment"]), Deployment), record.revision)
+
+
+def _upgraded(body: dict[str, Any]) -> dict[str, Any]:
+    """A deployment as this release writes it. 0.1.0 knew one strategy, by its name alone, and called the verdicts of the gates `verdicts`."""
+    rollout = body.get("rollout")
+    if rollout is None or not isinstance(rollout["strategy"], str):
+        return body
+    kept = {name: value for name, value in rollout.items() if name != "verdicts"}
+    return {**body, "rollout": {**kept, "strategy": {"kind": rollout["strategy"]}, "gates": rollout.get("verdicts", [])}}
 
 
 def _body(deployment: Deployment) -> dict[str, Any]:

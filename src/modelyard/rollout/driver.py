@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from modelyard.errors import Conflict, ModelyardError
-from modelyard.rollout import direct
+from modelyard.rollout import machine
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.targets.base import Deployment, Target
 from modelyard.types import Digest, Placement, TrafficPlan
@@ -76,13 +76,13 @@ class Driver:
         if deployment.rollout is None:
             self._since.pop(deployment.name, None)
             return False
-        seen = direct.Seen(
+        seen = machine.Seen(
             readiness=target.readiness(deployment.rollout.goal.digest),
             acknowledged=target.has_applied(ticket),
             is_over=self._is_over(deployment.name, (deployment.rollout.generation, deployment.rollout.phase)),
             at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        following = direct.advance(deployment, seen)
+        following = machine.advance(deployment, seen)
         if following != deployment:
             stored = self._deployments.put(following, expected=stored.revision)
             self._since.pop(deployment.name, None)  # a generation that went back is given again, and its next try has the whole time
@@ -90,7 +90,7 @@ class Driver:
         return stored.deployment.rollout is not None
 
     def _apply(self, target: Target, deployment: Deployment) -> int:
-        plan = direct.plan(deployment)
+        plan = machine.plan(deployment)
         if plan is None:
             return target.remove(deployment.name)
         return target.apply(plan, self._placements(plan))

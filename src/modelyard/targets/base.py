@@ -13,6 +13,7 @@ import msgspec
 from modelyard.types import Digest, Placement, ServeState, TrafficPlan, Verdict, WorkerState
 
 HISTORY = 100  # how far back a rollback can go; older releases are no longer kept from deletion
+MAX_TIME_S = 86_400.0
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,20 +25,91 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     index: Digest
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One state of a rollout: `weight` percent to the candidate (0: mirrored requests alone), left at `minimum_s` in force and `minimum_requests`.
+
+    With `approval` it is entered only when someone else than who began the rollout has approved it.
+    """
+
+    weight: int
+    minimum_s: float = 0.0
+    minimum_requests: int = 0
+    approval: bool = False
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a release shall reach the traffic; `rollout.strategies.complete` checks it and fills in what was left out.
+
+    `guards` are as written; of each, a false alarm over the whole rollout has probability `alpha` divided by their number. `mirror` is the share of
+    the champion's requests that are also asked of the candidate, `sticky` what keeps a caller with one version (`header:NAME`, `field:NAME`),
+    `metric` what an A/B test decides by. `strict`: a step is left only when every guard has passed. A step that is not left after `max_time_s` is
+    paused. `promote`: a shadow that has earned it goes live by itself. After the end the old release stays ready for `keep_warm_s` (None: until the
+    next rollout). `prometheus` is the URL that queries are asked of.
+    """
+
+    kind: Literal["direct", "blue-green", "canary", "shadow", "ab"] = "direct"
+    steps: tuple[Step, ...] = (Step(weight=100),)
+    guards: tuple[str, ...] = ()
+    mirror: float = 0.0
+    sticky: str | None = None
+    metric: str | None = None
+    strict: bool = False
+    max_time_s: float = MAX_TIME_S
+    alpha: float = 0.05
+    promote: bool = False
+    keep_warm_s: float | None = 0.0
+    prometheus: str | None = None
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout does not go on: by whom, why and since when (UTC)."""
+
+    by: str
+    why: str
+    at: str
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """`by` lets the step with this index be entered."""
+
+    step: int
+    by: str
+    at: str
+
+
 class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A change under way: `goal` shall serve as `generation`. `holding`: loaded beside the old at weight 0; `switching`: the weights have moved."""
+    """A change under way to `goal`, begun by `by`.
+
+    `holding`: loaded beside the old at weight 0; `switching`: the step's plan is written down; `watching`: it is in force everywhere, and judged.
+    `generation` is that of the step, or while holding that which the first will have; `generations` are those of every step entered, in whose counts
+    the evidence lies. `elapsed_s` and `requests` (of the candidate) are those of the step in force so far, from the driver's monotonic clock and
+    the counts; `step_at` is when it was entered, for people. `gates` judged the release before, `guards` (and for A/B last the metric) judge it now.
+    `waits` says why the step is not left yet; `forced` who promoted it past what guards say; `resumed_s` what `elapsed_s` was when it was resumed.
+    """
 
     kind: Literal["deploy", "rollback"]
-    strategy: Literal["direct"]
+    strategy: Strategy
     goal: Release
     generation: int
-    phase: Literal["holding", "switching"]
+    phase: Literal["holding", "switching", "watching"]
     started_at: str
-    verdicts: tuple[Verdict, ...] = ()
+    by: str = ""
+    step: int = 0
+    generations: tuple[int, ...] = ()
+    step_at: str = ""
+    elapsed_s: float = 0.0
+    requests: int = 0
+    gates: tuple[Verdict, ...] = ()
+    guards: tuple[Verdict, ...] = ()
+    waits: str = ""
+    pause: Pause | None = None
+    resumed_s: float = 0.0
+    approvals: tuple[Approval, ...] = ()
+    forced: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the last rollout ended: `verdict` pass, or fail with what went wrong."""
+    """How the last rollout, begun by `by`, ended: `verdict` pass, or fail with what went wrong; `guards` are the last verdicts of the guards."""
 
     kind: Literal["deploy", "rollback"]
     goal: Release
@@ -45,13 +117,24 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at: str
     verdict: Verdict
     gates: tuple[Verdict, ...] = ()
+    guards: tuple[Verdict, ...] = ()
+    by: str = ""
+    started_at: str = ""
+
+
+class Warm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A release that served before and stays ready at weight 0, so that going back to it is a flip: for `keep_s` (None: until the next rollout)."""
+
+    release: Release
+    keep_s: float | None = None
+    elapsed_s: float = 0.0
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Desired state of one served name.
 
-    `current` serves as `generation` (None while the first rollout has not ended); `previous` are the releases that a rollback goes back to, the
-    latest last; `rollout` is the change under way and `last` the end of the one before.
+    `current` serves as `generation` (None while the first rollout has not ended) and is the champion; `previous` are the releases that a rollback
+    goes back to, the latest last; `warm` is one of them that is kept ready; `rollout` is the change under way and `last` the end of the one before.
     """
 
     name: str
@@ -60,6 +143,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: str = "local"
     current: Release | None = None
     previous: tuple[Release, ...] = ()
+    warm: Warm | None = None
     rollout: Rollout | None = None
     last: Outcome | None = None
 

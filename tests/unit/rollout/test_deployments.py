@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.errors import Conflict, NotFound
-from modelyard.rollout import direct
+from modelyard.rollout import machine
 from modelyard.rollout.deployments import KIND, Deployments
 from modelyard.targets.base import Deployment, Release
 from serving import Home
@@ -31,7 +31,7 @@ def test_what_is_put_is_found_and_listed(home: Home) -> None:
     assert deployments.find("line") is None and deployments.all() == ()
     with pytest.raises(NotFound, match="modelyard status"):
         deployments.get("line")
-    begun = direct.begin(Deployment(name="line", model="line", generation=0), release(home, 1), kind="deploy", verdicts=(), at="t")
+    begun = machine.begin(Deployment(name="line", model="line", generation=0), release(home, 1), kind="deploy", gates=(), at="t")
     stored = deployments.put(begun, expected=0)
     assert stored.deployment == begun and deployments.get("line") == stored and deployments.all() == (stored,)
 
@@ -55,3 +55,14 @@ def test_a_stale_revision_is_refused(home: Home) -> None:
         deployments.remove(stored)
     deployments.remove(newer)
     assert deployments.find("line") is None
+
+
+def test_a_rollout_written_by_0_1_0_is_read(home: Home) -> None:
+    goal = {"model": "line", "version": 1, "digest": release(home, 1).digest, "index": release(home, 1).index}
+    gate = {"outcome": "pass", "rule": "seal", "evidence": "it is sealed"}
+    rollout = {"kind": "deploy", "strategy": "direct", "goal": goal, "generation": 3, "phase": "holding", "started_at": "t", "verdicts": [gate]}
+    old = {"name": "line", "model": "line", "generation": 2, "current": goal, "rollout": rollout}
+    home.registry.records.put(KIND, "line", {"digests": [goal["digest"]], "history": [], "deployment": old}, expected=0)
+    found = Deployments(home.registry).get("line").deployment
+    assert found.rollout is not None and found.rollout.strategy == machine.DIRECT and found.rollout.gates[0].rule == "seal"
+    assert machine.plan(found) is not None

@@ -12,7 +12,7 @@ from modelyard import registry
 from modelyard.bundle import Attested, Contents, build
 from modelyard.errors import Conflict, NotFound
 from modelyard.registry import Registry, Version
-from modelyard.rollout import direct
+from modelyard.rollout import machine
 from modelyard.rollout.deployments import Deployments
 from modelyard.rollout.driver import Driver
 from modelyard.security.seal import LocalSigner
@@ -43,7 +43,7 @@ class World:
     def begin(self, number: int) -> None:
         found = self.deployments.find("churn")
         before = found.deployment if found else Deployment(name="churn", model="churn", generation=0)
-        after = direct.begin(before, self.release(number), kind="deploy", verdicts=(), at="")
+        after = machine.begin(before, self.release(number), kind="deploy", gates=(), at="")
         self.deployments.put(after, expected=found.revision if found else 0)
 
     def workers(self, *, failed: int | None = None) -> None:
@@ -137,7 +137,7 @@ def test_two_deployments_of_one_digest_share_a_place(
     twin = world.registry.add("twin", build(contents(model=b"model 0"), attested(name="twin"), signer=signer))
     assert twin.digest == world.release(1).digest and twin.index != world.release(1).index
     release = Release(model="twin", version=1, digest=twin.digest, index=twin.index)
-    begun = direct.begin(Deployment(name="twin", model="twin", generation=0), release, kind="deploy", verdicts=(), at="")
+    begun = machine.begin(Deployment(name="twin", model="twin", generation=0), release, kind="deploy", gates=(), at="")
     world.deployments.put(begun, expected=0)
     world.finish()
     before = read_plan(world.home / "plan.json")
