@@ -78,10 +78,28 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one worker saw of one version since its last segment.
+class Mirror(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of requests that were asked of a version beside the one that answered.
 
-    `latencies` counts answered requests by bucket, `dropped` rows by what of them found no room.
+    Chosen were `sent` + `shed`: `sent` ran to their end, `failed` of them without an answer, `shed` found no room. Of `rows` in answers that were
+    compared with the champion's, `disagreed` differ (docs/architecture/07-observations.md says when). `latencies` counts the answers by what they
+    took, `outputs` as in a Part.
+    """
+
+    sent: int = 0
+    shed: int = 0
+    failed: int = 0
+    rows: int = 0
+    disagreed: int = 0
+    latencies: dict[int, int] = {}
+    outputs: dict[str, tuple[int, ...]] = {}
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one worker saw of one version since its last segment, all of it under the plan of one `generation` (0: written before parts said so).
+
+    `latencies` counts answered requests by bucket, `dropped` rows by what of them found no room. `outputs` counts the profiled rows by output, in the
+    bins of the deployment's champion, missing ones last; only while a plan names more than one version. What is mirrored stands in `mirror` alone.
     """
 
     name: str
@@ -95,6 +113,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     predictions: Rows | None = None
     inputs: Rows | None = None
     dropped: dict[str, int] = {}
+    generation: int = 0
+    outputs: dict[str, tuple[int, ...]] = {}
+    mirror: Mirror | None = None
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

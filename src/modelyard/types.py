@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 PLAN_LIMIT_BYTES = 16 << 20
 
 
@@ -55,6 +56,19 @@ def parse_name(text: str) -> str:
             rule="name",
         )
     return text
+
+
+def parse_sticky(text: str) -> tuple[Literal["header", "field"], str]:
+    """Where the value stands by which requests stay with a version: (`header`, its name in small letters) or (`field`, an input's name).
+
+    Raises InvalidInput for another form.
+    """
+    kind, _, name = text.partition(":")
+    if kind == "header" and _HEADER.fullmatch(name):
+        return "header", name.lower()
+    if kind == "field" and name:
+        return "field", name
+    raise InvalidInput("a sticky key is written header:NAME or field:NAME", field="sticky", rule="form")
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -176,7 +190,10 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who answers for one deployment. Weights sum to 100; digests in `hold` are ready and reachable by version, at weight 0.
 
-    `versions` gives the registry's number for every digest named. Laws: `tests/property/test_traffic_plan.py`.
+    `versions` gives the registry's number for every digest named. `champion` is the release by whose schema requests are read and with which the
+    others are compared, through a whole rollout (None: that of the largest weight, the first among equals). Of the requests that it answers,
+    `shadows` are asked a share too, above 0 to 1, and their answers go nowhere. `sticky` (`header:NAME` or `field:NAME`) sends requests that have the
+    same value there to the same version. Laws: `tests/property/test_traffic_plan.py`.
     """
 
     name: str
@@ -184,19 +201,25 @@ class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     weights: dict[Digest, int]
     versions: dict[Digest, int]
     hold: tuple[Digest, ...] = ()
-    shadows: tuple[Digest, ...] = ()
+    shadows: dict[Digest, float] = {}
     sticky: str | None = None
+    champion: Digest | None = None
 
     def __post_init__(self) -> None:
         if sum(self.weights.values()) != 100 or any(not 0 < weight <= 100 for weight in self.weights.values()):
             raise InvalidInput("the weights of a plan are above 0 and sum to 100", field="weights", rule="sum")
         if set(self.digests) != set(self.versions):
             raise InvalidInput("a plan gives a version for each digest that it names", field="versions", rule="complete")
+        if not all(0 < share <= 1 for share in self.shadows.values()):
+            raise InvalidInput("a shadow is asked a share above 0, at most 1, of the champion's requests", field="shadows", rule="share")
+        if self.sticky is not None:
+            parse_sticky(self.sticky)
 
     @property
     def digests(self) -> tuple[Digest, ...]:
         """Every digest that must be loaded, weighted ones first, each once."""
-        return tuple(dict.fromkeys((*self.weights, *self.hold, *self.shadows)))
+        champion = () if self.champion is None else (self.champion,)
+        return tuple(dict.fromkeys((*self.weights, *champion, *self.hold, *self.shadows)))
 
 
 class HostPlan(msgspec.Struct, frozen=True, kw_only=True):

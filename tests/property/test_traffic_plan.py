@@ -19,8 +19,19 @@ def plans(draw: st.DrawFn) -> TrafficPlan:
     cuts = sorted(draw(st.lists(st.integers(1, 99), min_size=len(weighted) - 1, max_size=len(weighted) - 1, unique=True)))
     weights = {digest: high - low for digest, low, high in zip(weighted, [0, *cuts], [*cuts, 100], strict=True)}
     hold = tuple(draw(st.lists(digests, max_size=3)))
-    versions = {digest: number for number, digest in enumerate({*weights, *hold}, 1)}
-    return TrafficPlan(name="m", generation=draw(st.integers(1, 9)), weights=weights, versions=versions, hold=hold)
+    shadows = draw(st.dictionaries(digests, st.floats(0, 1, exclude_min=True), max_size=2))
+    champion = draw(st.none() | digests)
+    named = {*weights, *hold, *shadows} | ({champion} if champion else set())
+    return TrafficPlan(
+        name="m",
+        generation=draw(st.integers(1, 9)),
+        weights=weights,
+        versions={digest: number for number, digest in enumerate(named, 1)},
+        hold=hold,
+        shadows=shadows,
+        sticky=draw(st.sampled_from([None, "header:x-user", "field:age"])),
+        champion=champion,
+    )
 
 
 @given(plans(), st.integers(0, 2**53))
@@ -34,4 +45,4 @@ def test_read_write_is_identity(plan: TrafficPlan, sequence: int) -> None:
 @given(plans())
 def test_each_digest_is_named_once(plan: TrafficPlan) -> None:
     assert len(set(plan.digests)) == len(plan.digests)
-    assert set(plan.digests) == {*plan.weights, *plan.hold}
+    assert set(plan.digests) == set(plan.versions)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 import stat
@@ -66,6 +67,14 @@ def test_a_segment_survives_its_file_form() -> None:
 def test_columns_survive_their_form(values: np.ndarray) -> None:
     back = events.column_array(events.column("c", values), len(values))
     assert np.array_equal(back, values)
+
+
+def test_a_segment_of_the_release_before_is_read() -> None:
+    """It waits in the spool while a home is brought to this release."""
+    part = {"name": "m", "version": 1, "digest": "sha256:" + "0" * 64, "requests": 2, "latencies": {80: 2}}
+    body = msgspec.msgpack.encode({"slot": 0, "pid": 1, "started_at": 1.0, "ended_at": 2.0, "parts": [part]})
+    (found,) = events.decode(b"modelyard segment 1\n" + hashlib.sha256(body).digest() + body).parts
+    assert (found.requests, found.generation, found.outputs, found.mirror) == (2, 0, {}, None)
 
 
 def test_damage_anywhere_is_seen() -> None:

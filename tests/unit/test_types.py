@@ -18,6 +18,7 @@ from modelyard.types import (
     WorkerState,
     parse_digest,
     parse_name,
+    parse_sticky,
     read_plan,
     read_serve_state,
     read_worker_state,
@@ -63,6 +64,25 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, text: bytes) -> None:
 def test_weights_sum_to_100(weights: dict[Digest, int]) -> None:
     with pytest.raises(InvalidInput, match="weights"):
         TrafficPlan(name="churn", generation=1, weights=weights, versions=dict.fromkeys(weights, 1))
+
+
+def test_a_plan_loads_its_champion_and_shadows() -> None:
+    given = {"name": "churn", "generation": 1, "weights": {A: 100}, "versions": {A: 1, B: 2}}
+    assert TrafficPlan(**given, shadows={B: 0.05}).digests == TrafficPlan(**given, champion=B).digests == (A, B)  # type: ignore[arg-type]
+    for share in (0.0, -0.1, 1.1, float("nan")):
+        with pytest.raises(InvalidInput, match="share"):
+            TrafficPlan(**given, shadows={B: share})  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="version"):
+        TrafficPlan(name="churn", generation=1, weights={A: 100}, versions={A: 1}, champion=B)
+
+
+def test_a_sticky_key_is_a_header_or_a_field() -> None:
+    assert parse_sticky("header:X-User") == ("header", "x-user")
+    assert parse_sticky("field:user id") == ("field", "user id")
+    assert TrafficPlan(name="churn", generation=1, weights={A: 100}, versions={A: 1}, sticky="field:age").sticky == "field:age"
+    for text in ("", "header", "header:", "field:", "cookie:id", "header:a b", "header:a\r\n"):
+        with pytest.raises(InvalidInput, match="sticky"):
+            TrafficPlan(name="churn", generation=1, weights={A: 100}, versions={A: 1}, sticky=text)
 
 
 def test_a_plan_names_versions_and_places() -> None:

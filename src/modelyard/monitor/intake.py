@@ -175,7 +175,13 @@ def check(segment: Segment) -> None:
                     raise MalformedPayload("a share is above 0 and at most 1")
                 if (profile.unpack(item.counts)[:1] < 0).any():
                     raise MalformedPayload("counts are not negative")
-            numbers = [part.requests, part.rows, part.version, *part.latencies, *part.latencies.values(), *part.dropped.values()]
+            numbers = [part.requests, part.rows, part.version, part.generation, *part.latencies, *part.latencies.values(), *part.dropped.values()]
+            numbers += [each.requests for each in part.failures.values()]
+            numbers += [count for counts in part.outputs.values() for count in counts]
+            if part.mirror is not None:
+                mirror = part.mirror
+                numbers += [mirror.sent, mirror.shed, mirror.failed, mirror.rows, mirror.disagreed, *mirror.latencies, *mirror.latencies.values()]
+                numbers += [count for counts in mirror.outputs.values() for count in counts]
             if min(numbers) < 0 or max(numbers) >= 2**62:
                 raise MalformedPayload("counts are not negative, and have 62 bits")
             for rows in (part.predictions, part.inputs):

@@ -1,7 +1,8 @@
-"""What was seen, minute by minute: counters, latencies and profile counts of every deployment, in one SQLite file of the home.
+"""What was seen, minute by minute and generation by generation: counters, latencies and profile counts, in one SQLite file of the home.
 
-Hides the tables, and the one transaction in which a segment's name and its data are kept, so that each segment counts once however often it
-is offered. Rows for the prediction log wait here until `monitor.log` has written them. It must not know what a shift is.
+Hides the tables and how those of an older release become ours, and the one transaction in which a segment's name and its data are kept, so that
+each segment counts once however often it is offered. Rows for the prediction log wait here until `monitor.log` has written them. It must not
+know what a shift is.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +21,13 @@ from modelyard.errors import Conflict, InvalidConfig, ModelyardError, StorageFul
 from modelyard.events import Failures, Part, Rows, Segment
 from modelyard.files import translate
 from modelyard.monitor import profile
+from modelyard.monitor.evidence import Seen, of, summed
 from modelyard.types import Digest
 
 if TYPE_CHECKING:
     from modelyard.types import Array
 
 WINDOW_S = 60
-VERSION = 1
 _TABLES = """
 CREATE TABLE taken (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE windows (
@@ -46,6 +46,16 @@ CREATE TABLE staged (
 );
 CREATE TABLE troubles (kind TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 """
+_EVIDENCE = """
+CREATE TABLE evidence (
+  name TEXT NOT NULL, generation INTEGER NOT NULL, digest TEXT NOT NULL, at REAL NOT NULL, seen BLOB NOT NULL,
+  PRIMARY KEY (name, generation, digest)
+) WITHOUT ROWID;
+"""
+_STEPS = (_TABLES, _EVIDENCE)
+"""What each format adds to the one before it."""
+
+VERSION = len(_STEPS)
 
 K = TypeVar("K")
 
@@ -67,8 +77,8 @@ class Window(msgspec.Struct, kw_only=True):
         self.ended_at = max(self.ended_at, other.ended_at)
         self.requests += other.requests
         self.rows += other.rows
-        self.latencies = _sum(self.latencies, other.latencies)
-        self.dropped = _sum(self.dropped, other.dropped)
+        self.latencies = summed(self.latencies, other.latencies)
+        self.dropped = summed(self.dropped, other.dropped)
         for code, more in other.failures.items():
             had = self.failures.get(code, Failures(requests=0, seconds=0.0))
             self.failures = {**self.failures, code: Failures(requests=had.requests + more.requests, seconds=had.seconds + more.seconds)}
@@ -112,10 +122,11 @@ class Windows:
             self._connection.execute("PRAGMA synchronous=FULL")
             with self._transaction() as connection:
                 found = connection.execute("PRAGMA user_version").fetchone()[0]
+                for statement in "".join(_STEPS[found:]).split(";\n"):
+                    connection.execute(statement)
                 if found == 0:
-                    for statement in _TABLES.split(";\n"):
-                        connection.execute(statement)
                     connection.execute(f"PRAGMA application_id={secrets.randbelow(2**31 - 1) + 1:d}")
+                if found < VERSION:
                     connection.execute(f"PRAGMA user_version={VERSION:d}")
             origin = self._connection.execute("PRAGMA application_id").fetchone()[0]
             self._origin = f"{origin:08x}" if origin else ""
@@ -142,6 +153,7 @@ class Windows:
             ]
             windows: dict[tuple[str, int, int, Digest], Window] = {}
             counts: dict[tuple[str, int, Digest, float], Array] = {}
+            evidence: dict[tuple[str, int, Digest], tuple[Seen, float]] = {}
             for segment in new:
                 start = int(segment.ended_at // WINDOW_S) * WINDOW_S
                 if segment.lost:
@@ -149,6 +161,10 @@ class Windows:
                 for part in segment.parts:
                     key = (part.name, start, part.version, part.digest)
                     _merge(windows, key, _window(segment, part))
+                    if part.generation:
+                        which = (part.name, part.generation, part.digest)
+                        seen, at = evidence.get(which, (Seen(), 0.0))
+                        evidence[which] = seen + of(part), max(at, segment.ended_at)
                     for item in part.profiles:
                         place = (part.name, start, part.digest, item.share)
                         vector = profile.unpack(item.counts)
@@ -160,6 +176,8 @@ class Windows:
                 self._keep_window(connection, key, window)
             for place, vector in counts.items():
                 self._keep_counts(connection, place, vector)
+            for which, (seen, at) in evidence.items():
+                self._keep_evidence(connection, which, seen, at)
             return len(new)
 
     def _stage(self, connection: sqlite3.Connection, kind: str, part: Part, rows: Rows, *, day: str, at: float) -> None:
@@ -183,6 +201,12 @@ class Windows:
         if had is not None:
             vector = _plus(profile.unpack(had[0]), vector)
         connection.execute("INSERT OR REPLACE INTO profiles VALUES (?, ?, ?, ?, ?)", (*place, profile.pack(vector)))
+
+    def _keep_evidence(self, connection: sqlite3.Connection, which: tuple[str, int, Digest], seen: Seen, at: float) -> None:
+        had = connection.execute("SELECT seen, at FROM evidence WHERE name = ? AND generation = ? AND digest = ?", which).fetchone()
+        if had is not None:
+            seen, at = msgspec.msgpack.decode(had[0], type=Seen) + seen, max(at, had[1])
+        connection.execute("INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)", (*which, at, msgspec.msgpack.encode(seen)))
 
     def trouble(self, kind: str, count: int = 1) -> None:
         """Count what could not be kept."""
@@ -266,6 +290,13 @@ class Windows:
                 total = vector if total is None else _plus(total, vector)
         return total
 
+    def evidence(self, name: str, generation: int) -> dict[Digest, Seen]:
+        """Per digest, all that was seen while the plan of `name` had this generation."""
+        query = "SELECT digest, seen FROM evidence WHERE name = ? AND generation = ?"
+        with self._translated():
+            found = self._connection.execute(query, (name, generation)).fetchall()
+        return {Digest(digest): msgspec.msgpack.decode(blob, type=Seen) for digest, blob in found}
+
     def names(self) -> tuple[str, ...]:
         """Every deployment that was ever seen and is still kept."""
         with self._translated():
@@ -282,6 +313,7 @@ class Windows:
         with self._translated(), self._transaction() as connection:
             connection.execute("DELETE FROM windows WHERE start < ?", (before,))
             connection.execute("DELETE FROM profiles WHERE start < ?", (before,))
+            connection.execute("DELETE FROM evidence WHERE at < ?", (before,))
             marks = ", ".join("?" * len(kept))
             connection.execute(f"DELETE FROM taken WHERE at < ? AND name NOT IN ({marks})", (before, *kept))  # noqa: S608  question marks
 
@@ -349,13 +381,6 @@ def _merge(windows: dict[K, Window], key: K, window: Window) -> None:
         windows[key].add(window)
     else:
         windows[key] = window
-
-
-def _sum(left: Mapping[K, int], right: Mapping[K, int]) -> dict[K, int]:
-    total: dict[K, int] = defaultdict(int, left)
-    for key, count in right.items():
-        total[key] += count
-    return dict(total)
 
 
 def _plus(left: Array, right: Array) -> Array:

@@ -173,6 +173,14 @@ class Deployment:
         """The version that answers the next request."""
         return self.by_digest[self.router.pick()]
 
+    def enter(self) -> None:
+        """From now on what its versions see is counted under this plan; where there are several, their outputs by the champion's bins too."""
+        known = self.champion.recorder
+        compared = known.answers if known is not None and len(self.by_digest) > 1 else None
+        for version in self.by_digest.values():
+            if version.recorder is not None:
+                version.recorder.enter(self.plan.generation, compared)
+
 
 class DataPlane:
     """All deployments of one worker. Lives in the event loop; `deployments` is replaced, never changed in place."""
@@ -204,6 +212,9 @@ class DataPlane:
 
     def switch(self, deployments: dict[str, Deployment]) -> None:
         """From the next turn of the loop on, these answer; who waits in an old version's queue is still answered by it."""
+        for name, deployment in deployments.items():
+            if deployment is not self.deployments.get(name):
+                deployment.enter()
         self.deployments = deployments
         self.is_ready = True
 

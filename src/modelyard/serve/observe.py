@@ -24,7 +24,7 @@ import numpy as np
 from modelyard import events
 from modelyard.events import Failures, Latencies, Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import profile
-from modelyard.monitor.profile import BLOCK_ROWS, Binner, joined, reference
+from modelyard.monitor.profile import BLOCK_ROWS, Binner, Profile, joined, reference
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
@@ -79,8 +79,19 @@ class Observer:
         recorders = list(self._busy)
         self._busy.clear()
         elapsed_s = max(self._flushed_s - started_s, 0.05)
-        parts = tuple(recorder.take(elapsed_s) for recorder in recorders)
+        parts = tuple(part for recorder in recorders for part in recorder.take(elapsed_s))
         self._sink.write(Segment(slot=self._slot, pid=os.getpid(), started_at=started_at, ended_at=self._flushed_at, parts=parts))
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """How a version's outputs are counted, so that those of another can be counted alike: bins, and what a row of each is (shape, is text)."""
+
+    bins: Profile
+    rows: dict[str, tuple[tuple[int, ...], bool]]
+
+    def fit(self, other: Answers) -> bool:
+        """Whether outputs counted in these bins may be those of `other`."""
+        return all(self.rows[feature.source] == other.rows.get(feature.source) for feature in self.bins.features)
 
 
 class Recorder:
@@ -93,9 +104,16 @@ class Recorder:
         self._busy = {} if busy is None else busy
         self._block_rows, self._most_rows = _block_rows(bundle.schema)
         self._is_wide = self._block_rows < BLOCK_ROWS
-        self._binner = Binner(reference(bundle), block_rows=self._block_rows)
+        known = reference(bundle)
+        self._binner = Binner(known, block_rows=self._block_rows)
         self._redactor = Redactor(bundle.schema, salt)
         self._loose = _loose(bundle)
+        self.answers = _answers(known, bundle.schema, self._loose)
+        self._generation = 0
+        self._compared: Answers | None = None
+        self._outputs: Binner | None = None
+        self._past: list[Part] = []
+        self._past_rows = 0
         self._profile_rows_s = settings.profile_rows_s
         self._log_rows_s = settings.log_predictions_s
         self._input_rate = settings.input_sample_rate
@@ -115,6 +133,22 @@ class Recorder:
         self._predictions = _Kept()
         self._inputs = _Kept()
 
+    def enter(self, generation: int, compared: Answers | None = None) -> None:
+        """From now on count under the plan `generation`, and the outputs as those of `compared` are (None: not apart from the profile)."""
+        if compared is not None and not (compared.bins.features and compared.fit(self.answers)):
+            compared = None
+        if generation == self._generation and compared is self._compared:
+            return
+        self._look()
+        if self._is_begun:
+            self._past.append(self._close())
+        self._generation, self._compared = generation, compared
+        self._outputs = None if compared is None else Binner(compared.bins, block_rows=self._block_rows)
+
+    @property
+    def _is_begun(self) -> bool:
+        return bool(self._requests or self._failures)
+
     def answered(self, ids: list[str], rows: list[int], inputs: Mapping[str, Array], outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
         """Record one run that was answered: `rows[i]` rows of each array belong to request `ids[i]`. Call it after the replies have been written."""
         if not self._held_rows and not self._requests:
@@ -130,9 +164,17 @@ class Recorder:
         before = self._failures.get(code, _NONE)
         self._failures[code] = Failures(requests=before.requests + 1, seconds=before.seconds + latency_s)
 
-    def take(self, elapsed_s: float) -> Part:
-        """All that was seen in the last `elapsed_s` seconds; begins anew, profiling the share that this traffic asks for."""
+    def take(self, elapsed_s: float) -> tuple[Part, ...]:
+        """All that was seen in the last `elapsed_s` seconds, a part per generation; begins anew, profiling the share that this traffic asks for."""
         self._look()
+        rows = self._past_rows + self._rows
+        parts = (*self._past, self._close()) if self._is_begun or not self._past else tuple(self._past)
+        self._past, self._past_rows = [], 0
+        self._profile_share = _share(rows / elapsed_s, self._profile_rows_s)
+        return parts
+
+    def _close(self) -> Part:
+        """What was seen since the last part, as one; begins the next."""
         self._close_profile()
         name, version, digest = self.key
         part = Part(
@@ -146,8 +188,10 @@ class Recorder:
             profiles=tuple(self._profiles),
             predictions=self._predictions.close(self._log_share),
             inputs=self._inputs.close(min(self._input_rate, self._log_share)),
+            generation=self._generation,
+            outputs={} if self._outputs is None or self._compared is None else _by_output(self._compared.bins, self._outputs.take()),
         )
-        self._profile_share = _share(self._rows / elapsed_s, self._profile_rows_s)
+        self._past_rows += self._rows
         self._begin()
         return part
 
@@ -169,17 +213,22 @@ class Recorder:
         if self._profile_share == 1:
             taken = block.rows
             for inputs, outputs in block.runs() if self._is_wide else ((block.inputs(), block.outputs()),):
-                self._binner.add(inputs, outputs)
+                self._count(inputs, outputs)
         else:
             chosen = np.flatnonzero(block.positions < events.threshold(self._profile_share))
             taken = len(chosen)
             if taken:
-                self._binner.add(block.inputs(chosen), block.outputs(chosen))
+                self._count(block.inputs(chosen), block.outputs(chosen))
         self._profiled += taken
         if self._profiled > self._profile_rows_s and self._profile_share > _SMALLEST_SHARE:
             # More than a second's worth within one: what was counted stays, with its share; the rest is counted at half of it.
             self._close_profile()
             self._profile_share /= 2
+
+    def _count(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        self._binner.add(inputs, outputs)
+        if self._outputs is not None:
+            self._outputs.add({}, outputs)
 
     def _close_profile(self) -> None:
         if self._profiled:
@@ -202,6 +251,21 @@ class Recorder:
         with_inputs = chosen[block.positions[chosen] < events.threshold(min(self._input_rate, self._log_share))]
         if len(with_inputs):
             self._inputs.add(block, with_inputs, self._redactor.columns(block.logged(_INPUTS, with_inputs)))
+
+
+def _answers(known: Profile, schema: Schema, loose: Mapping[tuple[int, str], _Loose]) -> Answers:
+    features = tuple(feature for feature in known.features if feature.role == "output" and feature.kind != "missing")
+    rows = {}
+    for spec in schema.outputs:
+        found = loose.get((_OUTPUTS, spec.name))
+        rows[spec.name] = (spec.shape[1:] if found is None else found.shape, spec.datatype == "BYTES")
+    return Answers(Profile(features=features), rows)
+
+
+def _by_output(bins: Profile, counts: Array) -> dict[str, tuple[int, ...]]:
+    """Counts by output, missing ones last."""
+    found = profile.filled(bins, counts)
+    return {feature.name: (*feature.counts, feature.missing) for feature in found.features} if found.rows else {}
 
 
 def _share(rows_s: float, limit_rows_s: float) -> float:

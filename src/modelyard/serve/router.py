@@ -33,5 +33,5 @@ class Router:
 
 
 def champion(plan: TrafficPlan) -> Digest:
-    """The digest whose schema is the deployment's: the one with the largest weight, the first named among equals."""
-    return max(plan.weights, key=lambda digest: plan.weights[digest])
+    """The digest whose schema is the deployment's: the one that the plan names, else that of the largest weight, the first among equals."""
+    return plan.champion or max(plan.weights, key=lambda digest: plan.weights[digest])

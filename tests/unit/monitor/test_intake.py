@@ -12,7 +12,7 @@ import pytest
 from modelyard import events
 from modelyard.config import Settings
 from modelyard.errors import MalformedPayload, StorageFull, Tampered
-from modelyard.events import Part, ProfileCounts, Rows, Segment, Spool
+from modelyard.events import Failures, Mirror, Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import intake, profile
 from modelyard.monitor.intake import Intake
 from modelyard.monitor.log import day_of
@@ -125,6 +125,11 @@ def test_the_log_is_written_when_it_is_due(settings: Settings, spool: Spool) -> 
         part("a", digest=Digest("sha256:no")),
         part("a", requests=-1),
         part("a", requests=2**63 - 1),
+        part("a", generation=-1),
+        part("a", failures={"model_failed": Failures(requests=-1, seconds=0.0)}),
+        part("a", outputs={"label": (1, -1)}),
+        part("a", mirror=Mirror(sent=-1)),
+        part("a", mirror=Mirror(outputs={"label": (-1,)})),
         part("a", profiles=(ProfileCounts(share=1.0, counts=b"no"),)),
         part("a", profiles=(ProfileCounts(share=2.0, counts=profile.pack(np.array([1]))),)),
         part("a", predictions=msgspec.structs.replace(rows("a"), times=np.array([np.nan]).tobytes())),

@@ -11,6 +11,7 @@ from modelyard import events
 from modelyard.errors import Conflict, InvalidConfig, NotFound, Tampered, UnsupportedFormat
 from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment
 from modelyard.monitor import profile
+from modelyard.monitor.evidence import Seen
 from modelyard.monitor.windows import Windows
 from modelyard.types import Digest
 
@@ -106,6 +107,24 @@ def test_what_is_old_is_forgotten_but_never_taken_again_while_it_waits(windows: 
     (window,) = windows.seen("m", since=0).values()
     assert window.requests == 2
     assert windows.take({"b": seen(1000)}, day_of=day_of) == 1
+
+
+def test_evidence_is_kept_by_generation(windows: Windows) -> None:
+    windows.take({"a": seen(1000, generation=3), "b": seen(9000, generation=4), "c": seen(9000), "d": seen(9001, generation=4)}, day_of=day_of)
+    windows.take({"e": seen(9100, generation=4, outputs={"label": (1, 2)}), "d": seen(9001, generation=4)}, day_of=day_of)
+    assert windows.evidence("m", 3) == {DIGEST: Seen(requests=2, latencies={80: 2})}
+    assert windows.evidence("m", 4) == {DIGEST: Seen(requests=6, latencies={80: 6}, outputs={"label": (1, 2)})}
+    assert windows.evidence("m", 0) == windows.evidence("other", 4) == {}
+    windows.forget(before=5000, waiting=())
+    assert windows.evidence("m", 3) == {}
+    assert windows.evidence("m", 4)
+
+
+def test_evidence_in_other_bins_is_refused_whole(windows: Windows) -> None:
+    windows.take({"a": seen(1000, generation=3, outputs={"label": (1, 2)})}, day_of=day_of)
+    with pytest.raises(Conflict):
+        windows.take({"b": seen(1001, generation=3, outputs={"label": (1, 2, 3)})}, day_of=day_of)
+    assert windows.evidence("m", 3)[DIGEST].requests == 2
 
 
 def test_a_file_is_opened_again_and_by_two_at_once(tmp_path: Path) -> None:

@@ -355,7 +355,49 @@ def test_wide_rows_are_profiled_run_by_run_as_they_are_end_to_end(tmp_path: Path
     for at in range(0, 30, 3):
         part = {"image": data["image"][at : at + 3]}
         recorder.answered([f"i-{at}"], [3], part, {"prediction": np.zeros(3)}, [0.1])
-    (counts,) = recorder.take(1.0).profiles
+    (counts,) = recorder.take(1.0)[0].profiles
     live = profile.filled(reference(bundle), profile.unpack(counts.counts))
     assert live == profile.measure(data, schema)
     assert live.rows == 30
+
+
+def test_a_part_belongs_to_one_generation(world: World) -> None:
+    world.recorder.enter(3)
+    world.ask(1, 2)
+    world.recorder.enter(4)
+    world.ask(1)
+    world.recorder.failed("model_failed", 0.1)
+    world.recorder.enter(4)
+    world.recorder.enter(5)
+    segment = world.second()
+    assert segment is not None
+    assert [(part.generation, part.requests, part.rows, len(part.failures)) for part in segment.parts] == [(3, 2, 3, 0), (4, 1, 1, 1)]
+    world.ask(1)
+    assert only(world.second()).generation == 5
+
+
+def test_outputs_are_counted_in_the_bins_of_the_champion(world: World) -> None:
+    champion = world.recorder.answers
+    (bins,) = champion.bins.features
+    world.recorder.enter(1)
+    world.ask(5)
+    assert only(world.second()).outputs == {}, "one version alone"
+    world.recorder.enter(2, champion)
+    inputs = world.ask(40, 1, seed=5)
+    (counts,) = only(world.second()).outputs.values()
+    found, _ = np.histogram(answers(inputs)["prediction"], [-np.inf, *bins.edges, np.inf])
+    assert counts == (*found.tolist(), 0)
+    world.ask(2)
+    (counts,) = only(world.second()).outputs.values()
+    assert sum(counts) == 2
+
+
+@pytest.mark.parametrize("spec", [{"name": "other"}, {"datatype": "BYTES"}, {"shape": (-1, 3)}])
+def test_outputs_of_another_form_are_not_counted_in_the_champions_bins(world: World, spec: dict[str, object]) -> None:
+    changed = msgspec.structs.replace(SCHEMA, outputs=(msgspec.structs.replace(SCHEMA.outputs[0], **spec),))
+    recorder = Recorder(("m", 8, DIGEST), packed(with_outputs=False, schema=changed), Settings())
+    assert not world.recorder.answers.fit(recorder.answers)
+    assert world.recorder.answers.fit(world.recorder.answers)
+    recorder.enter(2, world.recorder.answers)
+    recorder.answered(["a"], [1], draw(1), {"other": np.array(["x"], dtype=object)}, [0.1])
+    assert recorder.take(1.0)[0].outputs == {}

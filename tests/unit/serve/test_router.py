@@ -28,3 +28,7 @@ def test_shares_are_the_weights() -> None:
 def test_champion_is_the_heaviest_and_the_first_among_equals() -> None:
     assert champion(plan({A: 10, B: 90})) == B
     assert champion(plan({B: 50, A: 50})) == B
+
+
+def test_a_plan_says_who_is_champion_however_small_its_share() -> None:
+    assert champion(TrafficPlan(name="m", generation=1, weights={A: 90, B: 10}, versions={A: 2, B: 1}, champion=B)) == B

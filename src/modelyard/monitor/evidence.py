@@ -1,0 +1,91 @@
+"""What was seen of each version in one generation of a deployment: the counts on which a rollout is judged.
+
+Hides which failures are laid at the door of the server or its model. Pure; counts only, which merge exactly in any order. It must not judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from modelyard import errors
+from modelyard.errors import Conflict, ModelyardError
+from modelyard.events import Mirror, Part
+
+K = TypeVar("K")
+
+
+def _codes(*kinds: type[ModelyardError]) -> frozenset[str]:
+    return frozenset(code for kind in kinds for code in ({kind.code} | _codes(*kind.__subclasses__())))
+
+
+CALLERS = _codes(errors.InvalidInput, errors.NotFound, errors.Denied, errors.Conflict) | {"cancelled", "malformed_message"}
+"""Codes of failures that a caller brought about, by what it sent or by leaving. Any other is the server's or the model's, so is a refusal for load."""
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Counts of one version in one generation. `+` is exact, and in any order the same.
+
+    `requests` were answered or ended in one of `errors`, which server or model caused; those that callers caused count nowhere. `latencies` are of
+    the answered ones, by bucket (`events.quantile_s`); `outputs` are rows by output, in the champion's bins, missing ones last.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    latencies: dict[int, int] = {}
+    outputs: dict[str, tuple[int, ...]] = {}
+    mirror: Mirror = Mirror()
+
+    def __add__(self, other: Seen) -> Seen:
+        """Both. Raises Conflict for outputs that were counted in different bins."""
+        return Seen(
+            requests=self.requests + other.requests,
+            errors=self.errors + other.errors,
+            latencies=summed(self.latencies, other.latencies),
+            outputs=_outputs(self.outputs, other.outputs),
+            mirror=_mirrors(self.mirror, other.mirror),
+        )
+
+
+def of(part: Part) -> Seen:
+    """What one part says."""
+    failed = sum(each.requests for code, each in part.failures.items() if code not in CALLERS)
+    return Seen(
+        requests=part.requests + failed,
+        errors=failed,
+        latencies=part.latencies,
+        outputs=part.outputs,
+        mirror=part.mirror or Mirror(),
+    )
+
+
+def summed(left: Mapping[K, int], right: Mapping[K, int]) -> dict[K, int]:
+    """Counts by key, added."""
+    total = dict(left)
+    for key, count in right.items():
+        total[key] = total.get(key, 0) + count
+    return total
+
+
+def _outputs(left: Mapping[str, tuple[int, ...]], right: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    total = dict(left)
+    for name, counts in right.items():
+        had = total.get(name)
+        if had is not None and len(had) != len(counts):
+            raise Conflict("outputs of one generation that were counted in different bins")
+        total[name] = counts if had is None else tuple(a + b for a, b in zip(had, counts, strict=True))
+    return total
+
+
+def _mirrors(left: Mirror, right: Mirror) -> Mirror:
+    return Mirror(
+        sent=left.sent + right.sent,
+        shed=left.shed + right.shed,
+        failed=left.failed + right.failed,
+        rows=left.rows + right.rows,
+        disagreed=left.disagreed + right.disagreed,
+        latencies=summed(left.latencies, right.latencies),
+        outputs=_outputs(left.outputs, right.outputs),
+    )

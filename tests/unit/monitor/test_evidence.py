@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from functools import reduce
+from itertools import permutations
+from operator import add
+
+import pytest
+
+from modelyard import errors
+from modelyard.errors import Conflict, ModelyardError
+from modelyard.events import Failures, Mirror, Part
+from modelyard.monitor.evidence import CALLERS, Seen, of
+from modelyard.types import Digest
+
+DIGEST = Digest("sha256:" + "0" * 64)
+
+
+def part(**fields: object) -> Part:
+    return Part(name="m", version=1, digest=DIGEST, **fields)  # type: ignore[arg-type]
+
+
+def test_only_failures_of_server_or_model_are_errors() -> None:
+    failures = {code: Failures(requests=10**place, seconds=0.0) for place, code in enumerate(("model_failed", "schema_mismatch", "overloaded"))}
+    seen = of(part(requests=7, failures=failures))
+    assert (seen.requests, seen.errors) == (7 + 1 + 100, 1 + 100)
+    assert of(part(failures={"cancelled": Failures(requests=3, seconds=0.1)})) == Seen()
+
+
+def test_every_error_of_the_tree_is_on_one_side() -> None:
+    def below(kind: type[ModelyardError]) -> set[str]:
+        return {kind.code}.union(*map(below, kind.__subclasses__()))
+
+    assert below(ModelyardError) - CALLERS == {
+        "internal", "tampered", "digest_mismatch", "seal_invalid", "untrusted_signer", "unsupported_format", "rejected", "overloaded", "unavailable",
+        "deadline_exceeded", "storage_full", "model_failed",
+    }  # fmt: skip
+    assert errors.SchemaMismatch.code in CALLERS
+
+
+def test_sums_are_exact_in_any_order() -> None:
+    parts = (
+        part(requests=1, latencies={3: 1}, outputs={"label": (1, 0, 0)}, mirror=Mirror(sent=2, shed=1, rows=2, latencies={4: 2})),
+        part(requests=2, latencies={3: 1, 5: 1}, outputs={"label": (0, 2, 1)}),
+        part(
+            failures={"model_failed": Failures(requests=4, seconds=1.0)}, mirror=Mirror(sent=3, failed=1, disagreed=1, outputs={"label": (1, 1, 0)})
+        ),
+    )
+    total = Seen(
+        requests=7,
+        errors=4,
+        latencies={3: 2, 5: 1},
+        outputs={"label": (1, 2, 1)},
+        mirror=Mirror(sent=5, shed=1, failed=1, rows=2, disagreed=1, latencies={4: 2}, outputs={"label": (1, 1, 0)}),
+    )
+    for order in permutations(map(of, parts)):
+        assert reduce(add, order, Seen()) == total
+
+
+def test_outputs_in_other_bins_do_not_add_up() -> None:
+    with pytest.raises(Conflict, match="bins"):
+        of(part(outputs={"label": (1, 0)})) + of(part(outputs={"label": (1, 0, 0)}))
+    with pytest.raises(Conflict, match="bins"):
+        of(part(mirror=Mirror(outputs={"label": (1, 0)}))) + of(part(mirror=Mirror(outputs={"label": (1, 0, 0)})))
