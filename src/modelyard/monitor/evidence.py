@@ -22,7 +22,7 @@ def _codes(*kinds: type[ModelyardError]) -> frozenset[str]:
 
 
 CALLERS = _codes(errors.InvalidInput, errors.NotFound, errors.Denied, errors.Conflict) | {"cancelled", "malformed_message"}
-"""Codes of failures that a caller brought about, by what it sent or by leaving. Any other is the server's or the model's, so is a refusal for load."""
+"""Codes of failures that a caller brought about, by what it sent or by leaving. Others are the server's or the model's, also a refusal for load."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
