@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from modelyard.errors import NotFound
+from modelyard.rollout import history
+from modelyard.rollout.history import Change, Event
 from modelyard.targets.base import Deployment, Release
 
 if TYPE_CHECKING:
@@ -49,21 +51,35 @@ class Deployments:
         """Every deployment, by name."""
         return tuple(sorted(map(_stored, self._registry.records.list(KIND)), key=lambda stored: stored.deployment.name))
 
-    def put(self, deployment: Deployment, *, expected: int) -> Stored:
-        """Keep `deployment`, whose record must have the revision `expected` (0: none).
+    def put(self, deployment: Deployment, *, expected: int, change: Change | None = None) -> Stored:
+        """Keep `deployment`, whose record must have the revision `expected` (0: none), and what the `change` means in its history.
 
+        Without a `change` modelyard made it by itself.
         Raises Conflict, or NotFound for a release deleted meanwhile.
         """
         with self._registry.records.transaction() as transaction:
             for release in deployment.releases:
                 if not self._registry.versions_in(transaction, release.digest):
                     raise NotFound(f"version {release.version} of {release.model} was deleted meanwhile")
-            record = transaction.put(KIND, deployment.name, _body(deployment), expected=expected)
+            now = transaction.get(KIND, deployment.name)
+            before, last = (None, None) if now is None else (_stored(now).deployment, now.body.get("events"))
+            events = history.write(transaction, deployment.name, history.tell(before, deployment, change or history.itself()), last=last)
+            record = transaction.put(KIND, deployment.name, {**_body(deployment), "events": events}, expected=expected)
         return _stored(record)
 
-    def remove(self, stored: Stored) -> None:
-        """Forget a deployment. Raises Conflict when it has changed since it was read."""
-        self._registry.records.delete(KIND, stored.deployment.name, expected=stored.revision)
+    def remove(self, stored: Stored, *, change: Change | None = None) -> None:
+        """Forget a deployment, but not its history. Raises Conflict when it has changed since it was read."""
+        name = stored.deployment.name
+        with self._registry.records.transaction() as transaction:
+            transaction.delete(KIND, name, expected=stored.revision)
+            history.write(transaction, name, history.tell(stored.deployment, None, change or history.itself()), last=None)
+
+    def history(self, name: str) -> tuple[Event, ...]:
+        """What happened to `name`, oldest first, also after it went out of service. Raises NotFound for a name that never was deployed."""
+        events = history.read(self._registry.records, name)
+        if not events and self.find(name) is None:
+            raise NotFound(f"nothing was ever deployed as {name}; `modelyard status` lists what is", field="name")
+        return events
 
 
 def _stored(record: Record) -> Stored:

@@ -14,12 +14,13 @@ from typing import Literal
 import msgspec
 
 from modelyard.errors import Conflict, Forbidden
+from modelyard.rollout.history import ITSELF
 from modelyard.targets.base import HISTORY, Approval, Deployment, Outcome, Pause, Release, Rollout, Strategy, Warm
 from modelyard.types import TrafficPlan, Verdict
 
-ITSELF = "modelyard"
-"""Who acts when nobody does."""
 DIRECT = Strategy()
+FLIPS = ("direct", "blue-green")
+"""Strategies whose traffic moves in one flip."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +69,7 @@ def begin(
     is_warm = deployment.warm is not None and deployment.warm.release.digest == goal.digest
     if (deployment.current is None or is_warm) and not _needs_approval(rollout, 0):
         # Nothing serves yet, so there is nothing to hold the first release beside; or it is ready already.
-        return _enter(begun, rollout, 0, at)
+        return _enter(begun, rollout, 0, at, because="it is ready already" if is_warm else "nothing serves yet")
     return begun
 
 
@@ -93,12 +94,19 @@ def plan(deployment: Deployment) -> TrafficPlan | None:
             return None
         ready = (rollout.goal,) if rollout is not None else () if deployment.warm is None else (deployment.warm.release,)
         return _plan(deployment.name, deployment.generation, ((current, 100),), ready)
-    weight = rollout.strategy.steps[rollout.step].weight
-    if current is None or current.digest == rollout.goal.digest:
-        return _plan(deployment.name, rollout.generation, ((rollout.goal, 100),), ())
+    goal, strategy = rollout.goal, rollout.strategy
+    if current is None or current.digest == goal.digest:
+        return _plan(deployment.name, rollout.generation, ((goal, 100),), ())
+    weight = strategy.steps[rollout.step].weight
     # The old release stays ready until the last step is earned: a worker that is late still answers by it, and going back is a flip.
-    sticky = rollout.strategy.sticky if 0 < weight < 100 else None
-    return _plan(deployment.name, rollout.generation, ((current, 100 - weight), (rollout.goal, weight)), (), sticky=sticky)
+    planned = _plan(deployment.name, rollout.generation, ((current, 100 - weight), (goal, weight)), ())
+    return msgspec.structs.replace(
+        planned,
+        # A flip may change the schema, from the moment on at which the new release answers; a share of the traffic may not.
+        champion=None if strategy.kind in FLIPS else current.digest,
+        shadows={goal.digest: strategy.mirror} if strategy.mirror > 0 and weight < 100 else {},
+        sticky=strategy.sticky if 0 < weight < 100 else None,
+    )
 
 
 def advance(deployment: Deployment, seen: Seen) -> Deployment:
@@ -162,7 +170,7 @@ def promote(deployment: Deployment, *, by: str, at: str) -> Deployment:
     forced = msgspec.structs.replace(rollout, forced=by, pause=None, waits="")
     if rollout.phase == "holding" or rollout.step == last:
         return _with(deployment, forced)
-    return _enter(deployment, forced, last, at)
+    return _enter(deployment, forced, last, at, because=f"promoted by {by}")
 
 
 def abort(deployment: Deployment, *, by: str, why: str, at: str) -> Deployment:
@@ -262,16 +270,20 @@ def is_on_its_side(verdict: Verdict) -> bool:
 def _go_on(deployment: Deployment, rollout: Rollout, index: int, seen: Seen) -> Deployment:
     """Enter the step `index`, or the last where the rollout was promoted, unless it is paused or the step needs an approval."""
     if rollout.forced:
-        return _enter(deployment, rollout, len(rollout.strategy.steps) - 1, seen.at)
+        return _enter(deployment, rollout, len(rollout.strategy.steps) - 1, seen.at, because=f"promoted by {rollout.forced}")
     if rollout.pause is not None:
         return _with(deployment, msgspec.structs.replace(rollout, waits="it is paused"))
     if _needs_approval(rollout, index):
         step = rollout.strategy.steps[index].weight
         return _with(deployment, msgspec.structs.replace(rollout, waits=f"the step of {step} % needs an approval"))
-    return _enter(deployment, rollout, index, seen.at)
+    if rollout.phase == "holding":
+        because = "it is ready everywhere"
+    else:
+        because = f"{rollout.strategy.steps[rollout.step].weight} % were earned in {rollout.elapsed_s:.0f} s by {rollout.requests:,} requests"
+    return _enter(deployment, rollout, index, seen.at, because=because)
 
 
-def _enter(deployment: Deployment, rollout: Rollout, index: int, at: str) -> Deployment:
+def _enter(deployment: Deployment, rollout: Rollout, index: int, at: str, *, because: str) -> Deployment:
     # The first step has the generation that was promised; every further one the next.
     generation = rollout.generation if rollout.phase == "holding" else rollout.generation + 1
     entered = msgspec.structs.replace(
@@ -284,6 +296,7 @@ def _enter(deployment: Deployment, rollout: Rollout, index: int, at: str) -> Dep
         elapsed_s=0.0,
         requests=0,
         resumed_s=0.0,
+        because=because,
         waits="",
     )
     return msgspec.structs.replace(_with(deployment, entered), warm=None)
@@ -347,9 +360,7 @@ def _outcome(rollout: Rollout, verdict: Verdict, guards: tuple[Verdict, ...], at
     )
 
 
-def _plan(
-    name: str, generation: int, shares: tuple[tuple[Release, int], ...], ready: tuple[Release, ...], *, sticky: str | None = None
-) -> TrafficPlan:
+def _plan(name: str, generation: int, shares: tuple[tuple[Release, int], ...], ready: tuple[Release, ...]) -> TrafficPlan:
     weights = {release.digest: weight for release, weight in shares if weight > 0}
     named = (*(release for release, _ in shares), *ready)
     return TrafficPlan(
@@ -358,5 +369,4 @@ def _plan(
         weights=weights,
         versions={release.digest: release.version for release in named},
         hold=tuple(dict.fromkeys(release.digest for release in named if release.digest not in weights)),
-        sticky=sticky,
     )

@@ -83,8 +83,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `holding`: loaded beside the old at weight 0; `switching`: the step's plan is written down; `watching`: it is in force everywhere, and judged.
     `generation` is that of the step, or while holding that which the first will have; `generations` are those of every step entered, in whose counts
     the evidence lies. `elapsed_s` and `requests` (of the candidate) are those of the step in force so far, from the driver's monotonic clock and
-    the counts; `step_at` is when it was entered, for people. `gates` judged the release before, `guards` (and for A/B last the metric) judge it now.
-    `waits` says why the step is not left yet; `forced` who promoted it past what guards say; `resumed_s` what `elapsed_s` was when it was resumed.
+    the counts; `step_at` is when it was entered, for people, and `because` why; `waits` says why it is not left yet. `gates` judged the release
+    before, `guards` (and for A/B last the metric) judge it now. `forced` is who promoted it past what guards say; `resumed_s` what `elapsed_s` was
+    when it was resumed.
     """
 
     kind: Literal["deploy", "rollback"]
@@ -101,6 +102,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     requests: int = 0
     gates: tuple[Verdict, ...] = ()
     guards: tuple[Verdict, ...] = ()
+    because: str = ""
     waits: str = ""
     pause: Pause | None = None
     resumed_s: float = 0.0
@@ -146,6 +148,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     warm: Warm | None = None
     rollout: Rollout | None = None
     last: Outcome | None = None
+
+    @property
+    def in_force(self) -> int:
+        """The generation that its plan has now; what a change expects it to have still."""
+        return self.generation if self.rollout is None or self.rollout.phase == "holding" else self.rollout.generation
 
     @property
     def releases(self) -> tuple[Release, ...]:

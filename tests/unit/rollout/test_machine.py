@@ -184,6 +184,14 @@ def waits(deployment: Deployment) -> str:
     return deployment.rollout.waits
 
 
+def test_the_old_release_is_the_reference_of_every_share_and_of_no_flip(serving: Deployment) -> None:
+    for steps in (1, 2, 3):
+        plan = machine.plan(under_way(serving, CANARY, steps=steps))
+        assert plan is not None and plan.champion == release(1).digest
+    plan = machine.plan(machine.advance(begun(serving, 2), seen()))
+    assert plan is not None and plan.champion is None and plan.weights == {release(2).digest: 100}, "a flip may change the schema"
+
+
 def test_each_step_of_a_canary_has_a_generation_and_the_old_release_stays_ready(serving: Deployment) -> None:
     seen_weights = []
     for steps in (1, 2, 3):
@@ -227,7 +235,7 @@ def test_a_failed_guard_goes_back_at_once_paused_or_not_and_says_which(serving: 
 def test_a_step_that_takes_too_long_is_paused_and_says_so(serving: Deployment) -> None:
     deployment = machine.advance(under_way(serving, CANARY), watched(elapsed_s=601.0, requests=5))
     assert deployment.rollout is not None and deployment.rollout.pause is not None
-    assert deployment.rollout.pause.by == machine.ITSELF and "fewer than 100 requests" in deployment.rollout.pause.why
+    assert deployment.rollout.pause.by == "modelyard" and "fewer than 100 requests" in deployment.rollout.pause.why
     resumed = machine.advance(machine.resume(deployment), watched(elapsed_s=900.0, requests=5))
     assert resumed.rollout is not None and resumed.rollout.pause is None, "the step has its whole time again"
     again = machine.advance(resumed, watched(elapsed_s=1202.0, requests=5))
@@ -278,6 +286,8 @@ def test_an_abort_goes_back_and_says_who(serving: Deployment) -> None:
 def test_a_shadow_never_answers_and_ends_by_promotion_or_by_itself_where_asked(serving: Deployment) -> None:
     deployment = under_way(serving, SHADOW)
     assert weights(deployment)[0] == {1: 100} and generation(deployment) == 2
+    plan = machine.plan(deployment)
+    assert plan is not None and plan.shadows == {release(2).digest: 1.0} and plan.champion == release(1).digest
     held = machine.advance(deployment, watched())
     assert weights(held)[0] == {1: 100} and "promotes or aborts" in waits(held)
     assert weights(machine.promote(held, by="ann", at="now")) == ({2: 100}, [1])
