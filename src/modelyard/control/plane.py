@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,11 @@ from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
 from modelyard.config import Settings
 from modelyard.control.progress import shown
-from modelyard.errors import Conflict, InvalidConfig, InvalidInput, ModelyardError, NotFound
+from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound
+from modelyard.rollout import machine
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.driver import Driver
+from modelyard.rollout.history import Change, Event
 from modelyard.security import identity, policy
 from modelyard.security.audit import AuditLog, FileLines
 from modelyard.security.keys import FileKeys
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from modelyard.security.base import KeyRecord
 
 KEY_LIMIT_BYTES = 64 << 10
-UNDEPLOY_TRIES = 5
+TRIES = 5  # of a change that meets the driver's own
+REASON_CHARACTERS = 500
 
 
 def package(
@@ -279,7 +282,6 @@ class ControlPlane:
         from modelyard import gates
         from modelyard.gates.base import Candidate
         from modelyard.gates.schema import compatible
-        from modelyard.rollout import machine
 
         before = Deployment(name=called, model=version.name, generation=0) if found is None else found.deployment
         if before.model != version.name:
@@ -293,38 +295,101 @@ class ControlPlane:
             verdicts = (*verdicts, compatible(serving.strict_schema, opened.strict_schema))
         gates.require(verdicts, what=f"{version.name}:{version.version}")
         after = machine.begin(before, goal, kind="deploy", gates=verdicts, at=_now(), by=principal.name)
-        return self.deployments.put(after, expected=0 if found is None else found.revision).deployment
+        return self.deployments.put(after, expected=0 if found is None else found.revision, change=Change(principal.name, _now())).deployment
 
-    def rollback(self, principal: Principal, name: str) -> Deployment:
-        """Go back to what served before, as a new generation; the rollout is then under way. Raises NotFound, or Conflict when nothing is left."""
-        from modelyard.rollout import machine
+    def rollback(self, principal: Principal, name: str, *, expected_generation: int | None = None) -> Deployment:
+        """Go back to what served before, as a new generation; the rollout is then under way, and a flip where that is still warm.
 
-        found = self.deployments.get(name)
-        before = found.deployment
-        machine.require_idle(before)
-        if not before.previous:
-            raise Conflict(f"nothing served as {name} before what serves now", rule="history")
-        with self._audited(principal, "rollback", name):
-            after = machine.begin(before, before.previous[-1], kind="rollback", gates=(), at=_now(), by=principal.name)
-            return self.deployments.put(after, expected=found.revision).deployment
+        Raises NotFound, or Conflict: nothing is left, a rollout is under way, or the generation is not the expected one.
+        """
+        return self._change(
+            principal, "rollback", name, lambda before: machine.begin_back(before, at=_now(), by=principal.name), expected=expected_generation
+        )
+
+    def promote(self, principal: Principal, name: str, *, expected_generation: int | None = None) -> Deployment:
+        """Skip to the last step of the rollout, whatever its guards say. Raises NotFound, or Conflict: none under way, or an approval is wanted."""
+        return self._change(
+            principal, "promote", name, lambda before: machine.promote(before, by=principal.name, at=_now()), expected=expected_generation
+        )
+
+    def pause(self, principal: Principal, name: str, *, why: str = "", expected_generation: int | None = None) -> Deployment:
+        """Keep the rollout at its step; its guards go on judging. Raises NotFound, or Conflict when there is none to pause."""
+        return self._change(
+            principal,
+            "pause",
+            name,
+            lambda before: machine.pause(before, by=principal.name, why=_reason(why), at=_now()),
+            expected=expected_generation,
+        )
+
+    def resume(self, principal: Principal, name: str, *, expected_generation: int | None = None) -> Deployment:
+        """Let a paused rollout go on. Raises NotFound, or Conflict when none is paused."""
+        return self._change(principal, "resume", name, machine.resume, expected=expected_generation)
+
+    def abort(self, principal: Principal, name: str, *, why: str = "", expected_generation: int | None = None) -> Deployment:
+        """End the rollout: what served before has all traffic again, at once. Raises NotFound, or Conflict when none is under way."""
+        return self._change(
+            principal,
+            "abort",
+            name,
+            lambda before: machine.abort(before, by=principal.name, why=_reason(why), at=_now()),
+            expected=expected_generation,
+        )
+
+    def approve(self, principal: Principal, name: str, *, expected_generation: int | None = None) -> Deployment:
+        """Let the next step that needs an approval be entered.
+
+        Raises NotFound, Conflict when no step needs one, or Forbidden: for who is no approver, and for who began the rollout.
+        """
+
+        def approved(before: Deployment) -> Deployment:
+            policy.require_approver(principal)
+            return machine.approve(before, by=principal.name, at=_now())
+
+        return self._change(principal, "approve", name, approved, expected=expected_generation)
+
+    def history(self, name: str) -> tuple[Event, ...]:
+        """What happened to a deployment, oldest first: who did what and why, with the verdicts. Raises NotFound."""
+        return self.deployments.history(name)
 
     def undeploy(self, principal: Principal, name: str) -> Deployment:
         """Serve `name` no longer and forget its deployment, which is returned. Raises NotFound."""
         with self._audited(principal, "undeploy", name):
-            found = self._remove(name)
+            found = self._remove(name, Change(principal.name, _now()))
             self.targets[found.deployment.target].remove(name)
         return found.deployment
 
-    def _remove(self, name: str) -> Stored:
-        # The driver writes a rollout's steps meanwhile, which is no reason to keep the deployment: read again, a few times.
-        for _ in range(UNDEPLOY_TRIES):
+    def _change(self, principal: Principal, verb: str, name: str, change: Callable[[Deployment], Deployment], *, expected: int | None) -> Deployment:
+        """Make a change of the deployment `name`: what is refused is refused before anything is written, and a denial is audited."""
+        found = self.deployments.get(name)
+        try:
+            machine.require_generation(found.deployment, expected)
+            change(found.deployment)
+        except Denied as error:
+            self.audit.record(principal, verb, name, outcome="denied", detail=error.rule or error.code)
+            raise
+        with self._audited(principal, verb, name):
+            for _ in range(TRIES):
+                try:
+                    after = change(found.deployment)
+                    return self.deployments.put(after, expected=found.revision, change=Change(principal.name, _now())).deployment
+                except Conflict as error:
+                    if error.rule != "revision":
+                        raise
+                # The driver writes a rollout's progress meanwhile, which is no reason to refuse: read again, a few times.
+                found = self.deployments.get(name)
+                machine.require_generation(found.deployment, expected)
+        raise _restless(name)
+
+    def _remove(self, name: str, change: Change) -> Stored:
+        for _ in range(TRIES):
             found = self.deployments.get(name)
             try:
-                self.deployments.remove(found)
+                self.deployments.remove(found, change=change)
             except Conflict:
                 continue
             return found
-        raise Conflict(f"{name} goes on changing; try again when its rollout has ended", field="name")
+        raise _restless(name)
 
     def driver(self) -> Driver:
         """What carries out rollouts; the control process runs one."""
@@ -376,6 +441,16 @@ def _tolerance(given: float | Tolerance | None) -> Tolerance:
     if not (0 <= tolerance.absolute < 1 and 0 <= tolerance.relative < 1):
         raise InvalidConfig("a tolerance is a number from 0 to below 1", field="tolerance", rule="range")
     return tolerance
+
+
+def _reason(why: str) -> str:
+    if len(why) > REASON_CHARACTERS:
+        raise InvalidInput(f"a reason has at most {REASON_CHARACTERS} characters", field="why", rule="length")
+    return why
+
+
+def _restless(name: str) -> Conflict:
+    return Conflict(f"{name} goes on changing; try again when its rollout has ended", field="name")
 
 
 def _now() -> str:

@@ -73,6 +73,22 @@ def begin(
     return begun
 
 
+def begin_back(deployment: Deployment, *, at: str, by: str) -> Deployment:
+    """`deployment` with a rollout back to what served before under way. Raises Conflict when nothing did, or while a rollout is under way."""
+    require_idle(deployment)
+    if not deployment.previous:
+        raise Conflict(f"nothing served as {deployment.name} before what serves now; deploy the version that shall serve", rule="history")
+    return begin(deployment, deployment.previous[-1], kind="rollback", gates=(), at=at, by=by)
+
+
+def require_generation(deployment: Deployment | None, expected: int | None) -> None:
+    """Return when the generation in force is the expected one (None: any; 0: nothing is deployed). Raises Conflict."""
+    now = 0 if deployment is None else deployment.in_force
+    if expected is not None and now != expected:
+        name = "" if deployment is None else f"{deployment.name} "
+        raise Conflict(f"{name}is at generation {now}, not {expected}: somebody changed it; look at it again, then decide", rule="generation")
+
+
 def require_idle(deployment: Deployment) -> None:
     """Return when no rollout is under way. Raises Conflict."""
     if deployment.rollout is not None:

@@ -17,6 +17,7 @@ ROLES = ("viewer", "invoker", "developer", "approver", "operator", "admin", "aud
 
 _SEE = frozenset({"viewer", "developer", "approver", "operator", "admin"})
 _OPERATE = frozenset({"operator", "admin"})
+APPROVERS = frozenset({"approver", "admin"})
 
 ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/api/v1/status"): _SEE,
@@ -66,6 +67,12 @@ def allow(principal: Principal, method: str, route: str | None) -> None:
         raise Forbidden("your key has no role that may do this")
     if principal.models:
         raise Forbidden("your key is for some models and asks the data plane alone", field="model", rule="grant")
+
+
+def require_approver(principal: Principal) -> None:
+    """Return when `principal` may approve a step of somebody else's rollout. Raises Forbidden."""
+    if APPROVERS.isdisjoint(principal.roles):
+        raise Forbidden("an approval is given by a key with the role approver", rule="approver")
 
 
 def rights(roles: Iterable[str]) -> frozenset[Right]:

@@ -12,9 +12,9 @@ import pytest
 import modelyard
 from modelyard import config
 from modelyard.control.plane import ControlPlane, local_principal, package
-from modelyard.errors import Conflict, InvalidConfig, InvalidInput, NotFound, SchemaMismatch, UnsupportedFormat, UntrustedSigner
+from modelyard.errors import Conflict, Forbidden, InvalidConfig, InvalidInput, NotFound, SchemaMismatch, UnsupportedFormat, UntrustedSigner
 from modelyard.runtime.validate import check
-from modelyard.types import Tolerance
+from modelyard.types import Principal, Tolerance
 
 WHO = local_principal()
 
@@ -235,6 +235,110 @@ def test_undeploying_goes_on_while_a_rollout_writes_its_steps(tmp_path: Path, mo
     assert plane.undeploy(WHO, "churn").generation == 3
     assert plane.deployments.find("churn") is None
     stored = plane.deployments.put(Deployment(name="churn", model="churn", generation=0), expected=0)
-    steps = iter(range(1, 1 + module.UNDEPLOY_TRIES))
+    steps = iter(range(1, 1 + module.TRIES))
     with pytest.raises(Conflict, match="goes on changing"):
         plane.undeploy(WHO, "churn")
+
+
+ANN = Principal("key:ann", ("operator",))
+BOB = Principal("key:bob", ("approver",))
+
+
+def rolling(home: Path) -> ControlPlane:
+    """A home where version 1 serves as `line` and a canary of version 2 watches its first step; the second needs an approval."""
+    from modelyard.rollout import machine
+    from modelyard.targets.base import Deployment, Release, Step, Strategy
+    from modelyard.types import Verdict
+    from serving import Home
+
+    Home(home).add("line")
+    Home(home).add("line", offset=1.0)
+    plane = plane_of(home)
+    first, second = (
+        Release(model="line", version=version.version, digest=version.digest, index=version.index) for version in plane.registry.versions("line")
+    )
+    before = Deployment(name="line", model="line", generation=1, current=first)
+    steps = (Step(weight=10, minimum_s=60.0), Step(weight=50, approval=True), Step(weight=100))
+    begun = machine.begin(before, second, kind="deploy", gates=(), at="t", by="key:ann", strategy=Strategy(kind="canary", steps=steps))
+    ready = Verdict(outcome="pass", rule="ready", evidence="")
+    for _ in range(2):
+        begun = machine.advance(begun, machine.Seen(readiness=ready, acknowledged=True, is_over=False, at="t"))
+    plane.deployments.put(begun, expected=0)
+    return plane
+
+
+def test_verbs_on_a_rollout_are_audited_and_told(tmp_path: Path) -> None:
+    plane = rolling(tmp_path / "home")
+    plane.pause(ANN, "line", why="lunch", expected_generation=2)
+    plane.resume(ANN, "line")
+    plane.approve(BOB, "line")
+    with pytest.raises(Conflict, match="no step"):
+        plane.approve(BOB, "line")
+    assert plane.abort(ANN, "line", why="smells").generation == 3
+    assert [(event.what, event.by, event.why) for event in plane.history("line")][2:] == [
+        ("pause", "key:ann", "lunch"),
+        ("resume", "key:ann", ""),
+        ("approve", "key:bob", "the step of 50 %"),
+        ("abort", "key:ann", "aborted by key:ann: smells"),
+    ]
+    assert [(entry.action, entry.principal) for entry in plane.audit.entries()] == [
+        ("pause", "key:ann"),
+        ("resume", "key:ann"),
+        ("approve", "key:bob"),
+        ("abort", "key:ann"),
+    ]
+    with pytest.raises(Conflict, match="nothing served as line before"):
+        plane.rollback(ANN, "line")
+    with pytest.raises(NotFound):
+        plane.pause(ANN, "other")
+
+
+@pytest.mark.parametrize(("who", "why"), [(ANN, "role approver"), (Principal("key:ann", ("approver", "operator")), "somebody else")])
+def test_an_approver_has_the_role_and_is_not_the_author(tmp_path: Path, who: Principal, why: str) -> None:
+    plane = rolling(tmp_path / "home")
+    with pytest.raises(Forbidden, match=why):
+        plane.approve(who, "line")
+    stored = plane.deployments.get("line").deployment
+    assert stored.rollout is not None and stored.rollout.approvals == ()
+    assert [(entry.action, entry.outcome, entry.detail) for entry in plane.audit.entries()] == [("approve", "denied", "approver")]
+
+
+def test_a_stale_generation_changes_nothing(tmp_path: Path) -> None:
+    plane = rolling(tmp_path / "home")
+    before = plane.deployments.get("line")
+    for verb in (plane.promote, plane.pause, plane.abort, plane.rollback):
+        with pytest.raises(Conflict, match="generation 2, not 1"):
+            verb(ANN, "line", expected_generation=1)
+    assert plane.deployments.get("line") == before and list(plane.audit.entries()) == []
+
+
+def test_a_change_that_cannot_be_audited_is_not_made(tmp_path: Path) -> None:
+    plane = rolling(tmp_path / "home")
+    before = plane.deployments.get("line")
+    (tmp_path / "home" / "audit.jsonl").mkdir()
+    with pytest.raises(InvalidConfig):
+        plane.abort(ANN, "line")
+    assert plane.deployments.get("line") == before
+
+
+def test_a_change_goes_on_while_the_driver_writes_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import msgspec
+
+    plane = rolling(tmp_path / "home")
+    get, times = plane.deployments.get, iter((1.0, 2.0))
+
+    def get_then_progress(name: str) -> Any:
+        found = get(name)
+        if (seconds := next(times, None)) is not None and found.deployment.rollout is not None:
+            rollout = msgspec.structs.replace(found.deployment.rollout, elapsed_s=seconds)
+            plane.deployments.put(msgspec.structs.replace(found.deployment, rollout=rollout), expected=found.revision)
+        return found
+
+    monkeypatch.setattr(plane.deployments, "get", get_then_progress)
+    paused = plane.pause(ANN, "line").rollout
+    assert paused is not None and paused.pause is not None and paused.elapsed_s == 2.0
+
+
+def test_a_reason_is_short(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="500 characters"):
+        rolling(tmp_path / "home").pause(ANN, "line", why="x" * 501)
