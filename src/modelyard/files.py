@@ -43,6 +43,12 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: boo
         raise
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` that were killed left beside it. For its one writer: another's file might be on its way."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -14,6 +14,7 @@ FAULTS = {
     "05-leak": "tests.faults.f05_leak",
     "06-drain": "tests.faults.f06_drain",
     "07-hot-swap": "tests.faults.f07_hot_swap",
+    "09-killed-controller": "tests.faults.f09_killed_controller",
     "19-overload": "tests.faults.f19_overload",
     "20-retries": "tests.faults.f20_retries",
     "21-too-late": "tests.faults.f21_too_late",

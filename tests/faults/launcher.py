@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -79,6 +80,107 @@ def _counting() -> None:
     Seat.ask = count  # type: ignore[method-assign]
 
 
+class _Failpoints:
+    """Calls of stores and sinks, counted by name from the moment when a verb begins. Each is written to a log, or the process ends at one."""
+
+    def __init__(self) -> None:
+        self.log = FOLDER / "points"
+        self.target = ""
+        self.is_armed = False
+        self.counts: dict[str, int] = {}
+        self.context = threading.local()
+
+    def arm(self) -> None:
+        """A verb begins: count if a file tells at which point to end, or says `?`, and then write down the points."""
+        sign = FOLDER / "failpoint"
+        if not self.is_armed and sign.exists():
+            self.target, self.is_armed = sign.read_text(), True
+
+    def hit(self, name: str) -> None:
+        """One of them is reached."""
+        if not self.is_armed:
+            return
+        self.counts[name] = self.counts.get(name, 0) + 1
+        point = f"{name}#{self.counts[name]}"
+        if self.target == "?":
+            line = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.write(line, f"{point}\n".encode())
+            os.close(line)
+        elif point == self.target:
+            os.kill(os.getpid(), 9)
+
+    def around(self, owner: Any, method: str, name: Callable[..., str]) -> None:
+        """Before and after each call of a method; what it asks of the system meanwhile is counted under its name."""
+        plain = getattr(owner, method)
+
+        def watched(*given: Any, **more: Any) -> Any:
+            called = name(*given)
+            self.hit(f"{called}:before")
+            before, self.context.inside = getattr(self.context, "inside", ""), called
+            try:
+                found = plain(*given, **more)
+            finally:
+                self.context.inside = before
+            self.hit(f"{called}:after")
+            return found
+
+        setattr(owner, method, watched)
+
+    def system(self, method: str) -> None:
+        """After each call of `os.method` that one of the watched makes."""
+        plain = getattr(os, method)
+
+        def watched(*given: Any, **more: Any) -> Any:
+            found = plain(*given, **more)
+            if inside := getattr(self.context, "inside", ""):
+                self.context.inside = ""
+                self.hit(f"{inside}:{method}")
+                self.context.inside = inside
+            return found
+
+        setattr(os, method, watched)
+
+
+def _failpoints() -> None:
+    """Ends the control process at a point that was found by an earlier run."""
+    from contextlib import contextmanager
+
+    from modelyard.control.plane import ControlPlane
+    from modelyard.registry import records
+    from modelyard.security.audit import FileLines
+    from modelyard.targets import local
+
+    points = _Failpoints()
+
+    def armed(plain: Any) -> Any:
+        def verb(*given: Any, **more: Any) -> Any:
+            points.arm()
+            return plain(*given, **more)
+
+        return verb
+
+    for name in ("deploy", "rollback", "promote", "abort", "undeploy", "delete", "set_alias"):
+        if hasattr(ControlPlane, name):
+            setattr(ControlPlane, name, armed(getattr(ControlPlane, name)))
+    transaction = records.SqliteRecords.transaction
+
+    @contextmanager
+    def watched(self: Any) -> Any:
+        points.hit("commit:begin")
+        with transaction(self) as verbs:
+            yield verbs
+            points.hit("commit:before")
+        points.hit("commit:after")
+
+    records.SqliteRecords.transaction = watched  # type: ignore[method-assign]
+    points.around(records._Verbs, "put", lambda self, kind, *_: f"record-put:{kind}")
+    points.around(records._Verbs, "delete", lambda self, kind, *_: f"record-delete:{kind}")
+    points.around(FileLines, "append", lambda *_: "audit")
+    points.around(local, "write_plan", lambda *_: "plan")
+    for method in ("write", "pwrite", "fsync", "replace"):
+        points.system(method)
+
+
 # Defences taken away.
 
 
@@ -130,18 +232,24 @@ def _closing_the_door() -> None:
     from modelyard.serve.server import Connection, Server
     from modelyard.serve.worker import Worker
 
-    drain, made = Worker._drain, Connection.connection_made
+    drain, made, received = Worker._drain, Connection.connection_made, Connection.data_received
+    late: set[Any] = set()
 
     async def ajar(self: Any, *listeners: Any) -> None:
         await drain(self)
 
-    def left(self: Any, transport: Any) -> None:
+    def entered(self: Any, transport: Any) -> None:
         made(self, transport)
         if self.server.is_draining:
-            transport.pause_reading()
+            late.add(self)
+
+    def ignored(self: Any, data: bytes) -> None:  # pausing the transport is not enough: uvloop begins to read behind `connection_made`
+        if self not in late:
+            received(self, data)
 
     Worker._drain = ajar  # type: ignore[method-assign]
-    Connection.connection_made = left  # type: ignore[method-assign]
+    Connection.connection_made = entered  # type: ignore[method-assign]
+    Connection.data_received = ignored  # type: ignore[method-assign]
     Server.stop_listening = lambda self: None  # type: ignore[method-assign]
 
 
@@ -423,7 +531,35 @@ def _tidiness() -> None:
     _once_loaded(untidy)
 
 
+def _quick_gates() -> None:
+    """The golden gate without a process of its own."""
+    from modelyard.gates.replay import Replay
+    from modelyard.types import Verdict
+
+    Replay.judge = lambda self, candidate: Verdict(outcome="pass", rule="golden-replay", evidence="not asked")  # type: ignore[method-assign]
+
+
+def _going_on() -> None:
+    """A driver that carries out only what was asked of this process."""
+    from modelyard.rollout.driver import Driver
+
+    made, drive = Driver.__init__, Driver._drive
+
+    def remembering(self: Any, deployments: Any, *given: Any, **more: Any) -> None:
+        made(self, deployments, *given, **more)
+        self.begun_before = {each.deployment.name for each in deployments.all() if each.deployment.rollout is not None}
+
+    def only_ours(self: Any, stored: Any) -> bool:
+        return False if stored.deployment.name in self.begun_before else drive(self, stored)
+
+    Driver.__init__ = remembering  # type: ignore[method-assign]
+    Driver._drive = only_ours  # type: ignore[method-assign]
+
+
 WIRINGS: dict[str, Callable[[], None]] = {
+    "failpoints": _failpoints,
+    "quick gates": _quick_gates,
+    "going on": _going_on,
     "sleeper": _sleeper,
     "recorder": _recorder,
     "restarts": _restarts,
@@ -474,15 +610,51 @@ def _workers_alike() -> None:
     supervisor.subprocess = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
 
 
+def _mother() -> int:
+    """Be what control processes are forked from: each line of standard input asks for one, whose pid is the answer."""
+    import json
+    import signal
+
+    for name in ("uvicorn", "modelyard.console.process", "modelyard.gates.replay", "modelyard.gates.schema"):
+        import_module(name)  # once for all
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    print("ready", flush=True)
+    for line in sys.stdin:
+        environment = json.loads(line)["environment"]
+        pid = os.fork()
+        if pid:
+            print(pid, flush=True)
+            continue
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, 0)
+            os.dup2(null, 1)
+            os.environ.clear()
+            os.environ.update(environment)
+            os._exit(_run("modelyard.console"))
+        except BaseException:  # noqa: BLE001 - nothing of the mother's may run here
+            import traceback
+
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+    return 0
+
+
 def main() -> int:
-    """Wire, then run the module."""
+    """Wire, then run the module; `control` waits to be asked for control processes."""
     module = sys.argv.pop(1)
+    return _mother() if module == "control" else _run(module)
+
+
+def _run(module: str) -> int:
     wired = [name for name in os.environ.get("FAULTS_WIRED", "").split(",") if name]
     if module == "modelyard.serve":
         _workers_alike()
     for name in wired:
         WIRINGS[name]()
-    target = import_module("modelyard.serve.__main__" if module == "modelyard.serve" else module)
+    target = import_module(f"{module}.__main__" if module in {"modelyard.serve", "modelyard.console"} else module)
     return int(target.main())
 
 

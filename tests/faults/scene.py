@@ -269,7 +269,8 @@ class Scene:
         self.checked = 0
         self.items: list[Item] = []
         self._homes = 0
-        self._troubles: list[str] = []
+        self.troubles: list[str] = []
+        """What of the aftermath is not as it must be."""
 
     @property
     def judges_aftermath(self) -> bool:
@@ -341,7 +342,7 @@ class Scene:
                 server.mark()
             yield server
             if self.judges_aftermath:
-                self._troubles += _aftermath(server)
+                self.troubles += _aftermath(server)
         finally:
             seen = _end(process, server)
         left = [pid for pid in seen if probes.is_alive(pid)]
@@ -350,16 +351,16 @@ class Scene:
                 os.kill(pid, signal.SIGKILL)
         if self.judges_aftermath:
             if left:
-                self._troubles.append(f"{len(left)} processes outlive the server")
+                self.troubles.append(f"{len(left)} processes outlive the server")
             if CANARY.encode() in log.read_bytes():
-                self._troubles.append("a secret in a log")
+                self.troubles.append("a secret in a log")
 
     def finish(self) -> tuple[Item, ...]:
         """The items, with those that every fault has."""
         if self.checked:
             self.item("wrong_answers", self.wrong, 0, exact=True, note=f"of {self.checked:,} checked")
         if self.judges_aftermath:
-            self.item("aftermath", len(self._troubles), 0, exact=True, note="; ".join(self._troubles))
+            self.item("aftermath", len(self.troubles), 0, exact=True, note="; ".join(self.troubles))
         return tuple(self.items)
 
 

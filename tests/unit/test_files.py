@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.errors import InvalidConfig, InvalidInput, NotFound, PayloadTooLarge, StorageFull
-from modelyard.files import inside, make_folder, read_limited, translate, write_atomically
+from modelyard.files import inside, make_folder, read_limited, remove_leftovers, translate, write_atomically
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -22,6 +22,13 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new" * 100_000
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["plan.json"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("plan.json", ".plan.json.0a1b2c3d.tmp", ".other.json.0a1b2c3d.tmp"):
+        (tmp_path / name).write_bytes(b"x")
+    remove_leftovers(tmp_path / "plan.json")
+    assert sorted(os.listdir(tmp_path)) == [".other.json.0a1b2c3d.tmp", "plan.json"]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def serve(settings: Settings) -> None:
 
     files.make_folder(settings.run)
     with _alone(settings), _listen(settings) as listener, ControlPlane(settings) as plane:
+        for path in (settings.plan, settings.run / "control.json"):  # one that was killed may have been writing them
+            files.remove_leftovers(path)
         admin_key(settings)
         port = listener.getsockname()[1]
         loops = Loops(plane)

@@ -1,0 +1,168 @@
+"""Fault 9: kill -9 of the control process at every failpoint of the verbs that change what serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.faults import probes, scene
+from tests.faults.control import CONVERGED_S, Control, Reply, control
+from tests.faults.judge import Control as Taken
+from tests.faults.judge import Fault
+from tests.faults.scene import Scene
+
+from modelyard.types import TrafficPlan, read_plan
+from serving import Home
+
+LEAST, ASKED_S = 25, 5.0
+WIRED = ("quick gates", "failpoints")
+OFFSETS = (0.0, 1000.0)
+
+
+class Verb(NamedTuple):
+    """A change of the world: `prepare` brings about what it starts from, `ask` asks for it, `before` and `after` are the version that serves."""
+
+    name: str
+    subject: str
+    prepare: Callable[[Control], None]
+    ask: Callable[[Control], Reply]
+    before: int | None
+    after: int | None
+
+
+def _serving(running: Control, name: str, *versions: int) -> None:
+    """Have `versions` of `line` deployed as `name`, one after the other, unless they are as it stands."""
+    deployment = running.ask("GET", f"/deployments/{name}")
+    body = deployment.json() if deployment.status == 200 else {}
+    known = [each["version"] for each in [*body.get("previous", ()), *filter(None, [body.get("current")])]]
+    if known[-len(versions) :] == list(versions):
+        return
+    for version in versions:
+        reply = running.deploy(name, f"line:{version}")
+        assert reply.status in {200, 202}, reply
+        assert running.settled(name) is not None, "what a verb starts from did not come about"
+
+
+VERBS = (
+    Verb("deploy", "line", lambda c: _serving(c, "line", 1), lambda c: c.deploy("line", "line:2"), 1, 2),
+    Verb("rollback", "line", lambda c: _serving(c, "line", 1, 2), lambda c: c.ask("POST", "/deployments/line/rollback"), 2, 1),
+    Verb("first", "other", lambda c: _gone(c, "other"), lambda c: c.deploy("other", "line:2"), None, 2),
+    Verb("undeploy", "other", lambda c: _serving(c, "other", 2), lambda c: c.ask("DELETE", "/deployments/other"), 2, None),
+)
+
+
+def _gone(running: Control, name: str) -> None:
+    if running.ask("GET", f"/deployments/{name}").status == 200:
+        running.ask("DELETE", f"/deployments/{name}")
+    assert running.settled(name) is not None, "what a verb starts from did not come about"
+
+
+class Killing:
+    """What was found at the points so far."""
+
+    def __init__(self, scene_: Scene, home: Home, running: Control) -> None:
+        self.points = self.between = self.late = self.lost = 0
+        self.slowest_s = 0.0
+        self.notes: list[str] = []
+        self._scene, self._home, self._running = scene_, home, running
+
+    def at(self, verb: Verb, point: str) -> None:
+        """Ask for `verb`, die at `point`, start again, and look."""
+        running = self._running
+        verb.prepare(running)
+        generation = _generation(self._home, verb.subject)
+        _sign(self._scene, point)
+        reply = verb.ask(running)
+        probes.wait(lambda: not running.is_alive or (reply.status and running.is_settled(verb.subject)), ASKED_S, 0.01)
+        _sign(self._scene, "")
+        is_reached = not running.is_alive
+        if not is_reached:  # not this time: what others did was counted with it
+            running.kill()
+        self.points += is_reached
+        running.start(*WIRED)
+        took_s = running.settled(verb.subject, 2.0 if self._scene.is_control else CONVERGED_S)
+        version = running.serving(verb.subject)
+        is_lost = reply.status in {200, 202} and version != verb.after
+        is_between = version not in {verb.before, verb.after} or generation > (_generation(self._home, verb.subject) or generation)
+        self.lost, self.between, self.late = self.lost + is_lost, self.between + is_between, self.late + (took_s is None)
+        self.slowest_s = max(self.slowest_s, took_s or 0.0)
+        if took_s is None or is_lost or is_between:
+            self.notes.append(f"{verb.name} {point}: answered {reply.status}, serves {version}, settled {took_s}")
+
+
+def run(scene_: Scene) -> None:
+    home = Home(scene_.folder / "home")
+    for offset in OFFSETS:
+        home.add("line", offset=offset)
+    with scene_.server(home) as server, control(scene_, home, starts=WIRED) as running:
+        _serving(running, "line", 1)
+        server.mark()
+        loading = server.load(scene.line(offsets=OFFSETS), connections=4, seconds=600, rate=100.0)
+        found = Killing(scene_, home, running)
+        for verb in VERBS:
+            for point in _points(scene_, running, verb):
+                if not (scene_.is_control and found.late):
+                    found.at(verb, point)
+            if scene_.is_control:
+                break
+        strays = _strays(home)
+        tally = loading.end(now=True)
+    scene_.item("points", found.points, LEAST, better="higher", exact=True, note="at which the control process was killed")
+    scene_.item("neither_old_nor_new", found.between, 0, exact=True, note="; ".join(found.notes[:4]))
+    scene_.item("not_converged", found.late, 0, exact=True, note=f"within {CONVERGED_S:g} s; the slowest took {found.slowest_s:.2f} s")
+    scene_.item("acknowledged_lost", found.lost, 0, exact=True)
+    scene_.item("predicted", tally.success, 100, "%", better="higher", exact=True, note=f"of {tally.sent:,} meanwhile")
+    scene_.item("left_behind", strays, 0, exact=True, note="temporary files in the home")
+
+
+def _points(scene_: Scene, running: Control, verb: Verb) -> list[str]:
+    """Every point that the verb passes, found by counting."""
+    verb.prepare(running)
+    _sign(scene_, "?")
+    reply = verb.ask(running)
+    assert reply.status in {200, 202}, reply
+    assert running.settled(verb.subject) is not None
+    _sign(scene_, "")
+    running.kill()
+    running.start(*WIRED)
+    log = scene_.folder / "points"
+    found = list(dict.fromkeys(log.read_text().split()))
+    log.unlink()
+    return found
+
+
+def _sign(scene_: Scene, point: str) -> None:
+    """Tell the control process at which point to end; `?`: to write them down; nothing: to live."""
+    path = scene_.folder / "failpoint"
+    if point:
+        path.write_text(point)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _generation(home: Home, name: str) -> int:
+    """The generation of the plan in force."""
+    plans: list[TrafficPlan] = [plan for plan in read_plan(home.folder / "plan.json").plans if plan.name == name]
+    return plans[0].generation if plans else 0
+
+
+def _strays(home: Home) -> int:
+    """Temporary files that nobody will take away."""
+    return sum(path.suffix == ".tmp" for path in Path(home.folder).rglob("*") if path.is_file())
+
+
+FAULT = Fault(
+    number=9,
+    name="killed-controller",
+    title="kill -9 of the control process at every failpoint",
+    method=(
+        "Deploy, rollback, first deploy and undeploy are each run once while the calls of stores and sinks are counted (audit appends, "
+        "record writes, commits, writes of the plan, and what these ask of the system); then once per point, at which the process is killed. "
+        "Another is started at once. 100 requests a second are asked of the deployment meanwhile. The golden gate, which starts a process "
+        "of its own, is left out."
+    ),
+    run=run,
+    controls=(Taken(without="going on", misses="not_converged", text="a control process that does not go on with what its predecessor began."),),
+    headline="not_converged",
+)
