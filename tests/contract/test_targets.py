@@ -58,6 +58,15 @@ def test_removing_twice_is_removing_once(target: Target) -> None:
     assert target.remove("a") == target.remove("a") and target.names() == ()
 
 
+def test_converging_is_applying_and_removing_in_one_step(target: Target) -> None:
+    ticket = target.converge([plan("a", ONE), plan("b", TWO)], PLACES)
+    assert target.converge([plan("a", ONE), plan("b", TWO)], PLACES) == ticket == target.apply(plan("a", ONE), PLACES)
+    assert target.converge([plan("c", ONE)], PLACES, keep=("a", "nobody")) > ticket
+    assert target.names() == ("a", "c")
+    target.converge([], {})
+    assert target.names() == ()
+
+
 def test_nothing_is_ready_or_applied_where_nothing_serves(target: Target) -> None:
     ticket = target.apply(plan("a", ONE), PLACES)
     assert target.readiness(ONE).outcome == "unknown" and not target.has_applied(ticket)

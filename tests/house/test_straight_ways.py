@@ -47,6 +47,9 @@ from modelyard.control.plane import ControlPlane, local_principal
 plane = ControlPlane(config.load())
 start()
 plane.deploy(local_principal(), "way")
+host = plane.host(plane.membership())
+host.tick()
+host.written()
 plane.driver().tick()
 stop()
 """
@@ -135,8 +138,9 @@ WAYS = {
         "bundle.load:open",
         "gates:run",
         "rollout.machine:begin",
+        "rollout.host:Host.tick",
+        "targets.local:Local.converge",
         "rollout.driver:Driver.tick",
-        "targets.local:Local.apply",
     ],
     "request": [
         "serve.server:*",

@@ -1,7 +1,8 @@
 """The control process: one per home, from its lock to its last tick.
 
-Hides the lock, the socket, and the two loops beside the API: the driver, which carries out what the records say, and the intake, which takes the
-workers' observations in. It can be killed at any moment: all that it knows is in the records, the plan file and the log.
+Hides the lock, the socket, and the loops beside the API: the host, which carries out on this machine what the records say, the driver, which takes
+rollouts from step to step, the lease, by which others know that this host lives, and the intake, which takes the workers' observations in. It can be
+killed at any moment: all that it knows is in the records, the plan file and the log.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -24,11 +26,11 @@ from modelyard.control.status import Status, status
 from modelyard.control.traffic import Watch
 from modelyard.errors import Conflict, ModelyardError, Unavailable
 from modelyard.monitor.intake import Intake
-from modelyard.rollout.driver import Driver
+from modelyard.rollout.hosts import RENEW_S
 from modelyard.types import ControlState, write_control_state
 
 REST_S = 1.0  # between ticks when nothing moves
-MOVING_S = 0.05  # between ticks of a rollout
+MOVING_S = (0.02, 0.25)  # between ticks of a rollout: the longer nothing has come of them, the fewer
 
 log = logging.getLogger("modelyard.control")
 
@@ -43,7 +45,8 @@ def serve(settings: Settings) -> None:
             files.remove_leftovers(path)
         admin_key(settings)
         port = listener.getsockname()[1]
-        loops = Loops(plane)
+        url = f"http://{f'[{settings.control_host}]' if ':' in settings.control_host else settings.control_host}:{port}"
+        loops = Loops(plane, control=url)
         hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]")}
         app = build(plane, keyring=home_keyring(settings), hosts=hosts, status=loops.status, changed=loops.changed)
         options = uvicorn.Config(
@@ -58,7 +61,6 @@ def serve(settings: Settings) -> None:
         )
         server = uvicorn.Server(options)
         with loops:
-            url = f"http://{f'[{settings.control_host}]' if ':' in settings.control_host else settings.control_host}:{port}"
             write_control_state(settings.run, ControlState(pid=os.getpid(), url=url, started_at=datetime.now(UTC).isoformat(timespec="seconds")))
             try:
                 server.run(sockets=[listener])
@@ -68,14 +70,18 @@ def serve(settings: Settings) -> None:
 
 
 class Loops:
-    """The driver's and the intake's threads, from `with` to its end. A failure of one turn is logged and the next turn comes all the same."""
+    """The threads beside the API, from `with` to its end. A failure of one turn is logged and the next turn comes all the same."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, *, control: str | None = None) -> None:
         self._plane = plane
-        self._driver: Driver = plane.driver()
+        self._membership = plane.membership()
+        self._host = plane.host(self._membership, control=control)
+        self._driver = plane.driver()
         self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._threads = [threading.Thread(target=target, name=name) for name, target in (("driver", self._drive), ("intake", self._take_in))]
+        self._wake_host = threading.Event()
+        self._wake_driver = threading.Event()
+        loops = (("host", self._carry_out), ("driver", self._drive), ("lease", self._renew), ("intake", self._take_in))
+        self._threads = [threading.Thread(target=target, name=name) for name, target in loops]
         self._watch = Watch(plane)
 
     def __enter__(self) -> Loops:
@@ -85,28 +91,60 @@ class Loops:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._wake.set()
+        self.changed()
         for thread in self._threads:
             thread.join()
+        with contextlib.suppress(ModelyardError):  # whoever cannot say so now is found silent
+            self._membership.leave()
 
     def changed(self) -> None:
-        """Something was written down: let the driver look now."""
-        self._wake.set()
+        """Something was written down: let host and driver look now."""
+        self._wake_host.set()
+        self._wake_driver.set()
 
     def status(self) -> Status:
         """The running world as these loops know it."""
         stored = [each.deployment for each in self._plane.deployments.all()]
-        return status(self._plane, stored, trouble=dict(self._driver.trouble), traffic=self._watch.traffic(stored))
+        trouble = {**self._driver.trouble, **self._host.report.trouble}
+        return status(self._plane, stored, trouble=trouble, traffic=self._watch.traffic(stored))
+
+    def _carry_out(self) -> None:
+        pace = Pace()
+        while not self._stop.is_set():
+            self._wake_host.clear()
+            is_moving = False
+            try:
+                is_moving = self._host.tick()
+                if self._host.written():
+                    pace.restart()
+                    self._wake_driver.set()
+            except Exception as error:  # noqa: BLE001  # a turn that fails must not be the last
+                _log_failure("host", error)
+            if self._wake_host.wait(pace.pause_s(is_moving=is_moving)):
+                pace.restart()
 
     def _drive(self) -> None:
+        pace = Pace()
         while not self._stop.is_set():
-            self._wake.clear()
+            self._wake_driver.clear()
+            is_moving = False
             try:
                 is_moving = self._driver.tick()
-            except Exception as error:  # noqa: BLE001  # a turn that fails must not be the last
-                is_moving = False
+                if self._driver.has_written:
+                    pace.restart()
+                    self._wake_host.set()
+            except Exception as error:  # noqa: BLE001
                 _log_failure("driver", error)
-            self._wake.wait(MOVING_S if is_moving else REST_S)
+            if self._wake_driver.wait(pace.pause_s(is_moving=is_moving)):
+                pace.restart()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(RENEW_S):
+            try:
+                with self._plane.registry.records.transaction() as records:
+                    self._membership.renew(records)
+            except Exception as error:  # noqa: BLE001  # a lease that ends is taken again
+                _log_failure("lease", error)
 
     def _take_in(self) -> None:
         intake: Intake | None = None
@@ -123,6 +161,22 @@ class Loops:
             with contextlib.suppress(ModelyardError):
                 intake.drain()
             intake.close()
+
+
+class Pace:
+    """How long to rest between turns: a twentieth of the time for which nothing has come of them, within bounds."""
+
+    def __init__(self) -> None:
+        self._since_s = time.monotonic()
+
+    def restart(self) -> None:
+        """Something has come of a turn."""
+        self._since_s = time.monotonic()
+
+    def pause_s(self, *, is_moving: bool) -> float:
+        """The pause before the next turn."""
+        shortest, longest = MOVING_S
+        return min(longest, max(shortest, (time.monotonic() - self._since_s) / 20)) if is_moving else REST_S
 
 
 def _log_failure(what: str, error: Exception) -> None:

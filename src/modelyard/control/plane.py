@@ -8,6 +8,7 @@ before it is made. It must not import the data plane.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,12 +18,15 @@ from typing import TYPE_CHECKING
 from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
 from modelyard.config import Settings
+from modelyard.control.host import HomeStock, host_id
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound
 from modelyard.rollout import machine
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.driver import Driver
 from modelyard.rollout.history import Change, Event
+from modelyard.rollout.host import Host
+from modelyard.rollout.hosts import Membership
 from modelyard.security import identity, policy
 from modelyard.security.audit import AuditLog, FileLines
 from modelyard.security.keys import FileKeys
@@ -392,8 +396,22 @@ class ControlPlane:
         raise _restless(name)
 
     def driver(self) -> Driver:
-        """What carries out rollouts; the control process runs one."""
-        return Driver(self.deployments, self.targets, blobs=self.settings.home / "blobs")
+        """What takes rollouts from step to step; the control process runs one."""
+        return Driver(self.deployments)
+
+    def membership(self) -> Membership:
+        """This home's own record among the hosts of its store; the control process has one."""
+        return Membership(self.registry.records, id=host_id(self.settings), instance=secrets.token_hex(8))
+
+    def host(self, membership: Membership, *, control: str | None = None) -> Host:
+        """What carries out the deployments on this home's data plane; the control process, whose API is at `control`, runs one."""
+        return Host(
+            self.deployments,
+            self.targets["local"],
+            stock=HomeStock(self.settings.home / "blobs"),
+            membership=membership,
+            control=control,
+        )
 
     def _open(self, version: Version) -> bundle.Bundle:
         return bundle.open(self.registry.blobs, version.index, trust=self.trust)

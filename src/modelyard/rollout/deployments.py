@@ -17,7 +17,7 @@ from modelyard.targets.base import Deployment, Release
 
 if TYPE_CHECKING:
     from modelyard.registry import Registry
-    from modelyard.registry.base import Record
+    from modelyard.registry.base import Record, RecordStore
 
 KIND = "deployment"
 
@@ -34,6 +34,11 @@ class Deployments:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+
+    @property
+    def records(self) -> RecordStore:
+        """The store in which the deployments lie, and the reports of the hosts that carry them out."""
+        return self._registry.records
 
     def find(self, name: str) -> Stored | None:
         """The deployment called `name`, or None."""

@@ -1,7 +1,8 @@
-"""Brings each target to what the deployments' records say, step by step, from whatever it finds.
+"""Takes each rollout from step to step, as what the hosts report and the strategies allow.
 
-Hides clocks, order and retries. Every step is: apply the plan of the record (again, if it was), look, write the next state, so that a driver that is
-killed at any moment is continued by the next one. One driver per home runs at a time. It must not decide: strategies do.
+Hides clocks and retries. Every turn is: read the records and the hosts' reports, ask the strategy, write the next state, so that a driver that is
+killed at any moment is continued by the next one. It acts on no target: each host carries out the records for itself. It must not decide:
+strategies do.
 """
 
 from __future__ import annotations
@@ -9,58 +10,66 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import NamedTuple
 
 from modelyard.errors import Conflict, ModelyardError
-from modelyard.rollout import machine
+from modelyard.rollout import hosts, machine
 from modelyard.rollout.deployments import Deployments, Stored
-from modelyard.targets.base import Deployment, Target
-from modelyard.types import Digest, Placement, TrafficPlan
+from modelyard.rollout.hosts import Hosts
+from modelyard.types import TrafficPlan
 
 ALLOWED_S = 120.0
 """How long one phase of a rollout may take before it goes back: a large model loads and replays its golden rows in that time."""
+GONE_S = 3600.0
+"""A host that was silent for so long is forgotten; it is known again when it reports."""
+
+
+class Planned(NamedTuple):
+    """A plan, the revision of the record since which it has stood, and the latest revision seen."""
+
+    plan: TrafficPlan | None
+    since: int
+    latest: int
 
 
 class Driver:
-    """Drives all deployments of one home. `tick` from one thread at a time; `trouble` may be read from others."""
+    """Drives all deployments of one store. `tick` from one thread at a time; `trouble` may be read from others."""
 
     def __init__(
         self,
         deployments: Deployments,
-        targets: Mapping[str, Target],
         *,
-        blobs: Path,
         allowed_s: float = ALLOWED_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deployments = deployments
-        self._targets = targets
-        self._blobs = str(blobs)
+        self.hosts = Hosts(deployments.records, clock=clock)
         self._allowed_s = allowed_s
         self._clock = clock
         self._lock = threading.Lock()
         self._since: dict[str, tuple[tuple[int, str], float]] = {}
-        self._indexes: dict[Digest, Digest] = {}
+        self._planned: dict[str, Planned] = {}
+        self.has_written = False
         self.trouble: dict[str, str] = {}
 
     def tick(self) -> bool:
-        """Bring everything one step on; whether a rollout is under way, so that the next tick should come soon.
+        """Bring each rollout one step on; whether one is under way, so that the next tick should come soon. `has_written` says whether one went on.
 
         What fails for one deployment is kept in `trouble` and tried again at the next tick; it does not hold up the others.
         """
         with self._lock:
             stored = self._deployments.all()
-            # One place per digest for the whole tick: two deployments may have one digest from versions with an index each, and must not take turns.
-            self._indexes = {release.digest: release.index for each in stored for release in each.deployment.releases}
-            is_moving = False
-            with contextlib.suppress(ModelyardError):  # what fails here fails below for each deployment, whose trouble tells it
-                self._remove_strays({each.deployment.name for each in stored})
+            reports = self.hosts.look()
+            self._forget(reports)
+            names = {each.deployment.name for each in stored}
+            self._planned = {name: planned for name, planned in self._planned.items() if name in names}
+            is_moving = self.has_written = False
             for each in stored:
                 name = each.deployment.name
                 try:
-                    is_moving |= self._drive(each)
+                    is_moving |= self._drive(each, reports)
                     self.trouble.pop(name, None)
                 except Conflict:
                     is_moving = True  # someone changed it meanwhile: the next tick reads it again
@@ -69,16 +78,15 @@ class Driver:
                     is_moving |= each.deployment.rollout is not None
             return is_moving
 
-    def _drive(self, stored: Stored) -> bool:
+    def _drive(self, stored: Stored, reports: Sequence[hosts.Seen]) -> bool:
         deployment = stored.deployment
-        target = self._targets[deployment.target]
-        ticket = self._apply(target, deployment)
+        planned_at = self._planned_at(stored)
         if deployment.rollout is None:
             self._since.pop(deployment.name, None)
             return False
         seen = machine.Seen(
-            readiness=target.readiness(deployment.rollout.goal.digest),
-            acknowledged=target.has_applied(ticket),
+            readiness=hosts.readiness(reports, deployment.rollout.goal.digest),
+            acknowledged=hosts.acknowledged(reports, deployment.name, planned_at),
             is_over=self._is_over(deployment.name, (deployment.rollout.generation, deployment.rollout.phase)),
             at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -86,17 +94,21 @@ class Driver:
         if following != deployment:
             stored = self._deployments.put(following, expected=stored.revision)
             self._since.pop(deployment.name, None)  # a generation that went back is given again, and its next try has the whole time
-            self._apply(target, stored.deployment)
+            self._planned_at(stored, is_own=True)
+            self.has_written = True
         return stored.deployment.rollout is not None
 
-    def _apply(self, target: Target, deployment: Deployment) -> int:
-        plan = machine.plan(deployment)
-        if plan is None:
-            return target.remove(deployment.name)
-        return target.apply(plan, self._placements(plan))
+    def _planned_at(self, stored: Stored, *, is_own: bool = False) -> int:
+        """The oldest revision since which the plan of now has stood: a host that acts by that one acts by this one.
 
-    def _placements(self, plan: TrafficPlan) -> dict[Digest, Placement]:
-        return {digest: Placement(blobs=self._blobs, index=self._indexes[digest]) for digest in plan.digests}
+        It reaches back only over changes that this driver made (`is_own`): between two of anyone else's another plan may have stood.
+        """
+        plan = machine.plan(stored.deployment)
+        known = self._planned.get(stored.deployment.name)
+        is_same = known is not None and known.plan == plan and (is_own or known.latest == stored.revision)
+        planned = Planned(plan, known.since if known is not None and is_same else stored.revision, stored.revision)
+        self._planned[stored.deployment.name] = planned
+        return planned.since
 
     def _is_over(self, name: str, phase: tuple[int, str]) -> bool:
         known, since = self._since.get(name, (None, 0.0))
@@ -105,8 +117,8 @@ class Driver:
             self._since[name] = (phase, since)
         return self._clock() - since > self._allowed_s
 
-    def _remove_strays(self, names: set[str]) -> None:
-        for target in self._targets.values():
-            for name in target.names():
-                if name not in names:
-                    target.remove(name)
+    def _forget(self, reports: Sequence[hosts.Seen]) -> None:
+        for seen in reports:
+            if seen.silent_s > GONE_S:
+                with contextlib.suppress(ModelyardError):  # it has come back, or the next tick tries again
+                    self.hosts.forget(seen)

@@ -5,7 +5,7 @@ Hides nothing of a platform; it is the vocabulary of rollouts and targets. It mu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -178,6 +178,9 @@ class Target(Protocol):
 
     def remove(self, name: str) -> int:
         """Serve `name` no longer; return a ticket as `apply` does."""
+
+    def converge(self, plans: Iterable[TrafficPlan], placements: Mapping[Digest, Placement], *, keep: Collection[str] = ()) -> int:
+        """Make `plans` all that is served here, in one step; of the other names those in `keep` stay as they are. Return a ticket as `apply` does."""
 
     def names(self) -> tuple[str, ...]:
         """The names that have a plan here."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from modelyard.errors import MalformedPayload, NotFound
@@ -48,6 +48,13 @@ class Local:
         with self._lock:
             now = self._read()
             return self._write(now, tuple(plan for plan in now.plans if plan.name != name), now.placements)
+
+    def converge(self, plans: Iterable[TrafficPlan], placements: Mapping[Digest, Placement], *, keep: Collection[str] = ()) -> int:
+        """See `Target.converge`."""
+        with self._lock:
+            now = self._read()
+            wanted = {plan.name: plan for plan in now.plans if plan.name in keep} | {plan.name: plan for plan in plans}
+            return self._write(now, tuple(wanted.values()), {**now.placements, **placements})
 
     def names(self) -> tuple[str, ...]:
         """See `Target.names`."""

@@ -81,5 +81,5 @@ def test_a_lock_left_by_a_killed_process_does_not_hold(tmp_path: Path) -> None:
         wait_until(lambda: listens(tmp_path, again.pid))
     finally:
         again.terminate()
-        again.communicate(timeout=60)
-    assert again.returncode == 0
+        _, said = again.communicate(timeout=60)
+    assert again.returncode == 0, said

@@ -1,80 +1,18 @@
-"""The driver brings a target to what the records say, from whatever it finds, however often it is killed."""
+"""Driver and host bring a target to what the records say, from whatever they find, however often they are killed."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from rolling import World
 
-from modelyard import registry
 from modelyard.bundle import Attested, Contents, build
 from modelyard.errors import Conflict, NotFound
-from modelyard.registry import Registry, Version
 from modelyard.rollout import machine
-from modelyard.rollout.deployments import Deployments
-from modelyard.rollout.driver import Driver
 from modelyard.security.seal import LocalSigner
 from modelyard.targets.base import Deployment, Release
-from modelyard.targets.local import Local
-from modelyard.types import ModelState, ServeState, Verdict, WorkerState, read_plan, write_serve_state, write_worker_state
-
-
-class World:
-    """A home with three registered versions, and two workers that do as they are told when asked to."""
-
-    def __init__(self, home: Path, versions: list[Version], records: Registry) -> None:
-        self.home = home
-        self.versions = versions
-        self.registry = records
-        self.deployments = Deployments(records)
-        self.local = Local(plan=home / "plan.json", run=home / "run")
-        self.now = 0.0
-        self.driver = self.new_driver()
-
-    def new_driver(self) -> Driver:
-        return Driver(self.deployments, {"local": self.local}, blobs=self.home / "blobs", allowed_s=10.0, clock=lambda: self.now)
-
-    def release(self, number: int) -> Release:
-        version = self.versions[number - 1]
-        return Release(model=version.name, version=version.version, digest=version.digest, index=version.index)
-
-    def begin(self, number: int) -> None:
-        found = self.deployments.find("churn")
-        before = found.deployment if found else Deployment(name="churn", model="churn", generation=0)
-        after = machine.begin(before, self.release(number), kind="deploy", gates=(), at="")
-        self.deployments.put(after, expected=found.revision if found else 0)
-
-    def workers(self, *, failed: int | None = None) -> None:
-        """Both workers take the plan in: every digest ready, but the version `failed`."""
-        plan = read_plan(self.home / "plan.json")
-        models = {digest: ModelState(state="ready") for each in plan.plans for digest in each.digests}
-        if failed is not None:
-            models[self.release(failed).digest] = ModelState(state="failed", verdict=Verdict(outcome="fail", rule="load", evidence="broken"))
-        write_serve_state(self.home / "run", ServeState(pid=os.getpid(), host="h", port=1, slots=(0, 1), started_at=""))
-        for slot in (0, 1):
-            write_worker_state(self.home / "run", WorkerState(slot=slot, pid=os.getpid(), sequence=plan.sequence, models=models))
-
-    def finish(self) -> Deployment:
-        for _ in range(10):
-            is_moving = self.driver.tick()
-            self.workers()
-            if not is_moving:
-                break
-        return self.deployments.get("churn").deployment
-
-    def weights(self) -> dict[int, int]:
-        plans = read_plan(self.home / "plan.json").plans
-        return {plan.versions[digest]: weight for plan in plans for digest, weight in plan.weights.items()}
-
-
-@pytest.fixture
-def world(tmp_path: Path, contents: Callable[..., Contents], attested: Callable[..., Attested], signer: LocalSigner) -> World:
-    (tmp_path / "run").mkdir()
-    records = registry.open(tmp_path)
-    versions = [records.add("churn", build(contents(model=b"model %d" % number), attested(), signer=signer)) for number in range(3)]
-    return World(tmp_path, versions, records)
+from modelyard.types import read_plan
 
 
 def test_a_first_deployment_converges(world: World) -> None:
@@ -87,10 +25,10 @@ def test_a_second_goes_by_two_plans(world: World) -> None:
     world.begin(1)
     world.finish()
     world.begin(2)
-    assert world.driver.tick() and world.weights() == {1: 100}
-    assert world.driver.tick() and world.weights() == {1: 100}  # nobody has said ready yet
-    world.workers()
-    assert world.driver.tick() and world.weights() == {2: 100}
+    assert world.turn() and world.weights() == {1: 100}
+    assert world.turn() and world.weights() == {1: 100}  # nobody has said ready yet
+    world.work()
+    assert world.turn() and world.weights() == {2: 100}
     assert world.finish().current == world.release(2)
 
 
@@ -98,9 +36,9 @@ def test_a_worker_that_cannot_load_it_sends_it_back(world: World) -> None:
     world.begin(1)
     world.finish()
     world.begin(2)
-    world.driver.tick()
-    world.workers(failed=2)
-    assert not world.driver.tick()
+    world.turn()
+    world.work(failed=2)
+    assert not world.turn()
     deployment = world.deployments.get("churn").deployment
     assert world.weights() == {1: 100} and deployment.last is not None and deployment.last.verdict.evidence == "broken"
     assert set(read_plan(world.home / "plan.json").placements) == {world.release(1).digest}
@@ -110,11 +48,11 @@ def test_what_takes_too_long_goes_back(world: World) -> None:
     world.begin(1)
     world.finish()
     world.begin(2)
-    world.driver.tick()
+    world.turn()
     world.now = 9.0
-    assert world.driver.tick()
+    assert world.turn()
     world.now = 11.0
-    assert not world.driver.tick()
+    assert not world.turn()
     last = world.deployments.get("churn").deployment.last
     assert world.weights() == {1: 100} and last is not None and last.verdict.rule == "deadline"
 
@@ -124,9 +62,9 @@ def test_a_second_try_after_too_long_a_first_has_the_whole_time(world: World) ->
     world.finish()
     for _ in range(2):  # what went back gives its generation to the next try, which begins before any other tick
         world.begin(2)
-        assert world.driver.tick()
+        assert world.turn()
         world.now += 11.0
-        assert not world.driver.tick()
+        assert not world.turn()
 
 
 def test_two_deployments_of_one_digest_share_a_place(
@@ -142,7 +80,7 @@ def test_two_deployments_of_one_digest_share_a_place(
     world.finish()
     before = read_plan(world.home / "plan.json")
     assert {plan.name for plan in before.plans} == {"churn", "twin"} and set(before.placements) == {twin.digest}
-    world.driver.tick()
+    world.turn()
     assert read_plan(world.home / "plan.json") == before, "a world at rest writes nothing"
 
 
@@ -152,39 +90,111 @@ def test_a_driver_that_is_killed_after_any_step_is_continued_by_the_next(world: 
     for kill_after in range(5):
         world.begin(2 if kill_after % 2 == 0 else 3)
         for _ in range(kill_after):
-            world.driver.tick()
-            world.workers()
+            world.turn()
+            world.work()
         world.driver = world.new_driver()
         deployment = world.finish()
         assert deployment.rollout is None and deployment.last is not None and deployment.last.verdict.outcome == "pass"
         assert deployment.current is not None and world.weights() == {deployment.current.version: 100}
 
 
-def test_a_plan_that_was_lost_or_spoilt_is_written_again(world: World) -> None:
+def test_a_step_waits_for_every_host(world: World) -> None:
+    other = world.join("two")
     world.begin(1)
     world.finish()
-    before = read_plan(world.home / "plan.json")
-    for spoil in (lambda path: path.unlink(), lambda path: path.write_text("{")):
-        spoil(world.home / "plan.json")
-        world.driver.tick()
-        after = read_plan(world.home / "plan.json")
-        assert after.plans == before.plans and after.sequence > before.sequence
+    world.begin(2)
+    world.turn()
+    world.machine.work()
+    assert world.turn() and world.turn() and (world.weights(), other.weights()) == ({1: 100}, {1: 100})
+    other.work()
+    assert world.turn() and (world.weights(), other.weights()) == ({2: 100}, {2: 100})
+    other.work()
+    assert world.turn() and world.deployments.get("churn").deployment.rollout is not None, "the first host's workers have not flipped"
+    world.machine.work()
+    assert not world.turn() and world.deployments.get("churn").deployment.current == world.release(2)
 
 
-def test_a_name_without_a_record_is_taken_out_of_the_plan(world: World) -> None:
+def test_one_host_that_cannot_load_it_sends_it_back_everywhere(world: World) -> None:
+    other = world.join("two")
     world.begin(1)
     world.finish()
-    world.deployments.remove(world.deployments.get("churn"))
+    world.begin(2)
+    world.turn()
+    world.machine.work()
+    other.work(failed=world.release(2).digest)
+    assert not world.turn()
+    last = world.deployments.get("churn").deployment.last
+    assert last is not None and last.verdict.evidence == "on two: broken" and (world.weights(), other.weights()) == ({1: 100}, {1: 100})
+
+
+def test_steps_go_on_without_a_host_whose_lease_has_ended_and_wait_for_it_again_when_it_is_back(world: World) -> None:
+    other = world.join("two")
+    world.begin(1)
+    world.finish()
+    world.begin(2)
+    world.turn()
+    world.machine.work()
+    world.machines.remove(other)
+    world.wait(5.0)
+    assert world.turn() and world.weights() == {1: 100}, "its lease still runs"
+    world.wait(2.0)
+    world.turn()
+    assert world.weights() == {2: 100} and world.finish().current == world.release(2)
+    # It serves its last plan meanwhile; another control process there counts once its workers act by the newest.
+    assert other.weights() == {1: 100}
+    world.machines.append(other)
+    other.restart()
+    world.begin(3)
+    world.turn()
+    world.machine.work()
+    assert other.weights() == {2: 100} and not other.host.report.counts
+    other.work()
+    world.turn()
+    assert other.host.report.counts and other.weights() == {3: 100}
+
+
+def test_a_host_that_does_not_count_yet_holds_up_nothing(world: World) -> None:
+    world.begin(1)
+    world.finish()
+    other = world.join("two")
+    other.tick()
+    world.begin(2)
+    for _ in range(4):
+        world.turn()
+        world.machine.work()
+    assert world.deployments.get("churn").deployment.current == world.release(2) and not other.host.report.counts
+
+
+def test_no_step_is_acknowledged_where_no_host_counts(world: World) -> None:
+    world.begin(1)
+    for _ in range(3):
+        assert world.turn()
+    assert world.deployments.get("churn").deployment.rollout is not None
+
+
+def test_an_acknowledgement_of_an_older_record_does_not_count_after_someone_elses_change(world: World) -> None:
+    world.begin(1)
+    world.finish()
+    world.begin(2)
+    world.turn()
+    world.work()
+    world.machine.tick()  # ready, and acknowledged
+    stored = world.deployments.get("churn")
+    world.deployments.put(stored.deployment, expected=stored.revision)  # between two changes of others, another plan may have stood
     world.driver.tick()
-    assert world.weights() == {}
+    after = world.deployments.get("churn").deployment
+    assert after.rollout is not None and after.rollout.phase == "holding"
+    world.turn()
+    assert world.weights() == {2: 100}
 
 
-def test_trouble_is_told_and_passes(world: World) -> None:
+def test_a_host_that_is_gone_for_long_is_forgotten(world: World) -> None:
+    other = world.join("two")
     world.begin(1)
-    (world.home / "plan.json").mkdir()
-    assert world.driver.tick() and "churn" in world.driver.trouble
-    (world.home / "plan.json").rmdir()
-    assert world.finish().current == world.release(1) and not world.driver.trouble
+    world.finish()
+    world.machines.remove(other)
+    world.wait(3700.0)
+    assert [seen.report.id for seen in world.driver.hosts.look()] == ["one"]
 
 
 def test_what_is_deployed_or_a_way_back_cannot_be_deleted(world: World) -> None:
