@@ -39,6 +39,10 @@ _LARGE_RUNS = 8
 _LARGE_ROWS = 64
 """From so many rows in a run on, chosen rows are taken out of each run, and not out of all runs end to end."""
 _SMALLEST_SHARE = 2.0**-20
+_FEW_RECORDERS = 16
+"""Where more versions than this were asked since the last flush, those with few rows keep their profile for a later one."""
+_HELD_FLUSHES = 10
+_HELD_ROWS = 256
 _NONE = Failures(requests=0, seconds=0.0)
 
 
@@ -56,6 +60,8 @@ class Observer:
         # A recorder lives as long as its version, or until what it holds is flushed.
         self._recorders: WeakValueDictionary[tuple[str, int, Digest], Recorder] = WeakValueDictionary()
         self._busy: dict[Recorder, None] = {}
+        self._holding: dict[Recorder, int] = {}
+        self._flushes = 0
         self._flushed_at = time.time()
         self._flushed_s = time.monotonic()
 
@@ -70,17 +76,31 @@ class Observer:
             self._recorders[key] = recorder
         return recorder
 
-    def flush(self) -> None:
-        """Leave what was seen since the last flush as one segment, if anything was. Called once a second, and at the end of a drain."""
+    def flush(self, *, is_last: bool = False) -> None:
+        """Leave what was seen since the last flush as one segment, if anything was. Called once a second, and at the end of a drain (`is_last`).
+
+        Of many versions that are asked a little each, most of the work would be profiles of a few rows: those stay here until they have
+        _HELD_ROWS, for _HELD_FLUSHES at most. Counters and logged rows always leave.
+        """
         started_at, self._flushed_at = self._flushed_at, time.time()
         started_s, self._flushed_s = self._flushed_s, time.monotonic()
-        if self._sink is None or not self._busy:
+        self._flushes += 1
+        if self._sink is None or not (self._busy or self._holding):
             return
-        recorders = list(self._busy)
+        holds = len(self._busy) > _FEW_RECORDERS and not is_last
+        due = [each for each, until in self._holding.items() if each not in self._busy and not (holds and self._flushes < until)]
+        recorders = [*self._busy, *due]
         self._busy.clear()
         elapsed_s = max(self._flushed_s - started_s, 0.05)
-        parts = tuple(part for recorder in recorders for part in recorder.take(elapsed_s))
+        parts = tuple(part for recorder in recorders for part in self._take(recorder, elapsed_s, holds=holds))
         self._sink.write(Segment(slot=self._slot, pid=os.getpid(), started_at=started_at, ended_at=self._flushed_at, parts=parts))
+
+    def _take(self, recorder: Recorder, elapsed_s: float, *, holds: bool) -> tuple[Part, ...]:
+        until = self._holding.pop(recorder, self._flushes + _HELD_FLUSHES)
+        parts = recorder.take(elapsed_s, holds=holds and self._flushes < until)
+        if recorder.is_holding:
+            self._holding[recorder] = until
+        return parts
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -120,6 +140,7 @@ class Recorder:
         self._profile_share = _share(0.0, self._profile_rows_s)
         self._held: list[_Run] = []
         self._held_rows = 0
+        self._profiled = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -128,7 +149,6 @@ class Recorder:
         self._failures: dict[str, Failures] = {}
         self._latencies = Latencies()
         self._log_share = 1.0 if self._log_rows_s > 0 else 0.0
-        self._profiled = 0
         self._profiles: list[ProfileCounts] = []
         self._predictions = _Kept()
         self._inputs = _Kept()
@@ -144,6 +164,11 @@ class Recorder:
             self._past.append(self._close())
         self._generation, self._compared = generation, compared
         self._outputs = None if compared is None else Binner(compared.bins, block_rows=self._block_rows)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the profile of some rows has not left yet."""
+        return self._profiled > 0
 
     @property
     def _is_begun(self) -> bool:
@@ -164,18 +189,23 @@ class Recorder:
         before = self._failures.get(code, _NONE)
         self._failures[code] = Failures(requests=before.requests + 1, seconds=before.seconds + latency_s)
 
-    def take(self, elapsed_s: float) -> tuple[Part, ...]:
-        """All that was seen in the last `elapsed_s` seconds, a part per generation; begins anew, profiling the share that this traffic asks for."""
+    def take(self, elapsed_s: float, *, holds: bool = False) -> tuple[Part, ...]:
+        """All that was seen in the last `elapsed_s` seconds, a part per generation; begins anew, profiling the share that this traffic asks for.
+
+        Where it `holds`, the profile of few rows waits for more of the same share (`is_holding`).
+        """
         self._look()
-        rows = self._past_rows + self._rows
-        parts = (*self._past, self._close()) if self._is_begun or not self._past else tuple(self._past)
+        share = _share((self._past_rows + self._rows) / elapsed_s, self._profile_rows_s)
+        holds = holds and self._profiled < _HELD_ROWS and 2 * self._profiled <= self._profile_rows_s and share == self._profile_share
+        parts = (*self._past, self._close(holds=holds)) if self._is_begun or not self._past else tuple(self._past)
         self._past, self._past_rows = [], 0
-        self._profile_share = _share(rows / elapsed_s, self._profile_rows_s)
+        self._profile_share = share
         return parts
 
-    def _close(self) -> Part:
-        """What was seen since the last part, as one; begins the next."""
-        self._close_profile()
+    def _close(self, *, holds: bool = False) -> Part:
+        """What was seen since the last part, as one, but for the profile where it `holds`; begins the next."""
+        if not holds:
+            self._close_profile()
         name, version, digest = self.key
         part = Part(
             name=name,
@@ -397,7 +427,7 @@ class _Block:
             if loose.is_text:
                 rows = [row for part in parts for row in part]
                 kept[name] = np.array([_as_text(rows[at]) for at in chosen.tolist()], dtype=object)
-            elif all(part.shape[1:] == loose.shape for part in parts):
+            elif all(shape[1:] == loose.shape for shape in {part.shape for part in parts}):
                 kept[name] = joined(parts)[chosen]  # integers stay what they are
         return kept
 
@@ -411,8 +441,7 @@ class _Block:
         loose = self._loose.get((place, name)) if self._loose else None
         if loose is None:
             return joined(parts)
-        dtype = parts[0].dtype
-        if all(part.shape[1:] == loose.shape and part.dtype == dtype for part in parts):
+        if len({part.dtype for part in parts}) == 1 and all(shape[1:] == loose.shape for shape in {part.shape for part in parts}):
             return _fitted(joined(parts), loose.shape)
         return joined([_fitted(part, loose.shape) for part in parts])
 

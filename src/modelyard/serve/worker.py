@@ -178,11 +178,11 @@ class Worker:
         if warming is not None:
             warming.cancel()
         await self._drain(*([listener] if grpc is None else [listener, grpc]))
-        self._flush()
+        self._flush(is_last=True)
 
     def _on_term(self) -> None:
         if self._stop.is_set():
-            self._flush()
+            self._flush(is_last=True)
             os._exit(1)
         self._stop.set()
 
@@ -280,9 +280,9 @@ class Worker:
     def _report(self, what: str, error: Exception) -> None:
         self.edge.report(error if isinstance(error, ModelyardError) else ModelyardError(f"{what} ({type(error).__name__})"))
 
-    def _flush(self) -> None:
+    def _flush(self, *, is_last: bool = False) -> None:
         try:
-            self.observer.flush()
+            self.observer.flush(is_last=is_last)
         except ModelyardError as error:
             self.edge.report(error)
 

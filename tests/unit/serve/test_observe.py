@@ -401,3 +401,78 @@ def test_outputs_of_another_form_are_not_counted_in_the_champions_bins(world: Wo
     recorder.enter(2, world.recorder.answers)
     recorder.answered(["a"], [1], draw(1), {"other": np.array(["x"], dtype=object)}, [0.1])
     assert recorder.take(1.0)[0].outputs == {}
+
+
+def crowd(world: World, size: int) -> list[Recorder]:
+    """So many versions beside each other."""
+    found = [world.observer.attach(f"m{number}", 1, world.bundle) for number in range(size)]
+    return [recorder for recorder in found if recorder is not None]
+
+
+def ask_each(recorders: list[Recorder], *, second: int) -> None:
+    for number, recorder in enumerate(recorders):
+        inputs = draw(1, seed=number + 1000 * second)
+        recorder.answered([f"w-{number}-{second}"], [1], inputs, answers(inputs), [0.001])
+
+
+def profiled(segments: list[Segment | None]) -> list[int]:
+    """How many rows each segment's profiles counted."""
+    return [
+        sum(int(profile.unpack(counts.counts)[0]) for part in segment.parts for counts in part.profiles) if segment else 0 for segment in segments
+    ]
+
+
+@pytest.mark.parametrize(("size", "kept"), [(observe._FEW_RECORDERS, False), (observe._FEW_RECORDERS + 1, True)])
+def test_of_many_versions_the_profiles_of_few_rows_wait_and_nothing_else(world: World, size: int, kept: bool) -> None:
+    recorders = crowd(world, size)
+    segments = []
+    for second in range(3):
+        ask_each(recorders, second=second)
+        segments.append(world.second())
+    for segment in segments:
+        assert segment is not None
+        assert [(part.requests, part.rows, len(part.predictions.ids) if part.predictions else 0) for part in segment.parts] == [(1, 1, 1)] * size
+    assert profiled(segments) == ([0, 0, 0] if kept else [size] * 3)
+    world.now = float(next(world.seconds))
+    world.observer.flush(is_last=True)
+    (left,) = events.pending(world.folder) if kept else (None,)
+    assert profiled([events.read(left)] if left else []) == ([3 * size] if kept else [])
+    assert not world.observer._holding
+
+
+def test_held_profiles_leave_after_some_flushes_whether_or_not_more_came(world: World) -> None:
+    recorders = crowd(world, 40)
+    ask_each(recorders, second=0)
+    seconds = [world.second()]
+    for second in range(1, 2 * observe._HELD_FLUSHES):
+        ask_each(recorders[: observe._FEW_RECORDERS + 1], second=second)  # so many that it still holds; the others are silent
+        seconds.append(world.second())
+    found = profiled(seconds)
+    silent = 40 - observe._FEW_RECORDERS - 1
+    assert [at for at, rows in enumerate(found) if rows] == [observe._HELD_FLUSHES]
+    assert found[observe._HELD_FLUSHES] == silent + (observe._FEW_RECORDERS + 1) * (observe._HELD_FLUSHES + 1)
+    assert [recorder.is_holding for recorder in recorders[-silent:]] == [False] * silent
+
+
+def test_held_profiles_are_those_of_the_rows_that_came(world: World) -> None:
+    recorders = crowd(world, 20)
+    binner = profile.Binner(reference(world.bundle))
+    for second in range(3):
+        ask_each(recorders, second=second)
+        inputs = draw(1, seed=1000 * second)
+        binner.add(inputs, answers(inputs))
+        world.second()
+    assert recorders[0].is_holding
+    quiet = world.second()  # few are asked any more: all that is held leaves
+    assert quiet is not None and len(quiet.parts) == 20
+    assert {(part.requests, part.rows) for part in quiet.parts} == {(0, 0)}
+    first = next(part for part in quiet.parts if part.name == "m0")
+    assert np.array_equal(profile.unpack(first.profiles[0].counts), binner.take())
+
+
+def test_a_profile_of_many_rows_is_not_held(world: World) -> None:
+    recorders = crowd(world, 20)
+    ask_each(recorders, second=0)
+    inputs = draw(observe._HELD_ROWS)
+    recorders[3].answered(["large"], [observe._HELD_ROWS], inputs, answers(inputs), [0.001])
+    assert profiled([world.second()]) == [observe._HELD_ROWS + 1]
