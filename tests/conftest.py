@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from hypothesis import settings
+from postgres import Postgres
+from postgres import running as running_postgres
 
 from modelyard.bundle import Attested, Built, Contents, build
 from modelyard.bundle.card import Card
@@ -62,6 +64,15 @@ def component() -> Callable[[str], str]:
         return shutil.which(command) or missing(f"the command {command}")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgres(component: Callable[[str], str]) -> Iterator[Postgres]:
+    """A real PostgreSQL; `postgres.url()` is a new empty database."""
+    for command in ("initdb", "postgres", "pg_isready", "psql"):
+        component(command)
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,14 @@
 """Settings: the only reader of environment variables and settings files.
 
 Hides where a value came from (flag > environment > the platform's variables > `settings.toml` in the home > default) behind one frozen value. It must
-have no effect at import and hold no secret.
+have no effect at import. The one secret that it may hold, a password in `records_url`, is never shown and does not reach the data plane.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, with its default. Units stand in the names; `workers` 0 means one per core that this process may use."""
 
     home: Path = Path("~/.modelyard")
+    records_url: str = ""
     host: str = "127.0.0.1"
     port: int = 8080
     grpc_port: int = 8081
@@ -202,6 +204,8 @@ def _check(settings: Settings) -> None:
             raise InvalidConfig(f"{name} is a share from 0 to 1", field=name, rule="range")
     if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
         raise InvalidConfig("trace_endpoint is the http or https URL of an OTLP receiver", field="trace_endpoint", rule="url")
+    if settings.records_url and not settings.records_url.startswith(("postgresql://", "postgres://")):
+        raise InvalidConfig("records_url is postgresql://USER@HOST/DATABASE, or empty for the home's own file", field="records_url", rule="url")
     if not 0 <= settings.workers <= 512:
         raise InvalidConfig("workers is a number from 0 (one per core) to 512", field="workers", rule="range")
     if settings.isolation not in ("strong", "weak"):
@@ -294,10 +298,19 @@ def bare_environment() -> dict[str, str]:
     return {**kept, **threads, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "ORT_DISABLE_TELEMETRY": "1"}
 
 
-def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment for a process of ours: this one's, with every setting that is in force spelled out."""
+def without_password(value: object) -> str:
+    """A setting's value as it may be shown: a URL without the password in it."""
+    return re.sub(
+        r"(?<=[?&]password=)[^&#]*|(?<=://)([^:/@]*):[^/]*(?=@)", lambda found: "***" if found[1] is None else f"{found[1]}:***", str(value)
+    )
+
+
+def child_environment(settings: Settings, *, is_serve: bool = False) -> dict[str, str]:
+    """The environment for a process of ours: this one's, with every setting that is in force spelled out; the data plane is not told the database."""
     fields = msgspec.structs.fields(Settings)
     spelled = {PREFIX + field.name.upper(): str(getattr(settings, field.name)) for field in fields}
+    if is_serve:
+        spelled[f"{PREFIX}RECORDS_URL"] = ""
     return {**os.environ, **spelled, "ORT_DISABLE_TELEMETRY": "1"}
 
 

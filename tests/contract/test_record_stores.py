@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +13,29 @@ import pytest
 
 from modelyard.errors import Conflict
 from modelyard.registry.base import RecordStore
+from modelyard.registry.postgres import PostgresRecords
 from modelyard.registry.records import SqliteRecords
+from modelyard.security.audit import AuditLog
+from modelyard.types import Principal
+
+WHO = Principal("local:ada", ("admin",))
 
 
-@pytest.fixture(params=[SqliteRecords])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecordStore]:
-    made: RecordStore = request.param(tmp_path / "records")
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store is: the path of a SQLite file, or the URL of an empty database."""
+    return str(tmp_path / "records") if request.param == "sqlite" else str(request.getfixturevalue("postgres").url())
+
+
+@pytest.fixture
+def store(place: str) -> Iterator[RecordStore]:
+    made = opened(place)
     yield made
     made.close()
+
+
+def opened(place: str) -> RecordStore:
+    return PostgresRecords(place) if "://" in place else SqliteRecords(Path(place))
 
 
 def test_a_record_is_what_was_put(store: RecordStore) -> None:
@@ -102,11 +118,68 @@ def test_threads_count_without_a_gap(store: RecordStore) -> None:
     assert found is not None and found.body == {"n": 80}
 
 
+def test_a_transaction_sees_what_was_committed_before_its_turn(store: RecordStore) -> None:
+    """A snapshot from before the turn would make of every second writer a loser, or lose its change."""
+    inside, seen = threading.Event(), []
+
+    def second() -> None:
+        inside.wait(10)
+        with store.transaction() as records:
+            record = records.get("m", "a")
+            seen.append(record and record.body)
+
+    waiting = threading.Thread(target=second)
+    waiting.start()
+    with store.transaction() as records:
+        inside.set()
+        time.sleep(0.2)  # the other now waits for its turn
+        records.put("m", "a", {"n": 1}, expected=0)
+    waiting.join()
+    assert seen == [{"n": 1}]
+
+
+def test_the_audit_chain_goes_with_the_transaction(store: RecordStore) -> None:
+    log = AuditLog(store)
+    log.record(WHO, "first", "a", outcome="done")
+    with store.transaction() as records:
+        records.put("m", "a", {}, expected=0)
+        AuditLog(records).record(WHO, "second", "Łódź", outcome="done")
+    with pytest.raises(KeyboardInterrupt), store.transaction() as records:
+        records.put("m", "b", {}, expected=0)
+        AuditLog(records).record(WHO, "third", "b", outcome="done")
+        raise KeyboardInterrupt
+    assert [(entry.sequence, entry.action, entry.subject) for entry in log.entries()] == [(1, "first", "a"), (2, "second", "Łódź")]
+    assert log.verify() == 2 and store.get("m", "b") is None
+
+
+def test_lines_come_in_parts_that_miss_none(store: RecordStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelyard.registry.verbs.LINES_AT_ONCE", 3)
+    log = AuditLog(store)
+    for number in range(10):
+        log.record(WHO, "act", str(number), outcome="done")
+    assert [entry.subject for entry in log.entries()] == [str(number) for number in range(10)] and log.verify() == 10
+
+
+def test_writers_of_the_chain_take_turns(store: RecordStore) -> None:
+    def write() -> None:
+        for _ in range(10):
+            AuditLog(store).record(WHO, "act", "x", outcome="done")
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert AuditLog(store).verify() == 40
+
+
 COUNT = """
 import sys
 from pathlib import Path
+from modelyard.registry.postgres import PostgresRecords
 from modelyard.registry.records import SqliteRecords
-store = SqliteRecords(Path(sys.argv[1]))
+place = sys.argv[1]
+store = PostgresRecords(place) if "://" in place else SqliteRecords(Path(place))
 print("go", flush=True)
 for number in range(int(sys.argv[2])):
     with store.transaction() as records:
@@ -116,23 +189,20 @@ for number in range(int(sys.argv[2])):
 """
 
 
-def test_processes_count_without_a_gap_and_the_first_of_several_makes_the_store(tmp_path: Path) -> None:
-    path = tmp_path / "records"
+def test_processes_count_without_a_gap_and_the_first_of_several_makes_the_store(place: str, tmp_path: Path) -> None:
     started = [
-        subprocess.Popen([sys.executable, "-c", COUNT, str(path), "20"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", COUNT, place, "20"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)
     ]
     assert [process.communicate()[1] for process in started] == ["", "", ""]
-    store = SqliteRecords(path)
+    store = opened(place)
     found = store.get("m", "n")
     store.close()
     assert found is not None and found.body == {"n": 60}
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(tmp_path: Path) -> None:
-    path = tmp_path / "records"
-    process = subprocess.Popen([sys.executable, "-c", COUNT, str(path), "1000000"], stdout=subprocess.PIPE, text=True)
+def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(place: str) -> None:
+    process = subprocess.Popen([sys.executable, "-c", COUNT, place, "1000000"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     told = 0
     for line in process.stdout:
@@ -143,7 +213,7 @@ def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(tmp_path: Pat
     rest = [int(line) for line in process.stdout if line.strip().isdigit()]
     process.wait()
     process.stdout.close()
-    store = SqliteRecords(path)
+    store = opened(place)
     found = store.get("m", "n")
     store.close()
     assert found is not None and found.body["n"] >= max([told, *rest])

@@ -17,6 +17,10 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted(info.name for info in pkgutil.walk_packages(modelyard.__path__, "modelyard.") if not info.name.endswith("__main__"))
 HEAVY = {
     "sqlalchemy",
+    "alembic",
+    "psycopg",
+    "fsspec",
+    "s3fs",
     "fastapi",
     "uvicorn",
     "sklearn",

@@ -13,10 +13,11 @@ def config(*, home: Home = None, json: Json = False) -> None:
     settings, sources = settings_of.resolve({"home": home})
     values = {field.name: getattr(settings, field.name) for field in msgspec.structs.fields(settings)}
     if json:
-        emit_json({name: {"value": value, "source": sources[name]} for name, value in values.items()})
+        shown = {name: settings_of.without_password(value) if isinstance(value, str) else value for name, value in values.items()}
+        emit_json({name: {"value": value, "source": sources[name]} for name, value in shown.items()})
     else:
         prefix = settings_of.PREFIX
         table(
             ["setting", "value", "source", "environment"],
-            [(name, str(value), sources[name], prefix + name.upper()) for name, value in values.items()],
+            [(name, settings_of.without_password(value), sources[name], prefix + name.upper()) for name, value in values.items()],
         )

@@ -160,7 +160,7 @@ class Child:
 
     def __init__(self, name: str, settings: Settings) -> None:
         self._command = [sys.executable, "-P", "-m", *_arguments(name, settings)]
-        self._environment = config.child_environment(settings)
+        self._environment = config.child_environment(settings, is_serve=name == "serve")
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._pause_s = 0.0

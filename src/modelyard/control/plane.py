@@ -101,7 +101,7 @@ class ControlPlane:
         files.make_folder(settings.home)
         self.settings = settings
         self.keys = settings.home / "keys"
-        self.registry = registry.open(settings.home)
+        self.registry = registry.open(settings.home, records_url=settings.records_url)
         self.trust = Trust(self.keys)
         self.access_keys = FileKeys(settings.access_keys)
         self.audit = AuditLog(FileLines(settings.home / "audit.jsonl"))

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from modelyard.bundle import Built
-from modelyard.errors import Conflict, InvalidInput, NotFound, Tampered
+from modelyard.errors import Conflict, InvalidConfig, InvalidInput, NotFound, Tampered
 from modelyard.files import make_folder
 from modelyard.registry.base import BlobStore, Record, Records, RecordStore, Swept
 from modelyard.registry.references import is_file as is_file
@@ -47,21 +47,34 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[int, ...]
 
 
-def open(home: Path) -> Registry:  # noqa: A001 - the noun's own verb
-    """The registry of `home`, made at the first call. Close it when done.
+def open(home: Path, *, records_url: str = "") -> Registry:  # noqa: A001 - the noun's own verb
+    """The registry of `home`, made at the first call, with its records in the PostgreSQL of `records_url` if given. Close it when done.
 
-    Raises InvalidConfig (not writable), StorageFull, Tampered (damaged, or gone while its blobs are there), UnsupportedFormat (newer).
+    Raises InvalidConfig (not writable, or no driver for the URL), StorageFull, Tampered (damaged, or gone while its blobs are there),
+    UnsupportedFormat (newer).
     """
     from modelyard.registry.blobs import FolderBlobs
-    from modelyard.registry.records import SqliteRecords
 
     make_folder(home)
+    return Registry(FolderBlobs(home / "blobs"), _postgres(records_url) if records_url else _sqlite(home))
+
+
+def _sqlite(home: Path) -> RecordStore:
+    from modelyard.registry.records import SqliteRecords
+
     blobs, database = home / "blobs", home / "registry.sqlite"
     # Asked in this order: a home being made by another process has its database first.
     if next((blobs / "sha256").glob("*"), None) is not None and not database.exists():
         raise Tampered("this home has blobs but no registry.sqlite; restore it from a copy, or move the folder blobs away to begin anew")
-    records = SqliteRecords(database)
-    return Registry(FolderBlobs(blobs), records)
+    return SqliteRecords(database)
+
+
+def _postgres(url: str) -> RecordStore:
+    try:
+        from modelyard.registry.postgres import PostgresRecords
+    except ImportError as error:
+        raise InvalidConfig("records_url needs the PostgreSQL driver: pip install 'modelyard[postgres]'", field="records_url") from error
+    return PostgresRecords(url)
 
 
 class Registry:

@@ -1,6 +1,6 @@
-"""The ports of the registry: blobs by digest, and small named records under compare-and-swap.
+"""The ports of the registry: blobs by digest, and small named records under compare-and-swap, with the audit chain beside them.
 
-Hides which store holds them: SQLite and a folder today, PostgreSQL and object stores by the same two ports. It must not know what a record means.
+Hides which store holds them: SQLite and a folder in the home, PostgreSQL and an object store by URL. It must not know what a record means.
 Contract suites: `tests/contract/test_blob_stores.py`, `tests/contract/test_record_stores.py`.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from modelyard.security.base import AuditStore
 from modelyard.types import Digest
 
 
@@ -45,11 +46,20 @@ class Records(Protocol):
         ...
 
 
-class RecordStore(Records, Protocol):
-    """Named records. A write that has returned survives a crash of the machine. Safe for threads and processes."""
+class Transaction(Records, AuditStore, Protocol):
+    """Records and the audit chain, changed together: `AuditLog(transaction).record(…)` tells of what the transaction does, or neither comes to be."""
 
-    def transaction(self) -> AbstractContextManager[Records]:
-        """Several verbs as one: serialisable, all or nothing, nothing when the block raises. Raises Conflict or Unavailable."""
+
+class RecordStore(Transaction, Protocol):
+    """Named records and one audit chain. A write that has returned survives a crash of the machine. Safe for threads and processes.
+
+    Every call answers or raises Unavailable within 5 s, whoever holds the store or has taken it away.
+    """
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Several verbs as one: serialisable, all or nothing, nothing when the block raises. Writers take turns, so that a block sees no other's
+        half. Must not be nested. Raises Conflict, StorageFull or Unavailable.
+        """
         ...
 
     def close(self) -> None:

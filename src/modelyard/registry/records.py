@@ -5,125 +5,151 @@ Hides SQL and SQLite's errors. It must not know what a record means, and it neve
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sqlite3
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modelyard.errors import Conflict, InvalidConfig, ModelyardError, NotFound, StorageFull, Tampered, Unavailable, UnsupportedFormat
+from modelyard.errors import InvalidConfig, ModelyardError, NotFound, StorageFull, Tampered, Unavailable
 from modelyard.files import sync_folder, translate
+from modelyard.registry import formats
 from modelyard.registry.base import Record
+from modelyard.registry.verbs import Rows, Run, Verbs
+from modelyard.security.base import AuditLine
 
-SCHEMA_VERSION = 1
 APPLICATION_ID = 0x4D59_5244  # "MYRD": `file` and others can tell it from any other database
-BUSY_TIMEOUT_S = 15.0
+BUSY_TIMEOUT_S = 2.5  # for writers in other processes
+TURN_TIMEOUT_S = 2.0  # for threads of this one; together they stay within the 5 s of the port
+
 _TABLES = """
 CREATE TABLE record (kind TEXT NOT NULL, key TEXT NOT NULL, revision INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;
 CREATE TABLE counter (revision INTEGER NOT NULL);
 INSERT INTO counter VALUES (0);
+CREATE TABLE audit (sequence INTEGER PRIMARY KEY, line TEXT NOT NULL);
+CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
+INSERT INTO alembic_version VALUES ('0002');
 """
+"""The newest format, for a home that begins: the same as all migrations make, without loading Alembic (a test compares them)."""
 
 
 class SqliteRecords:
-    """A RecordStore in one SQLite file, shared by threads and processes. One connection, used by one thread at a time.
+    """A RecordStore in one SQLite file, shared by threads and processes. One connection writes and one reads, each used by one thread at a time.
 
-    Raises, when opened: UnsupportedFormat (a newer release wrote it), Tampered (damaged), InvalidConfig (not writable), StorageFull.
+    A home of an older release is migrated when it is opened. Raises then: UnsupportedFormat (a newer release wrote it), Tampered (damaged),
+    InvalidConfig (not writable), StorageFull, Unavailable (locked).
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.RLock()
         if not path.exists():
             _create(path)
-        with _translated(path):
-            self._connection = _connect(path)
-        try:
-            with _translated(path):
-                _check(self._connection)
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                self._connection.execute("PRAGMA synchronous=FULL")
-        except ModelyardError:
-            self._connection.close()
-            raise
+        self._writer = _Turns(_open(path))
+        self._reader = _Turns(_connect(path))
 
     def get(self, kind: str, key: str) -> Record | None:
-        """The record, or None."""
-        with self._lock, _translated(self._path):
-            return _Verbs(self._connection).get(kind, key)
+        """See `registry.base.Records`."""
+        with self._reading() as verbs:
+            return verbs.get(kind, key)
 
     def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
-        """All records of a kind whose key begins with `prefix`, by key."""
-        with self._lock, _translated(self._path):
-            return _Verbs(self._connection).list(kind, prefix=prefix)
+        """See `registry.base.Records`."""
+        with self._reading() as verbs:
+            return verbs.list(kind, prefix=prefix)
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
-        """Write a record; see `registry.base.Records`. Raises Conflict, StorageFull or Unavailable."""
-        with self.transaction() as records:
-            return records.put(kind, key, body, expected=expected)
+        """See `registry.base.Records`. Raises Conflict, StorageFull or Unavailable."""
+        with self.transaction() as verbs:
+            return verbs.put(kind, key, body, expected=expected)
 
     def delete(self, kind: str, key: str, *, expected: int | None) -> None:
-        """Remove a record; see `registry.base.Records`. Raises Conflict, StorageFull or Unavailable."""
-        with self.transaction() as records:
-            records.delete(kind, key, expected=expected)
+        """See `registry.base.Records`. Raises Conflict, StorageFull or Unavailable."""
+        with self.transaction() as verbs:
+            verbs.delete(kind, key, expected=expected)
+
+    def append(self, make: AuditLine) -> None:
+        """See `security.base.AuditStore`."""
+        with self.transaction() as verbs:
+            verbs.append(make)
+
+    def lines(self) -> Iterator[bytes]:
+        """See `security.base.AuditStore`."""
+        return Verbs(self._read).lines()
 
     @contextmanager
-    def transaction(self) -> Iterator[_Verbs]:
-        """Several verbs as one. Writers queue for up to 15 s. Must not be nested. Raises Conflict, StorageFull or Unavailable."""
-        with self._lock, _translated(self._path):
-            self._connection.execute("BEGIN IMMEDIATE")
+    def transaction(self) -> Iterator[Verbs]:
+        """See `registry.base.RecordStore`. Writers queue for a few seconds."""
+        with _translated(self._path), self._writer.taken() as connection:
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                yield _Verbs(self._connection)
-                self._connection.execute("COMMIT")
+                yield Verbs(_rows(connection))
+                connection.execute("COMMIT")
             except BaseException:
                 # A full disk may have rolled it back already.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
 
     def close(self) -> None:
         """Let go of the file."""
+        for connection in (self._reader, self._writer):
+            connection.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Verbs]:
+        with _translated(self._path), self._reader.taken() as connection:
+            yield Verbs(_rows(connection))
+
+    def _read(self, statement: str, parameters: Sequence[Any] = ()) -> Rows:
+        with _translated(self._path), self._reader.taken() as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+
+class _Turns:
+    """A connection and whose turn it is."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def taken(self) -> Iterator[sqlite3.Connection]:
+        """The connection, alone. Raises Unavailable when the others do not end."""
+        if not self._lock.acquire(timeout=TURN_TIMEOUT_S):
+            raise Unavailable("others have been writing to registry.sqlite all the time; try again")
+        try:
+            yield self._connection
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Close the connection when whoever has it is done."""
         with self._lock:
             self._connection.close()
 
 
-class _Verbs:
-    """The four verbs on a connection, inside whatever transaction it is in."""
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection to a database that was found whole and of the newest format."""
+    with _translated(path):
+        connection = _connect(path)
+    try:
+        with _translated(path):
+            if _format(_rows(connection)) < formats.NEWEST:
+                _migrate(path)
+            _check_tables(connection)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+    except ModelyardError:
+        connection.close()
+        raise
+    return connection
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
 
-    def get(self, kind: str, key: str) -> Record | None:
-        row = self._connection.execute("SELECT revision, body FROM record WHERE kind = ? AND key = ?", (kind, key)).fetchone()
-        return None if row is None else Record(kind, key, row[0], json.loads(row[1]))
-
-    def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
-        query = "SELECT key, revision, body FROM record WHERE kind = ? AND key >= ? AND key < ? ORDER BY key"
-        rows = self._connection.execute(query, (kind, prefix, prefix + chr(sys.maxunicode)))
-        return tuple(Record(kind, key, revision, json.loads(body)) for key, revision, body in rows)
-
-    def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
-        self._expect(kind, key, expected)
-        text = json.dumps(body, sort_keys=True, allow_nan=False)
-        revision: int = self._connection.execute("UPDATE counter SET revision = revision + 1 RETURNING revision").fetchone()[0]
-        self._connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", (kind, key, revision, text))
-        return Record(kind, key, revision, json.loads(text))
-
-    def delete(self, kind: str, key: str, *, expected: int | None) -> None:
-        self._expect(kind, key, expected)
-        self._connection.execute("DELETE FROM record WHERE kind = ? AND key = ?", (kind, key))
-
-    def _expect(self, kind: str, key: str, expected: int | None) -> None:
-        if expected is None:
-            return
-        row = self._connection.execute("SELECT revision FROM record WHERE kind = ? AND key = ?", (kind, key)).fetchone()
-        if (row[0] if row else 0) != expected:
-            raise Conflict(f"the {kind} {key!r} has changed since it was read; read it again, then decide", field=key, rule="revision")
+def _rows(connection: sqlite3.Connection) -> Run:
+    return lambda statement, parameters=(): connection.execute(statement, parameters).fetchall()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -145,7 +171,7 @@ def _create(path: Path) -> None:
             connection = _connect(beside)
             try:
                 connection.executescript(
-                    f"PRAGMA synchronous=FULL; BEGIN; {_TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                    f"PRAGMA synchronous=FULL; BEGIN; {_TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={formats.NEWEST}; COMMIT;"
                 )
             finally:
                 connection.close()
@@ -160,15 +186,32 @@ def _create(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _check(connection: sqlite3.Connection) -> None:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application != APPLICATION_ID:
+def _migrate(path: Path) -> None:
+    """Bring the database to the newest format. Raises sqlite3's errors."""
+    from sqlalchemy.exc import DBAPIError
+
+    dialect = formats.Dialect("sqlite://", begin="BEGIN IMMEDIATE", found=_format, after=(f"PRAGMA user_version={formats.NEWEST}",))
+    try:
+        formats.migrate(dialect, lambda: _connect(path))
+    except DBAPIError as error:
+        raise error.orig or error from error
+
+
+def _format(run: Run) -> int:
+    """The format of the database. Raises Tampered when it is none of ours, UnsupportedFormat for a newer one."""
+    if run("PRAGMA application_id")[0][0] != APPLICATION_ID:
         raise _damaged("it is not a registry of modelyard")
-    if version > SCHEMA_VERSION:
-        raise UnsupportedFormat(f"registry.sqlite has format {version}, made by a newer modelyard; this one reads up to {SCHEMA_VERSION}. Upgrade it")
+    version: int = run("PRAGMA user_version")[0][0]
+    if version > formats.NEWEST:
+        raise formats.newer(version)
+    if version < 1:
+        raise _damaged("its format has no number")
+    return version
+
+
+def _check_tables(connection: sqlite3.Connection) -> None:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    if version != SCHEMA_VERSION or not {"record", "counter"} <= tables:
+    if not {"record", "counter", "audit"} <= tables:
         raise _damaged("its tables are not those of its format")
 
 
@@ -191,7 +234,7 @@ def _translate(error: sqlite3.Error, path: Path) -> ModelyardError:
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return _damaged("SQLite cannot read it")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Unavailable("registry.sqlite is locked by another process for longer than 15 s; try again")
+        return Unavailable("registry.sqlite is locked by another process; try again")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return InvalidConfig(f"{path} cannot be written; set MODELYARD_HOME to a folder that can")
     if code == sqlite3.SQLITE_CANTOPEN:

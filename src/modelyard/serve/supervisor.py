@@ -135,7 +135,7 @@ class Supervisor:
         """Keep the slots filled until told to stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        environment = config.child_environment(self.settings)
+        environment = config.child_environment(self.settings, is_serve=True)
         for slot in self.slots:
             self._start(slot, environment)
         self._write_state()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.errors import ModelyardError, Tampered, Unavailable, UnsupportedFormat
+from modelyard.registry import formats
 from modelyard.registry import records as records_module
 from modelyard.registry.records import SqliteRecords
 
@@ -28,9 +29,9 @@ def path(tmp_path: Path) -> Path:
 
 def test_every_commit_is_on_disk_before_it_returns(path: Path) -> None:
     store = SqliteRecords(path)
-    modes = [store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "busy_timeout")]
+    modes = [store._writer._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "busy_timeout")]
     store.close()
-    assert modes == ["wal", 2, 15_000]
+    assert modes == ["wal", 2, 2_500]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -69,11 +70,11 @@ def test_another_database_and_a_newer_one_are_refused(path: Path, tmp_path: Path
         SqliteRecords(path)
     with closing(sqlite3.connect(path)) as plain:
         plain.execute(f"PRAGMA application_id={records_module.APPLICATION_ID}")
-        plain.execute(f"PRAGMA user_version={records_module.SCHEMA_VERSION + 1}")
+        plain.execute(f"PRAGMA user_version={formats.NEWEST + 1}")
     with pytest.raises(UnsupportedFormat, match="newer"):
         SqliteRecords(path)
     with closing(sqlite3.connect(path)) as plain:
-        plain.execute(f"PRAGMA user_version={records_module.SCHEMA_VERSION}")
+        plain.execute(f"PRAGMA user_version={formats.NEWEST}")
     SqliteRecords(path).close()
 
 
