@@ -29,6 +29,7 @@ BENCHMARKS = {
     "packaging": "benchmarks.packaging:run",
     "profile": "benchmarks.profiles:run",
     "starts": "benchmarks.starts:run",
+    "canary": "benchmarks.rollouts:canary",
 }
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
 PAGES = {"stages": "benchmarks.stages:table", "parity": "benchmarks.parity_table:table"}

@@ -85,6 +85,25 @@ class Home:
         places = {v.digest: Placement(blobs=str(self.folder / "blobs"), index=v.index) for v in found.values()}
         write_plan(self.folder / f"{plan}.json", HostPlan(sequence=1, plans=tuple(plans), placements=places))
 
+    def split(self, name: str, weights: Mapping[int, int], *, plan: str, shadows: Mapping[int, float] | None = None, **more: Any) -> None:
+        """Write the plan file `plan` by which versions of `name` share its traffic, the one with the smallest number as champion."""
+        from modelyard import registry
+        from modelyard.types import HostPlan, Placement, TrafficPlan, write_plan
+
+        known, shadows = registry.open(self.folder), shadows or {}
+        found = {number: known.resolve(f"{name}:{number}") for number in {**weights, **shadows}}
+        made = TrafficPlan(
+            name=name,
+            generation=1,
+            weights={found[number].digest: weight for number, weight in weights.items()},
+            versions={version.digest: number for number, version in found.items()},
+            shadows={found[number].digest: share for number, share in shadows.items()},
+            champion=found[min(found)].digest,
+            **more,
+        )
+        places = {version.digest: Placement(blobs=str(self.folder / "blobs"), index=version.index) for version in found.values()}
+        write_plan(self.folder / f"{plan}.json", HostPlan(sequence=1, plans=(made,), placements=places))
+
     @contextmanager
     def started(self, question: Question, *, plan: str = "plan", has_spool: bool = True) -> Iterator[Running]:
         """One worker over this home with everything on: schema check, metrics, key and (unless it has no spool) profile, log and sampling."""

@@ -25,8 +25,8 @@ BULK_ROWS = 1000
 BULK_CONNECTIONS = 4
 
 
-def forest(folder: Path) -> tuple[Path, Home]:
-    """The forest as a file, and a home that serves it as `forest`."""
+def forest(folder: Path, *, challengers: int = 0) -> tuple[Path, Home]:
+    """The forest as a file, and a home that serves it as `forest`; `challengers` further versions of it differ in their seed."""
     import numpy as np
     from skl2onnx import to_onnx
     from sklearn.datasets import load_breast_cancer
@@ -42,6 +42,11 @@ def forest(folder: Path) -> tuple[Path, Home]:
     home = Home(folder / "home")
     modelyard.package(path, name="forest", data=X, home=home.folder)
     home.serve("forest")
+    for seed in range(1, challengers + 1):
+        other = RandomForestClassifier(100, random_state=seed).fit(X, y)
+        changed = folder / f"forest-{seed}.onnx"
+        changed.write_bytes(to_onnx(other, X[:1], options={id(other): {"zipmap": False}}).SerializeToString())
+        modelyard.package(changed, name="forest", data=X, home=home.folder)
     return path, home
 
 

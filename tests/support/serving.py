@@ -225,9 +225,12 @@ class Home:
         self.placements[built.digest] = Placement(blobs=str(self.registry.blobs.folder), index=built.index)
         return built.digest, version.version
 
-    def deploy(self, name: str, weights: Mapping[Any, int], *, hold: tuple[Any, ...] = ()) -> int:
+    def deploy(
+        self, name: str, weights: Mapping[Any, int], *, hold: tuple[Any, ...] = (), shadows: Mapping[Any, float] | None = None, **more: Any
+    ) -> int:
         """Write the plan in which the (digest, version) pairs of `weights` answer for `name`; gives its sequence number."""
-        versions = dict([*weights, *hold])
+        shadows = shadows or {}
+        versions = dict([*weights, *hold, *shadows])
         generation = self.plans[name].generation + 1 if name in self.plans else 1
         self.plans[name] = TrafficPlan(
             name=name,
@@ -235,6 +238,8 @@ class Home:
             weights={digest: weight for (digest, _), weight in weights.items()},
             versions=versions,
             hold=tuple(digest for digest, _ in hold),
+            shadows={digest: share for (digest, _), share in shadows.items()},
+            **more,
         )
         return self.write()
 

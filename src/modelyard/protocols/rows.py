@@ -50,6 +50,12 @@ class Rows(Mapping[str, "Array"]):
     def __len__(self) -> int:
         return len(self._layout.names)
 
+    def first(self, name: str) -> Any:
+        """What stands under `name` in the first row, as the array would hold it; None or NaN where it is missing."""
+        place, dtype = self._layout.places[name]
+        value = self._rows[0][place]
+        return value if value is None or dtype.kind == "O" else dtype.type(value).item()
+
     def joined(self, others: Sequence[Mapping[str, Array]]) -> dict[str, Array] | None:
         """The arrays of this and all `others`, end to end; None where one of them is of another kind."""
         layout = self._layout
@@ -80,6 +86,7 @@ class Layout:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.names = tuple(column.name for column in columns)
+        self.places = {column.name: (place, column.dtype) for place, column in enumerate(columns)}
         groups: dict[np.dtype[Any], list[tuple[int, Column]]] = {}
         for place, column in enumerate(columns):
             groups.setdefault(column.dtype, []).append((place, column))

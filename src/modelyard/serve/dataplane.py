@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, cast
@@ -26,12 +26,14 @@ from modelyard.serve.batching import Batcher, Call, Limits, Ran, Threads
 from modelyard.serve.loading import Loaded
 from modelyard.serve.metrics import CANCELLED, Meter
 from modelyard.serve.router import Router, champion
+from modelyard.serve.sticky import first_value
 from modelyard.serve.turns import Turns
-from modelyard.types import Digest, InferenceResponse, Schema, TrafficPlan
+from modelyard.types import Digest, InferenceResponse, Schema, TrafficPlan, parse_sticky
 
 if TYPE_CHECKING:
     from modelyard.serve.observe import Recorder
     from modelyard.serve.tracing import Tracer
+    from modelyard.types import Array
 
 THREADS = 4
 """Runs that may be off the event loop at once; a session releases the interpreter lock while it computes."""
@@ -55,6 +57,13 @@ class Waiting(Call, Protocol):
 
     def fail(self, error: ModelyardError) -> None:
         """Deliver the refusal."""
+
+
+class Carries(Protocol):
+    """What stands in front of a request."""
+
+    def value(self, name: bytes) -> bytes:
+        """The value of the header `name` (in small letters); empty where there is none."""
 
 
 class Version:
@@ -168,10 +177,24 @@ class Deployment:
         self.by_digest = versions
         self.versions = {version.number: version for version in versions.values()}
         self.champion = versions[champion(plan)]
+        self.only: Version | None = None if self.router.only is None else versions[self.router.only]
+        """The version that answers all requests, where one does."""
+        kind, where = parse_sticky(plan.sticky) if plan.sticky is not None and self.only is None else ("", "")
+        self.field = where if kind == "field" else ""
+        """The input by whose value requests stay with a version: they are read before one is picked."""
+        self._header = where.encode() if kind == "header" else b""
 
-    def pick(self) -> Version:
-        """The version that answers the next request."""
-        return self.by_digest[self.router.pick()]
+    def pick(self, head: Carries | None = None) -> Version:
+        """The version that answers the next request: by what `head` carries where requests stay with a version by that, else by weight."""
+        if self.only is not None:
+            return self.only
+        value = head.value(self._header) if self._header and head is not None else b""
+        return self.by_digest[self.router.place(value) if value else self.router.pick()]
+
+    def pick_by_field(self, inputs: Mapping[str, Array]) -> Version:
+        """The version that answers a request with these inputs."""
+        value = first_value(inputs, self.field)
+        return self.by_digest[self.router.pick() if value is None else self.router.place(value)]
 
     def enter(self) -> None:
         """From now on what its versions see is counted under this plan; where there are several, their outputs by the champion's bins too."""

@@ -178,21 +178,27 @@ class Edge:
         caller = head.caller
         if caller.models is not None:  # asked at the resource too: not every route names its model
             caller.require_model(target.name)
+        field = ""
         if isinstance(target, Deployment):
             # The champion's schema is the deployment's: a candidate accepts whatever it accepts.
-            version, reader = target.pick(), target.champion
+            reader, field = target.champion, target.field
+            version = target.only or (reader if field else target.pick(head))
         else:
             version = reader = target
         exchange.version = version
         exchange.codec = codec = reader.codecs[wire]
         exchange.deadline_s = exchange.received_s + (head.timeout_s or self._timeout_s)
-        if version.batcher.is_busy:
+        if version.batcher.is_busy and not field:
             version.batcher.admit(exchange.priority, exchange.deadline_s)  # before the body is read: a refusal should cost little
         if len(exchange.body) > LONG_BODY:
             self.on_long()
         exchange.request = request = codec.decode(exchange.body, head.media, head.json_bytes)
         request.principal = caller.principal
         exchange.body = b""
+        if field and isinstance(target, Deployment):
+            version = exchange.version = target.pick_by_field(request.inputs)
+            if version.batcher.is_busy:
+                version.batcher.admit(exchange.priority, exchange.deadline_s)
         exchange.prepared_s = monotonic()
         return version
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from modelyard.errors import InvalidInput, MalformedPayload, ModelyardError, Overloaded, PayloadTooLarge, UnsupportedMedia
@@ -35,12 +36,13 @@ class Head:
     json_bytes: ClassVar[None] = None
 
     __slots__ = (
-        "admitted", "authorization", "caller", "coding", "host", "http_status", "is_cacheable", "origin", "path", "priority", "refusal", "request_id",
-        "route", "timeout_s", "traceparent", "tracestate",
+        "_fields", "admitted", "authorization", "caller", "coding", "host", "http_status", "is_cacheable", "origin", "path", "priority", "refusal",
+        "request_id", "route", "timeout_s", "traceparent", "tracestate",
     )  # fmt: skip
 
     def __init__(self, fields: Fields) -> None:
         check_fields(fields)
+        self._fields = fields
         self.path = ""
         self.coding = "identity"
         self.http_status = 0
@@ -79,6 +81,10 @@ class Head:
             self.http_status = self.http_status or 415
         if list_bytes(fields) > LIST_BYTES:
             self.refusal = Overloaded(f"the metadata of a call has at most {LIST_BYTES:,} bytes")
+
+    def value(self, name: bytes) -> bytes:
+        """The value of the metadata `name`, of several the list; empty without one."""
+        return b",".join([value for key, value in self._fields if key == name])
 
 
 def _timeout(head: Head, value: bytes) -> None:
@@ -199,6 +205,12 @@ def _string(value: bytes) -> bytes:
 def field(name: bytes, value: bytes) -> bytes:
     """A header field as a literal that no table keeps (RFC 7541, 6.2.2)."""
     return b"\0" + _string(name) + _string(value)
+
+
+@lru_cache(4096)
+def model_fields(name: str, version: int) -> bytes:
+    """The fields that say which version of which deployment answers."""
+    return field(b"x-model-name", name.encode()) + field(b"x-model-version", b"%d" % version)
 
 
 _STATUS_200 = b"\x88"  # RFC 7541, appendix A

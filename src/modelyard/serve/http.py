@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -51,12 +52,13 @@ class Head:
     """A request's line and headers, read once and then immutable: the same bytes always mean the same head."""
 
     __slots__ = (
-        "accept", "admitted", "authorization", "caller", "client_request_id", "coding", "expects_continue", "host", "is_cacheable", "is_chunked",
-        "is_http_1_0", "json_bytes", "keep_alive", "length", "media", "method", "origin", "path", "priority", "query", "request_id",
+        "_headers", "accept", "admitted", "authorization", "caller", "client_request_id", "coding", "expects_continue", "host", "is_cacheable",
+        "is_chunked", "is_http_1_0", "json_bytes", "keep_alive", "length", "media", "method", "origin", "path", "priority", "query", "request_id",
         "request_id_bytes", "route", "timeout_s", "traceparent", "tracestate",
     )  # fmt: skip
 
     def __init__(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
+        self._headers = tuple(headers)  # a trailer, which comes later, is no header
         self.method = method
         self.path, self.query = _target(url)
         self.keep_alive = keep_alive
@@ -101,6 +103,10 @@ class Head:
             raise Refused(400, "a request has one Host header", "host")
         if self.is_chunked and self.is_http_1_0:
             raise Refused(400, "HTTP/1.0 has no transfer codings", "transfer_encoding")
+
+    def value(self, name: bytes) -> bytes:
+        """The value of the header `name` (in small letters), of several the list; empty without one."""
+        return b",".join([value for key, value in self._headers if key == name])
 
     def _take(self, name: bytes, value: bytes) -> None:
         take = _TAKERS.get(name)
@@ -332,6 +338,12 @@ def too_large(limit_bytes: int) -> str:
         f"the body is larger than {limit_bytes:,} bytes: send fewer rows at a time, or binary tensors (the V2 binary data extension) or an Arrow "
         "stream (application/vnd.apache.arrow.stream), or give a Parquet file to `modelyard predict NAME --data FILE`, which sends it in parts"
     )
+
+
+@lru_cache(4096)
+def model_lines(name: str, version: int) -> bytes:
+    """The header lines that say which version of which deployment answers."""
+    return b"x-model-name: %b\r\nx-model-version: %d\r\n" % (name.encode(), version)
 
 
 def answer(status: int, lines: bytes, body: bytes) -> bytes:

@@ -8,20 +8,27 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Callable
+from hashlib import blake2b
 from itertools import accumulate
 
 from modelyard.types import Digest, TrafficPlan
 
 
 class Router:
-    """Draws a digest per request by the plan's weights; immutable."""
+    """Chooses a digest per request by the plan's weights; immutable.
 
-    __slots__ = ("_bounds", "_digests", "_draw", "only")
+    A value has a place that depends on it and on the deployment's name alone, so it gets the same digest in every process and on every host. The
+    champion's places lie in front of the others': as a candidate's weight grows it keeps the values that it has.
+    """
+
+    __slots__ = ("_bounds", "_digests", "_draw", "_named", "only")
 
     def __init__(self, plan: TrafficPlan, draw: Callable[[], float] = random.random) -> None:
-        self._digests = tuple(plan.weights)
-        self._bounds = tuple(accumulate(plan.weights.values()))
+        first = champion(plan)
+        self._digests = tuple(sorted(plan.weights, key=lambda digest: (digest != first, digest)))
+        self._bounds = tuple(accumulate(plan.weights[digest] for digest in self._digests))
         self._draw = draw
+        self._named = blake2b(plan.name.encode() + b"\0", digest_size=8)
         self.only: Digest | None = self._digests[0] if len(self._digests) == 1 else None
         """The digest that takes all traffic, where one does."""
 
@@ -30,6 +37,12 @@ class Router:
         if self.only is not None:
             return self.only
         return self._digests[bisect_right(self._bounds, self._draw() * 100)]
+
+    def place(self, value: bytes) -> Digest:
+        """The digest for every request with this value."""
+        hashed = self._named.copy()
+        hashed.update(value)
+        return self._digests[bisect_right(self._bounds, (int.from_bytes(hashed.digest()) * 100) >> 64)]
 
 
 def champion(plan: TrafficPlan) -> Digest:

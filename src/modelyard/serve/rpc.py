@@ -281,8 +281,10 @@ class Unary(Rpc):
             self.connection.begun()
             self.server.handle(self._call)
 
-    def answered(self, call: Call, data: bytes, id: str) -> None:  # noqa: ARG002 - it has one call
+    def answered(self, call: Call, data: bytes, id: str) -> None:
         head = grpc.HEAD + _shown(id) if id else grpc.HEAD
+        if call.version is not None:
+            head += grpc.model_fields(call.version.name, call.version.number)
         was_in_work, self._is_in_work = self._is_in_work, False
         self.reply(head, grpc.PREFIX.pack(0, len(data)) + data, grpc.OK)
         if was_in_work:
@@ -293,8 +295,9 @@ class Unary(Rpc):
             self._is_in_work = False
             self.connection.done(0)
 
-    def refused(self, call: Call, error: ModelyardError) -> None:  # noqa: ARG002 - it has one call
-        self.close(grpc.refusal(error))
+    def refused(self, call: Call, error: ModelyardError) -> None:
+        named = b"" if call.version is None else grpc.model_fields(call.version.name, call.version.number)
+        self.close(grpc.refusal(error) + named)
 
     def close(self, block: bytes) -> None:
         if self.outgoing is None:

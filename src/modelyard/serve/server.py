@@ -39,6 +39,7 @@ from modelyard.serve.http import (
     answer,
     decompress,
     is_header_safe,
+    model_lines,
     too_large,
 )
 from modelyard.serve.http2 import PREFACE
@@ -137,6 +138,8 @@ class Exchange:
         head, connection = self.head, self.connection
         if self.extra:
             lines += self.extra
+        if self.version is not None:
+            lines += model_lines(self.version.name, self.version.number)
         if head.request_id:
             lines += b"x-request-id: %b\r\n" % head.request_id
         if head.traceparent:

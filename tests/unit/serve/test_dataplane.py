@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -115,6 +116,37 @@ def test_a_version_that_serves_is_not_made_twice(tmp_path: Path) -> None:
         before = plane.find("line", 1)
         plane.switch({"line": deployment(plane, loaded, [50, 50])})
         assert plane.find("line", 1) is before
+
+    with_plane(tmp_path, test)
+
+
+class Carrying:
+    def __init__(self, user: bytes) -> None:
+        self.user = user
+
+    def value(self, name: bytes) -> bytes:
+        assert name == b"x-user"
+        return self.user
+
+
+def test_requests_stay_with_a_version_by_header_or_field_and_the_champion_stays_champion(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        made = deployment(plane, loaded, [10, 90])
+        old, new = made.by_digest.values()
+        first = {"champion": old.digest}
+        by_header = Deployment(msgspec.structs.replace(made.plan, sticky="header:X-User", **first), made.by_digest)
+        assert by_header.champion is old, "however small its share"
+        assert made.champion is new
+        for user in (b"ada", b"bob", b"eve"):
+            assert len({by_header.pick(Carrying(user)) for _ in range(30)}) == 1
+        assert {by_header.pick(Carrying(b"")) for _ in range(300)} == {by_header.pick() for _ in range(300)} == {old, new}
+        by_field = Deployment(msgspec.structs.replace(made.plan, sticky="field:a", **first), made.by_digest)
+        for value in (1.0, 2.0, 3.0):
+            assert len({by_field.pick_by_field({"a": np.array([[value], [7.0]])}) for _ in range(30)}) == 1
+        assert {by_field.pick_by_field({"a": np.array([[np.nan]])}) for _ in range(300)} == {old, new}
+        alone = Deployment(msgspec.structs.replace(by_field.plan, weights={old.digest: 100}, hold=(new.digest,)), made.by_digest)
+        assert alone.only is alone.pick() is old
+        assert alone.field == "", "nobody need look"
 
     with_plane(tmp_path, test)
 

@@ -8,6 +8,8 @@ from modelyard.types import Digest, TrafficPlan
 
 A, B = Digest("sha256:" + "a" * 64), Digest("sha256:" + "b" * 64)
 
+PLACES = [True, False, True, True, False, True, False, True, False, True, True, True]
+
 
 def plan(weights: dict[Digest, int]) -> TrafficPlan:
     return TrafficPlan(name="m", generation=1, weights=weights, versions={digest: n for n, digest in enumerate(weights, 1)})
@@ -32,3 +34,30 @@ def test_champion_is_the_heaviest_and_the_first_among_equals() -> None:
 
 def test_a_plan_says_who_is_champion_however_small_its_share() -> None:
     assert champion(TrafficPlan(name="m", generation=1, weights={A: 90, B: 10}, versions={A: 2, B: 1}, champion=B)) == B
+
+
+def test_a_value_stays_where_it_is_and_shares_are_the_weights() -> None:
+    router = Router(plan({A: 80, B: 20}), draw=lambda: 1 / 0)
+    values = [b"user-%d" % number for number in range(20_000)]
+    found = [router.place(value) for value in values]
+    assert found == [Router(plan({B: 20, A: 80})).place(value) for value in values], "in whatever order the plan names them"
+    assert abs(Counter(found)[B] - 4000) < 4 * (20_000 * 0.2 * 0.8) ** 0.5
+    other = Router(TrafficPlan(name="other", generation=1, weights={A: 80, B: 20}, versions={A: 1, B: 2}))
+    both = sum(router.place(value) == other.place(value) == B for value in values)
+    assert abs(both - 800) < 4 * (20_000 * 0.04) ** 0.5, "another deployment divides them anew"
+
+
+def test_the_place_of_a_value_is_the_same_in_every_process_for_ever() -> None:
+    router = Router(plan({A: 50, B: 50}))
+    assert [router.place(b"%d" % number) == B for number in range(12)] == PLACES
+
+
+def test_as_a_candidate_grows_it_keeps_the_values_that_it_has() -> None:
+    for champion_digest, candidate in ((A, B), (B, A)):
+        had: set[int] = set()
+        for weight in (1, 10, 50, 99):
+            weights = {champion_digest: 100 - weight, candidate: weight}
+            router = Router(TrafficPlan(name="m", generation=1, weights=weights, versions={A: 1, B: 2}, champion=champion_digest))
+            has = {number for number in range(3000) if router.place(b"%d" % number) == candidate}
+            assert had < has
+            had = has
