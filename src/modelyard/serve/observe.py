@@ -160,7 +160,7 @@ class Recorder:
         if generation == self._generation and compared is self._compared:
             return
         self._look()
-        if self._is_begun:
+        if self._is_begun or self.is_holding:
             self._past.append(self._close())
         self._generation, self._compared = generation, compared
         self._outputs = None if compared is None else Binner(compared.bins, block_rows=self._block_rows)
