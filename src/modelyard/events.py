@@ -226,6 +226,19 @@ class Latencies:
         return {int(bucket): int(self._counts[bucket]) for bucket in np.flatnonzero(self._counts)}
 
 
+def bucket_edge_s(bucket: int) -> float:
+    """The least latency of a bucket, in seconds; the first also holds whatever is shorter."""
+    return float(2 ** (bucket / _BUCKETS_PER_OCTAVE)) * 1e-6 if bucket > 0 else 0.0
+
+
+def bucket_place(seconds: float) -> float:
+    """In which bucket a latency lies (the whole part) and how far within; a whole number at the lower end, to one part in ten million."""
+    if seconds < 1e-6:
+        return 0.5 if seconds > 0 else 0.0
+    place = math.log2(seconds * 1e6) * _BUCKETS_PER_OCTAVE
+    return float(round(place)) if abs(place - round(place)) < 1e-6 else place
+
+
 def quantile_s(buckets: Mapping[int, int], share: float) -> float:
     """The latency that `share` of the requests do not exceed, within 4.5 %; NaN without requests."""
     wanted = share * sum(buckets.values())

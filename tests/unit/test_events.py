@@ -235,3 +235,15 @@ def test_few_latencies_fall_into_the_buckets_of_many() -> None:
     for each in seconds:
         few.add([each])
     assert many.buckets() == few.buckets()
+
+
+def test_a_bucket_has_a_place_and_an_edge() -> None:
+    for bucket in (1, 8, 100, 280):
+        edge = events.bucket_edge_s(bucket)
+        assert events.bucket_place(edge) == bucket
+        assert bucket < events.bucket_place(edge * 1.01) < bucket + 1
+        found = events.Latencies()
+        found.add([edge * 1.0001])
+        assert found.buckets() == {bucket: 1}
+    assert (events.bucket_edge_s(0), events.bucket_place(0.0)) == (0.0, 0.0)
+    assert 0 < events.bucket_place(1e-9) < 1

@@ -1,0 +1,111 @@
+"""Evidence on quantiles of latencies that are known by bucket only.
+
+Hides where in a bucket a latency, a quantile or a bound may lie: whatever is claimed holds for every place. Pure; numpy only. Everything is a
+natural logarithm; `counts[..., b]` are those of bucket `b` (`events.Latencies`), over whatever leading axes.
+
+A quantile is a share: that the q-quantile is above v says that more than 1 - q of the requests take longer than v. So evidence on quantiles is
+evidence on shares (Howard and Ramdas, "Sequential estimation of quantiles with applications to A/B testing and best-arm identification", Bernoulli
+2022), for any distribution, and a comparison of two is the least of a product over every value that the champion's quantile may have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelyard.events import bucket_edge_s, bucket_place
+from modelyard.rollout.guards.evalues import above, below, hedged
+
+if TYPE_CHECKING:
+    from modelyard.types import Array
+
+Moved = Callable[[float], float]
+"""From the champion's quantile to the bound on the candidate's, in seconds; never falling."""
+
+
+def filled(buckets: Sequence[Mapping[int, int]]) -> tuple[Array, int]:
+    """Counts of each mapping [mapping, bucket] over the buckets that any of them has, and the number of the first."""
+    used = [bucket for each in buckets for bucket in each]
+    first = min(used, default=0)
+    counts = np.zeros((len(buckets), max(used, default=0) - first + 1))
+    for row, each in enumerate(buckets):
+        counts[row, [bucket - first for bucket in each]] = list(each.values())
+    return counts, first
+
+
+def slower(counts: Array, first: int, share: float, bound_s: float) -> Array:
+    """Evidence that the `share`-quantile is above `bound_s`, against: it is not. Only buckets that lie wholly above the bound count as above."""
+    return above(_from(counts, math.ceil(bucket_place(bound_s)) - first), counts.sum(axis=-1), 1 - share)
+
+
+def faster(counts: Array, first: int, share: float, bound_s: float) -> Array:
+    """Evidence that the `share`-quantile is below `bound_s`, against: it is not. The bucket in which the bound lies counts as above."""
+    return below(_from(counts, math.floor(bucket_place(bound_s)) - first), counts.sum(axis=-1), 1 - share)
+
+
+def slower_than(counts: Array, other: Array, first: int, share: float, moved: Moved) -> Array:
+    """Evidence that the `share`-quantile of `counts` is above `moved` of that of `other`, against: it is not.
+
+    For a quantile v of the other in bucket b: its requests at v or above are at most those of buckets from b on, and ours above moved(v) are at least
+    those of the buckets wholly above moved(the end of b). The least over all b holds for every v.
+    """
+    cells = _cells(first, counts.shape[-1], moved)
+    mine = _tails(counts, [math.ceil(bucket_place(moved(bucket_edge_s(cell + 1)))) - first for cell in cells])
+    theirs = _tails(other, [cell - first for cell in cells])
+    mine_all, other_all = counts.sum(axis=-1)[..., None], other.sum(axis=-1)[..., None]
+    least: Array = (above(mine, mine_all, 1 - share) + hedged(below(theirs, other_all, 1 - share))).min(axis=-1)
+    return least
+
+
+def faster_than(counts: Array, other: Array, first: int, share: float, moved: Moved) -> Array:
+    """Evidence that the `share`-quantile of `counts` is below `moved` of that of `other`, against: it is not. Widened as `slower_than` is."""
+    cells = _cells(first, counts.shape[-1], moved)
+    mine = _tails(counts, [math.floor(bucket_place(moved(bucket_edge_s(cell)))) - first for cell in cells])
+    theirs = _tails(other, [cell + 1 - first for cell in cells])
+    mine_all, other_all = counts.sum(axis=-1)[..., None], other.sum(axis=-1)[..., None]
+    least: Array = (below(mine, mine_all, 1 - share) + hedged(above(theirs, other_all, 1 - share))).min(axis=-1)
+    return least
+
+
+def quantile(counts: Array, first: int, share: float) -> float:
+    """The estimated `share`-quantile in seconds, between the ends of its bucket in proportion; NaN without requests."""
+    reached = np.cumsum(counts)
+    if not len(reached) or not reached[-1]:
+        return math.nan
+    place = int(np.searchsorted(reached, share * reached[-1]))
+    before = reached[place - 1] if place else 0.0
+    inside = (share * reached[-1] - before) / counts[place]
+    low, high = bucket_edge_s(first + place), bucket_edge_s(first + place + 1)
+    return float(low * (high / low) ** inside if low > 0 else high * inside)
+
+
+def limits(counts: Array, first: int, share: float, alpha: float) -> tuple[float, float]:
+    """Ends of buckets, in seconds, between which the quantile lies at all times with a chance of 1 - `alpha`; 0 and infinity: nothing is known."""
+    ends = [bucket_edge_s(first + place) for place in range(counts.shape[-1] + 1)]
+    needed = math.log(2 / alpha)
+    low = [end for end in ends if float(slower(counts, first, share, end)) >= needed]
+    high = [end for end in ends if float(faster(counts, first, share, end)) >= needed]
+    return max(low, default=0.0), min(high, default=math.inf)
+
+
+def _cells(first: int, size: int, moved: Moved) -> range:
+    """The buckets in which the champion's quantile may lie to any effect: beyond them nothing changes any more."""
+    edges = [bucket_edge_s(first), bucket_edge_s(first + size)]
+    shift = max(abs(bucket_place(max(moved(edge), 1e-9)) - bucket_place(edge)) for edge in edges if edge > 0)
+    pad = min(math.ceil(shift), 300) + 2
+    return range(max(0, first - pad), first + size + pad)
+
+
+def _from(counts: Array, place: int) -> Array:
+    found: Array = counts[..., max(0, place) :].sum(axis=-1)
+    return found
+
+
+def _tails(counts: Array, places: Sequence[int]) -> Array:
+    """How many lie in the buckets from each place on."""
+    sums = np.zeros((*counts.shape[:-1], counts.shape[-1] + 1))
+    sums[..., :-1] = np.cumsum(counts[..., ::-1], axis=-1)[..., ::-1]
+    return sums[..., np.clip(places, 0, counts.shape[-1])]

@@ -1,0 +1,59 @@
+"""Guards on latencies: p50 to p99, bounded by a time, by a multiple of the champion's, or by so much more.
+
+Hides how steps are put together. Pure; the statistics of buckets are `latency`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from modelyard.rollout.guards import evalues, latency
+from modelyard.rollout.guards.base import Finding, Stratum
+from modelyard.rollout.guards.grammar import Guard
+
+if TYPE_CHECKING:
+    from modelyard.types import Array
+
+
+def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
+    """Of answered requests; in a shadow, of mirrored ones."""
+    share = int(guard.metric[1:]) / 100
+    buckets = [each.candidate.mirror.latencies if each.is_shadow else each.candidate.latencies for each in strata]
+    counts, first = latency.filled([*buckets, *(each.champion.latencies for each in strata)])
+    mine, other = counts[: len(strata)], counts[len(strata) :]
+    steps = len(strata)
+
+    def scaled(times: float) -> Array:
+        taken = counts.copy()
+        taken[[steps - 1, -1]] *= times
+        return taken
+
+    def compared(times: float, moved: latency.Moved, *, worse: bool) -> float:
+        taken = scaled(times)
+        test = latency.slower_than if worse else latency.faster_than
+        return float(evalues.from_any_step(list(test(taken[:steps], taken[steps:], first, share, moved)), steps))
+
+    def bounded(times: float, *, worse: bool) -> float:
+        taken = scaled(times)[:steps]
+        test = latency.slower if worse else latency.faster
+        return float(evalues.from_any_step(lambda start: test(taken[start:].sum(axis=0), first, share, guard.limit), steps))
+
+    compares = guard.compares
+    used = [step for step in range(steps) if mine[step].sum() and (other[step].sum() or not compares)]
+    here = mine[used[-1]] if used else mine[:1].sum(axis=0) * 0
+    there = other[used[-1]] if used and other[used[-1]].sum() else other.sum(axis=0)
+    champion = latency.quantile(there, first, share)
+    return Finding(
+        estimate=latency.quantile(here, first, share),
+        champion=champion,
+        limits=latency.limits(here, first, share, alpha),
+        units="requests",
+        requests=float(mine.sum()),
+        champion_requests=float(other.sum()),
+        failing=lambda times: compared(times, guard.bound, worse=True) if compares else bounded(times, worse=True),
+        passing=lambda times: compared(times, guard.bound, worse=False) if compares else bounded(times, worse=False),
+        worse=lambda: compared(1.0, lambda seconds: seconds, worse=True),
+        broken_before=not compares and not math.isnan(champion) and champion > guard.limit,
+    )

@@ -1,0 +1,55 @@
+"""Evidence for guards, drawn at random or written down."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from modelyard.events import Latencies
+from modelyard.rollout.guards import Stratum
+
+
+class Mirrored(NamedTuple):
+    """As `events.Mirror`."""
+
+    sent: int = 0
+    failed: int = 0
+    rows: int = 0
+    disagreed: int = 0
+    latencies: dict[int, int] = {}
+    outputs: dict[str, tuple[int, ...]] = {}
+
+
+class Counted(NamedTuple):
+    """As `monitor.evidence.Seen`."""
+
+    requests: int = 0
+    errors: int = 0
+    latencies: dict[int, int] = {}
+    outputs: dict[str, tuple[int, ...]] = {}
+    mirror: Mirrored = Mirrored()
+
+
+class Known(NamedTuple):
+    """As `monitor.evidence.Labelled`."""
+
+    truth: Any
+    predicted: Any
+    score: Any = ()
+
+
+def buckets(seconds: Any) -> dict[int, int]:
+    found = Latencies()
+    found.add(list(np.atleast_1d(seconds)))
+    return found.buckets()
+
+
+def traffic(rng: np.random.Generator, requests: int, *, errors: float = 0.005, median_s: float = 0.01) -> Counted:
+    """Requests that fail at a rate, with lognormal latencies of deviation 0.5."""
+    failed = int(rng.binomial(requests, errors))
+    return Counted(requests, failed, buckets(median_s * np.exp(0.5 * rng.normal(size=requests - failed))))
+
+
+def stratum(candidate: Counted, champion: Counted | None = None, **more: Any) -> Stratum:
+    return Stratum(champion or Counted(), candidate, **more)

@@ -1,0 +1,73 @@
+"""Quantiles known by bucket: claims hold wherever in its bucket a latency lies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from judging import buckets
+
+from modelyard.events import bucket_edge_s
+from modelyard.rollout.guards import latency
+
+
+def counted(*samples) -> tuple[np.ndarray, int]:
+    return latency.filled([buckets(sample) for sample in samples])
+
+
+def test_a_quantile_is_estimated_within_its_bucket() -> None:
+    rng = np.random.default_rng(1)
+    values = 0.01 * np.exp(0.5 * rng.normal(size=50_000))
+    counts, first = counted(values)
+    for share in (0.5, 0.9, 0.99):
+        assert latency.quantile(counts[0], first, share) == pytest.approx(np.quantile(values, share), rel=0.03)
+        low, high = latency.limits(counts[0], first, share, 0.05)
+        assert low < np.quantile(values, share) < high < 1.4 * low
+    assert math.isnan(latency.quantile(np.zeros(3), 0, 0.5))
+    assert latency.limits(np.zeros(3), 50, 0.5, 0.05) == (0.0, math.inf)
+
+
+def test_a_bound_inside_a_bucket_is_neither_broken_nor_kept_by_what_lies_in_that_bucket() -> None:
+    low, high = bucket_edge_s(100), bucket_edge_s(101)
+    counts, first = counted(np.full(1000, (low + high) / 2))
+    assert latency.slower(counts[0], first, 0.5, low) > 100
+    assert latency.slower(counts[0], first, 0.5, low * 1.01) < 0
+    assert latency.faster(counts[0], first, 0.5, high) > 100
+    assert latency.faster(counts[0], first, 0.5, high * 0.99) < 0
+
+
+def test_a_comparison_holds_for_any_place_within_the_buckets() -> None:
+    # all at the top of bucket 100, against all at the bottom of bucket 103: twice a bucket's width apart (1.19), though three buckets
+    champion, candidate = bucket_edge_s(101) * 0.999, bucket_edge_s(103) * 1.001
+    counts, first = counted(np.full(5000, candidate), np.full(5000, champion))
+    assert candidate / champion < 1.2
+    assert latency.slower_than(counts[0], counts[1], first, 0.5, lambda s: 1.2 * s) < 0
+    assert latency.slower_than(counts[0], counts[1], first, 0.5, lambda s: 1.18 * s) > 100
+    # and the other way: the bottom of bucket 100 against the top of 102 might be 1.29
+    assert latency.faster_than(counts[0], counts[1], first, 0.5, lambda s: 1.4 * s) < 0
+    assert latency.faster_than(counts[0], counts[1], first, 0.5, lambda s: 1.42 * s) > 100
+
+
+def test_a_difference_of_seconds_is_a_bound_like_any_other() -> None:
+    rng = np.random.default_rng(2)
+    champion, slow = 0.01 * np.exp(0.3 * rng.normal(size=20_000)), 0.02 * np.exp(0.3 * rng.normal(size=2_000))
+    counts, first = counted(slow, champion)
+    assert latency.slower_than(counts[0], counts[1], first, 0.5, lambda s: s + 0.005) > 20
+    assert latency.faster_than(counts[0], counts[1], first, 0.5, lambda s: s + 0.02) > 20
+    assert latency.slower_than(counts[0], counts[1], first, 0.5, lambda s: s + 0.02) < 0
+    assert latency.faster_than(counts[0], counts[1], first, 0.5, lambda s: s - 0.02) < 0  # a time below nothing cannot be kept
+
+
+def test_the_axes_before_the_buckets_are_free() -> None:
+    counts, first = counted(np.full(500, 0.02), np.full(500, 0.01))
+    many = np.stack([counts[0]] * 3), np.stack([counts[1]] * 3)
+    found = latency.slower_than(*many, first, 0.5, lambda s: 1.2 * s)
+    assert found.shape == (3,)
+    assert found[0] == latency.slower_than(counts[0], counts[1], first, 0.5, lambda s: 1.2 * s)
+
+
+def test_nothing_seen_says_nothing() -> None:
+    counts, first = latency.filled([{}, {}])
+    assert latency.slower_than(counts[0], counts[1], first, 0.5, lambda s: 1.2 * s) <= 0
+    assert latency.slower(counts[0], first, 0.5, 0.01) == pytest.approx(0)

@@ -1,0 +1,52 @@
+"""Guards on latencies over the steps of a rollout."""
+
+from __future__ import annotations
+
+import numpy as np
+from judging import Counted, Mirrored, buckets, stratum, traffic
+
+from modelyard.rollout.guards import judge, parse
+
+ALPHA = 0.0125
+
+
+def told(text: str, *strata) -> str:
+    return judge(parse(text), strata, alpha=ALPHA).outcome
+
+
+def test_a_slower_candidate_is_told_apart_and_an_equal_one_is_not() -> None:
+    rng = np.random.default_rng(3)
+    champion = traffic(rng, 50_000)
+    slow, alike = traffic(rng, 1000, median_s=0.015), traffic(rng, 3000)
+    for text in ("p50<1.15x", "p50<12ms", "p50<champion+2ms"):
+        assert told(text, stratum(slow, champion)) == "fail"
+        assert told(text, stratum(alike, champion)) != "fail"
+    assert told("p50<1.5x", stratum(alike, champion)) == "pass"
+    assert told("p99<100ms", stratum(alike, champion)) == "pass"
+    verdict = judge(parse("p50<1.15x"), [stratum(alike, champion)], alpha=ALPHA)
+    assert verdict.numbers["holds"] == 1
+    assert abs(verdict.numbers["estimate"] / verdict.numbers["champion"] - 1) < 0.08
+
+
+def test_an_absolute_bound_that_the_champion_breaks_too_is_told_and_fails_only_a_worse_candidate() -> None:
+    rng = np.random.default_rng(4)
+    champion = traffic(rng, 20_000, median_s=0.02)
+    assert told("p50<10ms", stratum(traffic(rng, 2000, median_s=0.02), champion)) == "warn"
+    assert told("p50<10ms", stratum(traffic(rng, 2000, median_s=0.04), champion)) == "fail"
+
+
+def test_a_shadow_is_judged_by_its_mirrored_requests() -> None:
+    rng = np.random.default_rng(5)
+    candidate = Counted(mirror=Mirrored(sent=1000, latencies=buckets(0.02 * np.exp(0.5 * rng.normal(size=1000)))))
+    champion = traffic(rng, 20_000)
+    assert told("p50<1.2x", stratum(candidate, champion, is_shadow=True)) == "fail"
+    assert told("p50<1.2x", stratum(candidate, champion)) == "unknown"
+
+
+def test_a_step_without_the_champion_adds_nothing_to_a_comparison() -> None:
+    rng = np.random.default_rng(6)
+    both = stratum(traffic(rng, 5000, median_s=0.02), traffic(rng, 5000))
+    alone = stratum(traffic(rng, 5000, median_s=0.02))
+    assert told("p50<1.2x", both, alone) == "fail"
+    assert told("p50<1.2x", alone) == "unknown"
+    assert "holds" not in judge(parse("p50<1.2x"), [alone], alpha=ALPHA).numbers
