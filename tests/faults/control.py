@@ -20,8 +20,10 @@ from typing import Any
 from tests.faults import probes
 from tests.faults.scene import CANARY, LAUNCHER, SERVER_CORE, Scene, pinned
 
+from modelyard.control.audit import require_whole, verify
 from modelyard.errors import ModelyardError
-from modelyard.security.audit import AuditLog, FileLines
+from modelyard.registry.records import SqliteRecords
+from modelyard.security.audit import FileLines
 from modelyard.types import read_control_state, read_plan, read_worker_state
 from serving import Home
 
@@ -204,7 +206,8 @@ def judged(home: Home) -> list[str]:
     if found != ["ok"]:
         troubles.append(f"integrity_check: {found[:3]}")
     try:
-        AuditLog(FileLines(home.folder / "audit.jsonl")).verify()
+        with closing(SqliteRecords(home.folder / "registry.sqlite")) as records:
+            require_whole(verify(records, FileLines(home.folder / "audit.jsonl")))
     except ModelyardError as error:
         troubles.append(f"audit: {error.message}")
     return troubles

@@ -147,7 +147,7 @@ def _failpoints() -> None:
 
     from modelyard.control.plane import ControlPlane
     from modelyard.registry import records
-    from modelyard.security.audit import FileLines
+    from modelyard.registry.verbs import Verbs
     from modelyard.targets import local
 
     points = _Failpoints()
@@ -173,9 +173,9 @@ def _failpoints() -> None:
         points.hit("commit:after")
 
     records.SqliteRecords.transaction = watched  # type: ignore[method-assign]
-    points.around(records._Verbs, "put", lambda self, kind, *_: f"record-put:{kind}")
-    points.around(records._Verbs, "delete", lambda self, kind, *_: f"record-delete:{kind}")
-    points.around(FileLines, "append", lambda *_: "audit")
+    points.around(Verbs, "put", lambda self, kind, *_: f"record-put:{kind}")
+    points.around(Verbs, "delete", lambda self, kind, *_: f"record-delete:{kind}")
+    points.around(Verbs, "append", lambda *_: "audit")
     points.around(local, "write_plan", lambda *_: "plan")
     for method in ("write", "pwrite", "fsync", "replace"):
         points.system(method)

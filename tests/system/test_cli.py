@@ -189,7 +189,6 @@ import json, os, sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from modelyard.security.audit import AuditLog, FileLines
 from world import World
 
 world = World(Path(sys.argv[2]) / "home")
@@ -223,7 +222,7 @@ try:
         asking.more()
         assert asking.answers[-1] == 72.0
     assert asking.failures == [], asking.failures
-    assert AuditLog(FileLines(world.folder / "audit.jsonl")).verify() > 0
+    assert world.home.registry.records and world.verb("audit", "verify").code == 0
     print("WELL")
 finally:
     world.end()

@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("modelyard.cli.predict:predict", "Ask a deployed model about the rows of a file.", "The running world"),
     "serve": Verb("modelyard.cli.serve:serve", "Serve bundles by the data plane alone, without a control process.", "The running world"),
     "keys": Verb("modelyard.cli.keys:keys", "Make, list and revoke access keys.", "The running world"),
+    "audit": Verb("modelyard.cli.audit:audit", "List what was done and denied, and check that the record of it is whole.", "The running world"),
     "config": Verb("modelyard.cli.config:config", "Show each setting, its value and where it came from.", "More"),
     "demo": Verb("modelyard.cli.demo:demo", "Train, package, deploy and watch a model on real data.", "More"),
 }

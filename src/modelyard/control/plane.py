@@ -2,7 +2,7 @@
 
 Hides how rooms are put together and in what order they are asked. Verbs on bundles and the registry run wherever they are called, under compare-
 and-swap; verbs on the running world run in the home's one control process, whose driver carries out what they write down. Every mutation is audited
-before it is made. It must not import the data plane.
+in the transaction that makes it, or before it is made. It must not import the data plane.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
 from modelyard.config import Settings
+from modelyard.control import audit
 from modelyard.control.host import HomeStock, host_id
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound
@@ -28,7 +29,7 @@ from modelyard.rollout.history import Change, Event
 from modelyard.rollout.host import Host
 from modelyard.rollout.hosts import Membership
 from modelyard.security import identity, policy
-from modelyard.security.audit import AuditLog, FileLines
+from modelyard.security.audit import FIRST, AuditLog, FileLines
 from modelyard.security.keys import FileKeys
 from modelyard.security.seal import Trust, TrustedKey, local_signer
 from modelyard.targets.base import Deployment, Release, Target
@@ -38,7 +39,7 @@ from modelyard.types import Placement, Principal, Tag, Tolerance, Verdict, parse
 if TYPE_CHECKING:
     from modelyard.control.packaging import Progress
     from modelyard.registry import Model, Version
-    from modelyard.registry.base import Swept
+    from modelyard.registry.base import Also, Swept, Transaction
     from modelyard.security.base import KeyRecord
 
 KEY_LIMIT_BYTES = 64 << 10
@@ -104,7 +105,7 @@ class ControlPlane:
         self.registry = registry.open(settings.home, records_url=settings.records_url)
         self.trust = Trust(self.keys)
         self.access_keys = FileKeys(settings.access_keys)
-        self.audit = AuditLog(FileLines(settings.home / "audit.jsonl"))
+        self.audit = AuditLog(self.registry.records, begin=self._chain_before)
         self.deployments = Deployments(self.registry)
         self.targets: dict[str, Target] = {"local": Local(plan=settings.plan, run=settings.run)}
 
@@ -152,8 +153,9 @@ class ControlPlane:
         progress("sealing", 0.96)
         built = bundle.build(contents, attested, signer=signer)
         card = contents.card
-        with self._audited(principal, "package", f"{name}@{built.digest}"):
-            version = self.registry.add(name, built, summary={"title": card.title, "task": card.schema.task, "rows": card.rows, **card.quality})
+        summary = {"title": card.title, "task": card.schema.task, "rows": card.rows, **card.quality}
+        with self._audited(principal, "package", f"{name}@{built.digest}") as told:
+            version = self.registry.add(name, built, summary=summary, also=told)
         progress("opening it again", 0.98)
         opened = self._open(version)
         progress(f"registered {name}:{version.version}", 1.0)
@@ -191,19 +193,19 @@ class ControlPlane:
         opened = bundle.open(source, source.index, trust=self.trust)
         card = opened.card
         called = parse_name(name or opened.name)
-        with self._audited(principal, "import", f"{called}@{opened.digest}"):
+        with self._audited(principal, "import", f"{called}@{opened.digest}") as told:
             summary = {"title": card.title, "task": card.schema.task, "rows": card.rows, **card.quality}
-            return self.registry.add(called, bundle.collect(source, source.index), summary=summary)
+            return self.registry.add(called, bundle.collect(source, source.index), summary=summary, also=told)
 
     def trust_add(self, principal: Principal, path: Path) -> str:
         """Trust the signer whose public key (or authority whose certificate) is in `path`; the id. Raises NotFound or InvalidInput."""
         pem = files.read_limited(path, KEY_LIMIT_BYTES)
-        with self._audited(principal, "trust-add", path.name):
+        with self._announced(principal, "trust-add", path.name):
             return self.trust.add(pem)
 
     def trust_remove(self, principal: Principal, id: str) -> str:
         """Trust a signer no longer, by the first digits of the id; the whole id. Raises NotFound or InvalidInput."""
-        with self._audited(principal, "trust-remove", id):
+        with self._announced(principal, "trust-remove", id):
             return self.trust.remove(id)
 
     def trusted(self) -> tuple[TrustedKey, ...]:
@@ -222,7 +224,7 @@ class ControlPlane:
             raise InvalidInput(f"a role is one of {', '.join(policy.ROLES)}", field="role", rule="known")
         key, record = identity.new(parse_name(name), roles=roles, models=tuple(map(parse_name, models)), expires_at=expires_at)
         detail = f"{name}: {', '.join(roles)}; {', '.join(models) or 'all models'}; until {record.expires_at or 'revoked'}"
-        with self._audited(principal, "key-create", record.id, detail=detail):
+        with self._announced(principal, "key-create", record.id, detail=detail):
             self.access_keys.put(record)
         return key, record
 
@@ -233,7 +235,7 @@ class ControlPlane:
             raise NotFound("no key has an id that begins so; see: modelyard keys list", field="id")
         if len(found) > 1:
             raise InvalidInput("several keys have an id that begins so; give more digits", field="id", rule="unique")
-        with self._audited(principal, "key-revoke", found[0].id, detail=found[0].name):
+        with self._announced(principal, "key-revoke", found[0].id, detail=found[0].name):
             self.access_keys.remove(found[0].id)
         return found[0]
 
@@ -253,18 +255,35 @@ class ControlPlane:
 
     def set_alias(self, principal: Principal, name: str, alias: str, version: int | None) -> None:
         """Point `alias` at a version, or remove it (None). Raises NotFound or InvalidInput."""
-        with self._audited(principal, "alias", f"{name}@{alias}", detail=f"version {version}" if version is not None else "removed"):
-            self.registry.set_alias(name, alias, version)
+        with self._audited(principal, "alias", f"{name}@{alias}", detail=f"version {version}" if version is not None else "removed") as told:
+            self.registry.set_alias(name, alias, version, also=told)
 
     def delete(self, principal: Principal, name: str, version: int) -> None:
         """Remove a version from the registry. Raises NotFound, or Conflict while it is deployed, aliased or a rollback target."""
-        with self._audited(principal, "delete", f"{name}:{version}"):
-            self.registry.delete(name, version)
+        with self._audited(principal, "delete", f"{name}:{version}") as told:
+            self.registry.delete(name, version, also=told)
 
     def gc(self, principal: Principal) -> Swept:
         """Free the blobs that no version needs."""
-        with self._audited(principal, "gc", "blobs"):
+        with self._announced(principal, "gc", "blobs"):
             return self.registry.gc()
+
+    # The audit chains
+
+    def audit_verify(self) -> audit.Report:
+        """What is found of the audit chains of this home, each entry checked against the one before."""
+        return audit.verify(self.registry.records, self._audit_file())
+
+    def audit_list(self, *, since: datetime | None = None) -> Iterator[audit.Listed]:
+        """The entries of both chains from `since` on, by time, unchecked."""
+        return audit.entries(self.registry.records, self._audit_file(), since=since)
+
+    def _audit_file(self) -> FileLines:
+        return FileLines(self.settings.home / "audit.jsonl")
+
+    def _chain_before(self) -> str:
+        """What the first entry of the records' chain follows: in a home of one machine the last that 0.1.0, or the data plane, wrote to the file."""
+        return FIRST if self.settings.records_url else self._audit_file().head()
 
     # The running world: called in the control process
 
@@ -279,10 +298,10 @@ class ControlPlane:
         found = self.deployments.find(called)
         if found is not None and _is_there(found.deployment, version):
             return found.deployment
-        with self._audited(principal, "deploy", called, detail=f"{version.name}:{version.version} {version.digest}"):
-            return self._deploy(principal, version, called, found, breaking=breaking)
+        with self._audited(principal, "deploy", called, detail=f"{version.name}:{version.version} {version.digest}") as told:
+            return self._deploy(principal, version, called, found, breaking=breaking, told=told)
 
-    def _deploy(self, principal: Principal, version: Version, called: str, found: Stored | None, *, breaking: bool) -> Deployment:
+    def _deploy(self, principal: Principal, version: Version, called: str, found: Stored | None, *, breaking: bool, told: Also) -> Deployment:
         from modelyard import gates
         from modelyard.gates.base import Candidate
         from modelyard.gates.schema import compatible
@@ -299,7 +318,8 @@ class ControlPlane:
             verdicts = (*verdicts, compatible(serving.strict_schema, opened.strict_schema))
         gates.require(verdicts, what=f"{version.name}:{version.version}")
         after = machine.begin(before, goal, kind="deploy", gates=verdicts, at=_now(), by=principal.name)
-        return self.deployments.put(after, expected=0 if found is None else found.revision, change=Change(principal.name, _now())).deployment
+        change = Change(principal.name, _now())
+        return self.deployments.put(after, expected=0 if found is None else found.revision, change=change, also=told).deployment
 
     def rollback(self, principal: Principal, name: str, *, expected_generation: int | None = None) -> Deployment:
         """Go back to what served before, as a new generation; the rollout is then under way, and a flip where that is still warm.
@@ -358,8 +378,8 @@ class ControlPlane:
 
     def undeploy(self, principal: Principal, name: str) -> Deployment:
         """Serve `name` no longer and forget its deployment, which is returned. Raises NotFound."""
-        with self._audited(principal, "undeploy", name):
-            found = self._remove(name, Change(principal.name, _now()))
+        with self._audited(principal, "undeploy", name) as told:
+            found = self._remove(name, Change(principal.name, _now()), told)
             self.targets[found.deployment.target].remove(name)
         return found.deployment
 
@@ -372,11 +392,12 @@ class ControlPlane:
         except Denied as error:
             self.audit.record(principal, verb, name, outcome="denied", detail=error.rule or error.code)
             raise
-        with self._audited(principal, verb, name):
+        with self._audited(principal, verb, name) as told:
             for _ in range(TRIES):
                 try:
                     after = change(found.deployment)
-                    return self.deployments.put(after, expected=found.revision, change=Change(principal.name, _now())).deployment
+                    made = Change(principal.name, _now())
+                    return self.deployments.put(after, expected=found.revision, change=made, also=told).deployment
                 except Conflict as error:
                     if error.rule != "revision":
                         raise
@@ -385,11 +406,11 @@ class ControlPlane:
                 machine.require_generation(found.deployment, expected)
         raise _restless(name)
 
-    def _remove(self, name: str, change: Change) -> Stored:
+    def _remove(self, name: str, change: Change, told: Also) -> Stored:
         for _ in range(TRIES):
             found = self.deployments.get(name)
             try:
-                self.deployments.remove(found, change=change)
+                self.deployments.remove(found, change=change, also=told)
             except Conflict:
                 continue
             return found
@@ -420,9 +441,27 @@ class ControlPlane:
         return Placement(blobs=str(self.settings.home / "blobs"), index=version.index)
 
     @contextlib.contextmanager
-    def _audited(self, principal: Principal, action: str, subject: str, *, detail: str = "") -> Iterator[None]:
-        """Record a mutation before the block makes it, and its failure after. Raises what the audit raises, and then the block does not run."""
+    def _audited(self, principal: Principal, action: str, subject: str, *, detail: str = "") -> Iterator[Also]:
+        """What the block is to do in the transaction of its mutation: tell the audit chain of it, so that both come to be or neither.
+
+        A failure is told after it. Raises what the audit raises, and then nothing was changed.
+        """
+
+        def tell(transaction: Transaction) -> None:
+            self.audit.within(transaction).record(principal, action, subject, outcome="done", detail=detail)
+
+        with self._failure_audited(principal, action, subject):
+            yield tell
+
+    @contextlib.contextmanager
+    def _announced(self, principal: Principal, action: str, subject: str, *, detail: str = "") -> Iterator[None]:
+        """Record a mutation outside the records before the block makes it. Raises what the audit raises, and then the block does not run."""
         self.audit.record(principal, action, subject, outcome="begun", detail=detail)
+        with self._failure_audited(principal, action, subject):
+            yield
+
+    @contextlib.contextmanager
+    def _failure_audited(self, principal: Principal, action: str, subject: str) -> Iterator[None]:
         try:
             yield
         except BaseException as error:

@@ -17,7 +17,7 @@ import msgspec
 from modelyard.bundle import Built
 from modelyard.errors import Conflict, InvalidConfig, InvalidInput, NotFound, Tampered
 from modelyard.files import make_folder
-from modelyard.registry.base import BlobStore, Record, Records, RecordStore, Swept
+from modelyard.registry.base import Also, BlobStore, Record, Records, RecordStore, Swept
 from modelyard.registry.references import is_file as is_file
 from modelyard.registry.references import parse, parse_alias
 from modelyard.types import Digest, parse_name
@@ -88,8 +88,8 @@ class Registry:
         """Let go of the stores."""
         self.records.close()
 
-    def add(self, name: str, built: Built, *, summary: dict[str, Any] | None = None) -> Version:
-        """Register `built` as the next version of `name`; a digest that `name` already has gives the version that it has.
+    def add(self, name: str, built: Built, *, summary: dict[str, Any] | None = None, also: Also | None = None) -> Version:
+        """Register `built` as the next version of `name`, and do `also`; a digest that `name` already has gives the version that it has, no more.
 
         Nothing is registered when a blob could not be written. Raises StorageFull or Unavailable.
         """
@@ -102,7 +102,12 @@ class Registry:
                 self.blobs.put(data)
             with self.records.transaction() as records:
                 known = self._known(records, name, built.digest)
-                return known or _record(records, name, built, summary or {})
+                if known is not None:
+                    return known
+                version = _record(records, name, built, summary or {})
+                if also is not None:
+                    also(records)
+                return version
 
     def resolve(self, ref: str) -> Version:
         """The version that `ref` names: a bare name is the champion if set, else the newest. Raises NotFound or InvalidInput."""
@@ -149,7 +154,7 @@ class Registry:
         aliases = {model.key: model.body["aliases"] for model in records.list(MODEL)}
         return tuple(_version(item, aliases[item.body["name"]]) for item in records.list(VERSION) if item.body["digest"] == digest)
 
-    def set_alias(self, name: str, alias: str, version: int | None) -> None:
+    def set_alias(self, name: str, alias: str, version: int | None, *, also: Also | None = None) -> None:
         """Point `alias` of `name` at `version`; None removes it. Doing it twice is a no-op. Raises NotFound or InvalidInput."""
         parse_alias(alias)
         with self.records.transaction() as records:
@@ -162,8 +167,10 @@ class Registry:
             if version is not None:
                 aliases[alias] = version
             records.put(MODEL, name, {**model.body, "aliases": aliases}, expected=model.revision)
+            if also is not None:
+                also(records)
 
-    def delete(self, name: str, version: int) -> None:
+    def delete(self, name: str, version: int, *, also: Also | None = None) -> None:
         """Forget a version; its blobs go with the next `gc`. The last version takes its name with it, but not its number.
 
         Raises NotFound, or Conflict while it has an alias, is deployed, or is what a rollback would go back to.
@@ -177,6 +184,8 @@ class Registry:
                 raise Conflict(f"{name}:{version} has the alias {', '.join(holders)}; move it first: modelyard alias {name} {holders[0]} VERSION")
             _refuse_if_needed(records, f"{name}:{version}", record.body["digest"])
             records.delete(VERSION, record.key, expected=record.revision)
+            if also is not None:
+                also(records)
 
     def hold(self, versions: Iterable[Version]) -> AbstractContextManager[Path]:
         """A folder of blobs with all that `versions` need, whatever is deleted and swept until the block, or its process, ends. Raises NotFound."""

@@ -50,6 +50,10 @@ class Transaction(Records, AuditStore, Protocol):
     """Records and the audit chain, changed together: `AuditLog(transaction).record(…)` tells of what the transaction does, or neither comes to be."""
 
 
+Also = Callable[[Transaction], None]
+"""What else is to be done in the transaction of a change: tell the audit chain of it, keep the answer for one who asks again."""
+
+
 class RecordStore(Transaction, Protocol):
     """Named records and one audit chain. A write that has returned survives a crash of the machine. Safe for threads and processes.
 

@@ -17,7 +17,7 @@ from modelyard.targets.base import Deployment, Release
 
 if TYPE_CHECKING:
     from modelyard.registry import Registry
-    from modelyard.registry.base import Record, RecordStore
+    from modelyard.registry.base import Also, Record, RecordStore
 
 KIND = "deployment"
 
@@ -56,8 +56,9 @@ class Deployments:
         """Every deployment, by name."""
         return tuple(sorted(map(_stored, self._registry.records.list(KIND)), key=lambda stored: stored.deployment.name))
 
-    def put(self, deployment: Deployment, *, expected: int, change: Change | None = None) -> Stored:
-        """Keep `deployment`, whose record must have the revision `expected` (0: none), and what the `change` means in its history.
+    def put(self, deployment: Deployment, *, expected: int, change: Change | None = None, also: Also | None = None) -> Stored:
+        """Keep `deployment`, whose record must have the revision `expected` (0: none), and what the `change` means in its history; `also` is done
+        in the same transaction.
 
         Without a `change` modelyard made it by itself.
         Raises Conflict, or NotFound for a release deleted meanwhile.
@@ -70,14 +71,18 @@ class Deployments:
             before, last = (None, None) if now is None else (_stored(now).deployment, now.body.get("events"))
             events = history.write(transaction, deployment.name, history.tell(before, deployment, change or history.itself()), last=last)
             record = transaction.put(KIND, deployment.name, {**_body(deployment), "events": events}, expected=expected)
+            if also is not None:
+                also(transaction)
         return _stored(record)
 
-    def remove(self, stored: Stored, *, change: Change | None = None) -> None:
-        """Forget a deployment, but not its history. Raises Conflict when it has changed since it was read."""
+    def remove(self, stored: Stored, *, change: Change | None = None, also: Also | None = None) -> None:
+        """Forget a deployment, but not its history; `also` is done in the same transaction. Raises Conflict when it has changed since it was read."""
         name = stored.deployment.name
         with self._registry.records.transaction() as transaction:
             transaction.delete(KIND, name, expected=stored.revision)
             history.write(transaction, name, history.tell(stored.deployment, None, change or history.itself()), last=None)
+            if also is not None:
+                also(transaction)
 
     def history(self, name: str) -> tuple[Event, ...]:
         """What happened to `name`, oldest first, also after it went out of service. Raises NotFound for a name that never was deployed."""

@@ -1,7 +1,8 @@
 """The audit chain: every mutation and every denial, each entry carrying the hash of the one before.
 
-Hides the form of an entry and of the chain. A mutation is recorded before it is done, so that one which cannot be recorded is refused. An entry never
-holds a payload or a key. It must not know where lines are kept: that is an `AuditStore`; `FileLines` is the one on a disk.
+Hides the form of an entry and of the chain. A mutation is recorded in the transaction that makes it, or before it is made: one which cannot be
+recorded is refused. An entry never holds a payload or a key. It must not know where lines are kept: that is an `AuditStore`; `FileLines` is the one
+on a disk, for what the data plane of a host denies and loads, and for the control plane's entries of 0.1.0.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import fcntl
 import hashlib
 import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,10 +42,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AuditLog:
-    """The chain over one store. Law: `verify` accepts what `record` wrote and nothing that was changed, reordered or taken from its middle."""
+    """The chain over one store. Law: `verify` accepts what `record` wrote and nothing that was changed, reordered or taken from its middle.
 
-    def __init__(self, store: AuditStore) -> None:
+    `begin` gives what the first entry follows, asked when there is none yet: the last hash of another chain that this one goes on.
+    """
+
+    def __init__(self, store: AuditStore, *, begin: Callable[[], str] | None = None) -> None:
         self._store = store
+        self._begin = begin or (lambda: FIRST)
+
+    def within(self, store: AuditStore) -> AuditLog:
+        """The same chain through a transaction of its store, to be recorded in with what the transaction changes."""
+        return AuditLog(store, begin=self._begin)
 
     def record(self, principal: Principal, action: str, subject: str, *, outcome: str, detail: str = "") -> None:
         """Append one entry durably. Raises StorageFull, Unavailable, InvalidConfig, or DigestMismatch for a damaged log: then do not act."""
@@ -53,7 +62,7 @@ class AuditLog:
             try:
                 before = None if last is None else msgspec.json.decode(last, type=Entry)
             except msgspec.MsgspecError as error:
-                raise DigestMismatch("the last entry of the audit log cannot be read; restore audit.jsonl from a copy, or move it away") from error
+                raise DigestMismatch("the last entry of the audit log cannot be read; see: modelyard audit verify") from error
             entry = Entry(
                 sequence=1 if before is None else before.sequence + 1,
                 at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -62,7 +71,7 @@ class AuditLog:
                 subject=subject[:200],
                 outcome=outcome,
                 detail=detail[:500],
-                previous=FIRST if before is None else before.hash,
+                previous=self._begin() if before is None else before.hash,
             )
             return msgspec.json.encode(msgspec.structs.replace(entry, hash=_hash(entry)))
 
@@ -73,19 +82,30 @@ class AuditLog:
         for line in self._store.lines():
             yield msgspec.json.decode(line, type=Entry)
 
-    def verify(self) -> int:
-        """The number of entries, each checked against the one before. Raises DigestMismatch naming the first that does not fit."""
-        previous, count = FIRST, 0
+    def verify(self, *, follows: str = FIRST, seen: Callable[[str], None] | None = None) -> int:
+        """The number of entries, each checked against the one before, the first against `follows`. `seen` is told each hash.
+
+        Raises DigestMismatch naming the first that does not fit; its `field` is that entry's place.
+        """
+        previous, count = follows, 0
         for line in self._store.lines():
             count += 1
             try:
                 entry = msgspec.json.decode(line, type=Entry)
             except msgspec.MsgspecError as error:
-                raise DigestMismatch(f"audit entry {count} cannot be read") from error
+                raise DigestMismatch(f"audit entry {count} cannot be read", field=str(count), rule="chain") from error
             if entry.sequence != count or entry.previous != previous or not hmac.compare_digest(entry.hash, _hash(entry)):
-                raise DigestMismatch(f"audit entry {count} does not follow from the one before it")
+                raise DigestMismatch(f"audit entry {count} does not follow from the one before it", field=str(count), rule="chain")
             previous = entry.hash
+            if seen is not None:
+                seen(previous)
         return count
+
+    def first(self) -> Entry | None:
+        """The oldest entry, unchecked; None where there is none, or none that can be read."""
+        with contextlib.suppress(msgspec.MsgspecError):
+            return next(self.entries(), None)
+        return None
 
 
 class FileLines:
@@ -113,6 +133,24 @@ class FileLines:
                 with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, end)
                 raise files.translate(error, self._path) from error
+        finally:
+            os.close(descriptor)
+
+    def head(self) -> str:
+        """The hash of the last entry: what another chain that goes on from here follows. Raises DigestMismatch when it cannot be read."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return FIRST
+        except OSError as error:
+            raise files.translate(error, self._path) from error
+        try:
+            line = _last_line(descriptor, _whole_end(descriptor))
+            return FIRST if line is None else msgspec.json.decode(line, type=Entry).hash
+        except OSError as error:
+            raise files.translate(error, self._path) from error
+        except msgspec.MsgspecError as error:
+            raise DigestMismatch("the last entry of audit.jsonl cannot be read; see: modelyard audit verify") from error
         finally:
             os.close(descriptor)
 

@@ -13,7 +13,6 @@ from modelyard.cli import main
 from modelyard.cli.keys import expiry
 from modelyard.config import Settings
 from modelyard.errors import InvalidConfig, Unauthenticated
-from modelyard.security.audit import AuditLog, FileLines
 from modelyard.serve.access import Access
 
 
@@ -33,8 +32,9 @@ def test_a_key_is_made_listed_and_revoked_and_each_change_is_audited(tmp_path: P
     assert told(capsys, tmp_path, "list") == []
     with pytest.raises(Unauthenticated):
         Access(settings).caller(f"Bearer {made['key']}".encode())
-    log = AuditLog(FileLines(tmp_path / "audit.jsonl"))
-    assert [(entry.action, entry.subject, entry.principal[:6]) for entry in log.entries()] == [
+    assert main(["audit", "list", "--home", str(tmp_path), "--json"]) == 0
+    entries = [listed["entry"] for listed in json.loads(capsys.readouterr().out)]
+    assert [(entry["action"], entry["subject"], entry["principal"][:6]) for entry in entries] == [
         ("key-create", made["id"], "local:"),
         ("key-revoke", made["id"], "local:"),
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,17 @@ import pytest
 import modelyard
 from modelyard import config
 from modelyard.control.plane import ControlPlane, local_principal, package
-from modelyard.errors import Conflict, Forbidden, InvalidConfig, InvalidInput, NotFound, SchemaMismatch, UnsupportedFormat, UntrustedSigner
+from modelyard.errors import (
+    Conflict,
+    DigestMismatch,
+    Forbidden,
+    InvalidConfig,
+    InvalidInput,
+    NotFound,
+    SchemaMismatch,
+    UnsupportedFormat,
+    UntrustedSigner,
+)
 from modelyard.runtime.validate import check
 from modelyard.types import Principal, Tolerance
 
@@ -200,18 +212,21 @@ def test_what_cannot_be_audited_is_not_done(packaged: Any, tmp_path: Path) -> No
     plane_of(packaged[0]).export("churn", tmp_path / "churn.tar")
     here = plane_of(tmp_path / "home")
     here.trust_add(WHO, packaged[0] / "keys" / "signing.pub")
-    (tmp_path / "home" / "audit.jsonl").unlink()
-    (tmp_path / "home" / "audit.jsonl").mkdir()
-    with pytest.raises(InvalidConfig):
-        here.import_(WHO, tmp_path / "churn.tar")
-    assert here.models() == ()
-    (tmp_path / "home" / "audit.jsonl").rmdir()
+    with closing(sqlite3.connect(tmp_path / "home" / "registry.sqlite")) as other:
+        kept = other.execute("SELECT line FROM audit").fetchone()
+        other.execute("UPDATE audit SET line = 'spoilt'")
+        other.commit()
+        with pytest.raises(DigestMismatch):
+            here.import_(WHO, tmp_path / "churn.tar")
+        assert here.models() == ()
+        other.execute("UPDATE audit SET line = ?", kept)
+        other.commit()
     here.import_(WHO, tmp_path / "churn.tar")
     with pytest.raises(Conflict):
         here.set_alias(WHO, "churn", "champion", 1)
         here.delete(WHO, "churn", 1)
     outcomes = [(entry.action, entry.outcome) for entry in here.audit.entries()]
-    assert outcomes == [("import", "begun"), ("alias", "begun"), ("delete", "begun"), ("delete", "failed")]
+    assert outcomes == [("trust-add", "begun"), ("import", "done"), ("alias", "done"), ("delete", "failed")]
     assert here.audit.verify() == 4
 
 

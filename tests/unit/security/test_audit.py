@@ -76,7 +76,7 @@ def test_nothing_is_chained_to_an_entry_that_cannot_be_read(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"spoilt\n")
     before = path.read_bytes()
-    with pytest.raises(DigestMismatch, match=r"restore audit\.jsonl"):
+    with pytest.raises(DigestMismatch, match=r"modelyard audit verify"):
         log.record(WHO, "deploy", "again", outcome="begun")
     assert path.read_bytes() == before
 
