@@ -35,10 +35,13 @@ class GoldenRecords(Protocol):
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """What replaying found. `seconds_per_row` is the median of single rows; `identical_bits` holds over all batch sizes."""
+    """What replaying found. `seconds_per_row` is the median of single rows, `seconds_per_more` what each row of the largest batches took beyond
+    the first; `identical_bits` holds over all batch sizes.
+    """
 
     verdict: Verdict
     seconds_per_row: float
+    seconds_per_more: float = 0.0
     identical_bits: bool
 
 
@@ -46,7 +49,7 @@ def replay(runtime: Runtime, golden: GoldenRecords, schema: Schema, tolerance: T
     """Answer all golden rows in batches of 1, 2, 7 and 64; pass when every answer lies within tolerance of the recorded one."""
     rows = len(next(iter(golden.inputs.values())))
     identical = True
-    largest, seconds = 0.0, []
+    largest, seconds, of_many = 0.0, [], 0.0
     for size in BATCHES:
         try:
             answers, times = answer_in_batches(runtime, golden.inputs, size)
@@ -56,6 +59,8 @@ def replay(runtime: Runtime, golden: GoldenRecords, schema: Schema, tolerance: T
             return Replay(verdict=verdict, seconds_per_row=0.0, identical_bits=False)
         if size == 1:
             seconds = times
+        elif rows >= size:
+            of_many = max(0.0, min(times[: rows // size]) - min(seconds)) / (size - 1)
         parity = prove(golden.outputs, answers, schema, tolerance)
         largest = max([largest, *(difference.max_abs for difference in parity.outputs.values())])
         identical = identical and all(same_bits(golden.outputs[name], answers[name]).all() for name in answers)
@@ -68,7 +73,8 @@ def replay(runtime: Runtime, golden: GoldenRecords, schema: Schema, tolerance: T
         "identical bits" if identical else f"largest difference {largest:.2g}"
     )
     verdict = Verdict(outcome="pass", rule="golden-replay", evidence=evidence, numbers={"rows": float(rows), "max_abs": largest})
-    return Replay(verdict=verdict, seconds_per_row=statistics.median(seconds), identical_bits=identical)
+    each = statistics.median(seconds)
+    return Replay(verdict=verdict, seconds_per_row=each, seconds_per_more=min(of_many, each) if rows > 1 else each, identical_bits=identical)
 
 
 def batch_bits(runtime: Runtime, inputs: Mapping[str, Array], recorded: Mapping[str, Array]) -> dict[str, BatchBits]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class Checker:
             if dtype.kind == "f" and not spec.is_nullable and dtype.itemsize > 2 and len(spec.shape) == 2 and spec.shape[1] > 0:
                 floats.setdefault((dtype, spec.shape[1]), []).append(spec.name)
         # A product with zeros is zero unless a value is NaN or infinite: one BLAS call, half the time of isfinite on a single row.
-        self._sums = tuple((tuple(names), np.zeros(_AT_ONCE, dtype)) for (dtype, _), names in floats.items())
+        self._sums = tuple((tuple(names), _zeros(dtype)) for (dtype, _), names in floats.items())
         summed = {name for names, _ in self._sums for name in names}
         self._others = tuple((spec.name, rule) for spec in schema.inputs if spec.name not in summed and (rule := _rule(spec)) is not None)
         self._known = tuple(
@@ -154,6 +155,14 @@ _TEXT = {str}
 _TEXT_OR_MISSING = {str, type(None)}
 _LISTED = 20
 _AT_ONCE = 4096
+
+
+@cache
+def _zeros(dtype: np.dtype[Any]) -> Array:
+    """One for all checkers: with many models it stays in the core's caches."""
+    zeros = np.zeros(_AT_ONCE, dtype)
+    zeros.flags.writeable = False
+    return zeros
 
 
 def _rule(spec: TensorSpec) -> Any:

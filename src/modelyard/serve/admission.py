@@ -75,23 +75,41 @@ class Limit:
 
 
 class Pace:
-    """What runs of a version cost, as a price per run and one per row, each a running average."""
+    """What runs of a version cost, as a price per run and one per row, each a running average.
 
-    __slots__ = ("per_row_s", "per_run_s")
+    A run that takes far longer than expected says more of the machine (another process had the core) than of the model, unless another did so
+    among the last few: the first one is passed over, so that a quick model is not sent to a thread for it.
+    """
+
+    __slots__ = ("_strange", "per_row_s", "per_run_s")
 
     MEMORY: Final = 0.1
     """Weight of the newest run."""
 
+    STRANGE: Final = 4.0
+    """As many times what was expected make a run strange."""
+
+    FORGOTTEN: Final = 1 / 16
+    """How much of a strange run each one that is not takes back."""
+
     def __init__(self) -> None:
         self.per_run_s = 0.0
         self.per_row_s = 0.0
+        self._strange = 0.0
 
-    def expect(self, seconds_per_row: float) -> None:
-        """Take the cost of a single row, as the golden replay measured it, as the first estimate."""
-        self.per_run_s = self.per_row_s = seconds_per_row
+    def expect(self, per_run_s: float, per_row_s: float | None = None) -> None:
+        """Take the cost of a run of one row, and of each row in a larger one, as the golden replay measured them, for the first estimate."""
+        self.per_run_s = per_run_s
+        self.per_row_s = per_run_s if per_row_s is None else per_row_s
 
     def learn(self, rows: int, seconds: float) -> None:
         """Take in one run."""
+        if seconds > self.STRANGE * self.of_run(rows) > 0:
+            self._strange += 1
+            if self._strange <= 1:
+                return
+        elif self._strange:
+            self._strange = min(1.0, max(0.0, self._strange - self.FORGOTTEN))
         if rows == 1:
             self.per_run_s += self.MEMORY * (seconds - self.per_run_s)
         else:

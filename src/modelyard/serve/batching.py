@@ -338,6 +338,9 @@ class Batcher:
         """The next batch: by class, then in order of arrival, without those that nobody waits for or whose time has passed."""
         waiting, self._waiting = self._waiting, []
         self._is_swept = False
+        if len(waiting) == 1 and waiting[0].is_open and waiting[0].deadline_s >= monotonic():  # the common case without load, or of many models
+            self.queued_rows, self._took_all, self._is_mixed = 0, True, False
+            return waiting, waiting[0].request.rows
         if self._is_mixed:
             waiting.sort(key=lambda call: call.priority)
             self._is_mixed = any(call.priority != NORMAL for call in waiting)
@@ -430,8 +433,9 @@ class Batcher:
         except Exception as error:
             raise ModelFailed("the model failed on an input that its schema accepts") from error
         seconds = monotonic() - start
-        if any(len(array) != rows for array in outputs.values()):
-            raise ModelFailed("the model did not answer every row")
+        for array in outputs.values():
+            if len(array) != rows:
+                raise ModelFailed("the model did not answer every row")
         return Ran(calls, rows, inputs, outputs, seconds, started_s=start)
 
     def _in_parts(self, inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:

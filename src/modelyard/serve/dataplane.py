@@ -94,7 +94,7 @@ class Version:
         self.batcher = Batcher(
             loaded.runtime, Checker(loaded.bundle.strict_schema).check, limits, threads, on_ran=self._answer, on_failed=self._fail, on_left=self._left
         )
-        self.batcher.pace.expect(loaded.seconds_per_row)
+        self.batcher.pace.expect(loaded.seconds_per_row, loaded.seconds_per_more)
 
     @property
     def is_idle(self) -> bool:
@@ -109,7 +109,7 @@ class Version:
         counts: list[int] = []
         at = 0
         prepare_s = 0.0
-        if not all(call.is_open for call in calls):  # their time passed on the way, or they went away
+        if False in [call.is_open for call in calls]:  # their time passed on the way, or they went away
             for call in calls:
                 self._left(call)
             ran = _with_open(ran)

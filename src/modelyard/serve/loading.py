@@ -28,12 +28,16 @@ FREED: Final = {"MALLOC_MMAP_THRESHOLD_": (-3, 8 << 20), "MALLOC_TRIM_THRESHOLD_
 class Loaded:
     """One digest, opened and proved on this machine. Whoever loaded it closes it, once no version uses it."""
 
-    __slots__ = ("bundle", "can_batch", "runtime", "seconds_per_row", "verdict")
+    __slots__ = ("bundle", "can_batch", "runtime", "seconds_per_more", "seconds_per_row", "verdict")
 
-    def __init__(self, bundle: bundle.Bundle, runtime: Runtime, *, seconds_per_row: float, verdict: Verdict) -> None:
+    def __init__(
+        self, bundle: bundle.Bundle, runtime: Runtime, *, seconds_per_row: float, verdict: Verdict, seconds_per_more: float | None = None
+    ) -> None:
         self.bundle = bundle
         self.runtime = runtime
         self.seconds_per_row = seconds_per_row
+        self.seconds_per_more = seconds_per_row if seconds_per_more is None else seconds_per_more
+        """What each row of a batch takes beyond the first."""
         self.verdict = verdict
         self.can_batch = all(spec.shape[:1] == (-1,) for spec in bundle.schema.inputs)
 
@@ -48,7 +52,7 @@ def load(digest: Digest, placement: Placement, keys: Path, *, isolation: Isolati
     if replayed.verdict.outcome == "fail":
         model.close()
         raise Rejected("golden replay failed", verdicts=[replayed.verdict])
-    return Loaded(opened, model, seconds_per_row=replayed.seconds_per_row, verdict=replayed.verdict)
+    return Loaded(opened, model, seconds_per_row=replayed.seconds_per_row, seconds_per_more=replayed.seconds_per_more, verdict=replayed.verdict)
 
 
 def verdict_of(error: ModelyardError) -> Verdict:

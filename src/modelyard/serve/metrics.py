@@ -84,7 +84,9 @@ class Meter:
         numbers[_QUEUE_SUM] += queue_s * count
         numbers[ENCODE + bisect_left(LATENCIES_S, encode_s)] += count
         numbers[_ENCODE_SUM] += encode_s * count
-        longest, shortest = bisect_left(LATENCIES_S, max(latencies_s)), bisect_left(LATENCIES_S, min(latencies_s))
+        longest = shortest = bisect_left(LATENCIES_S, latencies_s[0])
+        if count > 1:
+            longest, shortest = bisect_left(LATENCIES_S, max(latencies_s)), bisect_left(LATENCIES_S, min(latencies_s))
         if longest == shortest:
             numbers[LATENCY + longest] += count
         else:

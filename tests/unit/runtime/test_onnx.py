@@ -13,7 +13,7 @@ from converting import converted
 from sklearn.linear_model import LinearRegression
 
 from modelyard.errors import ModelFailed, UnsupportedFormat
-from modelyard.runtime.onnx import first_line, session
+from modelyard.runtime.onnx import _run_of, first_line, session
 
 
 def test_bytes_that_are_no_graph_are_refused() -> None:
@@ -35,6 +35,17 @@ def test_what_a_library_says_is_cut_to_a_line() -> None:
     assert first_line(ValueError("one\ntwo")) == "one"
     assert first_line(ValueError()) == "ValueError"
     assert len(first_line(ValueError("x" * 1000))) == 300
+
+
+def test_a_session_is_run_without_what_its_wrapper_asks_first_where_that_is_to_be_had(numbers: np.ndarray, target: np.ndarray) -> None:
+    runtime = converted(LinearRegression().fit(numbers, target), numbers).runtime
+    assert type(runtime._run.__self__).__module__.startswith("onnxruntime.capi.onnxruntime_pybind11_state")
+
+    class Other:
+        def run(self) -> str:
+            return "the common way"
+
+    assert _run_of(Other())() == "the common way"
 
 
 WATCH = """

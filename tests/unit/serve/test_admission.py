@@ -107,6 +107,30 @@ def test_the_pace_follows_what_runs_take() -> None:
     assert pace.of_queue(7, 1) == pytest.approx(0.007, rel=0.01)
 
 
+def test_one_strange_run_does_not_change_what_is_expected_and_two_of_a_few_do() -> None:
+    """Another process had the core for 5 ms; a run that is expected to take so long would go to a thread for the next dozen times."""
+    pace = Pace()
+    pace.expect(10e-6, 1e-6)
+    pace.learn(1, 5e-3)
+    assert pace.of_run(1) == 10e-6
+    for _ in range(round(1 / Pace.FORGOTTEN)):
+        pace.learn(1, 10e-6)
+    pace.learn(1, 5e-3)
+    assert pace.of_run(1) == pytest.approx(10e-6)
+    pace.learn(1, 10e-6)
+    pace.learn(1, 5e-3)  # every other run: it is the model
+    assert pace.of_run(1) > 0.3e-3
+
+
+def test_rows_beyond_the_first_have_a_price_of_their_own() -> None:
+    pace = Pace()
+    pace.expect(10e-6, 1e-6)
+    assert pace.of_run(1) == 10e-6
+    assert pace.of_run(32) == pytest.approx(42e-6)
+    pace.expect(10e-6)
+    assert pace.of_run(32) == pytest.approx(330e-6)
+
+
 def test_an_overdue_run_is_taken_to_last_as_long_again() -> None:
     assert remaining_s(until_s=5.0, started_s=1.0, now=2.0) == 3.0
     assert remaining_s(until_s=5.0, started_s=1.0, now=9.0) == 8.0
