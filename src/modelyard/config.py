@@ -24,6 +24,7 @@ PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "AWS_LWA_PORT", "PO
 FILES = ("keys_file", "tls_cert_file", "tls_key_file", "tls_client_ca_file")
 """Settings that name a file: `~` is understood, and what follows from the folder of the call is settled here, once for all processes."""
 
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*@")
 SAGEMAKER_MODELS = Path("/opt/ml/models")
 SAGEMAKER_FOLDER, KSERVE_FOLDER = Path("/opt/ml/model"), Path("/mnt/models")
 DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
@@ -93,6 +94,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def access_keys(self) -> Path:
         """The access keys of the data plane: `keys_file` where it is set, else the home's."""
         return _path(self.keys_file) if self.keys_file else self.home / "keys" / "access.json"
+
+    @property
+    def uploads(self) -> Path:
+        """Bundles on their way in and out through the control API."""
+        return self.home / "uploads"
 
     @property
     def spool(self) -> Path:
@@ -259,6 +265,18 @@ def _read_file(path: Path, known: set[str]) -> dict[str, Any]:
 
 def _path(value: Any) -> Path:
     return Path(os.path.abspath(Path(str(value)).expanduser()))
+
+
+def shown(settings: Settings) -> dict[str, tuple[Any, str]]:
+    """Each setting's value and source, as may be told: of a URL's password, stars. `settings` are those in force."""
+    _, sources = resolve({"home": settings.home})
+    return {field.name: (_masked(getattr(settings, field.name)), sources[field.name]) for field in msgspec.structs.fields(Settings)}
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
 
 
 def key() -> str | None:

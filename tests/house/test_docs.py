@@ -31,6 +31,15 @@ def test_a_setting_is_documented(setting: str) -> None:
     assert f"| `{setting}` |" in REFERENCE
 
 
+def test_every_route_of_the_control_api_is_documented_and_no_other() -> None:
+    from modelyard.security.policy import ROUTES
+
+    section = REFERENCE.partition("## Control plane\n")[2]
+    told = {(method, "/api/v1" + path) for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^ `?]+)[^`]*`", section)}
+    told |= {("POST", f"/api/v1/deployments/{{name}}/{verb}") for verb in re.findall(r"`…/([a-z-]+)`", section)}
+    assert told == set(ROUTES)
+
+
 def in_serve(pattern: str) -> set[str]:
     """What `pattern` finds in the sources of the data plane."""
     return {found for path in (ROOT / "src/modelyard/serve").rglob("*.py") for found in re.findall(pattern, path.read_text("utf-8"))}

@@ -1,46 +1,72 @@
-"""The control API's routes: each reads a request, calls one verb, and writes its answer.
+"""The control API's server: each operation becomes a route, which reads a request, calls one verb, and writes its answer.
 
-Hides FastAPI. It decides nothing: the guard in front has checked who may call what. A deploy or rollback is answered as soon as it is written down
-(202); whoever waits for its end asks for the deployment again.
+Hides FastAPI, and how a request becomes a `Call`: strictly, by the types that the operation names. It decides nothing: the guard in front has
+checked who may call what. A change that carries an idempotency key is one effect (`control.once`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import hashlib
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
 
-from modelyard.console.errors import STATUS, body
+from modelyard.console.errors import STATUS, body, headers
 from modelyard.console.guard import Guard
+from modelyard.console.operations import Call, Download, Operation, World
+from modelyard.console.routes import OPERATIONS
+from modelyard.console.uploads import Uploads
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status
-from modelyard.errors import MalformedPayload, ModelyardError
+from modelyard.errors import Conflict, InvalidInput, MalformedPayload, ModelyardError, UnsupportedMedia
 from modelyard.security import policy
 from modelyard.security.identity import Keyring
+from modelyard.targets.base import Deployment
+from modelyard.types import Principal
 
-PREFIX = "/api/v1"
+T = TypeVar("T", bound=msgspec.Struct)
+
+CHUNK_BYTES = 256 << 10
+_ETAG = re.compile(r'"([0-9]{1,15})"')
+
+log = logging.getLogger("modelyard.control")
 
 
-class DeployRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to deploy, and whether its schema may refuse requests in use."""
-
-    reference: str
-    breaking: bool = False
-
-
-def build(plane: ControlPlane, *, keyring: Keyring, hosts: Iterable[str], status: Callable[[], Status], changed: Callable[[], None]) -> Guard:
+def build(
+    plane: ControlPlane,
+    *,
+    keyring: Keyring,
+    hosts: Iterable[str],
+    status: Callable[[], Status],
+    changed: Callable[[], None],
+    operations: tuple[Operation, ...] = OPERATIONS,
+) -> Guard:
     """The guarded application. `status` gives the world; `changed` is called after each change, so that the driver looks at once.
 
     Raises InvalidConfig when a route has no policy or a policy no route.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    _add_routes(app, plane, status, changed)
-    app.add_exception_handler(ModelyardError, _answer_error)
+    world = World(plane, status, changed)
+    uploads = Uploads(plane.settings.uploads)
+    for each in operations:
+        app.add_api_route(each.route, _endpoint(each, world, uploads), methods=[each.method], response_class=Response, response_model=None)
     policy.require_complete(served(app))
-    return Guard(app, routes=app.routes, keyring=keyring, audit=plane.audit, hosts=hosts)
+    return Guard(
+        app,
+        routes=app.routes,
+        keyring=keyring,
+        audit=plane.audit,
+        hosts=hosts,
+        uploads={(each.method, each.route) for each in operations if each.kind == "upload"},
+    )
 
 
 def served(app: FastAPI) -> set[tuple[str, str]]:
@@ -48,58 +74,129 @@ def served(app: FastAPI) -> set[tuple[str, str]]:
     return {(method, getattr(route, "path", "?")) for route in app.routes for method in (getattr(route, "methods", None) or {"?"})}
 
 
-def _add_routes(app: FastAPI, plane: ControlPlane, status: Callable[[], Status], changed: Callable[[], None]) -> None:
-    async def get_status() -> Response:
-        return _answer(await run_in_threadpool(status))
+def _endpoint(operation: Operation, world: World, uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        call = None
+        try:
+            if operation.kind == "upload":
+                async with uploads.receive(request) as (path, digest):
+                    call = _parse(operation, world, request, b"", upload=path)
+                    return await run_in_threadpool(_carry_out, operation, call, request, digest)
+            content = await request.body()
+            call = _parse(operation, world, request, content)
+            return await run_in_threadpool(_carry_out, operation, call, request, hashlib.sha256(content).hexdigest())
+        except ModelyardError as error:
+            return await run_in_threadpool(_refusal, operation, call, error)
+        except Exception as error:
+            log.error("%s failed", operation.name, exc_info=error)
+            return _refusal(operation, None, ModelyardError("a failure of the control process's own; its log tells more"))
 
-    async def get_deployments() -> Response:
-        return _answer(await run_in_threadpool(lambda: [each.deployment for each in plane.deployments.all()]))
-
-    async def get_deployment(name: str) -> Response:
-        return _answer((await run_in_threadpool(plane.deployments.get, name)).deployment)
-
-    async def deploy(name: str, request: Request) -> Response:
-        asked = await _read(request, DeployRequest)
-        who = request.scope["principal"]
-        deployment = await run_in_threadpool(lambda: plane.deploy(who, asked.reference, name=name, breaking=asked.breaking))
-        changed()
-        return _answer(deployment, status=202 if deployment.rollout else 200)
-
-    async def rollback(name: str, request: Request) -> Response:
-        deployment = await run_in_threadpool(plane.rollback, request.scope["principal"], name)
-        changed()
-        return _answer(deployment, status=202)
-
-    async def undeploy(name: str, request: Request) -> Response:
-        deployment = await run_in_threadpool(plane.undeploy, request.scope["principal"], name)
-        changed()
-        return _answer(deployment)
-
-    for method, path, handler in (
-        ("GET", "/status", get_status),
-        ("GET", "/deployments", get_deployments),
-        ("GET", "/deployments/{name}", get_deployment),
-        ("POST", "/deployments/{name}", deploy),
-        ("POST", "/deployments/{name}/rollback", rollback),
-        ("DELETE", "/deployments/{name}", undeploy),
-    ):
-        app.add_api_route(PREFIX + path, handler, methods=[method], response_class=Response, response_model=None)
+    return answer
 
 
-def _answer(value: Any, *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
+def _parse(operation: Operation, world: World, request: Request, content: bytes, *, upload: Path | None = None) -> Call:
+    """The request as a Call, of models that the caller is granted. Raises InvalidInput or Forbidden."""
+    who: Principal = request.scope["principal"]
+    call = Call(
+        world=world,
+        who=who,
+        path={name: str(value) for name, value in request.path_params.items()},
+        query=_query(request.url.query, operation.query),
+        body=_body(operation, content, request.headers.get("content-type", "")),
+        if_match=_generation(request.headers.get("if-match")) if operation.has_generation else None,
+        upload=upload,
+    )
+    for name in operation.models(call):
+        policy.require_model(who, name)
+    return call
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
-    if not isinstance(error, ModelyardError):
-        raise error
-    return Response(body(error), status_code=STATUS[type(error)], media_type="application/json")
-
-
-async def _read(request: Request, kind: type[DeployRequest]) -> DeployRequest:
+def _query(text: str, kind: type[msgspec.Struct] | None) -> Any:
+    pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=32) if text.count("&") < 32 else [("", ""), ("", "")]
+    given = dict(pairs)
+    if len(given) != len(pairs):
+        raise InvalidInput("a parameter is given twice, or there are too many", field="query", rule="unique")
+    if kind is None:
+        if given:
+            raise InvalidInput(f"this route takes no parameter {next(iter(given))[:40]!r}", field="query", rule="known")
+        return None
     try:
-        return msgspec.json.decode(await request.body(), type=kind)
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"the parameters do not fit: {error}", field="query", rule="form") from error
+
+
+def _body(operation: Operation, content: bytes, media: str) -> Any:
+    if operation.body is None:
+        if content and operation.kind == "json" and content.strip() not in (b"", b"{}"):
+            raise MalformedPayload("this route takes no body")
+        return None
+    if content and media and media.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMedia("the body is JSON: content-type is application/json", field="content-type")
+    try:
+        return msgspec.json.decode(content or b"{}", type=operation.body)
     except msgspec.ValidationError as error:
         raise MalformedPayload(f"the request does not fit: {error}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedPayload("the request's body is not JSON") from error
+
+
+def _generation(etag: str | None) -> int | None:
+    if etag is None:
+        return None
+    match = _ETAG.fullmatch(etag.strip())
+    if match is None:
+        raise InvalidInput('If-Match is the generation in quotes, such as "3"', field="If-Match", rule="form")
+    return int(match[1])
+
+
+def _carry_out(operation: Operation, call: Call, request: Request, digest: str) -> Response:
+    """In a thread: run the verb, once per idempotency key, and write its answer."""
+    key = request.headers.get("idempotency-key")
+    if key is None or not operation.is_change:
+        answer = operation.run(call)
+    else:
+        asked = f"{operation.method} {request.url.path}?{request.url.query} {request.headers.get('if-match', '')} {digest}"
+        recall = operation.recall
+        answer = call.plane.once.perform(
+            call.who,
+            key,
+            hashlib.sha256(asked.encode()).hexdigest(),
+            lambda: operation.run(call),
+            recall=None if recall is None else lambda effect: recall(call, effect),
+            answer=operation.answer,
+            is_secret=operation.is_secret,
+        )
+    if isinstance(answer, Download):
+        return _download(answer)
+    if operation.sift is not None:
+        answer = operation.sift(answer, lambda name: policy.sees(call.who, name))
+    told = {"ETag": f'"{answer.in_force}"'} if isinstance(answer, Deployment) else {}
+    if operation.is_secret:
+        told["Cache-Control"] = "no-store"
+    return Response(msgspec.json.encode(answer), status_code=operation.status(answer), headers=told, media_type="application/json")
+
+
+def _download(answer: Download) -> Response:
+    file = answer.path.open("rb")
+    answer.path.unlink()
+    size = file.seek(0, 2)
+    file.seek(0)
+
+    def parts() -> Iterator[bytes]:
+        with file:
+            while part := file.read(CHUNK_BYTES):
+                yield part
+
+    told = {"Content-Length": str(size), "Content-Disposition": f'attachment; filename="{answer.called}"'}
+    return StreamingResponse(parts(), headers=told, media_type="application/x-tar")
+
+
+def _refusal(operation: Operation, call: Call | None, error: ModelyardError) -> Response:
+    current = None
+    if isinstance(error, Conflict) and call is not None and operation.current is not None:
+        try:
+            current = operation.current(call)
+        except ModelyardError as other:  # what was refused is told all the same
+            log.info("the current state is not known: %s", other.message)
+    return Response(body(error, current=current), status_code=STATUS[type(error)], headers=headers(error), media_type="application/json")

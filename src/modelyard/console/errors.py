@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from modelyard import errors
@@ -35,8 +37,25 @@ STATUS: dict[type[ModelyardError], int] = {
 }
 
 
-def body(error: ModelyardError) -> bytes:
-    """The JSON that a caller gets: code, message, field, rule and, of a rejection, its verdicts."""
+RETRY_S = 2
+"""When to ask again what was unavailable: a lock is let go within seconds, and no caller should wait longer than five."""
+
+LONGEST_RETRY_S = 5
+
+
+def body(error: ModelyardError, *, current: object = None) -> bytes:
+    """The JSON that a caller gets: code, message, field, rule and, of a rejection, its verdicts; `current` is the state that a loser should see."""
     verdicts = error.verdicts if isinstance(error, Rejected) else ()
     told = {"code": error.code, "message": error.message, "field": error.field, "rule": error.rule, "verdicts": verdicts}
-    return msgspec.json.encode({"error": told})
+    return msgspec.json.encode({"error": told if current is None else {**told, "current": current}})
+
+
+def headers(error: ModelyardError) -> dict[str, str]:
+    """The headers that go with a failure: how to authenticate, and when to ask again."""
+    if isinstance(error, errors.Unauthenticated):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, errors.Overloaded):
+        return {"Retry-After": str(min(LONGEST_RETRY_S, max(1, math.ceil(error.retry_after_s))))}
+    if isinstance(error, errors.Unavailable) and not isinstance(error, errors.DeadlineExceeded | errors.StorageFull):
+        return {"Retry-After": str(RETRY_S)}
+    return {}

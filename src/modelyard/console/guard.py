@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from modelyard.console.errors import STATUS, body
+from modelyard.console.errors import STATUS, body, headers
 from modelyard.errors import Denied, Forbidden, MalformedPayload, ModelyardError, NotFound, PayloadTooLarge, Unauthenticated
 from modelyard.security import policy
 from modelyard.security.audit import AuditLog
@@ -32,8 +32,11 @@ ANONYMOUS = Principal("anonymous")
 class Guard:
     """ASGI middleware around `app`, whose `routes` were checked against the policy table. Used by one event loop."""
 
-    def __init__(self, app: Any, *, routes: Iterable[Any], keyring: Keyring, audit: AuditLog, hosts: Iterable[str]) -> None:
+    def __init__(
+        self, app: Any, *, routes: Iterable[Any], keyring: Keyring, audit: AuditLog, hosts: Iterable[str], uploads: Iterable[tuple[str, str]] = ()
+    ) -> None:
         self._app = app
+        self._uploads = frozenset(uploads)
         self.routes = tuple(routes)
         self._keyring = keyring
         self.denials = Denials(audit)
@@ -45,21 +48,22 @@ class Guard:
             raise Forbidden("this API speaks HTTP requests alone")
         principal = ANONYMOUS
         try:
-            headers = _headers(scope)
-            self._check_origin(headers)
-            principal = await asyncio.to_thread(self._keyring.authenticate, _bearer(headers))
-            route = self._route(scope)
+            fields = _headers(scope)
+            self._check_origin(fields)
+            principal = await asyncio.to_thread(self._keyring.authenticate, _bearer(fields))
+            route, name = self._route(scope)
             if route is None:
-                raise NotFound("no such route; the API's routes are in docs/reference.md")
-            policy.allow(principal, scope["method"], route)
-            content = await _read_in_time(headers, receive)
+                raise NotFound("no such route; GET /api/v1/openapi.json tells of them all")
+            policy.allow(principal, scope["method"], route, name=name)
+            # An upload is received by its route, to disk, within bounds of its own.
+            again = receive if (scope["method"], route) in self._uploads else _replay(await _read_in_time(fields, receive), receive)
         except ModelyardError as error:
             if isinstance(error, Denied):
                 await asyncio.to_thread(self.denials.add, principal, scope["method"], error)
             await _refuse(error, send)
             return
         scope["principal"] = principal
-        await self._app(scope, _replay(content, receive), send)
+        await self._app(scope, again, send)
 
     def _check_origin(self, headers: dict[bytes, bytes]) -> None:
         if headers.get(b"host", b"").decode("latin-1").lower() not in self._hosts:
@@ -68,13 +72,15 @@ class Guard:
         if origin is not None and origin.decode("latin-1").lower().removeprefix("http://") not in self._hosts:
             raise Forbidden("requests from other origins are refused", rule="origin")
 
-    def _route(self, scope: Scope) -> str | None:
+    def _route(self, scope: Scope) -> tuple[str | None, str | None]:
+        """The route that the request finds, and the model or deployment that its path names."""
         from starlette.routing import Match
 
         for route in self.routes:
-            if route.matches(scope)[0] == Match.FULL:
-                return str(route.path)
-        return None
+            match, found = route.matches(scope)
+            if match == Match.FULL:
+                return str(route.path), found.get("path_params", {}).get("name")
+        return None, None
 
 
 class Denials:
@@ -164,8 +170,7 @@ def _replay(content: bytes, receive: Receive) -> Receive:
 
 async def _refuse(error: ModelyardError, send: Send) -> None:
     content = body(error)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    if isinstance(error, Unauthenticated):
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": STATUS[type(error)], "headers": headers})
+    fields = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    fields += [(name.lower().encode(), value.encode()) for name, value in headers(error).items()]
+    await send({"type": "http.response.start", "status": STATUS[type(error)], "headers": fields})
     await send({"type": "http.response.body", "body": content})

@@ -20,6 +20,7 @@ from modelyard.bundle import archive
 from modelyard.config import Settings
 from modelyard.control import audit
 from modelyard.control.host import HomeStock, host_id
+from modelyard.control.once import Once
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound
 from modelyard.rollout import machine
@@ -103,6 +104,7 @@ class ControlPlane:
         self.settings = settings
         self.keys = settings.home / "keys"
         self.registry = registry.open(settings.home, records_url=settings.records_url)
+        self.once = self.registry.records = Once(self.registry.records)
         self.trust = Trust(self.keys)
         self.access_keys = FileKeys(settings.access_keys)
         self.audit = AuditLog(self.registry.records, begin=self._chain_before)
@@ -199,8 +201,11 @@ class ControlPlane:
 
     def trust_add(self, principal: Principal, path: Path) -> str:
         """Trust the signer whose public key (or authority whose certificate) is in `path`; the id. Raises NotFound or InvalidInput."""
-        pem = files.read_limited(path, KEY_LIMIT_BYTES)
-        with self._announced(principal, "trust-add", path.name):
+        return self.trust_add_pem(principal, files.read_limited(path, KEY_LIMIT_BYTES), called=path.name)
+
+    def trust_add_pem(self, principal: Principal, pem: bytes, *, called: str) -> str:
+        """As `trust_add`, of the key itself; `called` is what the audit log calls it."""
+        with self._announced(principal, "trust-add", called):
             return self.trust.add(pem)
 
     def trust_remove(self, principal: Principal, id: str) -> str:
@@ -287,7 +292,9 @@ class ControlPlane:
 
     # The running world: called in the control process
 
-    def deploy(self, principal: Principal, reference: str, *, name: str | None = None, breaking: bool = False) -> Deployment:
+    def deploy(
+        self, principal: Principal, reference: str, *, name: str | None = None, breaking: bool = False, expected_generation: int | None = None
+    ) -> Deployment:
         """Let a version serve under `name` (default: its model's), once every gate has let it pass; the rollout is then under way.
 
         What serves already, or is on its way, is returned as it is. Raises NotFound, Tampered, Conflict while another rollout is under way or when
@@ -296,19 +303,20 @@ class ControlPlane:
         version = self.registry.resolve(reference)
         called = parse_name(name or version.name)
         found = self.deployments.find(called)
+        before = Deployment(name=called, model=version.name, generation=0) if found is None else found.deployment
+        machine.require_generation(before, expected_generation)
         if found is not None and _is_there(found.deployment, version):
             return found.deployment
         with self._audited(principal, "deploy", called, detail=f"{version.name}:{version.version} {version.digest}") as told:
-            return self._deploy(principal, version, called, found, breaking=breaking, told=told)
+            return self._deploy(principal, version, before, revision=0 if found is None else found.revision, breaking=breaking, told=told)
 
-    def _deploy(self, principal: Principal, version: Version, called: str, found: Stored | None, *, breaking: bool, told: Also) -> Deployment:
+    def _deploy(self, principal: Principal, version: Version, before: Deployment, *, revision: int, breaking: bool, told: Also) -> Deployment:
         from modelyard import gates
         from modelyard.gates.base import Candidate
         from modelyard.gates.schema import compatible
 
-        before = Deployment(name=called, model=version.name, generation=0) if found is None else found.deployment
         if before.model != version.name:
-            raise Conflict(f"{called} serves the model {before.model}; deploy {version.name} under a name of its own (--as NAME)", field="name")
+            raise Conflict(f"{before.name} serves the model {before.model}; deploy {version.name} under a name of its own (--as NAME)", field="name")
         goal = Release(model=version.name, version=version.version, digest=version.digest, index=version.index)
         machine.require_idle(before)
         opened = self._open(version)
@@ -318,8 +326,7 @@ class ControlPlane:
             verdicts = (*verdicts, compatible(serving.strict_schema, opened.strict_schema))
         gates.require(verdicts, what=f"{version.name}:{version.version}")
         after = machine.begin(before, goal, kind="deploy", gates=verdicts, at=_now(), by=principal.name)
-        change = Change(principal.name, _now())
-        return self.deployments.put(after, expected=0 if found is None else found.revision, change=change, also=told).deployment
+        return self.deployments.put(after, expected=revision, change=Change(principal.name, _now()), also=told).deployment
 
     def rollback(self, principal: Principal, name: str, *, expected_generation: int | None = None) -> Deployment:
         """Go back to what served before, as a new generation; the rollout is then under way, and a flip where that is still warm.
@@ -376,10 +383,10 @@ class ControlPlane:
         """What happened to a deployment, oldest first: who did what and why, with the verdicts. Raises NotFound."""
         return self.deployments.history(name)
 
-    def undeploy(self, principal: Principal, name: str) -> Deployment:
-        """Serve `name` no longer and forget its deployment, which is returned. Raises NotFound."""
+    def undeploy(self, principal: Principal, name: str, *, expected_generation: int | None = None) -> Deployment:
+        """Serve `name` no longer and forget its deployment, which is returned. Raises NotFound, or Conflict when the generation is another."""
         with self._audited(principal, "undeploy", name) as told:
-            found = self._remove(name, Change(principal.name, _now()), told)
+            found = self._remove(name, Change(principal.name, _now()), told, expected=expected_generation)
             self.targets[found.deployment.target].remove(name)
         return found.deployment
 
@@ -406,9 +413,10 @@ class ControlPlane:
                 machine.require_generation(found.deployment, expected)
         raise _restless(name)
 
-    def _remove(self, name: str, change: Change, told: Also) -> Stored:
+    def _remove(self, name: str, change: Change, told: Also, *, expected: int | None) -> Stored:
         for _ in range(TRIES):
             found = self.deployments.get(name)
+            machine.require_generation(found.deployment, expected)
             try:
                 self.deployments.remove(found, change=change, also=told)
             except Conflict:

@@ -8,26 +8,77 @@ without. It must not authenticate: that is `security.identity` and `serve.access
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from modelyard.errors import Forbidden, InvalidConfig
 from modelyard.types import Principal
 
 ROLES = ("viewer", "invoker", "developer", "approver", "operator", "admin", "auditor")
 
+Scope = Literal["home", "model", "part", "any"]
+HOME: Scope = "home"
+MODEL: Scope = "model"
+PART: Scope = "part"
+ANY: Scope = "any"
+
+
+class Rule(NamedTuple):
+    """Which roles may call a route, and what a key that is for some models alone may do there.
+
+    `home`: nothing, for the route is about everything. `model`: act on its own, which the path's `{name}` and the request name. `part`: see its own
+    entries of a list. `any`: as much as everybody.
+    """
+
+    roles: frozenset[str]
+    scope: Scope
+
+
 _SEE = frozenset({"viewer", "developer", "approver", "operator", "admin"})
+_DEVELOP = frozenset({"developer", "operator", "admin"})
 _OPERATE = frozenset({"operator", "admin"})
 APPROVERS = frozenset({"approver", "admin"})
+_LABEL = frozenset({"invoker", "developer", "operator", "admin"})
+_ADMIN = frozenset({"admin"})
+_AUDIT = frozenset({"auditor"})
+_ALL = frozenset(ROLES)
 
-ROUTES: dict[tuple[str, str], frozenset[str]] = {
-    ("GET", "/api/v1/status"): _SEE,
-    ("GET", "/api/v1/deployments"): _SEE,
-    ("GET", "/api/v1/deployments/{name}"): _SEE,
-    ("POST", "/api/v1/deployments/{name}"): _OPERATE,
-    ("POST", "/api/v1/deployments/{name}/rollback"): _OPERATE,
-    ("DELETE", "/api/v1/deployments/{name}"): _OPERATE,
+ROUTES: dict[tuple[str, str], Rule] = {
+    ("GET", "/api/v1/openapi.json"): Rule(_ALL, ANY),
+    ("GET", "/api/v1/data-plane"): Rule(_ALL - {"auditor"}, ANY),
+    ("GET", "/api/v1/status"): Rule(_SEE, PART),
+    ("GET", "/api/v1/config"): Rule(_OPERATE, HOME),
+    ("GET", "/api/v1/models"): Rule(_SEE, PART),
+    ("GET", "/api/v1/models/{name}/versions"): Rule(_SEE, MODEL),
+    ("GET", "/api/v1/models/{name}/versions/{version}"): Rule(_SEE, MODEL),
+    ("POST", "/api/v1/models/{name}/versions/{version}/verify"): Rule(_DEVELOP, MODEL),
+    ("GET", "/api/v1/models/{name}/versions/{version}/export"): Rule(_DEVELOP, MODEL),
+    ("DELETE", "/api/v1/models/{name}/versions/{version}"): Rule(_OPERATE, MODEL),
+    ("PUT", "/api/v1/models/{name}/aliases/{alias}"): Rule(_DEVELOP, MODEL),
+    ("DELETE", "/api/v1/models/{name}/aliases/{alias}"): Rule(_DEVELOP, MODEL),
+    ("POST", "/api/v1/models/{name}/versions"): Rule(_DEVELOP, MODEL),
+    ("POST", "/api/v1/bundles"): Rule(_DEVELOP, HOME),
+    ("POST", "/api/v1/gc"): Rule(_OPERATE, HOME),
+    ("GET", "/api/v1/trust"): Rule(_SEE, HOME),
+    ("POST", "/api/v1/trust"): Rule(_ADMIN, HOME),
+    ("DELETE", "/api/v1/trust/{id}"): Rule(_ADMIN, HOME),
+    ("GET", "/api/v1/keys"): Rule(_ADMIN, HOME),
+    ("POST", "/api/v1/keys"): Rule(_ADMIN, HOME),
+    ("DELETE", "/api/v1/keys/{id}"): Rule(_ADMIN, HOME),
+    ("GET", "/api/v1/deployments"): Rule(_SEE, PART),
+    ("GET", "/api/v1/deployments/{name}"): Rule(_SEE, MODEL),
+    ("POST", "/api/v1/deployments/{name}"): Rule(_OPERATE, MODEL),
+    ("POST", "/api/v1/deployments/{name}/rollback"): Rule(_OPERATE, MODEL),
+    ("POST", "/api/v1/deployments/{name}/promote"): Rule(_OPERATE, MODEL),
+    ("POST", "/api/v1/deployments/{name}/pause"): Rule(_OPERATE, MODEL),
+    ("POST", "/api/v1/deployments/{name}/resume"): Rule(_OPERATE, MODEL),
+    ("POST", "/api/v1/deployments/{name}/abort"): Rule(_OPERATE, MODEL),
+    ("POST", "/api/v1/deployments/{name}/approve"): Rule(APPROVERS, MODEL),
+    ("GET", "/api/v1/deployments/{name}/history"): Rule(_SEE, MODEL),
+    ("DELETE", "/api/v1/deployments/{name}"): Rule(_OPERATE, MODEL),
+    ("GET", "/api/v1/audit"): Rule(_AUDIT, HOME),
+    ("POST", "/api/v1/audit/verify"): Rule(_AUDIT, HOME),
 }
-"""(method, route) -> roles that may call it."""
+"""(method, route) -> who may call it."""
 
 Right = Literal["public", "see", "invoke", "metrics", "load"]
 PUBLIC: Right = "public"
@@ -60,13 +111,28 @@ def require_complete(routes: Iterable[tuple[str, str]]) -> None:
         raise InvalidConfig(f"policies without a route: {_names(unserved)}", rule="policy")
 
 
-def allow(principal: Principal, method: str, route: str | None) -> None:
-    """Return when `principal` may call `method` on `route`. Raises Forbidden otherwise, and for every route not in the table."""
-    roles = ROUTES.get((method, route)) if route is not None else None
-    if roles is None or roles.isdisjoint(principal.roles):
-        raise Forbidden("your key has no role that may do this")
-    if principal.models:
-        raise Forbidden("your key is for some models and asks the data plane alone", field="model", rule="grant")
+def allow(principal: Principal, method: str, route: str | None, *, name: str | None = None) -> None:
+    """Return when `principal` may call `method` on `route`, whose path says `name`. Raises Forbidden, for an unknown route too."""
+    rule = ROUTES.get((method, route)) if route is not None else None
+    if rule is None or rule.roles.isdisjoint(principal.roles):
+        raise Forbidden("your key has no role that may do this", rule="role")
+    if rule.scope == HOME and principal.models:
+        raise Forbidden("your key is for some models, and this is about all", field="model", rule="grant")
+    if rule.scope == MODEL:
+        if name is None:
+            raise Forbidden("this route names no model that could be granted", rule="grant")
+        require_model(principal, name)
+
+
+def sees(principal: Principal, name: str) -> bool:
+    """Whether `principal` is granted the model (or deployment) called `name`."""
+    return not principal.models or name in principal.models
+
+
+def require_model(principal: Principal, name: str) -> None:
+    """Return when `principal` is granted `name`. Raises Forbidden, whether there is such a model or not."""
+    if not sees(principal, name):
+        raise Forbidden("your key is not for this model", field="model", rule="grant")
 
 
 def require_approver(principal: Principal) -> None:

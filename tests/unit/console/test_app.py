@@ -1,24 +1,76 @@
-"""The routes: each exactly once, each with its policy, answered in JSON."""
+"""The server of the operations: each route once, each with its policy; what does not fit its types is refused by name, in one form."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+from api import Api
 from fastapi import FastAPI
 
 from modelyard import config
-from modelyard.console.app import build, served
-from modelyard.control.access import home_keyring
+from modelyard.console.app import served
+from modelyard.console.routes import OPERATIONS
 from modelyard.control.plane import ControlPlane
-from modelyard.control.status import Status
 from modelyard.security import policy
 
 
-def test_what_is_served_is_what_the_policy_names_and_no_more() -> None:
-    with ControlPlane(config.load()) as plane:
-        keyring = home_keyring(plane.settings)
-        guard = build(plane, keyring=keyring, hosts={"h"}, status=lambda: Status(home="", data_plane=None, deployments=()), changed=lambda: None)
-        assert {(method, route.path) for route in guard.routes for method in route.methods} == set(policy.ROUTES)
+@pytest.fixture
+def api() -> Api:
+    return Api(ControlPlane(config.load()))
+
+
+def test_what_is_served_is_what_the_policy_names_and_no_more(api: Api) -> None:
+    assert {(method, route.path) for route in api.app.routes for method in route.methods} == set(policy.ROUTES)
 
 
 def test_fastapis_own_pages_are_off() -> None:
     assert served(FastAPI(docs_url=None, redoc_url=None, openapi_url=None)) == set()
     assert served(FastAPI()) != set()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("POST", "/deployments/line", {"json": {"reference": "line", "extra": 1}}, 400),
+        ("POST", "/deployments/line", {"json": {"reference": 1}}, 400),
+        ("POST", "/deployments/line", {"json": {}}, 400),
+        ("POST", "/deployments/line", {"content": b"\xff"}, 400),
+        ("POST", "/deployments/line", {"content": b"[" * 60_000}, 400),
+        ("POST", "/deployments/line", {"content": b"{}", "headers": {"content-type": "text/plain"}}, 415),
+        ("GET", "/models?x=1", {}, 400),
+        ("POST", "/gc", {"json": {"x": 1}}, 400),
+        ("POST", "/gc", {"headers": {"idempotency-key": ""}}, 400),
+        ("POST", "/gc", {"headers": {"idempotency-key": "x" * 256}}, 400),
+        ("POST", "/bundles?name=a&name=b", {"content": b"", "headers": {"content-type": "application/x-tar"}}, 400),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(api: Api, method: str, path: str, options: dict[str, Any], status: int) -> None:
+    answer = api.ask(method, path, **options)
+    error = answer.json()["error"]
+    assert answer.status_code == status and error["code"] and error["message"]
+
+
+def test_a_failure_of_our_own_has_the_same_form_and_tells_nothing(api: Api, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("/secret/path")
+
+    monkeypatch.setattr(api.plane, "models", broken)
+    answer = api.ask("GET", "/models")
+    assert answer.status_code == 500 and answer.json()["error"]["code"] == "internal" and "secret" not in answer.text
+    assert "list_models failed" in caplog.text
+
+
+def test_every_change_takes_an_idempotency_key(api: Api) -> None:
+    """Of a route that changes the world, a second request with one key and another body is refused before anything is done."""
+    for each in OPERATIONS:
+        if not each.is_change or each.kind == "upload" or each.name == "verify":
+            continue
+        path = each.path.replace("{name}", "none").replace("{alias}", "a").replace("{version}", "1").replace("{id}", "0" * 12)
+        headers = {"idempotency-key": "\x7f"}
+        key = api.key("auditor") if path.startswith("/audit") else ""
+        body = {"json": {"reference": "none", "version": 1, "pem": "x", "name": "n"}} if each.body else {}
+        fields = set(each.body.__struct_fields__) if each.body else set()
+        options = {"json": {name: value for name, value in body.get("json", {}).items() if name in fields}} if body else {}
+        answer = api.ask(each.method, path, headers=headers, key=key, **options)
+        assert answer.json()["error"]["field"] == "Idempotency-Key", each.name

@@ -1,0 +1,100 @@
+"""Who is believed and who is let in, over HTTP: trusted signers and access keys."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+from modelyard.console.operations import Call, Operation
+from modelyard.errors import InvalidInput
+from modelyard.security.base import KeyRecord
+from modelyard.security.seal import TrustedKey
+
+PEM_CHARACTERS = 60_000
+
+
+class TrustRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A signer's public key, or the certificate of an authority, in PEM."""
+
+    pem: Annotated[str, msgspec.Meta(min_length=1, max_length=PEM_CHARACTERS)]
+
+
+class Trusted(msgspec.Struct, frozen=True, kw_only=True):
+    """The id of a signer who is believed now, or no longer."""
+
+    key_id: str
+
+
+class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A new access key: for whom, what it may, which models (none: all), and until when (ISO 8601 with a zone)."""
+
+    name: str
+    roles: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=16)] = ("invoker",)
+    models: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
+    expires_at: datetime | None = None
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is told of an access key: never what it is known by."""
+
+    id: str
+    name: str
+    roles: tuple[str, ...]
+    created_at: str
+    expires_at: str | None = None
+    models: tuple[str, ...] = ()
+
+
+class NewKey(Key, frozen=True, kw_only=True, omit_defaults=True):
+    """A new access key, told this once."""
+
+    key: str
+
+
+def _trusted(call: Call) -> tuple[TrustedKey, ...]:
+    return call.plane.trusted()
+
+
+def _trust(call: Call) -> Trusted:
+    asked: TrustRequest = call.body
+    return Trusted(key_id=call.plane.trust_add_pem(call.who, asked.pem.encode(), called="a key sent by the API"))
+
+
+def _distrust(call: Call) -> Trusted:
+    return Trusted(key_id=call.plane.trust_remove(call.who, call.path["id"]))
+
+
+def _keys(call: Call) -> tuple[Key, ...]:
+    return tuple(map(_shown, call.plane.key_list()))
+
+
+def _create_key(call: Call) -> NewKey:
+    asked: KeyRequest = call.body
+    until = asked.expires_at
+    if until is not None and (until.tzinfo is None or until <= datetime.now(UTC)):
+        raise InvalidInput("a key ends at a time to come, which names its zone", field="expires_at", rule="range")
+    key, record = call.plane.key_create(call.who, asked.name, roles=asked.roles, models=asked.models, expires_at=until and until.astimezone(UTC))
+    return NewKey(key=key, **msgspec.structs.asdict(_shown(record)))
+
+
+def _revoke_key(call: Call) -> Key:
+    return _shown(call.plane.key_revoke(call.who, call.path["id"]))
+
+
+def _shown(record: KeyRecord) -> Key:
+    return Key(**{field.name: getattr(record, field.name) for field in msgspec.structs.fields(Key)})
+
+
+OPERATIONS = (
+    Operation("GET", "/trust", "list_trusted", "Every signer that this home trusts, its own key first.", _trusted, tuple[TrustedKey, ...]),
+    Operation("POST", "/trust", "trust", "Trust a signer.", _trust, Trusted, TrustRequest),
+    Operation("DELETE", "/trust/{id}", "distrust", "Trust a signer no longer, by the first digits of the id.", _distrust, Trusted),
+    Operation("GET", "/keys", "list_keys", "What is kept of every access key.", _keys, tuple[Key, ...]),
+    Operation(
+        "POST", "/keys", "create_key", "Make an access key, which is told this once.",
+        _create_key, NewKey, KeyRequest, status=lambda _: 201, statuses=(201,), is_secret=True,
+    ),
+    Operation("DELETE", "/keys/{id}", "revoke_key", "Revoke an access key, by the first digits of its id.", _revoke_key, Key),
+)  # fmt: skip

@@ -1,0 +1,36 @@
+"""The audit chains over HTTP, for auditors."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+from modelyard.console.operations import LIMIT, Call, Operation
+from modelyard.control.audit import Listed, Report
+
+
+class AuditQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Entries from a time on (ISO 8601; UTC where it names no zone), oldest first: after the first `skip`, at most `limit`."""
+
+    since: datetime | None = None
+    skip: Annotated[int, msgspec.Meta(ge=0)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT)] = 100
+
+
+def _list(call: Call) -> tuple[Listed, ...]:
+    asked: AuditQuery = call.query
+    since = asked.since.replace(tzinfo=UTC) if asked.since is not None and asked.since.tzinfo is None else asked.since
+    return tuple(itertools.islice(call.plane.audit_list(since=since), asked.skip, asked.skip + asked.limit))
+
+
+def _verify(call: Call) -> Report:
+    return call.plane.audit_verify()
+
+
+OPERATIONS = (
+    Operation("GET", "/audit", "list_audit", "Who did what, and was denied what.", _list, tuple[Listed, ...], query=AuditQuery),
+    Operation("POST", "/audit/verify", "verify_audit", "Check both chains whole; `first_bad` is the first entry that does not fit.", _verify, Report),
+)

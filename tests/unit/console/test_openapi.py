@@ -1,0 +1,39 @@
+"""The document: valid, made from the operations, and telling of every route."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from api import Api
+from openapi_spec_validator import validate
+
+from modelyard import config
+from modelyard.console.openapi import describe
+from modelyard.console.routes import OPERATIONS
+from modelyard.control.plane import ControlPlane
+from modelyard.security import policy
+
+
+def test_the_document_is_valid_and_tells_of_every_route() -> None:
+    document = json.loads(msgspec.json.encode(describe(OPERATIONS)))
+    validate(document)
+    told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert told == set(policy.ROUTES)
+    names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert len(names) == len(set(names))
+
+
+def test_the_validator_would_find_a_hole() -> None:
+    document = json.loads(msgspec.json.encode(describe(OPERATIONS)))
+    del document["paths"]["/api/v1/deployments/{name}"]["get"]["parameters"]
+    with pytest.raises(Exception, match="name"):
+        validate(document)
+
+
+def test_every_role_may_read_it_and_nobody_without_a_key() -> None:
+    api = Api(ControlPlane(config.load()))
+    for role in policy.ROLES:
+        assert api.told("GET", "/openapi.json", key=api.key(role))["openapi"] == "3.1.0"
+    assert api.ask("GET", "/openapi.json", key=None).status_code == 401
