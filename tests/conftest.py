@@ -20,6 +20,8 @@ import pytest
 from hypothesis import settings
 from postgres import Postgres
 from postgres import running as running_postgres
+from s3 import S3
+from s3 import running as running_s3
 
 from modelyard.bundle import Attested, Built, Contents, build
 from modelyard.bundle.card import Card
@@ -73,6 +75,21 @@ def postgres(component: Callable[[str], str]) -> Iterator[Postgres]:
         component(command)
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """A real S3-compatible server."""
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """The server with this process set up to use it; `s3.url()` is a new empty place."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
 
 
 @pytest.fixture(autouse=True)

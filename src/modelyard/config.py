@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     home: Path = Path("~/.modelyard")
     records_url: str = ""
+    blobs_url: str = ""
     host: str = "127.0.0.1"
     port: int = 8080
     grpc_port: int = 8081
@@ -212,6 +213,8 @@ def _check(settings: Settings) -> None:
         raise InvalidConfig("trace_endpoint is the http or https URL of an OTLP receiver", field="trace_endpoint", rule="url")
     if settings.records_url and not settings.records_url.startswith(("postgresql://", "postgres://")):
         raise InvalidConfig("records_url is postgresql://USER@HOST/DATABASE, or empty for the home's own file", field="records_url", rule="url")
+    if settings.blobs_url and not re.match(r"[a-z][a-z0-9+.-]*://", settings.blobs_url):
+        raise InvalidConfig("blobs_url is a URL such as s3://BUCKET/PREFIX, or empty for the home's own folder", field="blobs_url", rule="url")
     if not 0 <= settings.workers <= 512:
         raise InvalidConfig("workers is a number from 0 (one per core) to 512", field="workers", rule="range")
     if settings.isolation not in ("strong", "weak"):

@@ -19,13 +19,18 @@ from modelyard.errors import Conflict, DigestMismatch, NotFound, PayloadTooLarge
 from modelyard.registry import blobs as blobs_module
 from modelyard.registry.base import BlobStore
 from modelyard.registry.blobs import FolderBlobs
+from modelyard.registry.objects import ObjectBlobs
 from modelyard.types import Digest
 
 
-@pytest.fixture(params=[FolderBlobs])
+@pytest.fixture(params=["folder", "file", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    made: BlobStore = request.param(tmp_path / "blobs")
-    return made
+    """A store of each kind; the object stores without their grace, so that a sweep may take what was just put."""
+    if request.param == "folder":
+        return FolderBlobs(tmp_path / "blobs")
+    urls = {"file": f"file://{tmp_path}/far", "memory": f"memory://{tmp_path.name}"}
+    url = urls.get(request.param) or request.getfixturevalue("s3").url()
+    return ObjectBlobs(url, FolderBlobs(tmp_path / "blobs"), grace_s=0)
 
 
 def test_what_is_put_is_read_once_however_often_it_is_put(store: BlobStore) -> None:

@@ -1,20 +1,26 @@
 """What a home is among the hosts of one store: its name, and the bundles' bytes that lie in it.
 
-Hides the file that keeps the name. It must not know what a deployment is.
+Hides the file that keeps the name, and the thread that brings bytes from an object store. It must not know what a deployment is.
 """
 
 from __future__ import annotations
 
+import queue
 import re
 import secrets
 import socket
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelyard import files
 from modelyard.config import Settings
-from modelyard.errors import InvalidConfig, NotFound
+from modelyard.errors import InvalidConfig, ModelyardError, NotFound, Unavailable
 from modelyard.targets.base import Release
-from modelyard.types import Placement
+from modelyard.types import Digest, Placement
+
+if TYPE_CHECKING:
+    from modelyard.registry import Registry
 
 FILE = "host.id"
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
@@ -43,3 +49,54 @@ class HomeStock:
     def place(self, release: Release) -> Placement | None:
         """See `rollout.host.Stock`."""
         return Placement(blobs=self._blobs, index=release.index)
+
+
+class FetchedStock:
+    """The blobs of a home that keeps them in an object store: a thread brings those of one release after the other, and what is here stays.
+
+    The thread ends with the process; what it had half brought is taken away when the home is next opened.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._lock = threading.Lock()
+        self._here: dict[Digest, Placement] = {}
+        self._coming: set[Digest] = set()
+        self._failed: dict[Digest, ModelyardError] = {}
+        self._wanted: queue.SimpleQueue[Release] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def place(self, release: Release) -> Placement | None:
+        """See `rollout.host.Stock`."""
+        with self._lock:
+            here = self._here.get(release.index)
+            if here is not None:
+                return here
+            failed = self._failed.pop(release.index, None)
+            if failed is not None:
+                raise failed
+            if release.index not in self._coming:
+                self._coming.add(release.index)
+                self._wanted.put(release)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._bring_all, name="fetch", daemon=True)
+                self._thread.start()
+        return None
+
+    def _bring_all(self) -> None:
+        while True:
+            release = self._wanted.get()
+            failed: ModelyardError | None = None
+            folder = Path()
+            try:
+                folder = self._registry.fetch(release.model, release.version)
+            except ModelyardError as error:
+                failed = error
+            except Exception as error:  # noqa: BLE001  # the thread must outlive whatever a store's library does
+                failed = Unavailable(f"version {release.version} of {release.model} could not be fetched ({type(error).__name__})")
+            with self._lock:
+                self._coming.discard(release.index)
+                if failed is None:
+                    self._here[release.index] = Placement(blobs=str(folder), index=release.index)
+                else:
+                    self._failed[release.index] = failed

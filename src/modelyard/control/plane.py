@@ -19,7 +19,7 @@ from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
 from modelyard.config import Settings
 from modelyard.control import audit
-from modelyard.control.host import HomeStock, host_id
+from modelyard.control.host import FetchedStock, HomeStock, host_id
 from modelyard.control.once import Once
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound
@@ -103,7 +103,7 @@ class ControlPlane:
         files.make_folder(settings.home)
         self.settings = settings
         self.keys = settings.home / "keys"
-        self.registry = registry.open(settings.home, records_url=settings.records_url)
+        self.registry = registry.open(settings.home, records_url=settings.records_url, blobs_url=settings.blobs_url)
         self.once = self.registry.records = Once(self.registry.records)
         self.trust = Trust(self.keys)
         self.access_keys = FileKeys(settings.access_keys)
@@ -437,7 +437,7 @@ class ControlPlane:
         return Host(
             self.deployments,
             self.targets["local"],
-            stock=HomeStock(self.settings.home / "blobs"),
+            stock=FetchedStock(self.registry) if self.settings.blobs_url else HomeStock(self.settings.home / "blobs"),
             membership=membership,
             control=control,
         )
@@ -446,7 +446,7 @@ class ControlPlane:
         return bundle.open(self.registry.blobs, version.index, trust=self.trust)
 
     def _place(self, version: Version) -> Placement:
-        return Placement(blobs=str(self.settings.home / "blobs"), index=version.index)
+        return Placement(blobs=str(self.registry.fetch(version.name, version.version)), index=version.index)
 
     @contextlib.contextmanager
     def _audited(self, principal: Principal, action: str, subject: str, *, detail: str = "") -> Iterator[Also]:

@@ -47,8 +47,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[int, ...]
 
 
-def open(home: Path, *, records_url: str = "") -> Registry:  # noqa: A001 - the noun's own verb
-    """The registry of `home`, made at the first call, with its records in the PostgreSQL of `records_url` if given. Close it when done.
+def open(home: Path, *, records_url: str = "", blobs_url: str = "") -> Registry:  # noqa: A001 - the noun's own verb
+    """The registry of `home`, made at the first call. Close it when done.
+
+    With `records_url` its records are in that PostgreSQL; with `blobs_url` its blobs in that object store, and the folder holds what is used here.
 
     Raises InvalidConfig (not writable, or no driver for the URL), StorageFull, Tampered (damaged, or gone while its blobs are there),
     UnsupportedFormat (newer).
@@ -56,15 +58,21 @@ def open(home: Path, *, records_url: str = "") -> Registry:  # noqa: A001 - the 
     from modelyard.registry.blobs import FolderBlobs
 
     make_folder(home)
-    return Registry(FolderBlobs(home / "blobs"), _postgres(records_url) if records_url else _sqlite(home))
+    records = _postgres(records_url) if records_url else _sqlite(home, has_all_blobs=not blobs_url)
+    local = FolderBlobs(home / "blobs")
+    if not blobs_url:
+        return Registry(local, records)
+    from modelyard.registry.objects import ObjectBlobs
+
+    return Registry(ObjectBlobs(blobs_url, local), records)
 
 
-def _sqlite(home: Path) -> RecordStore:
+def _sqlite(home: Path, *, has_all_blobs: bool) -> RecordStore:
     from modelyard.registry.records import SqliteRecords
 
     blobs, database = home / "blobs", home / "registry.sqlite"
     # Asked in this order: a home being made by another process has its database first.
-    if next((blobs / "sha256").glob("*"), None) is not None and not database.exists():
+    if has_all_blobs and next((blobs / "sha256").glob("*"), None) is not None and not database.exists():
         raise Tampered("this home has blobs but no registry.sqlite; restore it from a copy, or move the folder blobs away to begin anew")
     return SqliteRecords(database)
 
@@ -186,6 +194,13 @@ class Registry:
             records.delete(VERSION, record.key, expected=record.revision)
             if also is not None:
                 also(records)
+
+    def fetch(self, name: str, version: int) -> Path:
+        """A folder of this machine in which all blobs of a version lie, brought there where need be. Raises what `BlobStore.fetch` does."""
+        record = self.records.get(VERSION, _key(name, version))
+        if record is None:
+            raise NotFound(f"there is no {name}:{version}; see: modelyard versions {name}", field="version")
+        return self.blobs.fetch(record.body["blobs"])
 
     def hold(self, versions: Iterable[Version]) -> AbstractContextManager[Path]:
         """A folder of blobs with all that `versions` need, whatever is deleted and swept until the block, or its process, ends. Raises NotFound."""

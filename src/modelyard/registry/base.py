@@ -105,6 +105,13 @@ class BlobStore(Protocol):
         """Every digest held, sorted."""
         ...
 
+    def fetch(self, digests: Iterable[Digest]) -> Path:
+        """A folder of this machine (`<folder>/sha256/<hex>`) in which these blobs lie, brought from elsewhere where need be and hashed on the way.
+
+        Raises NotFound when one is not there, DigestMismatch when what is there is something else, Unavailable, StorageFull; what was brought stays.
+        """
+        ...
+
     def hold(self, digests: Iterable[Digest]) -> AbstractContextManager[Path]:
         """A folder (`<folder>/sha256/<hex>`) in which these blobs can be read, whatever is deleted or swept, until the block or its process ends.
 

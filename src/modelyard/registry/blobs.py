@@ -6,6 +6,7 @@ Hides temporary files, fsyncs and the lock between writers and the sweep. It mus
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modelyard.bundle.base import FolderReader, digest_of
-from modelyard.errors import Conflict, ModelyardError, NotFound
+from modelyard.errors import Conflict, DigestMismatch, ModelyardError, NotFound
 from modelyard.files import make_folder, sync_folder, translate, write_atomically
 from modelyard.registry.base import Swept
 from modelyard.types import Digest
@@ -46,11 +47,26 @@ class FolderBlobs(FolderReader):
                 return digest
         except (ModelyardError, FileNotFoundError):
             pass  # absent, damaged or just deleted: write it
+        self.take_in(digest, (data,))
+        return digest
+
+    def take_in(self, digest: Digest, parts: Iterable[bytes]) -> None:
+        """Keep the bytes that come in `parts` as `digest`, durably, once all have come and hash to it.
+
+        Raises DigestMismatch when they do not, StorageFull, or what `parts` raises; then nothing of them is kept.
+        """
+        path = self.path(digest)
         try:
-            self._write(path, data)
+            self._write(path, digest, parts)
         except OSError as error:
             raise translate(error, path) from error
-        return digest
+
+    def fetch(self, digests: Iterable[Digest]) -> Path:
+        """See `BlobStore.fetch`: all that is kept is here already."""
+        for digest in digests:
+            if not self.has(digest):
+                raise _gone(digest)
+        return self.folder
 
     def has(self, digest: Digest) -> bool:
         """Whether the store holds `digest`."""
@@ -96,39 +112,53 @@ class FolderBlobs(FolderReader):
         try:
             os.link(self.path(digest), target, follow_symlinks=False)
         except FileNotFoundError as error:
-            raise NotFound(f"the home has no blob {digest[:19]}…; the version was deleted meanwhile") from error
+            raise _gone(digest) from error
         except OSError:  # no links here, or not for us
             write_atomically(target, self.path(digest).read_bytes(), durable=False)
 
     def sweep(self, keep: Callable[[], frozenset[Digest]], *, min_age_s: float) -> Swept:
         """Remove blobs older than `min_age_s` that `keep()` does not name. Raises Conflict when writers hold it off for 10 s."""
-        removed = size_bytes = 0
+        with self.alone():
+            return self.sweep_all_but(keep(), min_age_s=min_age_s)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold off this machine's writers while the block runs. Raises Conflict when they do not end."""
         with self._locked(fcntl.LOCK_EX):
-            kept = keep()
-            newest = time.time() - min_age_s
-            for digest in self.list():
-                if digest in kept:
-                    continue
-                status = self.path(digest).stat()
-                if status.st_mtime <= newest:
-                    self.delete(digest)
-                    removed += 1
-                    size_bytes += status.st_size
+            yield
+
+    def sweep_all_but(self, kept: frozenset[Digest], *, min_age_s: float) -> Swept:
+        """Remove blobs older than `min_age_s` that are not `kept`; call it `alone`."""
+        removed = size_bytes = 0
+        newest = time.time() - min_age_s
+        for digest in self.list():
+            if digest in kept:
+                continue
+            status = self.path(digest).stat()
+            if status.st_mtime <= newest:
+                self.delete(digest)
+                removed += 1
+                size_bytes += status.st_size
         return Swept(removed, size_bytes)
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, digest: Digest, parts: Iterable[bytes]) -> None:
         temporary = self._blobs / f"{secrets.token_hex(8)}.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         try:
             # Held while the writer lives; `_remove_leftovers` takes files whose lock is free.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            hashed = hashlib.sha256()
+            for part in parts:
+                hashed.update(part)
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(descriptor, view) :]
+            if hashed.hexdigest() != digest.removeprefix("sha256:"):
+                raise DigestMismatch(f"what came as blob {digest[:19]}… is something else; nothing of it was kept")
             os.fsync(descriptor)
             temporary.replace(path)
             sync_folder(self._blobs)
-        except OSError:
+        except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         finally:
@@ -155,6 +185,10 @@ class FolderBlobs(FolderReader):
             yield
         finally:
             os.close(descriptor)
+
+
+def _gone(digest: Digest) -> NotFound:
+    return NotFound(f"the home has no blob {digest[:19]}…; the version was deleted meanwhile")
 
 
 def _try_lock(descriptor: int, mode: int) -> bool:

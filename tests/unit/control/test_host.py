@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from world import wait_until
 
 from modelyard.config import Settings
-from modelyard.control.host import HomeStock, host_id
-from modelyard.errors import InvalidConfig
+from modelyard.control.host import FetchedStock, HomeStock, host_id
+from modelyard.errors import InvalidConfig, Unavailable
 from modelyard.targets.base import Release
 from modelyard.types import Digest, Placement
 
@@ -31,3 +34,49 @@ def test_what_a_home_registers_lies_in_it(tmp_path: Path) -> None:
     digest = Digest("sha256:" + "1" * 64)
     place = HomeStock(tmp_path).place(Release(model="m", version=1, digest=digest, index=digest))
     assert place == Placement(blobs=str(tmp_path), index=digest)
+
+
+class Fetching:
+    """A registry whose fetches wait to be let go, and fail where told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.may_go, self.fails = folder, threading.Event(), False
+        self.asked: list[tuple[str, int]] = []
+
+    def fetch(self, name: str, version: int) -> Path:
+        self.asked.append((name, version))
+        assert self.may_go.wait(10)
+        if self.fails:
+            raise Unavailable("away")
+        return self.folder
+
+
+def test_bytes_are_brought_beside_the_turns_and_once(tmp_path: Path) -> None:
+    registry: Any = Fetching(tmp_path)
+    stock = FetchedStock(registry)
+    digest = Digest("sha256:" + "1" * 64)
+    release = Release(model="m", version=1, digest=digest, index=digest)
+    assert stock.place(release) is None and stock.place(release) is None
+    registry.may_go.set()
+    wait_until(lambda: stock.place(release) is not None)
+    assert stock.place(release) == Placement(blobs=str(tmp_path), index=digest) and registry.asked == [("m", 1)]
+
+
+def test_what_keeps_bytes_from_coming_is_told_and_tried_again(tmp_path: Path) -> None:
+    registry: Any = Fetching(tmp_path)
+    registry.may_go.set()
+    registry.fails = True
+    stock = FetchedStock(registry)
+    digest = Digest("sha256:" + "1" * 64)
+    release = Release(model="m", version=1, digest=digest, index=digest)
+
+    def told() -> bool:
+        try:
+            return stock.place(release) is not None
+        except Unavailable:
+            return True
+
+    wait_until(told)
+    registry.fails = False
+    wait_until(lambda: told() and stock.place(release) is not None)
+    assert len(registry.asked) == 2
