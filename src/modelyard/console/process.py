@@ -1,8 +1,9 @@
 """The control process: one per home, from its lock to its last tick.
 
-Hides the lock, the socket, and the loops beside the API: the host, which carries out on this machine what the records say, the driver, which takes
-rollouts from step to step, the lease, by which others know that this host lives, and the intake, which takes the workers' observations in. It can be
-killed at any moment: all that it knows is in the records, the plan file and the log.
+Hides the lock, the socket, and the loops beside the API: the host, which carries out on this machine what the records say; the driver, which takes
+rollouts from step to step while this process leads; the lease, by which others know that this host lives and who leads; the intake, which takes the
+workers' observations in, and the tally, which adds what was counted here to the evidence. It can be killed at any moment: all that it knows is in the
+records, the plan file and the log.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
 from modelyard.control.traffic import Watch
 from modelyard.errors import Conflict, ModelyardError, Unavailable
-from modelyard.monitor.intake import Intake
-from modelyard.rollout.hosts import RENEW_S
+from modelyard.monitor.intake import Intake, windows_path
+from modelyard.monitor.windows import Windows
+from modelyard.rollout.driver import Driver
+from modelyard.rollout.evidence import Tally
+from modelyard.rollout.hosts import Hosts, Seen
 from modelyard.types import ControlState, write_control_state
 
 REST_S = 1.0  # between ticks when nothing moves
@@ -76,11 +80,14 @@ class Loops:
         self._plane = plane
         self._membership = plane.membership()
         self._host = plane.host(self._membership, control=control)
-        self._driver = plane.driver()
+        self._election = plane.election(self._membership)
+        self._hosts = Hosts(plane.registry.records)
+        self._seen: tuple[Seen, ...] = ()
+        self._driver: Driver | None = None
         self._stop = threading.Event()
         self._wake_host = threading.Event()
         self._wake_driver = threading.Event()
-        loops = (("host", self._carry_out), ("driver", self._drive), ("lease", self._renew), ("intake", self._take_in))
+        loops = (("host", self._carry_out), ("driver", self._drive), ("lease", self._hold), ("intake", self._take_in), ("tally", self._tell))
         self._threads = [threading.Thread(target=target, name=name) for name, target in loops]
         self._watch = Watch(plane)
 
@@ -94,8 +101,9 @@ class Loops:
         self.changed()
         for thread in self._threads:
             thread.join()
-        with contextlib.suppress(ModelyardError):  # whoever cannot say so now is found silent
-            self._membership.leave()
+        for leave in (self._election.lay_down, self._membership.leave):
+            with contextlib.suppress(ModelyardError):  # whoever cannot say so now is found silent
+                leave()
 
     def changed(self) -> None:
         """Something was written down: let host and driver look now."""
@@ -105,8 +113,9 @@ class Loops:
     def status(self) -> Status:
         """The running world as these loops know it."""
         stored = [each.deployment for each in self._plane.deployments.all()]
-        trouble = {**self._driver.trouble, **self._host.report.trouble}
-        return status(self._plane, stored, trouble=trouble, traffic=self._watch.traffic(stored))
+        trouble = {**({} if self._driver is None else self._driver.trouble), **self._host.report.trouble}
+        traffic = self._watch.traffic(stored)
+        return status(self._plane, stored, trouble=trouble, traffic=traffic, hosts=self._seen, leader=self._election.leader)
 
     def _carry_out(self) -> None:
         pace = Pace()
@@ -124,27 +133,57 @@ class Loops:
                 pace.restart()
 
     def _drive(self) -> None:
-        pace = Pace()
+        pace, term = Pace(), 0
         while not self._stop.is_set():
             self._wake_driver.clear()
             is_moving = False
             try:
-                is_moving = self._driver.tick()
-                if self._driver.has_written:
-                    pace.restart()
-                    self._wake_host.set()
+                if self._election.term != term:
+                    term = self._election.term
+                    self._driver = self._plane.driver(self._election.fenced(term)) if term else None
+                if self._driver is not None:
+                    is_moving = self._driver.tick()
+                    if self._driver.has_written:
+                        pace.restart()
+                        self._wake_host.set()
             except Exception as error:  # noqa: BLE001
                 _log_failure("driver", error)
             if self._wake_driver.wait(pace.pause_s(is_moving=is_moving)):
                 pace.restart()
 
-    def _renew(self) -> None:
-        while not self._stop.wait(RENEW_S):
+    def _hold(self) -> None:
+        """Keep this host's lease, and the leader's where this process leads or can."""
+        while not self._stop.is_set():
             try:
-                with self._plane.registry.records.transaction() as records:
-                    self._membership.renew(records)
+                began_s = time.monotonic()
+                move = self._election.look()
+                self._seen = self._hosts.look()
+                if move is not None or self._membership.is_due:
+                    with self._plane.registry.records.transaction() as records:
+                        self._membership.renew(records)
+                        if move is not None:
+                            self._election.move(move, within=records)
+                if move is not None:
+                    self._election.moved(began_s)
+                if move == "take":
+                    self._wake_driver.set()
             except Exception as error:  # noqa: BLE001  # a lease that ends is taken again
                 _log_failure("lease", error)
+            self._stop.wait(REST_S)
+
+    def _tell(self) -> None:
+        """Add what was counted here to the evidence on rollouts."""
+        tally = Tally(self._plane.registry.records, host=self._membership.id)
+        while not self._stop.wait(REST_S):
+            rollouts = self._host.rollouts
+            if not any(rollouts.values()):
+                continue
+            try:
+                with contextlib.closing(Windows(windows_path(self._plane.settings))) as windows:
+                    if tally.publish(rollouts, windows):
+                        self._wake_driver.set()
+            except Exception as error:  # noqa: BLE001  # the counts are told by the next turn that goes well
+                _log_failure("tally", error)
 
     def _take_in(self) -> None:
         intake: Intake | None = None

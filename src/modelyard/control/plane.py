@@ -26,6 +26,7 @@ from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, Mode
 from modelyard.rollout import machine
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.driver import Driver
+from modelyard.rollout.election import Election
 from modelyard.rollout.history import Change, Event
 from modelyard.rollout.host import Host
 from modelyard.rollout.hosts import Membership
@@ -40,7 +41,7 @@ from modelyard.types import Placement, Principal, Tag, Tolerance, Verdict, parse
 if TYPE_CHECKING:
     from modelyard.control.packaging import Progress
     from modelyard.registry import Model, Version
-    from modelyard.registry.base import Also, Swept, Transaction
+    from modelyard.registry.base import Also, RecordStore, Swept, Transaction
     from modelyard.security.base import KeyRecord
 
 KEY_LIMIT_BYTES = 64 << 10
@@ -424,9 +425,13 @@ class ControlPlane:
             return found
         raise _restless(name)
 
-    def driver(self) -> Driver:
-        """What takes rollouts from step to step; the control process runs one."""
-        return Driver(self.deployments)
+    def driver(self, records: RecordStore | None = None) -> Driver:
+        """What takes rollouts from step to step; the control process that leads runs one, on the store as its term may write it."""
+        return Driver(Deployments(registry.Registry(self.registry.blobs, records or self.registry.records)))
+
+    def election(self, membership: Membership) -> Election:
+        """This control process's part in who leads."""
+        return Election(self.registry.records, host=membership.id, instance=membership.instance)
 
     def membership(self) -> Membership:
         """This home's own record among the hosts of its store; the control process has one."""

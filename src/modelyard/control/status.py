@@ -9,9 +9,12 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from modelyard.control.host import host_id
 from modelyard.control.plane import ControlPlane
 from modelyard.health import Health, judge
 from modelyard.monitor.summary import Traffic
+from modelyard.rollout.election import Leader
+from modelyard.rollout.hosts import Seen
 from modelyard.targets.base import Deployment, TargetState
 from modelyard.types import Digest
 
@@ -45,17 +48,48 @@ class DeploymentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     traffic: Traffic | None = None
 
 
+class HostStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One host of the store: where it is reached, whether its lease is live, whether steps wait for it, and what is not in force there.
+
+    `is_here` says that it is the one asked; `leads`, that its control process decides.
+    """
+
+    id: str
+    is_live: bool
+    counts: bool
+    workers: int
+    is_here: bool = False
+    leads: bool = False
+    data: str | None = None
+    control: str | None = None
+    lagging: tuple[str, ...] = ()
+    trouble: dict[str, str] = {}
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The running world of one home. `data_plane` is None while no supervisor runs; `health` says whether it is ready, and what is degraded."""
+    """The running world as one home sees it. `data_plane` is None while no supervisor runs; `health` says whether it is ready, and what is degraded.
+
+    `hosts` are all of the store, this one among them; `term` is the leader's.
+    """
 
     home: str
     data_plane: Plane | None
     deployments: tuple[DeploymentStatus, ...]
     health: Health | None = None
+    hosts: tuple[HostStatus, ...] = ()
+    term: int = 0
 
 
-def status(plane: ControlPlane, deployments: Iterable[Deployment], *, trouble: Mapping[str, str], traffic: Mapping[str, Traffic]) -> Status:
-    """The world as these records and the reports of now say; `trouble` is the driver's, `traffic` the monitor's, by deployment."""
+def status(
+    plane: ControlPlane,
+    deployments: Iterable[Deployment],
+    *,
+    trouble: Mapping[str, str],
+    traffic: Mapping[str, Traffic],
+    hosts: Iterable[Seen] = (),
+    leader: Leader | None = None,
+) -> Status:
+    """The world as these records and the reports of now say; `trouble` is driver's and host's, `traffic` the monitor's, by deployment."""
     state = plane.targets["local"].state()
     return Status(
         home=str(plane.settings.home),
@@ -71,6 +105,24 @@ def status(plane: ControlPlane, deployments: Iterable[Deployment], *, trouble: M
             )
             for deployment in deployments
         ),
+        hosts=tuple(_host(seen, leader, here=host_id(plane.settings)) for seen in hosts),
+        term=0 if leader is None else leader.term,
+    )
+
+
+def _host(seen: Seen, leader: Leader | None, *, here: str) -> HostStatus:
+    report = seen.report
+    return HostStatus(
+        id=report.id,
+        is_live=seen.is_live,
+        counts=report.counts,
+        workers=report.workers,
+        is_here=report.id == here,
+        leads=leader is not None and leader.host == report.id,
+        data=report.data,
+        control=report.control,
+        lagging=report.lagging,
+        trouble=report.trouble,
     )
 
 

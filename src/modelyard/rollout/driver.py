@@ -15,13 +15,15 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from modelyard.errors import Conflict, ModelyardError
-from modelyard.rollout import hosts, machine
+from modelyard.rollout import evidence, hosts, machine
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.hosts import Hosts
 from modelyard.types import TrafficPlan
 
 ALLOWED_S = 120.0
 """How long one phase of a rollout may take before it goes back: a large model loads and replays its golden rows in that time."""
+SWEEP_EVERY_S = 60.0
+"""How often evidence that no rollout needs any more is looked for."""
 GONE_S = 3600.0
 """A host that was silent for so long is forgotten; it is known again when it reports."""
 
@@ -35,7 +37,10 @@ class Planned(NamedTuple):
 
 
 class Driver:
-    """Drives all deployments of one store. `tick` from one thread at a time; `trouble` may be read from others."""
+    """Drives all deployments of one store, for one term of its leader, under which `deployments` are written.
+
+    `tick` from one thread at a time; `trouble` may be read from others.
+    """
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class Driver:
         self._lock = threading.Lock()
         self._since: dict[str, tuple[tuple[int, str], float]] = {}
         self._planned: dict[str, Planned] = {}
+        self._swept_s = clock() - SWEEP_EVERY_S
         self.has_written = False
         self.trouble: dict[str, str] = {}
 
@@ -76,6 +82,7 @@ class Driver:
                 except ModelyardError as error:
                     self.trouble[name] = error.message
                     is_moving |= each.deployment.rollout is not None
+            self._sweep(stored)
             return is_moving
 
     def _drive(self, stored: Stored, reports: Sequence[hosts.Seen]) -> bool:
@@ -116,6 +123,11 @@ class Driver:
             since = self._clock()
             self._since[name] = (phase, since)
         return self._clock() - since > self._allowed_s
+
+    def _sweep(self, stored: Sequence[Stored]) -> None:
+        if self._clock() - self._swept_s >= SWEEP_EVERY_S:
+            self._swept_s = self._clock()
+            evidence.sweep(self._deployments.records, stored)
 
     def _forget(self, reports: Sequence[hosts.Seen]) -> None:
         for seen in reports:

@@ -40,7 +40,7 @@ class Derived(NamedTuple):
 
 
 class Host:
-    """Carries out all deployments on one host. `tick` from one thread at a time; `report` may be read from others."""
+    """Carries out all deployments on one host. `tick` from one thread at a time; `report` and `rollouts` may be read from others."""
 
     def __init__(
         self,
@@ -57,6 +57,8 @@ class Host:
         self._membership = membership
         self._derived: dict[str, Derived] = {}
         self._trouble: dict[str, str] = {}
+        self.rollouts: dict[str, tuple[int, ...]] = {}
+        """The generations of each rollout under way, as last read: what evidence is wanted of."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.report = HostReport(id=membership.id, instance=membership.instance, started_at=now, control=control)
 
@@ -68,6 +70,7 @@ class Host:
         stored = self._deployments.all()
         ticket = self._converge(stored)
         self._say(stored, ticket)
+        self.rollouts = {each.deployment.name: each.deployment.rollout.generations for each in stored if each.deployment.rollout is not None}
         return bool(self.report.lagging) or any(each.deployment.rollout is not None for each in stored)
 
     def written(self) -> bool:

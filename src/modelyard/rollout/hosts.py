@@ -108,21 +108,30 @@ class Hosts:
 class Membership:
     """This host's own record. Safe from several threads. It belongs to one control process: another that writes it is found out by its revision."""
 
-    def __init__(self, records: RecordStore, *, id: str, instance: str) -> None:
+    def __init__(self, records: RecordStore, *, id: str, instance: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.id = id
         self.instance = instance
         self._records = records
+        self._clock = clock
         self._lock = threading.Lock()
+        self._written_s = 0.0
         self._revision: int | None = None
         self._report: HostReport | None = None
 
+    # A store may let one thread in at a time, so its transaction is always begun before the lock is taken.
+
     def publish(self, report: HostReport) -> bool:
         """Write `report` unless the record says it already; whether it was written. Raises Conflict when another process reports as this host."""
-        with self._lock:
-            if report == self._report:
-                return False
-            self._write(report, self._records)
-            return True
+        if report == self._report:
+            return False
+        with self._records.transaction() as records, self._lock:
+            self._write(report, records)
+        return True
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the record should be written again, so that the lease goes on."""
+        return self._report is not None and self._clock() - self._written_s >= RENEW_S
 
     def renew(self, within: Records) -> None:
         """Write the record again as it is, as part of a transaction; nothing when none was written yet. Raises Conflict as `publish` does."""
@@ -131,10 +140,10 @@ class Membership:
                 self._write(self._report, within)
 
     def leave(self) -> None:
-        """Take the record back: this host serves on, but no step waits for it."""
-        with self._lock:
+        """Take the record back: this host serves on, but no step waits for it. Raises Conflict when it is another process's by now."""
+        with self._records.transaction() as records, self._lock:
             if self._revision is not None:
-                self._records.delete(KIND, self.id, expected=self._revision)
+                records.delete(KIND, self.id, expected=self._revision)
             self._revision = self._report = None
 
     def _write(self, report: HostReport, within: Records) -> None:
@@ -146,7 +155,7 @@ class Membership:
             )
         self._report = None  # not known to be written, should the store not say
         self._revision = within.put(KIND, self.id, msgspec.to_builtins(report), expected=0 if found is None else found.revision).revision
-        self._report = report
+        self._report, self._written_s = report, self._clock()
 
 
 def acknowledged(hosts: Iterable[Seen], name: str, revision: int) -> bool:

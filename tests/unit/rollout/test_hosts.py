@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,22 @@ def test_the_next_process_of_a_home_takes_its_record_over_and_the_one_before_is_
     with pytest.raises(Conflict):
         first.leave()
     assert second.publish(report(instance="second", workers=3))
+
+
+def test_reporting_and_renewing_at_once_never_wait_for_each_other(records: SqliteRecords) -> None:
+    one = member(records, "one")
+
+    def renew() -> None:
+        for _ in range(200):
+            with records.transaction() as transaction:
+                one.renew(transaction)
+
+    renewing = threading.Thread(target=renew, daemon=True)
+    renewing.start()
+    for number in range(200):
+        one.publish(report(workers=number))
+    renewing.join(60)
+    assert not renewing.is_alive()
 
 
 def test_a_record_taken_out_as_dead_is_written_again(records: SqliteRecords) -> None:
