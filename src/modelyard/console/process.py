@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -64,6 +65,13 @@ def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(options)
+
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        # From before anybody is told that it runs: an exception out of a signal would hit the server's loop while it is being made.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
         with loops:
             write_control_state(settings.run, ControlState(pid=os.getpid(), url=url, started_at=datetime.now(UTC).isoformat(timespec="seconds")))
             try:
