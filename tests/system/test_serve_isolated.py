@@ -108,6 +108,13 @@ def test_a_segmentation_fault_costs_its_caller_and_the_same_input_ends_two_proce
     assert [line["reason"] for line in ended] == ["crash", "crash"] and ended[0]["message"] == "SIGSEGV"
 
 
+def test_of_all_workers_the_same_input_ends_two_processes_at_most(home: Home) -> None:
+    with running(home, workers=2) as server:
+        statuses = [ask(server, "crasher", poison()).status for _ in range(16)]  # each on a connection of its own, at either worker
+        assert statuses == [500, 500, *[422] * 14]
+        assert prediction(ask(server, "crasher")) == 1.0
+
+
 def test_a_caller_in_a_hurry_costs_nobody_the_process(server: Running) -> None:
     slow = [1.3, 0, 0, 0]
     statuses = [ask(server, "slow", slow, timeout_s=0.05).status for _ in range(3)]

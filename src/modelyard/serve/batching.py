@@ -27,6 +27,7 @@ from modelyard.types import InferenceRequest
 
 if TYPE_CHECKING:
     from modelyard.runtime.base import Submits
+    from modelyard.serve.suspects import Suspects
     from modelyard.types import Array
 
 
@@ -90,7 +91,7 @@ class Batcher:
     """The queue of one version. Lives in the event loop; only `compute` runs elsewhere.
 
     `on_ran` receives each run and answers its calls; `on_failed` receives a call that gets none, and why; `on_left` one whose caller went away
-    while it waited, which is then not run.
+    while it waited, which is then not run. `suspects` are for a runtime that is elsewhere.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Batcher:
         on_ran: Callable[[Ran], None],
         on_failed: Callable[[Call, ModelyardError], None],
         on_left: Callable[[Call], None],
+        suspects: Suspects | None = None,
     ) -> None:
         self._runtime = runtime
         self._check = check
@@ -124,7 +126,7 @@ class Batcher:
         self._limit = Limit(limits.concurrency, monotonic())
         self._remote: Remote | None = None
         if hasattr(runtime, "submit"):
-            self._remote = Remote(cast("Submits", runtime), check, batch_rows=limits.batch_rows, on_done=self._came_from_afar)
+            self._remote = Remote(cast("Submits", runtime), check, batch_rows=limits.batch_rows, on_done=self._came_from_afar, suspects=suspects)
         self.pace = Pace()
         self.queued_rows = 0
         self.is_busy = False

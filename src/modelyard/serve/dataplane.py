@@ -27,6 +27,7 @@ from modelyard.serve.loading import Loaded
 from modelyard.serve.metrics import CANCELLED, Meter
 from modelyard.serve.router import Router, champion
 from modelyard.serve.sticky import first_value
+from modelyard.serve.suspects import Board, Suspects
 from modelyard.serve.turns import Turns
 from modelyard.types import Digest, InferenceResponse, Schema, TrafficPlan, parse_sticky
 
@@ -69,7 +70,9 @@ class Carries(Protocol):
 class Version:
     """One loaded version of one deployment: its schema, its codecs, its queue. Lives in the event loop."""
 
-    def __init__(self, name: str, number: int, loaded: Loaded, settings: Settings, *, threads: Threads, meter: Meter) -> None:
+    def __init__(
+        self, name: str, number: int, loaded: Loaded, settings: Settings, *, threads: Threads, meter: Meter, board: Board | None = None
+    ) -> None:
         self.name = name
         self.number = number
         self.loaded = loaded
@@ -92,7 +95,14 @@ class Version:
             concurrency=settings.max_concurrency,
         )
         self.batcher = Batcher(
-            loaded.runtime, Checker(loaded.bundle.strict_schema).check, limits, threads, on_ran=self._answer, on_failed=self._fail, on_left=self._left
+            loaded.runtime,
+            Checker(loaded.bundle.strict_schema).check,
+            limits,
+            threads,
+            on_ran=self._answer,
+            on_failed=self._fail,
+            on_left=self._left,
+            suspects=Suspects(board, owner=self.digest) if loaded.bundle.parts else None,
         )
         self.batcher.pace.expect(loaded.seconds_per_row, loaded.seconds_per_more)
 
@@ -208,7 +218,15 @@ class Deployment:
 class DataPlane:
     """All deployments of one worker. Lives in the event loop; `deployments` is replaced, never changed in place."""
 
-    def __init__(self, settings: Settings, *, slot: int, meter: Callable[[str, int], Meter], attach: Callable[[Version], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        slot: int,
+        meter: Callable[[str, int], Meter],
+        attach: Callable[[Version], None] | None = None,
+        board: Board | None = None,
+    ) -> None:
         self.settings = settings
         self.deployments: dict[str, Deployment] = {}
         self.absent: set[str] = set()
@@ -219,6 +237,7 @@ class DataPlane:
         self.turns = Turns(lambda go_on: asyncio.get_running_loop().call_soon(go_on))
         self._meter = meter
         self._attach = attach
+        self._board = board
         self._prefix = f"{slot:x}{os.getpid():x}-{time.time_ns() // 1_000_000 & 0xFFFFFFFFFF:x}-"
         self._count = itertools.count()
 
@@ -228,7 +247,7 @@ class DataPlane:
         known = deployment.versions.get(number) if deployment else None
         if known is not None and known.loaded is loaded:
             return known
-        made = Version(name, number, loaded, self.settings, threads=self._threads, meter=self._meter(name, number))
+        made = Version(name, number, loaded, self.settings, threads=self._threads, meter=self._meter(name, number), board=self._board)
         if self._attach is not None:
             self._attach(made)
         return made

@@ -50,7 +50,9 @@ class Batch:
 class Remote:
     """What a batcher of such a model sends its batches to; `on_done` receives each when all its calls have their end."""
 
-    def __init__(self, runtime: Submits, check: Check, *, batch_rows: int, on_done: Callable[[Batch], None]) -> None:
+    def __init__(
+        self, runtime: Submits, check: Check, *, batch_rows: int, on_done: Callable[[Batch], None], suspects: Suspects | None = None
+    ) -> None:
         runtime.attach()
         self._submit = runtime.submit
         self._processes = runtime.processes
@@ -58,7 +60,7 @@ class Remote:
         self._batch_rows = batch_rows
         self._on_done = on_done
         self._budget = Budget(reserve=ALONE, most=ALONE)
-        self.suspects = Suspects()
+        self.suspects = Suspects() if suspects is None else suspects
         self.flying: list[Batch] = []
         self.is_quick = True
         """Whether runs are short beside the way; of long ones the next batch gathers rather than waits there."""

@@ -367,7 +367,7 @@ def _lock(run: Path) -> int:
 
 def _tidy(run: Path) -> None:
     """Remove what an earlier supervisor's processes said of themselves; Prometheus takes counters that begin again for what they are."""
-    for pattern in ("worker-*.json", "metrics-*.bin", card.NAME):
+    for pattern in ("worker-*.json", "metrics-*.bin", "suspects.bin", card.NAME):
         for path in run.glob(pattern):
             path.unlink(missing_ok=True)
 

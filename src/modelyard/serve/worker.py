@@ -46,6 +46,7 @@ from modelyard.serve.repository import Repository
 from modelyard.serve.router import champion
 from modelyard.serve.rpc import GrpcServer
 from modelyard.serve.server import Server
+from modelyard.serve.suspects import Board
 from modelyard.serve.tls import open_tls
 from modelyard.serve.watch import Watch
 from modelyard.types import Digest, HostPlan, ModelState, Placement, Principal, TrafficPlan, WorkerState, read_plan, write_worker_state
@@ -100,7 +101,9 @@ class Worker:
         self.observer = Observer(settings, slot=slot, spool=spool)
         self.access = Access(settings)
         self.tls = open_tls(settings)
-        self.plane = DataPlane(settings, slot=slot, meter=self.metrics.meter, attach=self._attach)
+        self.plane = DataPlane(
+            settings, slot=slot, meter=self.metrics.meter, attach=self._attach, board=Board(run, slot=slot, slots=settings.workers)
+        )
         self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, access=self.access, log=self.log)
         self.edge.health = lambda: self.watch.health
         self.edge.on_long = self._on_long

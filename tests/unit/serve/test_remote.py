@@ -155,7 +155,8 @@ async def test_who_stood_beside_is_cleared_by_an_answer() -> None:
     for _ in range(3):
         answers = await bench.ask(Asked(7), Asked(POISON + 0.0))
         assert answers[0] == [14]
-    assert len(bench.batcher._remote.suspects._ends) == 1  # type: ignore[union-attr]
+    suspects = bench.batcher._remote.suspects  # type: ignore[union-attr]
+    assert len(suspects._board.ends(suspects._owner)) == 1
 
 
 @in_loop
