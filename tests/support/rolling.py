@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from modelyard.monitor.evidence import Seen
 from modelyard.registry import Registry, Version
 from modelyard.rollout import machine
 from modelyard.rollout.deployments import Deployments
@@ -13,7 +14,7 @@ from modelyard.rollout.host import Host
 from modelyard.rollout.hosts import Membership
 from modelyard.targets.base import Deployment, Release
 from modelyard.targets.local import Local
-from modelyard.types import ModelState, Placement, ServeState, Verdict, WorkerState, read_plan, write_serve_state, write_worker_state
+from modelyard.types import Digest, ModelState, Placement, ServeState, Verdict, WorkerState, read_plan, write_serve_state, write_worker_state
 
 
 class Shelf:
@@ -67,6 +68,10 @@ class Machine:
         for slot in (0, 1):
             write_worker_state(self.home / "run", WorkerState(slot=slot, pid=os.getpid(), sequence=plan.sequence, models=models))
 
+    def ready(self) -> set[int]:
+        """The versions that the workers are to have ready."""
+        return {plan.versions[digest] for plan in read_plan(self.home / "plan.json").plans for digest in plan.digests}
+
     def weights(self) -> dict[int, int]:
         plans = read_plan(self.home / "plan.json").plans
         return {plan.versions[digest]: weight for plan in plans for digest, weight in plan.weights.items()}
@@ -81,12 +86,13 @@ class World:
         self.registry = records
         self.deployments = Deployments(records)
         self.now = 0.0
+        self.counts: dict[str, dict[int, dict[Digest, Seen]]] = {}
         self.machine = Machine(self.deployments, home, id="one")
         self.machines = [self.machine]
         self.driver = self.new_driver()
 
     def new_driver(self) -> Driver:
-        return Driver(self.deployments, allowed_s=10.0, clock=lambda: self.now)
+        return Driver(self.deployments, gather=lambda name: self.counts.get(name, {}), allowed_s=10.0, clock=lambda: self.now)
 
     def join(self, id: str) -> Machine:
         self.machines.append(Machine(self.deployments, self.home / id, id=id))

@@ -13,17 +13,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
 from modelyard.config import Settings
-from modelyard.control import audit
+from modelyard.control import audit, planned
 from modelyard.control.host import FetchedStock, HomeStock, host_id
 from modelyard.control.once import Once
+from modelyard.control.planned import Planned
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound
-from modelyard.rollout import machine
+from modelyard.rollout import machine, strategies
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.driver import Driver
 from modelyard.rollout.election import Election
@@ -34,7 +35,7 @@ from modelyard.security import identity, policy
 from modelyard.security.audit import FIRST, AuditLog, FileLines
 from modelyard.security.keys import FileKeys
 from modelyard.security.seal import Trust, TrustedKey, local_signer
-from modelyard.targets.base import Deployment, Release, Target
+from modelyard.targets.base import Deployment, Release, Strategy, Target
 from modelyard.targets.local import Local
 from modelyard.types import Placement, Principal, Tag, Tolerance, Verdict, parse_name
 
@@ -294,40 +295,83 @@ class ControlPlane:
     # The running world: called in the control process
 
     def deploy(
-        self, principal: Principal, reference: str, *, name: str | None = None, breaking: bool = False, expected_generation: int | None = None
+        self,
+        principal: Principal,
+        reference: str,
+        *,
+        name: str | None = None,
+        breaking: bool = False,
+        strategy: Strategy | None = None,
+        expected_generation: int | None = None,
     ) -> Deployment:
-        """Let a version serve under `name` (default: its model's), once every gate has let it pass; the rollout is then under way.
+        """Let a version serve under `name` (default: its model's) by `strategy` (default: direct), once every gate has let it pass.
 
-        What serves already, or is on its way, is returned as it is. Raises NotFound, Tampered, Conflict while another rollout is under way or when
+        The rollout is then under way; what serves already, or is on its way so, is returned as it is. Raises NotFound, Tampered, InvalidConfig for a
+        strategy that cannot be honoured, Conflict while another rollout is under way, for another generation than the expected one, or when
         the name serves another model, or Rejected: by a gate, or because its schema would refuse requests in use and `breaking` is False.
         """
+        wanted = self._wanted(reference, name, strategy, expected_generation)
+        if wanted.is_there:
+            return wanted.before
+        what = f"{wanted.goal.model}:{wanted.goal.version} {wanted.goal.digest} by {wanted.strategy.kind}"
+        with self._audited(principal, "deploy", wanted.before.name, detail=what) as told:
+            gates = self._gates(wanted, breaking=breaking)
+            after = machine.begin(wanted.before, wanted.goal, kind="deploy", gates=gates, at=_now(), by=principal.name, strategy=wanted.strategy)
+            return self.deployments.put(after, expected=wanted.revision, change=Change(principal.name, _now()), also=told).deployment
+
+    def plan_deploy(
+        self,
+        reference: str,
+        *,
+        name: str | None = None,
+        breaking: bool = False,
+        strategy: Strategy | None = None,
+        expected_generation: int | None = None,
+    ) -> Planned:
+        """What `deploy` would do now, its gates included; nothing is changed. Raises whatever `deploy` would."""
+        wanted = self._wanted(reference, name, strategy, expected_generation)
+        return Planned(
+            name=wanted.before.name,
+            goal=wanted.goal,
+            current=wanted.before.current,
+            generation=wanted.before.in_force,
+            strategy=wanted.strategy,
+            guards=planned.guards(wanted.strategy),
+            gates=() if wanted.is_there else self._gates(wanted, breaking=breaking),
+            is_there=wanted.is_there,
+            notes=planned.notes(wanted.strategy, name=wanted.before.name),
+        )
+
+    def _wanted(self, reference: str, name: str | None, strategy: Strategy | None, expected: int | None) -> Wanted:
+        """What a deploy is about, as far as it can be refused without opening the bundle."""
+        completed = strategies.complete(strategy or Strategy())
         version = self.registry.resolve(reference)
         called = parse_name(name or version.name)
         found = self.deployments.find(called)
         before = Deployment(name=called, model=version.name, generation=0) if found is None else found.deployment
-        machine.require_generation(before, expected_generation)
-        if found is not None and _is_there(found.deployment, version):
-            return found.deployment
-        with self._audited(principal, "deploy", called, detail=f"{version.name}:{version.version} {version.digest}") as told:
-            return self._deploy(principal, version, before, revision=0 if found is None else found.revision, breaking=breaking, told=told)
+        goal = Release(model=version.name, version=version.version, digest=version.digest, index=version.index)
+        wanted = Wanted(before, 0 if found is None else found.revision, goal, completed)
+        machine.require_generation(None if found is None else before, expected)
+        if not wanted.is_there:
+            if before.model != version.name:
+                raise Conflict(f"{called} serves the model {before.model}; deploy {version.name} under a name of its own (--as NAME)", field="name")
+            machine.require_idle(before)
+        return wanted
 
-    def _deploy(self, principal: Principal, version: Version, before: Deployment, *, revision: int, breaking: bool, told: Also) -> Deployment:
+    def _gates(self, wanted: Wanted, *, breaking: bool) -> tuple[Verdict, ...]:
         from modelyard import gates
         from modelyard.gates.base import Candidate
         from modelyard.gates.schema import compatible
 
-        if before.model != version.name:
-            raise Conflict(f"{before.name} serves the model {before.model}; deploy {version.name} under a name of its own (--as NAME)", field="name")
-        goal = Release(model=version.name, version=version.version, digest=version.digest, index=version.index)
-        machine.require_idle(before)
-        opened = self._open(version)
-        verdicts = gates.run(Candidate(bundle=opened, placement=self._place(version), keys=self.keys))
-        if before.current is not None and not breaking:
-            serving = bundle.open(self.registry.blobs, before.current.index, trust=self.trust)
+        goal, current = wanted.goal, wanted.before.current
+        opened = self._open(goal)
+        strategies.require_fit(wanted.strategy, has_champion=current is not None, schema=opened.strict_schema, breaking=breaking)
+        verdicts = gates.run(Candidate(bundle=opened, placement=self._place(goal), keys=self.keys))
+        if current is not None and not breaking:
+            serving = bundle.open(self.registry.blobs, current.index, trust=self.trust)
             verdicts = (*verdicts, compatible(serving.strict_schema, opened.strict_schema))
-        gates.require(verdicts, what=f"{version.name}:{version.version}")
-        after = machine.begin(before, goal, kind="deploy", gates=verdicts, at=_now(), by=principal.name)
-        return self.deployments.put(after, expected=revision, change=Change(principal.name, _now()), also=told).deployment
+        gates.require(verdicts, what=f"{goal.model}:{goal.version}")
+        return verdicts
 
     def rollback(self, principal: Principal, name: str, *, expected_generation: int | None = None) -> Deployment:
         """Go back to what served before, as a new generation; the rollout is then under way, and a flip where that is still warm.
@@ -447,11 +491,12 @@ class ControlPlane:
             control=control,
         )
 
-    def _open(self, version: Version) -> bundle.Bundle:
+    def _open(self, version: Version | Release) -> bundle.Bundle:
         return bundle.open(self.registry.blobs, version.index, trust=self.trust)
 
-    def _place(self, version: Version) -> Placement:
-        return Placement(blobs=str(self.registry.fetch(version.name, version.version)), index=version.index)
+    def _place(self, version: Version | Release) -> Placement:
+        name = version.model if isinstance(version, Release) else version.name
+        return Placement(blobs=str(self.registry.fetch(name, version.version)), index=version.index)
 
     @contextlib.contextmanager
     def _audited(self, principal: Principal, action: str, subject: str, *, detail: str = "") -> Iterator[Also]:
@@ -498,10 +543,21 @@ def unpack(path: Path, folder: Path) -> Placement:
     return Placement(blobs=str(folder), index=source.index)
 
 
-def _is_there(deployment: Deployment, version: Version) -> bool:
-    if deployment.rollout is not None:
-        return deployment.rollout.goal.digest == version.digest
-    return deployment.current is not None and deployment.current.digest == version.digest
+class Wanted(NamedTuple):
+    """A deployment as it is, at the revision of its record (0: none yet), and what shall serve there by which completed strategy."""
+
+    before: Deployment
+    revision: int
+    goal: Release
+    strategy: Strategy
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it serves already, or is on its way by the same strategy."""
+        rollout, current = self.before.rollout, self.before.current
+        if rollout is not None:
+            return rollout.goal.digest == self.goal.digest and rollout.strategy == self.strategy
+        return current is not None and current.digest == self.goal.digest
 
 
 def _tolerance(given: float | Tolerance | None) -> Tolerance:

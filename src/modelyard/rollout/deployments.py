@@ -102,7 +102,14 @@ def _upgraded(body: dict[str, Any]) -> dict[str, Any]:
     if rollout is None or not isinstance(rollout["strategy"], str):
         return body
     kept = {name: value for name, value in rollout.items() if name != "verdicts"}
-    return {**body, "rollout": {**kept, "strategy": {"kind": rollout["strategy"]}, "gates": rollout.get("verdicts", [])}}
+    return {
+        **body,
+        "rollout": {
+            **kept,
+            "strategy": {"kind": rollout["strategy"], "steps": [{"weight": 100}], "mirror": 0.0},
+            "gates": rollout.get("verdicts", []),
+        },
+    }
 
 
 def _body(deployment: Deployment) -> dict[str, Any]:

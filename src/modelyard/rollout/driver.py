@@ -1,13 +1,15 @@
-"""Takes each rollout from step to step, as what the hosts report and the strategies allow.
+"""Takes each rollout from step to step, as what the hosts report and what its guards find allow.
 
-Hides clocks and retries. Every turn is: read the records and the hosts' reports, ask the strategy, write the next state, so that a driver that is
-killed at any moment is continued by the next one. It acts on no target: each host carries out the records for itself. It must not decide:
-strategies do.
+Hides clocks and retries. Every turn is: read the records, the hosts' reports and the evidence, ask the machine, write the next state, so that a
+driver that is killed at any moment is continued by the next one. It acts on no target: each host carries out the records for itself. It
+must not decide: the machine does, on the verdicts of guards.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,10 +20,17 @@ from modelyard.errors import Conflict, ModelyardError
 from modelyard.rollout import evidence, hosts, machine
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.hosts import Hosts
-from modelyard.types import TrafficPlan
+from modelyard.rollout.judging import Gather, Judge
+from modelyard.targets.base import Deployment
+from modelyard.types import TrafficPlan, Verdict
 
 ALLOWED_S = 120.0
 """How long one phase of a rollout may take before it goes back: a large model loads and replays its golden rows in that time."""
+PROGRESS_S = 2.0
+"""How often progress that decides nothing is written down: what a step has earned since then is earned again after a crash."""
+COOLING_S = 60.0
+"""How often it is of a release that is kept warm for a time."""
+UNASKED = Verdict(outcome="unknown", rule="ready", evidence="no rollout is under way")
 SWEEP_EVERY_S = 60.0
 """How often evidence that no rollout needs any more is looked for."""
 GONE_S = 3600.0
@@ -46,6 +55,7 @@ class Driver:
         self,
         deployments: Deployments,
         *,
+        gather: Gather | None = None,
         allowed_s: float = ALLOWED_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,7 +64,10 @@ class Driver:
         self._allowed_s = allowed_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._since: dict[str, tuple[tuple[int, str], float]] = {}
+        self._judge = Judge(gather or functools.partial(evidence.merged, deployments.records))
+        self._phases: dict[str, tuple[tuple[int, str], float]] = {}
+        self._steps: dict[str, tuple[tuple[object, ...], float]] = {}
+        self._told: dict[str, float] = {}
         self._planned: dict[str, Planned] = {}
         self._swept_s = clock() - SWEEP_EVERY_S
         self.has_written = False
@@ -70,7 +83,9 @@ class Driver:
             reports = self.hosts.look()
             self._forget(reports)
             names = {each.deployment.name for each in stored}
-            self._planned = {name: planned for name, planned in self._planned.items() if name in names}
+            for kept in (self._planned, self._phases, self._steps, self._told):
+                for name in kept.keys() - names:
+                    del kept[name]
             is_moving = self.has_written = False
             for each in stored:
                 name = each.deployment.name
@@ -86,24 +101,58 @@ class Driver:
             return is_moving
 
     def _drive(self, stored: Stored, reports: Sequence[hosts.Seen]) -> bool:
-        deployment = stored.deployment
+        deployment, rollout = stored.deployment, stored.deployment.rollout
         planned_at = self._planned_at(stored)
-        if deployment.rollout is None:
-            self._since.pop(deployment.name, None)
-            return False
+        if rollout is None:
+            self._phases.pop(deployment.name, None)
+            self._judge.forget(deployment.name)
+            if deployment.warm is None or deployment.warm.keep_s is None:
+                self._steps.pop(deployment.name, None)
+                return False
+        readiness = UNASKED if rollout is None else hosts.readiness(reports, rollout.goal.digest)
+        judged = self._judge.judge(deployment, readiness)
         seen = machine.Seen(
-            readiness=hosts.readiness(reports, deployment.rollout.goal.digest),
+            readiness=readiness,
             acknowledged=hosts.acknowledged(reports, deployment.name, planned_at),
-            is_over=self._is_over(deployment.name, (deployment.rollout.generation, deployment.rollout.phase)),
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            is_over=rollout is not None and self._is_over(deployment.name, (rollout.generation, rollout.phase)),
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            elapsed_s=self._elapsed_s(deployment),
+            requests=judged.requests,
+            guards=judged.guards,
+            metric=judged.metric,
         )
         following = machine.advance(deployment, seen)
-        if following != deployment:
+        if following != deployment and self._is_due(deployment, following):
             stored = self._deployments.put(following, expected=stored.revision)
-            self._since.pop(deployment.name, None)  # a generation that went back is given again, and its next try has the whole time
+            self._told[deployment.name] = self._clock()
             self._planned_at(stored, is_own=True)
-            self.has_written = True
+            if not machine.is_progress(deployment, following):
+                self._phases.pop(deployment.name, None)  # a generation that went back is given again, and its next try has the whole time
+                self.has_written = True
         return stored.deployment.rollout is not None
+
+    def _elapsed_s(self, deployment: Deployment) -> float:
+        """How long its step has been in force (or its warm release kept): what the record says, and what has passed here since it was first seen.
+
+        By our monotonic clock: no other machine's, and no time of day, is trusted.
+        """
+        rollout, warm = deployment.rollout, deployment.warm
+        if rollout is not None:
+            what: tuple[object, ...] = (rollout.started_at, rollout.generation, rollout.phase)
+            before_s = rollout.elapsed_s if rollout.phase == "watching" else 0.0
+        else:
+            what, before_s = ("warm", deployment.generation), 0.0 if warm is None else warm.elapsed_s
+        known = self._steps.get(deployment.name)
+        if known is None or known[0] != what:
+            known = self._steps[deployment.name] = (what, self._clock() - before_s)
+        return self._clock() - known[1]
+
+    def _is_due(self, before: Deployment, after: Deployment) -> bool:
+        """Whether to write now: what decides something at once, mere progress now and then."""
+        if not machine.is_progress(before, after):
+            return True
+        rest_s = PROGRESS_S if after.rollout is not None else COOLING_S
+        return self._clock() - self._told.get(before.name, -math.inf) >= rest_s
 
     def _planned_at(self, stored: Stored, *, is_own: bool = False) -> int:
         """The oldest revision since which the plan of now has stood: a host that acts by that one acts by this one.
@@ -118,10 +167,10 @@ class Driver:
         return planned.since
 
     def _is_over(self, name: str, phase: tuple[int, str]) -> bool:
-        known, since = self._since.get(name, (None, 0.0))
+        known, since = self._phases.get(name, (None, 0.0))
         if known != phase:
             since = self._clock()
-            self._since[name] = (phase, since)
+            self._phases[name] = (phase, since)
         return self._clock() - since > self._allowed_s
 
     def _sweep(self, stored: Sequence[Stored]) -> None:

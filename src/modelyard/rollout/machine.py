@@ -15,10 +15,10 @@ import msgspec
 
 from modelyard.errors import Conflict, Forbidden
 from modelyard.rollout.history import ITSELF
-from modelyard.targets.base import HISTORY, Approval, Deployment, Outcome, Pause, Release, Rollout, Strategy, Warm
+from modelyard.targets.base import HISTORY, Approval, Deployment, Outcome, Pause, Release, Rollout, Step, Strategy, Warm
 from modelyard.types import TrafficPlan, Verdict
 
-DIRECT = Strategy()
+DIRECT = Strategy(steps=(Step(weight=100),), mirror=0.0)
 FLIPS = ("direct", "blue-green")
 """Strategies whose traffic moves in one flip."""
 
@@ -120,7 +120,7 @@ def plan(deployment: Deployment) -> TrafficPlan | None:
         planned,
         # A flip may change the schema, from the moment on at which the new release answers; a share of the traffic may not.
         champion=None if strategy.kind in FLIPS else current.digest,
-        shadows={goal.digest: strategy.mirror} if strategy.mirror > 0 and weight < 100 else {},
+        shadows={goal.digest: strategy.mirror} if strategy.mirror and weight < 100 else {},
         sticky=strategy.sticky if 0 < weight < 100 else None,
     )
 
@@ -150,6 +150,11 @@ def advance(deployment: Deployment, seen: Seen) -> Deployment:
         watching = msgspec.structs.replace(rollout, phase="watching", step_at=seen.at, elapsed_s=0.0, requests=0, resumed_s=0.0)
         return _watch(deployment, watching, msgspec.structs.replace(seen, elapsed_s=0.0, requests=0))
     return _go_on(deployment, rollout, 0, seen)
+
+
+def is_progress(before: Deployment, after: Deployment) -> bool:
+    """Whether `after` differs from `before` by nothing that decides or shows anything: by time, counts and numbers of verdicts alone."""
+    return _still(before) == _still(after)
 
 
 def pause(deployment: Deployment, *, by: str, why: str, at: str) -> Deployment:
@@ -207,6 +212,15 @@ def approve(deployment: Deployment, *, by: str, at: str) -> Deployment:
         raise Forbidden(f"{by} began this rollout of {deployment.name}; somebody else approves it, by a key of their own", rule="approver")
     approval = Approval(step=open_steps[0], by=by, at=at)
     return _with(deployment, msgspec.structs.replace(rollout, approvals=(*rollout.approvals, approval)))
+
+
+def _still(deployment: Deployment) -> tuple[object, ...]:
+    rollout, warm = deployment.rollout, deployment.warm
+    if rollout is not None:
+        outcomes = tuple(verdict.outcome for verdict in rollout.guards)
+        still = msgspec.structs.replace(rollout, elapsed_s=0.0, requests=0, guards=())
+        return msgspec.structs.replace(deployment, rollout=still), outcomes
+    return (deployment if warm is None else msgspec.structs.replace(deployment, warm=msgspec.structs.replace(warm, elapsed_s=0.0)),)
 
 
 def _under_way(deployment: Deployment, verb: str) -> Rollout:
@@ -269,7 +283,7 @@ def _waits(rollout: Rollout, seen: Seen) -> str:
         if strategy.strict and verdict.outcome != "pass":
             return f"{verdict.rule} has not passed yet"
         if not is_on_its_side(verdict):
-            return f"{verdict.rule} is not on its side of the bound"
+            return f"{verdict.rule} is on the wrong side of its bound"
     if rollout.step < len(strategy.steps) - 1:
         if strategy.kind == "ab" and (seen.metric is None or seen.metric.outcome != "pass"):
             return f"neither version is the better by {strategy.metric} yet"
@@ -279,8 +293,8 @@ def _waits(rollout: Rollout, seen: Seen) -> str:
 
 
 def is_on_its_side(verdict: Verdict) -> bool:
-    """Whether the estimate of a guard lies on the side of its bound that it asks for, certain or not."""
-    return verdict.outcome == "pass" or (verdict.outcome != "fail" and verdict.numbers.get("holds", 0.0) == 1.0)
+    """Whether the estimate of a guard lies on the side of its bound that it asks for, certain or not; False while there is no estimate."""
+    return verdict.outcome == "pass" or (verdict.outcome != "fail" and verdict.numbers.get("holds") == 1.0)
 
 
 def _go_on(deployment: Deployment, rollout: Rollout, index: int, seen: Seen) -> Deployment:
@@ -324,7 +338,8 @@ def _settle(deployment: Deployment, rollout: Rollout, at: str) -> Deployment:
     else:
         previous = deployment.previous if deployment.current is None else (*deployment.previous, deployment.current)[-HISTORY:]
     keep_s = rollout.strategy.keep_warm_s
-    is_kept = rollout.kind == "deploy" and bool(previous) and deployment.current is not None and keep_s != 0.0
+    is_wanted = rollout.strategy.kind == "blue-green" if keep_s is None else keep_s > 0
+    is_kept = is_wanted and rollout.kind == "deploy" and deployment.current is not None
     how = f", promoted by {rollout.forced}" if rollout.forced else ""
     done = Verdict(outcome="pass", rule="rollout", evidence=f"version {rollout.goal.version} serves as generation {rollout.generation}{how}")
     return msgspec.structs.replace(

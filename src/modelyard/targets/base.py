@@ -25,7 +25,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     index: Digest
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One state of a rollout: `weight` percent to the candidate (0: mirrored requests alone), left at `minimum_s` in force and `minimum_requests`.
 
     With `approval` it is entered only when someone else than who began the rollout has approved it.
@@ -37,27 +37,27 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     approval: bool = False
 
 
-class Strategy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """How a release shall reach the traffic; `rollout.strategies.complete` checks it and fills in what was left out.
 
-    `guards` are as written; of each, a false alarm over the whole rollout has probability `alpha` divided by their number. `mirror` is the share of
-    the champion's requests that are also asked of the candidate, `sticky` what keeps a caller with one version (`header:NAME`, `field:NAME`),
-    `metric` what an A/B test decides by. `strict`: a step is left only when every guard has passed. A step that is not left after `max_time_s` is
-    paused. `promote`: a shadow that has earned it goes live by itself. After the end the old release stays ready for `keep_warm_s` (None: until the
-    next rollout). `prometheus` is the URL that queries are asked of.
+    No `steps`: the strategy's own. `guards` are as written; they, with the metric, share `alpha`, the probability of a false alarm over the whole
+    rollout. `mirror` is the share of the champion's requests that are also asked of the candidate (None: what the guards need), `sticky` what keeps a
+    caller with one version (`header:NAME`, `field:NAME`), `metric` what an A/B test decides by. `strict`: a step is left only when every guard has
+    passed. A step that is not left after `max_time_s` is paused. `promote`: a shadow that has earned it goes live by itself. After the end the old
+    release stays ready for `keep_warm_s` (None: of blue-green until the next rollout, of others not at all). Queries go to `prometheus`, a URL.
     """
 
     kind: Literal["direct", "blue-green", "canary", "shadow", "ab"] = "direct"
-    steps: tuple[Step, ...] = (Step(weight=100),)
+    steps: tuple[Step, ...] = ()
     guards: tuple[str, ...] = ()
-    mirror: float = 0.0
+    mirror: float | None = None
     sticky: str | None = None
     metric: str | None = None
     strict: bool = False
     max_time_s: float = MAX_TIME_S
     alpha: float = 0.05
     promote: bool = False
-    keep_warm_s: float | None = 0.0
+    keep_warm_s: float | None = None
     prometheus: str | None = None
 
 

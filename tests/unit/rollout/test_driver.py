@@ -9,9 +9,11 @@ from rolling import World
 
 from modelyard.bundle import Attested, Contents, build
 from modelyard.errors import Conflict, NotFound
-from modelyard.rollout import machine
+from modelyard.monitor.evidence import Seen
+from modelyard.rollout import driver, machine
+from modelyard.rollout.strategies import complete
 from modelyard.security.seal import LocalSigner
-from modelyard.targets.base import Deployment, Release
+from modelyard.targets.base import Deployment, Release, Rollout, Step, Strategy
 from modelyard.types import read_plan
 
 
@@ -224,3 +226,90 @@ def test_of_two_changes_to_one_revision_one_is_refused(world: World) -> None:
         world.deployments.put(stale.deployment, expected=stale.revision)
     with pytest.raises(Conflict):
         world.deployments.remove(stale)
+
+
+CANARY = Strategy(kind="canary", steps=(Step(weight=10, minimum_s=60.0, minimum_requests=50), Step(weight=100)), guards=("error_rate<1%",))
+
+
+def canary(world: World, strategy: Strategy = CANARY) -> None:
+    """Version 1 serves, and a rollout of version 2 has its first step in force."""
+    world.begin(1)
+    world.finish()
+    found = world.deployments.get("churn")
+    begun = machine.begin(found.deployment, world.release(2), kind="deploy", gates=(), at="then", by="ann", strategy=complete(strategy))
+    world.deployments.put(begun, expected=found.revision)
+    for _ in range(4):
+        world.turn()
+        world.work()
+    world.turn()
+
+
+def rollout(world: World) -> Rollout:
+    found = world.deployments.get("churn").deployment.rollout
+    assert found is not None
+    return found
+
+
+def test_a_canary_advances_by_time_requests_and_guards(world: World) -> None:
+    canary(world)
+    assert rollout(world).phase == "watching" and world.weights() == {1: 90, 2: 10}
+    world.counts["churn"] = {2: {world.release(2).digest: Seen(requests=60)}}
+    world.wait(59.0)
+    assert world.weights() == {1: 90, 2: 10}
+    world.wait(3.0)
+    assert world.finish().current == world.release(2) and world.weights() == {2: 100}
+    assert [event.what for event in world.deployments.history("churn")] == ["deploy", "step", "done", "deploy", "step", "step", "done"]
+
+
+def test_a_guard_that_fails_sends_it_back_in_the_same_turn(world: World) -> None:
+    canary(world)
+    world.counts["churn"] = {2: {world.release(2).digest: Seen(requests=60, errors=40)}}
+    world.turn()
+    assert world.weights() == {1: 100}
+    event = world.deployments.history("churn")[-1]
+    assert (event.what, event.by, event.verdicts[0].outcome, event.verdicts[0].rule) == ("back", "modelyard", "fail", "error_rate<1%")
+
+
+def test_progress_is_written_now_and_then_and_a_new_driver_goes_on_from_it(world: World) -> None:
+    canary(world)
+    world.counts["churn"] = {2: {world.release(2).digest: Seen(requests=60)}}
+    revisions = set()
+    for _ in range(40):
+        world.wait(0.5)
+        revisions.add(world.deployments.get("churn").revision)
+    assert 8 <= len(revisions) <= 12 and 18.0 <= rollout(world).elapsed_s <= 20.0
+    before = rollout(world).elapsed_s
+    world.now += 1e6  # another machine, whose clock says something else
+    world.driver = world.new_driver()
+    world.driver.tick()
+    assert rollout(world).elapsed_s == before
+    world.wait(30.0)
+    assert rollout(world).elapsed_s == pytest.approx(before + 30.0, abs=2.0)
+
+
+def test_the_time_of_day_may_jump(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary(world)
+    world.counts["churn"] = {2: {world.release(2).digest: Seen(requests=60)}}
+
+    class Tomorrow(driver.datetime):  # type: ignore[misc,name-defined]
+        @classmethod
+        def now(cls, tz: object = None) -> Tomorrow:
+            return cls(2099, 1, 1)
+
+    monkeypatch.setattr(driver, "datetime", Tomorrow)
+    world.wait(30.0)
+    assert world.weights() == {1: 90, 2: 10} and rollout(world).elapsed_s == pytest.approx(30.0, abs=3.0) and rollout(world).pause is None
+
+
+def test_a_warm_release_is_let_go_when_its_time_has_passed(world: World) -> None:
+    canary(world, Strategy(kind="blue-green", keep_warm_s=100.0))
+    deployment = world.finish()
+    assert deployment.warm is not None and world.machine.ready() == {1, 2}
+    world.wait(90.0)
+    world.driver = world.new_driver()  # a minute of them was written down
+    world.wait(30.0)
+    assert world.deployments.get("churn").deployment.warm is not None
+    world.wait(20.0)
+    world.turn()
+    assert world.deployments.get("churn").deployment.warm is None and world.machine.ready() == {2}
+    assert world.deployments.history("churn")[-1].what == "cool"

@@ -145,7 +145,7 @@ CANARY = Strategy(
 )
 SHADOW = Strategy(kind="shadow", steps=(Step(weight=0, minimum_s=60.0), Step(weight=100)), mirror=1.0)
 SPLIT = Strategy(kind="ab", steps=(Step(weight=50, minimum_requests=10), Step(weight=100)), metric="accuracy", sticky="header:x-user")
-BLUE_GREEN = Strategy(kind="blue-green", keep_warm_s=None)
+BLUE_GREEN = Strategy(kind="blue-green", steps=(Step(weight=100),))
 
 
 def verdict(outcome: Any, *, holds: bool = True) -> Verdict:
@@ -208,7 +208,7 @@ def test_each_step_of_a_canary_has_a_generation_and_the_old_release_stays_ready(
     [
         (watched(elapsed_s=59.9), "at least 60 s"),
         (watched(requests=99), "fewer than 100 requests"),
-        (watched(guard=WRONG), "is not on its side"),
+        (watched(guard=WRONG), "on the wrong side"),
         (seen(), "at least 60 s"),
     ],
 )

@@ -1,0 +1,92 @@
+"""What the evidence says of a rollout: the counts of its steps in, what the machine wants to know out.
+
+Hides how evidence becomes strata and that nothing is judged again while nothing new was seen. Guards are functions of the counts, so that whoever
+judges after a restart, or on another host, finds the same. It must not decide what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from modelyard.monitor.evidence import Seen
+from modelyard.rollout import strategies
+from modelyard.rollout.guards import Guard, Stratum, judge, parse
+from modelyard.targets.base import Deployment, Rollout
+from modelyard.types import Digest, Verdict
+
+Counts = Mapping[Digest, Seen]
+Gather = Callable[[str], Mapping[int, Counts]]
+"""By generation and digest, what was seen of the deployment of this name, by all its hosts."""
+
+
+class Judged(NamedTuple):
+    """What the evidence says: the candidate's requests in the step in force, each guard's verdict in order, and for an A/B test the metric's."""
+
+    requests: int = 0
+    guards: tuple[Verdict, ...] = ()
+    metric: Verdict | None = None
+
+
+class Judge:
+    """Judges the rollouts of one store. Used by one thread at a time."""
+
+    def __init__(self, gather: Gather) -> None:
+        self._gather = gather
+        self._known: dict[str, tuple[object, Judged]] = {}
+
+    def judge(self, deployment: Deployment, readiness: Verdict) -> Judged:
+        """What there is to say about the rollout of `deployment`, whose candidate has this `readiness`; nothing before its first step."""
+        rollout, current = deployment.rollout, deployment.current
+        if rollout is None or current is None or not rollout.generations:
+            self.forget(deployment.name)
+            return Judged()
+        asked = (rollout.goal, rollout.strategy, rollout.generations, rollout.forced)
+        if not (_judges(rollout) or any(step.minimum_requests for step in rollout.strategy.steps)):
+            return Judged()
+        counts = self._gather(deployment.name)
+        evidence = (asked, readiness.outcome, {generation: dict(counts.get(generation, {})) for generation in rollout.generations})
+        known = self._known.get(deployment.name)
+        if known is not None and known[0] == evidence:
+            return known[1]
+        strata = _strata(rollout, counts, champion=current.digest, readiness=readiness)
+        judged = _judged(rollout, strata)
+        self._known[deployment.name] = (evidence, judged)
+        return judged
+
+    def forget(self, name: str) -> None:
+        """Keep nothing of `name`."""
+        self._known.pop(name, None)
+
+
+def _judges(rollout: Rollout) -> bool:
+    return not rollout.forced and bool(rollout.strategy.guards or rollout.strategy.metric)
+
+
+def _strata(rollout: Rollout, counts: Mapping[int, Counts], *, champion: Digest, readiness: Verdict) -> list[Stratum]:
+    strata = []
+    for step, generation in zip(rollout.strategy.steps, rollout.generations, strict=False):
+        seen = counts.get(generation, {})
+        strata.append(
+            Stratum(
+                champion=seen.get(champion, Seen()),
+                candidate=seen.get(rollout.goal.digest, Seen()),
+                is_shadow=step.weight == 0,
+                golden=readiness if readiness.outcome in ("pass", "fail") else None,
+            )
+        )
+    return strata
+
+
+def _judged(rollout: Rollout, strata: Sequence[Stratum]) -> Judged:
+    last, weight = strata[-1].candidate, rollout.strategy.steps[rollout.step].weight
+    requests = last.mirror.sent if weight == 0 else last.requests
+    if not _judges(rollout):
+        return Judged(requests=requests)
+    alpha = strategies.share_of_alpha(rollout.strategy)
+    decider: Guard | None = strategies.deciding(rollout.strategy)
+    return Judged(
+        requests=requests,
+        guards=tuple(judge(parse(text), strata, alpha=alpha) for text in rollout.strategy.guards),
+        metric=None if decider is None else judge(decider, strata, alpha=alpha),
+    )
