@@ -67,6 +67,7 @@ ROUTES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/v1/deployments"): Rule(_SEE, PART),
     ("GET", "/api/v1/deployments/{name}"): Rule(_SEE, MODEL),
     ("POST", "/api/v1/deployments/{name}"): Rule(_OPERATE, MODEL),
+    ("POST", "/api/v1/deployments/{name}/plan"): Rule(_DEVELOP, MODEL),
     ("POST", "/api/v1/deployments/{name}/rollback"): Rule(_OPERATE, MODEL),
     ("POST", "/api/v1/deployments/{name}/promote"): Rule(_OPERATE, MODEL),
     ("POST", "/api/v1/deployments/{name}/pause"): Rule(_OPERATE, MODEL),

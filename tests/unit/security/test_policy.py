@@ -64,6 +64,7 @@ DELETE keys/{id}             .       .         .        .        .     x       .
 GET deployments              x       .         x        x        x     x       .
 GET deployments/{name}       x       .         x        x        x     x       .
 POST deployments/{name}      .       .         .        .        x     x       .
+POST plan                    .       .         x        .        x     x       .
 POST rollback                .       .         .        .        x     x       .
 POST promote                 .       .         .        .        x     x       .
 POST pause                   .       .         .        .        x     x       .

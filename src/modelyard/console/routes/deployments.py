@@ -13,20 +13,22 @@ import msgspec
 
 from modelyard.console.operations import LIMIT, Call, Operation
 from modelyard.control.once import Effect
+from modelyard.control.planned import Planned
 from modelyard.errors import InvalidInput
 from modelyard.registry import is_file
 from modelyard.registry.references import parse
 from modelyard.rollout.history import Event
-from modelyard.targets.base import Deployment
+from modelyard.targets.base import Deployment, Strategy
 
 Generation = Annotated[int, msgspec.Meta(ge=0)] | None
 
 
 class DeployRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to deploy, and whether its schema may refuse requests in use."""
+    """What to deploy, whether its schema may refuse requests in use, and how it shall reach the traffic (directly, if nothing is said)."""
 
     reference: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     breaking: bool = False
+    strategy: Strategy | None = None
     expected_generation: Generation = None
 
 
@@ -68,9 +70,23 @@ def _current(call: Call) -> Deployment | None:
 
 def _deploy(call: Call) -> Deployment:
     asked: DeployRequest = call.body
-    deployment = call.plane.deploy(call.who, asked.reference, name=call.name, breaking=asked.breaking, expected_generation=call.expected_generation)
+    deployment = call.plane.deploy(
+        call.who,
+        asked.reference,
+        name=call.name,
+        breaking=asked.breaking,
+        strategy=asked.strategy,
+        expected_generation=call.expected_generation,
+    )
     call.world.changed()
     return deployment
+
+
+def _plan(call: Call) -> Planned:
+    asked: DeployRequest = call.body
+    return call.plane.plan_deploy(
+        asked.reference, name=call.name, breaking=asked.breaking, strategy=asked.strategy, expected_generation=call.expected_generation
+    )
 
 
 def _deployed_models(call: Call) -> tuple[str, ...]:
@@ -133,6 +149,10 @@ OPERATIONS = (
         "POST", ONE, "deploy", "Put a version behind a name, after its gates.",
         _deploy, Deployment, DeployRequest, status=moving, statuses=(200, 202), models=_deployed_models, current=_current, recall=recalled,
         has_generation=True,
+    ),
+    Operation(
+        "POST", ONE + "/plan", "plan", "What a deploy would do, step by step, or why it would be refused; nothing is changed.",
+        _plan, Planned, DeployRequest, models=_deployed_models, current=_current, has_generation=True,
     ),
     _change("rollback", "Go back to what served before; a flip where that is still warm.", lambda call: call.plane.rollback),
     _change("promote", "Skip to the rollout's last step, whatever its guards say; it is written down as forced.", lambda call: call.plane.promote),
