@@ -453,3 +453,94 @@ def test_a_body_is_held_to_its_rate_all_the_way(bench: Bench) -> None:
         connection.data_received(b" " * 11_000)
         connection.sweep(connection.since_s + 10.5)
     assert transport.data == b""
+
+
+def test_the_head_of_a_body_in_parts_is_known_the_second_time(bench: Bench) -> None:
+    connection, _ = bench.connect()
+    sent = POST % (len(BODY), b"") + BODY
+    for _ in range(3):
+        for at in range(0, len(sent), 30_000):
+            connection.data_received(sent[at : at + 30_000])
+        bench.asked[-1].reply(200, b"", b"")
+    connection.data_received(GET)
+    heads = [exchange.head for exchange in bench.asked]
+    assert heads[0] is heads[1] is heads[2] and len(bench.server.heads) == 2
+    assert [bytes(exchange.body) for exchange in bench.asked] == [BODY, BODY, BODY, b""]
+
+
+def test_a_head_behind_another_message_is_not_taken_for_the_first_ones(bench: Bench) -> None:
+    connection, _ = bench.connect()
+    connection.data_received(GET + POST % (len(BODY), b"") + BODY[:5000])
+    connection.data_received(BODY[5000:])
+    assert [bytes(exchange.body) for exchange in bench.asked] == [b"", BODY]
+    assert not bench.server.heads
+
+
+def test_who_may_not_send_a_large_body_any_more_is_refused_by_a_known_head_too(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    sent = POST % (len(BODY), b"") + BODY
+    connection.data_received(sent[:5000])
+    connection.data_received(sent[5000:])
+    bench.asked[0].reply(200, b"", b"first")
+
+    def deny(head: Any) -> bool:
+        raise Unauthenticated("no")
+
+    bench.server.admit_large = deny
+    bench.server.on_failed = lambda exchange, error: exchange.reply(401, b"", error.message.encode())
+    connection.data_received(sent[:5000])
+    assert transport.data.count(b" 401 ") == 1 and connection.phase == CLOSING and transport.ended == "eof"
+    connection.data_received(sent[5000:])
+    assert len(bench.asked) == 1 and not bench.refused
+
+
+def test_a_body_that_stops_behind_a_known_head_is_not_waited_for(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    sent = POST % (len(BODY), b"") + BODY
+    connection.data_received(sent[:5000])
+    connection.data_received(sent[5000:])
+    bench.asked[0].reply(200, b"", b"")
+    connection.data_received(sent[:5000])
+    connection.sweep(connection.since_s + under_test.BODY_GRACE_S + 1)
+    connection.sweep(connection.since_s + under_test.BODY_GRACE_S + 1)
+    assert b" 408 " in transport.data
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 14, 23])
+def test_the_preface_of_http_2_may_come_in_parts(bench: Bench, at: int) -> None:
+    adopted: list[bytes] = []
+    bench.server.adopt = lambda transport, data: adopted.append(data)
+    connection, transport = bench.connect()
+    connection.data_received(under_test.PREFACE[:at])
+    assert not adopted and not transport.data
+    connection.data_received(under_test.PREFACE[at:] + b"frames")
+    assert adopted == [under_test.PREFACE + b"frames"] and not bench.refused and not bench.server.connections
+
+
+def test_what_begins_like_the_preface_and_is_none_is_read_as_it_was_sent(bench: Bench) -> None:
+    bench.server.adopt = lambda transport, data: pytest.fail("no HTTP/2")
+    sent = POST % (4, b"") + b"abcd"
+    for _ in range(2):  # by the second time its head is known
+        connection, transport = bench.connect()
+        connection.data_received(sent[:1])
+        connection.data_received(sent[1:])
+        assert bytes(bench.asked[-1].body) == b"abcd" and bench.asked[-1].head.method == b"POST"
+        connection.connection_lost(None)
+    bench.connect()[0].data_received(GET)
+    assert len(bench.asked) == 3 and GET in bench.server.heads
+    connection, transport = bench.connect()
+    connection.data_received(b"P")
+    connection.data_received(GET)  # no method of that name, though the rest alone is a known head
+    assert len(bench.asked) == 3 and b" 400 " in transport.data
+
+
+def test_a_preface_that_stops_is_closed_with_the_header_time(bench: Bench) -> None:
+    bench.server.adopt = lambda transport, data: pytest.fail("not whole")
+    connection, transport = bench.connect()
+    connection.data_received(under_test.PREFACE[:9])
+    connection.sweep(connection.since_s + under_test.HEADER_TIMEOUT_S)
+    assert b" 408 " in transport.data and transport.ended == "eof"
+    other, transport = bench.connect()
+    other.data_received(b"PRI")
+    other.eof_received()
+    assert b" 400 " in transport.data
