@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle as Bundle
+    from modelyard.client import AsyncClient as AsyncClient
+    from modelyard.client import Client as Client
+    from modelyard.client import Step as Step
+    from modelyard.client import Strategy as Strategy
     from modelyard.control import package as package
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "package"]
+__all__ = ["AsyncClient", "Bundle", "Client", "Step", "Strategy", "package"]
 
-_HOMES = {"Bundle": "modelyard.bundle", "package": "modelyard.control"}
+_HOMES = {
+    "AsyncClient": "modelyard.client",
+    "Bundle": "modelyard.bundle",
+    "Client": "modelyard.client",
+    "Step": "modelyard.client",
+    "Strategy": "modelyard.client",
+    "package": "modelyard.control",
+}
 
 
 def __getattr__(name: str) -> Any:

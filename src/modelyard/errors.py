@@ -77,9 +77,13 @@ class NotFound(ModelyardError):
 
 
 class Conflict(ModelyardError):
-    """The world has moved on (stale generation, name taken, in use); read again, then decide."""
+    """The world has moved on (stale generation, name taken, in use); read again, then decide. `current` is what there is, where a server said it."""
 
     code = "conflict"
+
+    def __init__(self, message: str, *, field: str | None = None, rule: str | None = None) -> None:
+        super().__init__(message, field=field, rule=rule)
+        self.current: object = None
 
 
 class Denied(ModelyardError):

@@ -56,7 +56,7 @@ def run(scene_: Scene) -> None:
 
 def _clients(scene_: Scene) -> None:
     with scene_.server(scene_.code_home("Sleeper"), wired=["failing upstream"]) as server:
-        client = Client(server.url)
+        client = Client(data_url=server.url)
         if scene_.without == "retry budget":
             for method in ("GET", "POST"):
                 client._http._budgets[method].take = lambda: True  # type: ignore[method-assign]

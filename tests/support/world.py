@@ -157,7 +157,7 @@ class Asking:
         self._thread.start()
 
     def _ask(self, url: str, name: str, inputs: dict[str, Any]) -> None:
-        with Client(url, timeout_s=10) as client:
+        with Client(data_url=url, timeout_s=10) as client:
             while not self._stop.wait(0.02):
                 for attempt in (1, 2):
                     try:

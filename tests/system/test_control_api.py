@@ -10,7 +10,7 @@ import pytest
 from world import World
 
 from modelyard import config
-from modelyard.control.access import read_admin_key
+from modelyard.client.places import read_admin_key
 from modelyard.types import read_control_state
 
 pytestmark = pytest.mark.system

@@ -1,4 +1,4 @@
-"""The example of a model that is code in docs/reference.md does what it says: packaged as printed, verified and served."""
+"""The examples in docs/reference.md do what they say: a model that is code, packaged, verified and served; the client, both of its faces."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from world import World
 
 from modelyard.types import Placement
 from serving import Home, running
@@ -52,3 +53,23 @@ def test_the_command_line_gives_the_same_model(tmp_path: Path, monkeypatch: pyte
         assert done.returncode == 0, done.stdout + done.stderr
         shown[verb] = done.stdout
     assert "code/churn.py" in shown["inspect"]
+
+
+def test_the_client_in_both_of_its_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs/reference.md").read_text("utf-8").partition("### `modelyard.Client`")[2].partition("\n## ")[0]
+    now, later = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    world = World(tmp_path / "home")
+    for offset in (0.0, 1.0):
+        world.home.add("grid", name="iris", offset=offset)
+    world.up()
+    try:
+        said = []
+        for example in (now, later):
+            done = subprocess.run([sys.executable, "-c", example], env=world.environment, capture_output=True, text=True, check=False, timeout=120)
+            assert done.returncode == 0, done.stderr
+            said.append(done.stdout.splitlines())
+        assert re.fullmatch(r"\[[01]\] \[\[.*\]\]", said[0][0])
+        assert "2 serves" in said[1] and said[1][said[1].index("2 serves") + 1] == "1"
+        assert any("key:admin rollback 1" in line for line in said[1])
+    finally:
+        world.end()

@@ -17,7 +17,7 @@ import pytest
 from world import World, acknowledged, alive, wait_until
 
 from modelyard.bundle import collect
-from modelyard.client import Client, ControlClient
+from modelyard.client import Client
 from modelyard.errors import Conflict, NotFound, Unavailable
 from modelyard.targets.base import Deployment
 from modelyard.types import read_control_state, read_plan
@@ -63,7 +63,7 @@ def audited(world: World) -> int:
 
 
 def ask(world: World, name: str, *, version: int | None = None) -> float:
-    with Client(world.url) as client:
+    with Client(data_url=world.url) as client:
         return float(client.predict(name, ROW, version=version)["prediction"][0])
 
 
@@ -201,7 +201,7 @@ def test_of_changes_at_the_same_time_each_is_made_whole_or_refused(serving: Worl
     told: list[str] = []
 
     def change(number: int) -> None:
-        with ControlClient(state.url, key) as control:
+        with Client(state.url, key) as control:
             for turn in range(6):
                 try:
                     if (number + turn) % 3 == 2:
@@ -288,7 +288,7 @@ def test_up_shows_its_key_once_says_where_it_is_and_down_stops_it(world: World) 
     assert world.verb("down", "--json").json()["stopped"]
     assert not any(map(alive, pids.values()))
     assert not world.verb("down", "--json").json()["stopped"]
-    with pytest.raises(Unavailable), Client(world.url) as client:
+    with pytest.raises(Unavailable), Client(data_url=world.url) as client:
         client.inputs("line")
 
 

@@ -51,7 +51,7 @@ def predict(
     pinned = Path(settings.tls_cert_file) if own is not None and own.scheme == "https" and cacert is None else None
     trust = trusting(cacert, certificate=cert, key=cert_key, pinned=pinned)
     where = url if own is None or url is not None else own.url
-    with Client(where or "", timeout_s=settings.request_timeout_s + 5, key=_key(settings, own), trust=trust) as client:
+    with Client(data_url=where or "", timeout_s=settings.request_timeout_s + 5, key=_key(settings, own), trust=trust) as client:
         inputs = fit(rows, client.inputs(name, version=version), name=name)
         answers = client.predict(name, inputs, version=version)
     columns = flat(answers)
@@ -136,7 +136,7 @@ def _state(settings: Settings) -> ServeState:
 
 def _key(settings: Settings, own: ServeState | None) -> str | None:
     """The key to show: MODELYARD_KEY; else, to this home's own data plane and no other, the admin key where one is wanted."""
-    from modelyard.control.access import read_admin_key
+    from modelyard.client.places import read_admin_key
     from modelyard.serve.access import wants_key
 
     given = config.key()

@@ -14,18 +14,16 @@ import typer
 
 from modelyard import config
 from modelyard.cli.show import Home, Json, emit_json, escape, line, short, table, verdicts
-from modelyard.client import ControlClient
+from modelyard.client import Client, places
 from modelyard.config import Settings
-from modelyard.control.access import read_admin_key
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.control.status import DeploymentStatus, Status
-from modelyard.errors import Conflict, DeadlineExceeded, NotFound, Rejected, Unavailable
+from modelyard.errors import Conflict, DeadlineExceeded, Rejected, Unavailable
 from modelyard.monitor.profile import Shift
 from modelyard.monitor.summary import Traffic
 from modelyard.registry import is_file
 from modelyard.targets.base import Deployment, Outcome, Rollout
-from modelyard.targets.local import is_running
-from modelyard.types import parse_name, read_control_state, read_serve_state
+from modelyard.types import parse_name, read_serve_state
 
 WAIT_S = 300.0
 SHOWN_SHIFTS = 20
@@ -125,16 +123,10 @@ def status(*, home: Home = None, json: Json = False) -> None:
                 line(f"and {len(traffic.shifts) - SHOWN_SHIFTS:,} that moved less; --json has them all")
 
 
-def connect(settings: Settings) -> ControlClient:
+def connect(settings: Settings) -> Client:
     """A client of the home's control process. Raises Unavailable, saying `modelyard up`, when there is none."""
-    try:
-        state = read_control_state(settings.run)
-        key = read_admin_key(settings)
-    except NotFound as error:
-        raise Unavailable(f"{settings.home} is not up; start it: modelyard up --detach") from error
-    if not is_running(state.pid):  # its port may be another's by now, who must not be sent the key
-        raise Unavailable(f"the control process of {settings.home} is not running; start it: modelyard up --detach")
-    return ControlClient(state.url, key)
+    place = places.of_home(settings)
+    return Client(place.url, place.key)
 
 
 def _wait(settings: Settings, name: str, rollout: Rollout) -> Deployment:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from modelyard import files
+from modelyard.client.places import read_admin_key
 from modelyard.config import Settings
-from modelyard.errors import InvalidConfig, NotFound, Unauthenticated
+from modelyard.errors import NotFound, Unauthenticated
 from modelyard.security.identity import Keyring
 from modelyard.security.keys import FileKeys
 
 ADMIN = "admin"
-_KEY_LIMIT_BYTES = 1024
 
 
 class AdminKey(NamedTuple):
@@ -42,12 +42,3 @@ def admin_key(settings: Settings) -> AdminKey:
 def home_keyring(settings: Settings) -> Keyring:
     """The keys of the home, which open both planes; `keys_file` names another file for the data plane alone."""
     return Keyring(FileKeys(settings.home / "keys" / "access.json"))
-
-
-def read_admin_key(settings: Settings) -> str:
-    """The key in `keys/admin.key`. Raises NotFound, or InvalidConfig when other users can read it."""
-    path = settings.home / "keys" / "admin.key"
-    key = files.read_limited(path, _KEY_LIMIT_BYTES).decode("ascii", "replace").strip()
-    if path.stat().st_mode & 0o077:
-        raise InvalidConfig(f"{path} can be read by other users; remove it and run `modelyard up` again for a new key")
-    return key

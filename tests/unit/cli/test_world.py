@@ -53,7 +53,7 @@ def test_the_key_is_not_sent_to_whoever_has_the_port_of_a_dead_process(tmp_path:
     admin_key(settings)
     write_control_state(settings.run, ControlState(pid=os.getpid(), url="http://127.0.0.1:1", started_at=""))
     connect(settings).close()
-    monkeypatch.setattr(world, "is_running", lambda _: False)
+    monkeypatch.setattr("modelyard.client.places._is_running", lambda _: False)
     with pytest.raises(Unavailable, match="modelyard up"):
         connect(settings)
 

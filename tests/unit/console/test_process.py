@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from world import free_ports, wait_until
 
-from modelyard.client import ControlClient
+from modelyard.client import Client
+from modelyard.client.places import read_admin_key
 from modelyard.config import child_environment, load
-from modelyard.control.access import read_admin_key
 from modelyard.control.status import Status
 from modelyard.errors import NotFound, Unauthenticated
 from modelyard.types import read_control_state
@@ -42,7 +42,7 @@ def test_one_process_per_home_answers_and_ends_cleanly(tmp_path: Path) -> None:
         assert second.returncode == 1 and "is running already" in said and len(said.splitlines()) == 1
         url = read_control_state(tmp_path / "run").url
         wait_until(lambda: _answers(url, read_admin_key(load({"home": tmp_path}))))
-        with pytest.raises(Unauthenticated), ControlClient(url, "my_nobody") as nobody:
+        with pytest.raises(Unauthenticated), Client(url, "my_nobody") as nobody:
             nobody.call("GET", "/status", answer=Status)
     finally:
         first.send_signal(signal.SIGTERM)
@@ -55,7 +55,7 @@ def _answers(url: str, key: str) -> bool:
     from modelyard.errors import Unavailable
 
     try:
-        with ControlClient(url, key) as client:
+        with Client(url, key) as client:
             return client.call("GET", "/status", answer=Status).data_plane is None
     except Unavailable:
         return False

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from modelyard import config
-from modelyard.control.access import admin_key, home_keyring, read_admin_key
+from modelyard.client.places import read_admin_key
+from modelyard.control.access import admin_key, home_keyring
 from modelyard.errors import InvalidConfig, NotFound, Unauthenticated
 
 
