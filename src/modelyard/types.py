@@ -7,6 +7,7 @@ network, no clock at import, because the supervisor and every `--help` load it.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar
 
@@ -16,7 +17,7 @@ from modelyard.errors import DigestMismatch, InvalidInput, MalformedPayload
 from modelyard.files import read_limited, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
 
@@ -38,6 +39,24 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 PLAN_LIMIT_BYTES = 16 << 20
+
+
+def learn(*rooms: str) -> None:
+    """Have msgspec know every struct of these rooms that is loaded. For a process whose threads decode, before it starts them.
+
+    It learns a type at the first use and shows it half learnt to a second thread, which ends the process (msgspec 0.22).
+    """
+    for kind in _structs(msgspec.Struct):
+        if kind.__module__.startswith(rooms):
+            with suppress(NameError, TypeError):  # one that is never decoded
+                msgspec.json.Decoder(kind)
+
+
+def _structs(kind: type[Any]) -> Iterator[type[Any]]:
+    each: type[Any]
+    for each in kind.__subclasses__():
+        yield each
+        yield from _structs(each)
 
 
 def parse_digest(text: str) -> Digest:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from tests.faults import probes
@@ -28,6 +29,14 @@ from modelyard.types import read_control_state, read_plan, read_worker_state
 from serving import Home
 
 CONVERGED_S, START_S = 10.0, 30.0
+
+
+class Bare(Home):
+    """A home whose registry the test does not open, because it matters who does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plans = {}
 
 
 class Reply:
@@ -52,7 +61,7 @@ class Control:
     def __init__(self, scene: Scene, home: Home, *, environment: Mapping[str, str]) -> None:
         self.scene = scene
         self.home = home
-        self.log = home.folder / "control.log"
+        self.log = scene.folder / "control.log"
         self.pid = 0
         self._environment = dict(environment)
         with self.log.open("ab") as errors, pinned(SERVER_CORE):
@@ -75,7 +84,8 @@ class Control:
         self._mother.stdin.flush()
         self.pid = int(self._mother.stdout.readline())
         if waits:
-            assert probes.wait(lambda: self.is_up or not self.is_alive, START_S) is not None and self.is_up, self.log.read_text()[-4000:]
+            took_s = probes.wait(lambda: self.is_up or not self.is_alive, START_S)
+            assert took_s is not None and self.is_alive, f"{took_s} {self.ask('GET', '/status')} {self.log.read_text()[-4000:]}"
 
     @property
     def is_alive(self) -> bool:
@@ -185,7 +195,7 @@ def control(
         if scene.judges_aftermath:
             if running.is_alive:
                 _tell_secrets(running)
-            scene.troubles += judged(home)
+            scene.troubles += judged(home.folder)
     finally:
         running.close()
     if scene.judges_aftermath and CANARY.encode() in running.log.read_bytes():
@@ -198,16 +208,16 @@ def _tell_secrets(running: Control) -> None:
         running.ask("POST", "/deployments/x", body, key=CANARY)
 
 
-def judged(home: Home) -> list[str]:
+def judged(folder: Path) -> list[str]:
     """What is not whole in a home."""
     troubles = []
-    with closing(sqlite3.connect(f"file:{home.folder / 'registry.sqlite'}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"file:{folder / 'registry.sqlite'}?mode=ro", uri=True)) as connection:
         found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
     if found != ["ok"]:
         troubles.append(f"integrity_check: {found[:3]}")
     try:
-        with closing(SqliteRecords(home.folder / "registry.sqlite")) as records:
-            require_whole(verify(records, FileLines(home.folder / "audit.jsonl")))
+        with closing(SqliteRecords(folder / "registry.sqlite")) as records:
+            require_whole(verify(records, FileLines(folder / "audit.jsonl")))
     except ModelyardError as error:
         troubles.append(f"audit: {error.message}")
     return troubles

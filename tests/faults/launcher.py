@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,11 +144,9 @@ class _Failpoints:
 
 def _failpoints() -> None:
     """Ends the control process at a point that was found by an earlier run."""
-    from contextlib import contextmanager
-
     from modelyard.control.plane import ControlPlane
-    from modelyard.registry import records
-    from modelyard.registry.verbs import Verbs
+    from modelyard.registry import records, verbs
+    from modelyard.security.audit import FileLines
     from modelyard.targets import local
 
     points = _Failpoints()
@@ -167,15 +166,16 @@ def _failpoints() -> None:
     @contextmanager
     def watched(self: Any) -> Any:
         points.hit("commit:begin")
-        with transaction(self) as verbs:
-            yield verbs
+        with transaction(self) as taken:
+            yield taken
             points.hit("commit:before")
         points.hit("commit:after")
 
     records.SqliteRecords.transaction = watched  # type: ignore[method-assign]
-    points.around(Verbs, "put", lambda self, kind, *_: f"record-put:{kind}")
-    points.around(Verbs, "delete", lambda self, kind, *_: f"record-delete:{kind}")
-    points.around(Verbs, "append", lambda *_: "audit")
+    points.around(verbs.Verbs, "put", lambda self, kind, *_: f"record-put:{kind}")
+    points.around(verbs.Verbs, "delete", lambda self, kind, *_: f"record-delete:{kind}")
+    points.around(verbs.Verbs, "append", lambda *_: "audit")
+    points.around(FileLines, "append", lambda *_: "audit")
     points.around(local, "write_plan", lambda *_: "plan")
     for method in ("write", "pwrite", "fsync", "replace"):
         points.system(method)
@@ -549,17 +549,101 @@ def _going_on() -> None:
         made(self, deployments, *given, **more)
         self.begun_before = {each.deployment.name for each in deployments.all() if each.deployment.rollout is not None}
 
-    def only_ours(self: Any, stored: Any) -> bool:
-        return False if stored.deployment.name in self.begun_before else drive(self, stored)
+    def only_ours(self: Any, stored: Any, *given: Any) -> bool:
+        return False if stored.deployment.name in self.begun_before else drive(self, stored, *given)
 
     Driver.__init__ = remembering  # type: ignore[method-assign]
     Driver._drive = only_ours  # type: ignore[method-assign]
+
+
+def _trying_again() -> None:
+    """Records that stay closed after a full disk."""
+    from modelyard.errors import StorageFull
+    from modelyard.registry.records import SqliteRecords
+
+    plain = SqliteRecords.transaction
+
+    @contextmanager
+    def once(self: Any) -> Any:
+        try:
+            with plain(self) as taken:
+                yield taken
+        except StorageFull:
+            self._is_doubtful = True
+            raise
+
+    SqliteRecords.transaction = once  # type: ignore[method-assign]
+
+
+def _synced_commits() -> None:
+    """Commits that are told of before they are on the disk."""
+    from modelyard.registry.records import SqliteRecords
+
+    opened = SqliteRecords.__init__
+
+    def unsynced(self: Any, path: Any) -> None:
+        opened(self, path)
+        self._writer._connection.execute("PRAGMA synchronous=OFF")
+
+    SqliteRecords.__init__ = unsynced  # type: ignore[method-assign]
+
+
+def _doubt() -> None:
+    """A disk that has failed to sync is believed at the next try."""
+    from modelyard.registry.records import SqliteRecords
+
+    SqliteRecords._is_doubtful = property(lambda self: False, lambda self, value: None)  # type: ignore[assignment]
+
+
+def _monotonic_time() -> None:
+    """Durations measured by the clock that people read."""
+    time.monotonic = time.time
+
+
+def _expiry() -> None:
+    """Keys whose time is over are taken."""
+    import msgspec
+
+    from modelyard.security.keys import FileKeys
+
+    get = FileKeys.get
+
+    def for_ever(self: Any, id: str) -> Any:
+        found = get(self, id)
+        return None if found is None else msgspec.structs.replace(found, expires_at=None)
+
+    FileKeys.get = for_ever  # type: ignore[method-assign]
+
+
+def _blobs_first() -> None:
+    """A version is listed before its blobs are there."""
+    from modelyard import registry
+
+    def add(self: Any, name: str, built: Any, *, summary: Any = None) -> Any:
+        with self.records.transaction() as records:
+            version = registry._record(records, name, built, summary or {})
+        for data in built.blobs.values():
+            self.blobs.put(data)
+        return version
+
+    registry.Registry.add = add  # type: ignore[method-assign]
+
+
+def _elsewhere() -> None:
+    """The scene takes it away itself."""
 
 
 WIRINGS: dict[str, Callable[[], None]] = {
     "failpoints": _failpoints,
     "quick gates": _quick_gates,
     "going on": _going_on,
+    "syncing": _elsewhere,
+    "trying again": _trying_again,
+    "synced commits": _synced_commits,
+    "doubt": _doubt,
+    "monotonic time": _monotonic_time,
+    "expiry": _expiry,
+    "blobs first": _blobs_first,
     "sleeper": _sleeper,
     "recorder": _recorder,
     "restarts": _restarts,
@@ -632,7 +716,8 @@ def _mother() -> int:
             os.dup2(null, 1)
             os.environ.clear()
             os.environ.update(environment)
-            os._exit(_run("modelyard.console"))
+            code = _import() if "FAULTS_IMPORT" in environment else _run("modelyard.console")
+            os._exit(code)
         except BaseException:  # noqa: BLE001 - nothing of the mother's may run here
             import traceback
 
@@ -642,18 +727,33 @@ def _mother() -> int:
     return 0
 
 
+def _import() -> int:
+    """Register the bundle in FAULTS_IMPORT, as `modelyard import` does."""
+    from modelyard import config
+    from modelyard.control.plane import ControlPlane, local_principal
+
+    _wire()
+    with ControlPlane(config.load()) as plane:
+        plane.import_(local_principal(), Path(os.environ["FAULTS_IMPORT"]))
+    return 0
+
+
 def main() -> int:
     """Wire, then run the module; `control` waits to be asked for control processes."""
     module = sys.argv.pop(1)
     return _mother() if module == "control" else _run(module)
 
 
+def _wire() -> None:
+    for name in os.environ.get("FAULTS_WIRED", "").split(","):
+        if name:
+            WIRINGS[name]()
+
+
 def _run(module: str) -> int:
-    wired = [name for name in os.environ.get("FAULTS_WIRED", "").split(",") if name]
     if module == "modelyard.serve":
         _workers_alike()
-    for name in wired:
-        WIRINGS[name]()
+    _wire()
     target = import_module(f"{module}.__main__" if module in {"modelyard.serve", "modelyard.console"} else module)
     return int(target.main())
 

@@ -317,13 +317,17 @@ class Scene:
         workers: int = 1,
         settings: Mapping[str, Any] | None = None,
         wired: Sequence[str] = (),
+        shim: Mapping[str, str] | None = None,
         mark: bool = True,
     ) -> Iterator[Server]:
-        """A data plane over `home`, ready, on its core; `wired` names what of launcher.py is put into it beside the defence that is missing."""
+        """A data plane over `home`, ready, on its core; `wired` names what of launcher.py is put into it beside the defence that is missing.
+
+        `shim` is the environment of what stands between it and its system.
+        """
         wiring = [*wired, *([self.without] if self.without else [])]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MODELYARD_")}
         environment |= {f"MODELYARD_{key.upper()}": str(value) for key, value in (settings or {}).items()}
-        environment |= {"FAULTS_WIRED": ",".join(wiring), "FAULTS_FOLDER": str(self.folder), "FAULTS_SECRET": CANARY}
+        environment |= {"FAULTS_WIRED": ",".join(wiring), "FAULTS_FOLDER": str(self.folder), "FAULTS_SECRET": CANARY, **(shim or {})}
         line = [*command(home, "--workers", str(workers), "--spool", str(home.folder / "spool")), *flags]
         if wiring:
             line = [sys.executable, "-P", str(LAUNCHER), "modelyard.serve", *line[line.index("--home") :]]

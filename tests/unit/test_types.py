@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelyard.errors import DigestMismatch, InvalidInput, MalformedPayload, NotFound
@@ -16,6 +17,7 @@ from modelyard.types import (
     TrafficPlan,
     Verdict,
     WorkerState,
+    learn,
     parse_digest,
     parse_name,
     parse_sticky,
@@ -106,3 +108,18 @@ def test_a_bad_digest_is_refused(text: str) -> None:
     with pytest.raises(DigestMismatch):
         parse_digest(text)
     assert parse_digest(A) == A
+
+
+def test_the_structs_of_a_room_are_learnt_at_once_and_what_cannot_be_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    learnt: list[str] = []
+
+    def learning(kind: type) -> None:
+        learnt.append(kind.__name__)
+        raise NameError("a name that only type checkers see")
+
+    monkeypatch.setattr(msgspec.json, "Decoder", learning)
+    learn("modelyard.types")
+    assert {"TrafficPlan", "HostPlan", "WorkerState"} <= set(learnt)
+    learnt.clear()
+    learn("modelyard.nowhere.")
+    assert learnt == []

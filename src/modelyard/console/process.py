@@ -32,7 +32,7 @@ from modelyard.monitor.windows import Windows
 from modelyard.rollout.driver import Driver
 from modelyard.rollout.evidence import Tally
 from modelyard.rollout.hosts import Hosts, Seen
-from modelyard.types import ControlState, write_control_state
+from modelyard.types import ControlState, learn, write_control_state
 
 REST_S = 1.0  # between ticks when nothing moves
 MOVING_S = (0.02, 0.25)  # between ticks of a rollout: the longer nothing has come of them, the fewer
@@ -45,6 +45,7 @@ def serve(settings: Settings) -> None:
     import uvicorn
 
     files.make_folder(settings.run)
+    learn("modelyard.")
     with _alone(settings), _listen(settings) as listener, ControlPlane(settings) as plane:
         for path in (settings.plan, settings.run / "control.json"):  # one that was killed may have been writing them
             files.remove_leftovers(path)

@@ -9,8 +9,9 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from modelyard.security.base import AuditLine
 
 APPLICATION_ID = 0x4D59_5244  # "MYRD": `file` and others can tell it from any other database
 BUSY_TIMEOUT_S = 2.5  # for writers in other processes
+LEFTOVER_S = 60.0  # nobody takes so long to make a database
+NOT_SYNCED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
 TURN_TIMEOUT_S = 2.0  # for threads of this one; together they stay within the 5 s of the port
 
 _TABLES = """
@@ -40,15 +43,17 @@ class SqliteRecords:
     """A RecordStore in one SQLite file, shared by threads and processes. One connection writes and one reads, each used by one thread at a time.
 
     A home of an older release is migrated when it is opened. Raises then: UnsupportedFormat (a newer release wrote it), Tampered (damaged),
-    InvalidConfig (not writable), StorageFull, Unavailable (locked).
+    InvalidConfig (not writable), StorageFull, Unavailable (locked). After a commit that could not be synced it only reads, until it is opened again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         if not path.exists():
             _create(path)
+        _remove_leftovers(path)
         self._writer = _Turns(_open(path))
         self._reader = _Turns(_connect(path))
+        self._is_doubtful = False
 
     def get(self, kind: str, key: str) -> Record | None:
         """See `registry.base.Records`."""
@@ -83,11 +88,15 @@ class SqliteRecords:
     def transaction(self) -> Iterator[Verbs]:
         """See `registry.base.RecordStore`. Writers queue for a few seconds."""
         with _translated(self._path), self._writer.taken() as connection:
+            if self._is_doubtful:
+                raise Unavailable("registry.sqlite could not be synced, so nothing is changed; look at the disk, then start this process again")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield Verbs(_rows(connection))
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
+                # What the system failed to sync it forgets, and says of the next sync that all is well.
+                self._is_doubtful = getattr(error, "sqlite_errorcode", 0) in NOT_SYNCED
                 # A full disk may have rolled it back already.
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -184,6 +193,14 @@ def _create(path: Path) -> None:
     finally:
         for leftover in (beside, beside.with_name(beside.name + "-journal")):
             leftover.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the databases that processes which were killed have left half-made."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp*"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
+                leftover.unlink()
 
 
 def _migrate(path: Path) -> None:

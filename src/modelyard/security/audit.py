@@ -8,6 +8,7 @@ on a disk, for what the data plane of a host denies and loads, and for the contr
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -19,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from modelyard import files
-from modelyard.errors import DigestMismatch
+from modelyard.errors import DigestMismatch, Unavailable
 from modelyard.security.base import AuditLine, AuditStore
 from modelyard.types import Principal
 
@@ -109,13 +110,19 @@ class AuditLog:
 
 
 class FileLines:
-    """Lines in one file, each fsynced; writers of all processes take turns by a lock on it."""
+    """Lines in one file, each fsynced; writers of all processes take turns by a lock on it.
+
+    A disk that has once not synced is not believed again: nothing is appended until another process begins.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._is_doubtful = False
 
     def append(self, make: AuditLine) -> None:
         """See `AuditStore.append`. A line cut short by a crash was never acknowledged; it is taken back before the next is written."""
+        if self._is_doubtful:
+            raise Unavailable("the audit log could not be made durable, so nothing is changed; look at the disk, then start this process again")
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -128,7 +135,9 @@ class FileLines:
                 os.ftruncate(descriptor, end)
                 if os.pwrite(descriptor, line, end) != len(line):
                     raise OSError(28, "short write")
-                os.fsync(descriptor)
+                self._sync(descriptor)
+                if end == 0:
+                    files.sync_folder(self._path.parent)
             except OSError as error:
                 with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, end)
@@ -153,6 +162,13 @@ class FileLines:
             raise DigestMismatch("the last entry of audit.jsonl cannot be read; see: modelyard audit verify") from error
         finally:
             os.close(descriptor)
+
+    def _sync(self, descriptor: int) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            self._is_doubtful = error.errno not in (errno.ENOSPC, errno.EDQUOT)
+            raise
 
     def lines(self) -> Iterator[bytes]:
         """See `AuditStore.lines`."""

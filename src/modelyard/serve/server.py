@@ -169,7 +169,6 @@ class Connection(asyncio.Protocol):
         "_is_between",
         "_is_write_paused",
         "_missing",
-        "_opening",
         "_parser",
         "_parts",
         "_raw_left",
@@ -196,7 +195,6 @@ class Connection(asyncio.Protocol):
         self._unsent = 0  # at the last look, or when the stretch began
         self._held: deque[Exchange] = deque()  # read, and not handled while nobody takes the answers before it
         self._rest = b""  # received and not yet parsed
-        self._opening = b""  # what may become the preface of HTTP/2
         self._is_between = True  # the parser stands before the first byte of a message
         self._parser: Any = None
         self._begin()
@@ -300,39 +298,14 @@ class Connection(asyncio.Protocol):
             if head is not None and len(data) - end == head.length:
                 self._dispatch(head, data[end:], now)
                 return
-            if head is not None and len(data) - end < head.length:
-                self._go_into_body(head, data, end)
+            if self._parser is None and self.phase == HEADER and self.server.adopt is not None and data.startswith(PREFACE):
+                self.server.adopt(self._let_go(), data)
                 return
-            if self._parser is None and self.phase == HEADER and self.server.adopt is not None:
-                if data.startswith(PREFACE):
-                    self.server.adopt(self._let_go(), data)
-                    return
-                if PREFACE.startswith(data):  # the beginning of it, or of a request whose method begins alike
-                    self._opening, self._is_between = data, False
-                    return
-        elif self._opening:
-            data, self._opening, self._is_between = self._opening + data, b"", True
-            self.data_received(data)
-            return
         try:
             self._parse(data)
         except Refused as refused:
             if self.phase != CLOSING:  # what came behind a last message is nobody's business
                 self.refuse(refused.status, refused.message, refused.rule)
-
-    def _go_into_body(self, head: Head, data: bytes, end: int) -> None:
-        """Take up a message whose head was read before and ends at `end`, and of whose body more is to come."""
-        self._begin()
-        self._is_between = False
-        self._head = head
-        try:
-            self._expect(head)
-        except Refused as refused:
-            if self.phase != CLOSING:
-                self.refuse(refused.status, refused.message, refused.rule)
-            return
-        self._missing = head.length
-        self._gather(memoryview(data)[end:])
 
     def _let_go(self) -> Any:
         """The transport, which another protocol goes on with."""
@@ -369,12 +342,6 @@ class Connection(asyncio.Protocol):
         version = parser.get_http_version()
         head = Head(parser.get_method(), self._url, version, self._headers, keep_alive=parser.should_keep_alive())
         self._head = head
-        self._expect(head)
-        if head.expects_continue and (head.length or head.is_chunked) and not self.pending:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _expect(self, head: Head) -> None:
-        """Be in the body behind `head`, unless it may not come. Raises Refused."""
         settings = self.server.settings
         # Whatever is no bulk form and has no binary parts is read as JSON, whatever it calls itself.
         is_json = head.json_bytes is None and head.media not in LARGE_MEDIA
@@ -388,6 +355,8 @@ class Connection(asyncio.Protocol):
         self._raw_left = self._body_limit + CHUNK_OVERHEAD_BYTES
         self.phase = BODY
         self.since_s = monotonic()
+        if head.expects_continue and (head.length or head.is_chunked) and not self.pending:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _may_send(self, head: Head) -> bool:
         """Whether a large body may come; whoever may not ask at all is answered before anything of it is kept."""
@@ -454,7 +423,7 @@ class Connection(asyncio.Protocol):
         first = data if self._is_between else None
         if first is not None and not 65 <= data[0] <= 90:
             raise Refused(400, "a request begins with a method", "http")
-        view, fed = memoryview(data), 0
+        view = memoryview(data)
         while view:
             if not self.is_reading:
                 # Enough is under way: the rest waits here until answers have left.
@@ -463,7 +432,6 @@ class Connection(asyncio.Protocol):
             # Of heads so little at once that few requests can begin in it.
             piece = view[: HEADER_BYTES if self.phase == BODY else PIECE_BYTES]
             view = view[len(piece) :]
-            fed += len(piece)
             if self.phase == BODY:
                 self._raw_left -= len(piece)
                 if self._raw_left < 0:
@@ -475,8 +443,6 @@ class Connection(asyncio.Protocol):
                 return
             if self.phase == BODY and self._head is not None:
                 if not self._head.is_chunked:
-                    if first is not None:
-                        self._remember(first, self._head, fed - len(self._body))
                     self._parts = [self._body] if self._body else []
                     self._missing = self._head.length - len(self._body)
                     view = memoryview(self._gather(view))
@@ -487,8 +453,8 @@ class Connection(asyncio.Protocol):
             if (self.phase == HEADER and self._head_raw > 2 * HEADER_BYTES) or self._unnamed_bytes > 2 * HEADER_BYTES:
                 # httptools hands a header over when it has all of it, and would keep any amount until then.
                 raise Refused(431, f"the header is larger than {HEADER_BYTES:,} bytes or {HEADER_COUNT} fields", "header")
-        if first is not None and self._is_between and self.server.last_head is not None:
-            self._remember(first, self.server.last_head, len(first) - self.server.last_head.length)
+        if first is not None:
+            self._remember(first)
 
     def _feed(self, piece: memoryview) -> None:
         if self._parser is None:
@@ -521,13 +487,13 @@ class Connection(asyncio.Protocol):
         if rest and self.phase != CLOSING:
             self._feed(rest)
 
-    def _remember(self, data: bytes, head: Head, end: int) -> None:
-        """Keep the `head` of `data` when that began with it and nothing stood before its body, which begins at `end`: then the same head, byte for
-        byte, means the same again.
-        """
-        if not head.is_cacheable or head.is_chunked or head.coding or head.expects_continue or end > KNOWN_HEAD_BYTES:
+    def _remember(self, data: bytes) -> None:
+        """Keep the head of `data` when it was exactly one whole message: then the same head, byte for byte, means the same again."""
+        end = data.find(b"\r\n\r\n") + 4
+        head = self.server.last_head
+        if head is None or not head.is_cacheable or head.is_chunked or head.coding or head.expects_continue or end > KNOWN_HEAD_BYTES:
             return
-        if data.find(b"\r\n\r\n") + 4 == end:
+        if self._is_between and len(data) - end == head.length:
             heads = self.server.heads
             if len(heads) >= KNOWN_HEADS:
                 heads.clear()

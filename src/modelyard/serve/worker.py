@@ -49,7 +49,7 @@ from modelyard.serve.server import Server
 from modelyard.serve.suspects import Board
 from modelyard.serve.tls import open_tls
 from modelyard.serve.watch import Watch
-from modelyard.types import Digest, HostPlan, ModelState, Placement, Principal, TrafficPlan, WorkerState, read_plan, write_worker_state
+from modelyard.types import Digest, HostPlan, ModelState, Placement, Principal, TrafficPlan, WorkerState, learn, read_plan, write_worker_state
 
 WATCH_S = 0.05
 KEYS_S = 0.2
@@ -67,6 +67,9 @@ MESSAGES_S = 0.3
 LOADERS = 2
 """Loads at once, so that one that takes long or hangs does not keep the others waiting."""
 
+DECODED = ("modelyard.bundle.", "modelyard.monitor.profile", "modelyard.runtime.", "modelyard.security.", "modelyard.types")
+"""Whose structs loads decode."""
+
 Loader = Callable[[Digest, Placement, Path], Loaded]
 
 
@@ -80,6 +83,7 @@ class Worker:
         self._run = run
         self._load = load or partial(load_bundle, isolation=Isolation.of(settings))
         self._loop = asyncio.get_running_loop()
+        learn(*DECODED)
         self._loader = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
         self._loaded: dict[Digest, Loaded] = {}
         self._states: dict[Digest, ModelState] = {}

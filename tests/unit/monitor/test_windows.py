@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +155,14 @@ def test_damaged_newer_and_unwritable_files_are_said_so(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(UnsupportedFormat):
         Windows(tmp_path / "new.sqlite")
+
+
+def test_a_process_that_comes_and_goes_takes_nothing_of_another_along(tmp_path: Path) -> None:
+    """A second instance in one process must leave the locks of the first: without them the last one elsewhere deletes what both write to."""
+    path = tmp_path / "monitor.sqlite"
+    first = Windows(path)
+    Windows(path).close()
+    code = "import sys; from pathlib import Path; from modelyard.monitor.windows import Windows; Windows(Path(sys.argv[1])).close()"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    first.take({"a": seen(1000)}, day_of=day_of)
+    assert Windows(path).names() == ("m",)

@@ -35,6 +35,28 @@ def test_every_commit_is_on_disk_before_it_returns(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_disk_that_has_not_synced_is_read_and_written_no_more(path: Path) -> None:
+    failure = sqlite3.OperationalError("disk I/O error")
+    failure.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    with closing(SqliteRecords(path)) as store:
+        with pytest.raises(Unavailable), store.transaction():
+            raise failure
+        with pytest.raises(Unavailable, match="start this process again"):
+            store.put("m", "b", {}, expected=0)
+        assert store.get("m", "a") is not None and store.get("m", "b") is None
+    with closing(SqliteRecords(path)) as store:
+        store.put("m", "b", {}, expected=0)
+
+
+def test_what_a_killed_maker_left_is_removed_and_what_is_being_made_is_not(path: Path) -> None:
+    old, new = (path.with_name(f".registry.sqlite.{name}.tmp") for name in ("0a1b2c3d", "4e5f6a7b"))
+    for leftover in (old, new):
+        leftover.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    SqliteRecords(path).close()
+    assert new.exists() and not old.exists()
+
+
 @pytest.mark.parametrize("damage", [b"", b"SQLite format 3\0", b"x" * 8192, None])
 def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, damage: bytes | None) -> None:
     data = path.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.errors import DigestMismatch, InvalidConfig
+from modelyard import files
+from modelyard.errors import DigestMismatch, InvalidConfig, Unavailable
 from modelyard.security.audit import FIRST, AuditLog, FileLines
 from modelyard.types import Principal
 
@@ -99,6 +101,25 @@ def test_a_log_that_cannot_be_written_refuses(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").mkdir()
     with pytest.raises(InvalidConfig):
         AuditLog(FileLines(tmp_path / "audit.jsonl")).record(WHO, "deploy", "x", outcome="begun")
+
+
+def test_a_disk_that_has_not_synced_is_not_believed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = recorded(path, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "input/output error")))
+        with pytest.raises(Unavailable):
+            log.record(WHO, "deploy", "x", outcome="begun")
+    with pytest.raises(Unavailable, match="start this process again"):
+        log.record(WHO, "deploy", "x", outcome="begun")
+    assert AuditLog(FileLines(path)).verify() == 2
+    assert recorded(path, 1).verify() == 3, "another process begins anew"
+
+
+def test_the_name_of_a_new_log_is_durable_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    recorded(path, 2)
+    assert synced == [path.parent]
 
 
 def test_a_full_disk_keeps_nothing_of_the_entry(path: Path) -> None:
