@@ -40,6 +40,10 @@ THREADS = 4
 """Runs that may be off the event loop at once; a session releases the interpreter lock while it computes."""
 
 
+DRAWN = 256
+"""Requests for which a version is drawn at a time."""
+
+
 class Waiting(Call, Protocol):
     """A call with somebody to answer."""
 
@@ -62,6 +66,9 @@ class Waiting(Call, Protocol):
 
 class Carries(Protocol):
     """What stands in front of a request."""
+
+    placed: tuple[Router, Digest | None] | None
+    """By which router it was last placed, and where."""
 
     def value(self, name: bytes) -> bytes:
         """The value of the header `name` (in small letters); empty where there is none."""
@@ -178,7 +185,7 @@ def _with_open(ran: Ran) -> Ran:
 
 
 class Deployment:
-    """What one served name means under one plan; immutable, replaced whole."""
+    """What one served name means under one plan; replaced whole, and but for its draws immutable."""
 
     def __init__(self, plan: TrafficPlan, versions: dict[Digest, Version]) -> None:
         self.plan = plan
@@ -193,18 +200,31 @@ class Deployment:
         self.field = where if kind == "field" else ""
         """The input by whose value requests stay with a version: they are read before one is picked."""
         self._header = where.encode() if kind == "header" else b""
+        self._drawn: list[Version] = []
 
     def pick(self, head: Carries | None = None) -> Version:
         """The version that answers the next request: by what `head` carries where requests stay with a version by that, else by weight."""
         if self.only is not None:
             return self.only
-        value = head.value(self._header) if self._header and head is not None else b""
-        return self.by_digest[self.router.place(value) if value else self.router.pick()]
+        if self._header and head is not None:
+            placed = head.placed  # a head is kept with all that it means, as long as the plan means the same
+            if placed is None or placed[0] is not self.router:
+                value = head.value(self._header)
+                placed = head.placed = self.router, self.router.place(value) if value else None
+            if placed[1] is not None:
+                return self.by_digest[placed[1]]
+        return self._next()
+
+    def _next(self) -> Version:
+        """The version that the weights give."""
+        if not self._drawn:
+            self._drawn = [self.by_digest[digest] for digest in self.router.pick(DRAWN)]
+        return self._drawn.pop()
 
     def pick_by_field(self, inputs: Mapping[str, Array]) -> Version:
         """The version that answers a request with these inputs."""
         value = first_value(inputs, self.field)
-        return self.by_digest[self.router.pick() if value is None else self.router.place(value)]
+        return self._next() if value is None else self.by_digest[self.router.place(value)]
 
     def enter(self) -> None:
         """From now on what its versions see is counted under this plan; where there are several, their outputs by the champion's bins too."""

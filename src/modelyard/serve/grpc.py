@@ -36,8 +36,8 @@ class Head:
     json_bytes: ClassVar[None] = None
 
     __slots__ = (
-        "_fields", "admitted", "authorization", "caller", "coding", "host", "http_status", "is_cacheable", "origin", "path", "priority", "refusal",
-        "request_id", "route", "timeout_s", "traceparent", "tracestate",
+        "_fields", "admitted", "authorization", "caller", "coding", "host", "http_status", "is_cacheable", "origin", "path", "placed", "priority",
+        "refusal", "request_id", "route", "timeout_s", "traceparent", "tracestate",
     )  # fmt: skip
 
     def __init__(self, fields: Fields) -> None:
@@ -60,6 +60,8 @@ class Head:
         self.admitted = -1
         """The epoch of the access keys under which this head was let in, as `caller`."""
         self.caller: Any = None
+        self.placed: Any = None
+        """See `dataplane.Carries`."""
         media = b""
         for name, value in fields:
             if name == b":path":

@@ -53,8 +53,8 @@ class Head:
 
     __slots__ = (
         "_headers", "accept", "admitted", "authorization", "caller", "client_request_id", "coding", "expects_continue", "host", "is_cacheable",
-        "is_chunked", "is_http_1_0", "json_bytes", "keep_alive", "length", "media", "method", "origin", "path", "priority", "query", "request_id",
-        "request_id_bytes", "route", "timeout_s", "traceparent", "tracestate",
+        "is_chunked", "is_http_1_0", "json_bytes", "keep_alive", "length", "media", "method", "origin", "path", "placed", "priority", "query",
+        "request_id", "request_id_bytes", "route", "timeout_s", "traceparent", "tracestate",
     )  # fmt: skip
 
     def __init__(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
@@ -86,6 +86,8 @@ class Head:
         self.admitted = -1
         """The epoch of the access keys under which this head was let in, as `caller`."""
         self.caller: Any = None
+        self.placed: Any = None
+        """See `dataplane.Carries`."""
         if version not in {"1.0", "1.1"}:
             raise Refused(505, "this server speaks HTTP/1.1", "version")
         if method not in METHODS:

@@ -125,6 +125,7 @@ class Recorder:
         self._block_rows, self._most_rows = _block_rows(bundle.schema)
         self._is_wide = self._block_rows < BLOCK_ROWS
         known = reference(bundle)
+        self._known = known
         self._binner = Binner(known, block_rows=self._block_rows)
         self._redactor = Redactor(bundle.schema, salt)
         self._loose = _loose(bundle)
@@ -150,6 +151,7 @@ class Recorder:
         self._latencies = Latencies()
         self._log_share = 1.0 if self._log_rows_s > 0 else 0.0
         self._profiles: list[ProfileCounts] = []
+        self._own: Array | None = None
         self._predictions = _Kept()
         self._inputs = _Kept()
 
@@ -163,7 +165,7 @@ class Recorder:
         if self._is_begun or self.is_holding:
             self._past.append(self._close())
         self._generation, self._compared = generation, compared
-        self._outputs = None if compared is None else Binner(compared.bins, block_rows=self._block_rows)
+        self._outputs = None if compared is None or compared is self.answers else Binner(compared.bins, block_rows=self._block_rows)
 
     @property
     def is_holding(self) -> bool:
@@ -219,11 +221,18 @@ class Recorder:
             predictions=self._predictions.close(self._log_share),
             inputs=self._inputs.close(min(self._input_rate, self._log_share)),
             generation=self._generation,
-            outputs={} if self._outputs is None or self._compared is None else _by_output(self._compared.bins, self._outputs.take()),
+            outputs=self._by_output(),
         )
         self._past_rows += self._rows
         self._begin()
         return part
+
+    def _by_output(self) -> dict[str, tuple[int, ...]]:
+        """The outputs of the profiled rows by the bins that they are compared in; of the champion's own these are the profile's."""
+        if self._compared is None:
+            return {}
+        bins, counts = (self._known, self._own) if self._outputs is None else (self._compared.bins, self._outputs.take())
+        return {} if counts is None else by_output(bins, counts)
 
     def _look(self) -> None:
         """Take in the block that is held."""
@@ -262,7 +271,10 @@ class Recorder:
 
     def _close_profile(self) -> None:
         if self._profiled:
-            self._profiles.append(ProfileCounts(share=self._profile_share, counts=profile.pack(self._binner.take())))
+            counts = self._binner.take()
+            if self._compared is self.answers:
+                self._own = counts if self._own is None else self._own + counts
+            self._profiles.append(ProfileCounts(share=self._profile_share, counts=profile.pack(counts)))
             self._profiled = 0
 
     def _log(self, block: _Block) -> None:
@@ -292,10 +304,11 @@ def _answers(known: Profile, schema: Schema, loose: Mapping[tuple[int, str], _Lo
     return Answers(Profile(features=features), rows)
 
 
-def _by_output(bins: Profile, counts: Array) -> dict[str, tuple[int, ...]]:
+def by_output(bins: Profile, counts: Array) -> dict[str, tuple[int, ...]]:
     """Counts by output, missing ones last."""
     found = profile.filled(bins, counts)
-    return {feature.name: (*feature.counts, feature.missing) for feature in found.features} if found.rows else {}
+    outputs = [feature for feature in found.features if feature.role == "output" and feature.kind != "missing"]
+    return {feature.name: (*feature.counts, feature.missing) for feature in outputs} if found.rows else {}
 
 
 def _share(rows_s: float, limit_rows_s: float) -> float:

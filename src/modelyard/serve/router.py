@@ -32,11 +32,12 @@ class Router:
         self.only: Digest | None = self._digests[0] if len(self._digests) == 1 else None
         """The digest that takes all traffic, where one does."""
 
-    def pick(self) -> Digest:
-        """The digest for the next request."""
+    def pick(self, count: int) -> list[Digest]:
+        """The digests for the next requests, each drawn for itself; many at once cost less."""
         if self.only is not None:
-            return self.only
-        return self._digests[bisect_right(self._bounds, self._draw() * 100)]
+            return [self.only] * count
+        digests, bounds, draw = self._digests, self._bounds, self._draw
+        return [digests[bisect_right(bounds, draw() * 100)] for _ in range(count)]
 
     def place(self, value: bytes) -> Digest:
         """The digest for every request with this value."""

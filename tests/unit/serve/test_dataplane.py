@@ -123,6 +123,7 @@ def test_a_version_that_serves_is_not_made_twice(tmp_path: Path) -> None:
 class Carrying:
     def __init__(self, user: bytes) -> None:
         self.user = user
+        self.placed: Any = None
 
     def value(self, name: bytes) -> bytes:
         assert name == b"x-user"
@@ -139,6 +140,12 @@ def test_requests_stay_with_a_version_by_header_or_field_and_the_champion_stays_
         assert made.champion is new
         for user in (b"ada", b"bob", b"eve"):
             assert len({by_header.pick(Carrying(user)) for _ in range(30)}) == 1
+        head = Carrying(b"ada")
+        found = {by_header.pick(head) for _ in range(30)}
+        turned = {old.digest: 90, new.digest: 10}
+        both = {Deployment(msgspec.structs.replace(by_header.plan, weights=turned, generation=n), made.by_digest).pick(head) for n in range(2, 4)}
+        assert len(found) == len(both) == 1
+        assert head.placed[0] is not by_header.router, "what a head meant under another plan is forgotten"
         assert {by_header.pick(Carrying(b"")) for _ in range(300)} == {by_header.pick() for _ in range(300)} == {old, new}
         by_field = Deployment(msgspec.structs.replace(made.plan, sticky="field:a", **first), made.by_digest)
         for value in (1.0, 2.0, 3.0):
