@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ import grpc
 import numpy as np
 import pytest
 
+from modelyard import events
+from modelyard.events import Mirror
+from modelyard.monitor.windows import Windows
 from modelyard.protocols.messages import kind
 from serving import Home, Running, line_row, read_answer, running, tensor
 
@@ -170,3 +174,33 @@ def test_requests_with_one_value_of_a_field_stay_with_one_version_on_every_wire(
         assert set.union(*by_value.values()) == {"1", "2"}
         named = server.ask("POST", f"/v2/models/line/versions/{versions[1][1]}/infer", json.dumps({"inputs": line_row(a=1.0)}).encode())
         assert named.headers["x-model-version"] == "2", "who names a version gets it"
+
+
+def test_a_shadow_is_asked_what_the_champion_answered_and_answers_nobody(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    old, new = (home.add("line", offset=offset) for offset in (0.0, 1000.0))
+    home.deploy("line", {old: 100}, shadows={new: 1.0}, champion=old[0])
+    windows = Windows(tmp_path / "windows.sqlite")
+    with running(home, "--spool", str(tmp_path / "spool")) as server:
+        for number in range(30):
+            answer = server.infer("line", line_row(a=float(number)))
+            assert answer.headers["x-model-version"] == "1"
+            assert answer.json()["outputs"][0]["data"] == [320.0 + number]
+        until = time.monotonic() + 20
+        while True:
+            segments = {path.name: events.read(path) for path in events.pending(tmp_path / "spool")}
+            windows.take(segments, day_of=lambda at: "1970-01-01")
+            seen = windows.evidence("line", 1)
+            mirror = seen[new[0]].mirror if new[0] in seen else Mirror()
+            if mirror.sent + mirror.shed == 30 or time.monotonic() > until:
+                break
+            time.sleep(0.1)
+        assert (mirror.sent + mirror.shed, mirror.failed) == (30, 0)
+        assert mirror.sent > 0
+        assert mirror.rows == mirror.disagreed == mirror.sent
+        assert (seen[old[0]].requests, seen[new[0]].requests) == (30, 0)
+        assert sum(seen[old[0]].outputs["prediction"]) == 30
+        metrics = server.ask("GET", "/metrics").body.decode()
+        assert f'modelyard_mirrored_requests_total{{model_name="line",model_version="2",outcome="answered"}} {mirror.sent}\n' in metrics
+        assert f'modelyard_mirrored_rows_total{{model_name="line",model_version="2",outcome="disagreed"}} {mirror.rows}\n' in metrics
+    windows.close()

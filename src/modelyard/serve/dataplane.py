@@ -12,20 +12,24 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from modelyard import protocols
 from modelyard.config import Settings
-from modelyard.errors import ModelFailed, ModelyardError, NotFound, Unavailable
+from modelyard.errors import MalformedPayload, ModelFailed, ModelyardError, NotFound, Unavailable
+from modelyard.monitor.profile import Profile, reference
 from modelyard.runtime.onnx import TOGETHER_BYTES
-from modelyard.runtime.validate import Checker, row_bytes
+from modelyard.runtime.validate import Checker, internal_dtype, row_bytes
 from modelyard.serve.batching import Batcher, Call, Limits, Ran, Threads
+from modelyard.serve.leisure import Leisure
 from modelyard.serve.loading import Loaded
 from modelyard.serve.metrics import CANCELLED, Meter
 from modelyard.serve.router import Router, champion
+from modelyard.serve.shadow import Shadow
 from modelyard.serve.sticky import first_value
 from modelyard.serve.suspects import Board, Suspects
 from modelyard.serve.turns import Turns
@@ -93,6 +97,12 @@ class Version:
         self.tracer: Tracer | None = None
         self.explanations = 0
         """How many are being made: until they are, the model is not let go of."""
+        self.mirrored = 0
+        """How many runs for a shadow are under way; as above."""
+        self.shadows: tuple[Shadow, ...] = ()
+        """Who is asked a share of what this version answers."""
+        self.inline_s = settings.inline_limit_s
+        self.timeout_s = settings.request_timeout_s
         self._loop = asyncio.get_running_loop()
         self.batch_rows = _batch_rows(loaded, settings)
         limits = Limits(
@@ -101,22 +111,42 @@ class Version:
             inline_s=settings.inline_limit_s,
             concurrency=settings.max_concurrency,
         )
+        self.check = Checker(loaded.bundle.strict_schema).check
+        self.suspects = Suspects(board, owner=self.digest) if loaded.bundle.parts else None
+        """Inputs that have ended a process of the model, where it is code."""
         self.batcher = Batcher(
             loaded.runtime,
-            Checker(loaded.bundle.strict_schema).check,
+            self.check,
             limits,
             threads,
             on_ran=self._answer,
             on_failed=self._fail,
             on_left=self._left,
-            suspects=Suspects(board, owner=self.digest) if loaded.bundle.parts else None,
+            suspects=self.suspects,
         )
         self.batcher.pace.expect(loaded.seconds_per_row, loaded.seconds_per_more)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits for its model or runs in it."""
-        return self.batcher.is_idle and not self.explanations
+        return self.batcher.is_idle and not self.explanations and not self.mirrored
+
+    @cached_property
+    def known(self) -> Profile:
+        """What its inputs and outputs were when it was packaged; empty where this release does not read it."""
+        try:
+            return reference(self.loaded.bundle)
+        except MalformedPayload:
+            return Profile(features=())
+
+    def run(self, inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
+        """What the model answers, beside the batches; any thread may ask. Raises SchemaMismatch, or whatever the model raises."""
+        self.check(inputs, rows)
+        predict, step = self.loaded.runtime.predict, self.batch_rows
+        if rows <= step:
+            return predict(inputs)
+        parts = [predict({name: values[at : at + step] for name, values in inputs.items()}) for at in range(0, rows, step)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _answer(self, ran: Ran) -> None:
         calls = cast("list[Waiting]", ran.calls)
@@ -157,6 +187,8 @@ class Version:
             self._loop.call_soon(self.recorder.answered, ids, counts, ran.inputs, outputs, latencies)
         if self.tracer is not None:
             self._loop.call_soon(self.tracer.answered, (name, number), ran, encoding_s, now)
+        for shadow in self.shadows:
+            self._loop.call_soon(shadow.offer, counts, ran, outputs, latencies)
 
     def _fail(self, call: Call, error: ModelyardError) -> None:
         waiting = cast("Waiting", call)
@@ -201,6 +233,8 @@ class Deployment:
         """The input by whose value requests stay with a version: they are read before one is picked."""
         self._header = where.encode() if kind == "header" else b""
         self._drawn: list[Version] = []
+        self.casts = {version: casts for version in versions.values() if (casts := _casts(self.champion.schema, version.schema))}
+        """Of versions that read wider types than the champion, by whose schema requests come: which inputs become what."""
 
     def pick(self, head: Carries | None = None) -> Version:
         """The version that answers the next request: by what `head` carries where requests stay with a version by that, else by weight."""
@@ -226,8 +260,26 @@ class Deployment:
         value = first_value(inputs, self.field)
         return self._next() if value is None else self.by_digest[self.router.place(value)]
 
-    def enter(self) -> None:
+    def fit(self, version: Version, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """`inputs`, as they were read by the champion's schema, in the types that `version` takes."""
+        casts = self.casts.get(version)
+        if casts is None:
+            return inputs
+        return {name: values.astype(casts[name]) if name in casts else values for name, values in inputs.items()}
+
+    def leave(self) -> None:
+        """Its plan is no longer in force: who was asked beside the champion is asked no more."""
+        for shadow in self.champion.shadows:
+            shadow.close()
+        self.champion.shadows = ()
+
+    def enter(self, leisure: Leisure) -> None:
         """From now on what its versions see is counted under this plan; where there are several, their outputs by the champion's bins too."""
+        self.champion.shadows = tuple(
+            Shadow(self.champion, version, share, leisure=leisure, fit=partial(self.fit, version))
+            for digest, share in self.plan.shadows.items()
+            if (version := self.by_digest.get(digest)) is not None and version is not self.champion
+        )
         known = self.champion.recorder
         compared = known.answers if known is not None and len(self.by_digest) > 1 else None
         for version in self.by_digest.values():
@@ -255,11 +307,15 @@ class DataPlane:
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
         self._threads = Threads(self.executor, THREADS)
         self.turns = Turns(lambda go_on: asyncio.get_running_loop().call_soon(go_on))
+        self.leisure = Leisure(self._is_idle)
         self._meter = meter
         self._attach = attach
         self._board = board
         self._prefix = f"{slot:x}{os.getpid():x}-{time.time_ns() // 1_000_000 & 0xFFFFFFFFFF:x}-"
         self._count = itertools.count()
+
+    def _is_idle(self) -> bool:
+        return all(version.batcher.is_idle for deployment in self.deployments.values() for version in deployment.by_digest.values())
 
     def version(self, name: str, number: int, loaded: Loaded) -> Version:
         """Version `number` of `name` on `loaded`: the one that serves already, or a new one, which takes no traffic before `switch`."""
@@ -274,9 +330,12 @@ class DataPlane:
 
     def switch(self, deployments: dict[str, Deployment]) -> None:
         """From the next turn of the loop on, these answer; who waits in an old version's queue is still answered by it."""
+        for name, deployment in self.deployments.items():
+            if deployment is not deployments.get(name):
+                deployment.leave()
         for name, deployment in deployments.items():
             if deployment is not self.deployments.get(name):
-                deployment.enter()
+                deployment.enter(self.leisure)
         self.deployments = deployments
         self.is_ready = True
 
@@ -305,7 +364,17 @@ class DataPlane:
 
     def close(self) -> None:
         """Stop the threads; the models belong to who loaded them."""
+        for deployment in self.deployments.values():
+            deployment.leave()
+        self.leisure.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _casts(read: Schema, taken: Schema) -> dict[str, np.dtype[Any]]:
+    """By input, the type that it must be brought to from how it was read."""
+    before = {spec.name: internal_dtype(spec) for spec in read.inputs}
+    after = {spec.name: internal_dtype(spec) for spec in taken.inputs}
+    return {name: dtype for name, dtype in after.items() if name in before and before[name] != dtype and dtype.kind in "biuf"}
 
 
 def _batch_rows(loaded: Loaded, settings: Settings) -> int:

@@ -199,6 +199,8 @@ class Edge:
             version = exchange.version = target.pick_by_field(request.inputs)
             if version.batcher.is_busy:
                 version.batcher.admit(exchange.priority, exchange.deadline_s)
+        if version is not reader and isinstance(target, Deployment):
+            request.inputs = target.fit(version, request.inputs)
         exchange.prepared_s = monotonic()
         return version
 

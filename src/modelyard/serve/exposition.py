@@ -13,6 +13,8 @@ from modelyard.serve.metrics import (
     BATCH,
     BATCH_ROWS,
     BATCHES,
+    COMPARED,
+    DISAGREED,
     ENCODE,
     ENDED,
     ERROR,
@@ -25,6 +27,9 @@ from modelyard.serve.metrics import (
     LATENCIES_S,
     LATENCY,
     LIMIT,
+    MIRROR_FAILED,
+    MIRROR_SHED,
+    MIRRORED,
     NUMBERS,
     PREDICT,
     PREPARE,
@@ -171,6 +176,19 @@ def _ours(text: Text) -> None:
     text.family("modelyard_connections", "gauge", "Open connections.", opened)
     accepted = [('protocol="http"', server[HTTP_ACCEPTED]), ('protocol="grpc"', server[GRPC_ACCEPTED])]
     text.family("modelyard_connections_accepted_total", "counter", "Connections that were accepted.", accepted)
+    mirrors = [(_named(key), numbers) for key, numbers in text.models if numbers[MIRRORED] or numbers[MIRROR_SHED]]
+    asked = [
+        (f'{labels},outcome="{outcome}"', value)
+        for labels, each in mirrors
+        for outcome, value in {"answered": each[MIRRORED] - each[MIRROR_FAILED], "failed": each[MIRROR_FAILED], "shed": each[MIRROR_SHED]}.items()
+    ]
+    text.family("modelyard_mirrored_requests_total", "counter", "Requests of the champion that this version was to be asked too.", asked)
+    compared = [
+        (f'{labels},outcome="{outcome}"', value)
+        for labels, each in mirrors
+        for outcome, value in {"agreed": each[COMPARED] - each[DISAGREED], "disagreed": each[DISAGREED]}.items()
+    ]
+    text.family("modelyard_mirrored_rows_total", "counter", "Rows whose mirrored answer was compared with the champion's.", compared)
     traced = [('outcome="sent"', server[TRACED]), ('outcome="dropped"', server[UNTRACED])]
     text.family("modelyard_traces_total", "counter", "Sampled requests whose trace was sent, and those whose trace was lost.", traced)
     text.histogram("modelyard_request_duration_seconds", "From the request's last byte to its answer.", LATENCY, _named)

@@ -35,7 +35,8 @@ _LABEL_BYTES = 128
 REQUESTS, ROWS, BATCHES, SHED, QUEUE_ROWS, QUEUE_REQUESTS, IN_PROGRESS, RESIDENT, LIMIT, TRACED, UNTRACED = range(11)
 HTTP_OPEN, HTTP_ACCEPTED, GRPC_OPEN, GRPC_ACCEPTED = range(11, 15)
 ENDED = {reason: 15 + index for index, reason in enumerate(ENDS)}
-_ERRORS = 15 + len(ENDS)
+MIRRORED, MIRROR_SHED, MIRROR_FAILED, COMPARED, DISAGREED = range(15 + len(ENDS), 20 + len(ENDS))
+_ERRORS = 20 + len(ENDS)
 _TIMES = len(LATENCIES_S) + 2
 LATENCY, PREPARE, QUEUE, PREDICT, ENCODE, EXPLAIN = range(_ERRORS + len(CODES), _ERRORS + len(CODES) + 6 * _TIMES, _TIMES)
 BATCH = EXPLAIN + _TIMES
@@ -99,6 +100,15 @@ class Meter:
         self._numbers[ERROR.get(code, ERROR["other"])] += 1
         if code == "overloaded":
             self._numbers[SHED] += 1
+
+    def mirrored(self, *, sent: int = 0, shed: int = 0, failed: int = 0, rows: int = 0, disagreed: int = 0) -> None:
+        """Count requests that were asked beside the champion (see `events.Mirror`)."""
+        numbers = self._numbers
+        numbers[MIRRORED] += sent
+        numbers[MIRROR_SHED] += shed
+        numbers[MIRROR_FAILED] += failed
+        numbers[COMPARED] += rows
+        numbers[DISAGREED] += disagreed
 
     def explained(self, seconds: float) -> None:
         """Count one explanation."""

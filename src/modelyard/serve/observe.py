@@ -12,8 +12,9 @@ import hmac
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
@@ -22,7 +23,7 @@ import msgspec
 import numpy as np
 
 from modelyard import events
-from modelyard.events import Failures, Latencies, Part, ProfileCounts, Rows, Segment, Spool
+from modelyard.events import Failures, Latencies, Mirror, Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import profile
 from modelyard.monitor.profile import BLOCK_ROWS, Binner, Profile, joined, reference
 
@@ -152,6 +153,7 @@ class Recorder:
         self._log_share = 1.0 if self._log_rows_s > 0 else 0.0
         self._profiles: list[ProfileCounts] = []
         self._own: Array | None = None
+        self._mirror: _Mirror | None = None
         self._predictions = _Kept()
         self._inputs = _Kept()
 
@@ -174,7 +176,7 @@ class Recorder:
 
     @property
     def _is_begun(self) -> bool:
-        return bool(self._requests or self._failures)
+        return bool(self._requests or self._failures or self._mirror is not None)
 
     def answered(self, ids: list[str], rows: list[int], inputs: Mapping[str, Array], outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
         """Record one run that was answered: `rows[i]` rows of each array belong to request `ids[i]`. Call it after the replies have been written."""
@@ -190,6 +192,28 @@ class Recorder:
         self._busy[self] = None
         before = self._failures.get(code, _NONE)
         self._failures[code] = Failures(requests=before.requests + 1, seconds=before.seconds + latency_s)
+
+    def mirrored(
+        self,
+        *,
+        sent: int = 0,
+        shed: int = 0,
+        failed: int = 0,
+        rows: int = 0,
+        disagreed: int = 0,
+        latencies_s: Sequence[float] = (),
+        outputs: Sequence[Mapping[str, Array]] = (),
+    ) -> None:
+        """Record requests that this version was asked, or was to be asked, beside the champion; `outputs` are its answers, run by run."""
+        self._busy[self] = None
+        if self._mirror is None:
+            self._mirror = _Mirror(None if self._compared is None else self._compared.bins)
+        fitted = [{name: self._fitted(name, values) for name, values in each.items()} for each in outputs]
+        self._mirror.add((sent, shed, failed, rows, disagreed), latencies_s, fitted)
+
+    def _fitted(self, name: str, values: Array) -> Array:
+        loose = self._loose.get((_OUTPUTS, name))
+        return values if loose is None else _fitted(values, loose.shape)
 
     def take(self, elapsed_s: float, *, holds: bool = False) -> tuple[Part, ...]:
         """All that was seen in the last `elapsed_s` seconds, a part per generation; begins anew, profiling the share that this traffic asks for.
@@ -222,6 +246,7 @@ class Recorder:
             inputs=self._inputs.close(min(self._input_rate, self._log_share)),
             generation=self._generation,
             outputs=self._by_output(),
+            mirror=None if self._mirror is None else self._mirror.close(),
         )
         self._past_rows += self._rows
         self._begin()
@@ -471,6 +496,39 @@ class _Block:
             ids = [events.prediction_id(self.ids[at], row, counts[at]) for at, row in zip(requests.tolist(), within, strict=True)]
         runs = np.searchsorted(np.cumsum([len(run[0]) for run in self._runs]), requests, side="right")
         return ids, np.array([run[5] for run in self._runs])[runs]
+
+
+class _Mirror:
+    """Counts of mirrored requests."""
+
+    __slots__ = ("_bins", "_counts", "_latencies", "_outputs")
+
+    def __init__(self, bins: Profile | None) -> None:
+        self._bins = bins
+        self._outputs = None if bins is None else Binner(bins)
+        self._latencies = Latencies()
+        self._counts = (0, 0, 0, 0, 0)
+
+    def add(self, counts: tuple[int, int, int, int, int], latencies_s: Sequence[float], outputs: Sequence[Mapping[str, Array]]) -> None:
+        sent, shed, failed, rows, disagreed = map(add, self._counts, counts)
+        self._counts = sent, shed, failed, rows, disagreed
+        if latencies_s:
+            self._latencies.add(latencies_s)
+        if self._outputs is not None:
+            for each in outputs:
+                self._outputs.add({}, each)
+
+    def close(self) -> Mirror:
+        sent, shed, failed, rows, disagreed = self._counts
+        return Mirror(
+            sent=sent,
+            shed=shed,
+            failed=failed,
+            rows=rows,
+            disagreed=disagreed,
+            latencies=self._latencies.buckets(),
+            outputs={} if self._bins is None or self._outputs is None else by_output(self._bins, self._outputs.take()),
+        )
 
 
 class _Kept:

@@ -417,11 +417,12 @@ class Worker:
         return made
 
     def _deployment(self, plan: TrafficPlan) -> Deployment | None:
-        """The deployment that `plan` asks for, None where a weighted version is not there. One that cannot be made fails alone."""
+        """The deployment that `plan` asks for, None where a weighted version or the champion is not there. One that cannot be made fails alone."""
         known = self.plane.deployments.get(plan.name)
         if known is not None and known.plan == plan and set(known.by_digest) == {digest for digest in plan.digests if digest in self._loaded}:
             return known
-        if not all(digest in self._loaded for digest in plan.weights):
+        needed = {*plan.weights, champion(plan)}
+        if not all(digest in self._loaded for digest in needed):
             return None
         versions: dict[Digest, Version] = {}
         for digest in plan.digests:
@@ -433,7 +434,7 @@ class Worker:
                 failure = error if isinstance(error, ModelyardError) else ModelyardError(f"the model cannot be served ({type(error).__name__})")
                 self._states[digest] = ModelState(state="failed", verdict=verdict_of(failure))
                 self.edge.report(failure)
-        return Deployment(plan, versions) if set(plan.weights) <= set(versions) else None
+        return Deployment(plan, versions) if needed <= set(versions) else None
 
     def _free(self) -> None:
         """Let go of the models that nothing serves any more, once the queues of their versions have run empty."""

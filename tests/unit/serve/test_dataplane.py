@@ -225,3 +225,20 @@ def test_rows_so_wide_that_they_leave_the_caches_do_not_run_together(shape: tupl
     assert _batch_rows(loaded, Settings(max_batch_rows=100)) == rows
     loaded.runtime = SimpleNamespace(submit=None)
     assert _batch_rows(loaded, Settings(max_batch_rows=100)) == (100 if loaded.can_batch else 1)
+
+
+def test_a_version_that_takes_wider_types_is_given_them(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        made = deployment(plane, loaded, [50, 50])
+        old, new = made.by_digest.values()
+        wider = {"b": "FP64", "c": "FP64"}
+        inputs = tuple(msgspec.structs.replace(spec, datatype=wider.get(spec.name, spec.datatype)) for spec in new.schema.inputs)
+        new.schema = msgspec.structs.replace(new.schema, inputs=inputs)
+        made = Deployment(msgspec.structs.replace(made.plan, champion=old.digest), made.by_digest)
+        asked = Asked(1).request.inputs
+        assert made.fit(old, asked) is asked
+        fitted = made.fit(new, asked)
+        assert {name: values.dtype.name for name, values in fitted.items()} == {"a": "float64", "b": "float64", "c": "float64"}
+        assert [values.tolist() for values in fitted.values()] == [values.tolist() for values in asked.values()]
+
+    with_plane(tmp_path, test)

@@ -30,6 +30,7 @@ def sums(tmp_path: Path) -> exposition.Sums:
             worker.meter("iris", 1).failed(code)
         worker.server.failed("not_found")
         worker.meter("iris", 2).explained(0.3)
+        worker.meter("iris", 2).mirrored(sent=5, shed=2, failed=1, rows=9, disagreed=4)
     return workers[0].sums([0, 1])
 
 
@@ -126,3 +127,14 @@ def test_promtool_does_find_faults(component: Callable[[str], str]) -> None:
     """The control of the test above."""
     wrong = b"# TYPE modelyard_x counter\nmodelyard_x 1\n"
     assert subprocess.run([component("promtool"), "check", "metrics"], input=wrong, capture_output=True, check=False).returncode == 3
+
+
+def test_mirrored_requests_are_told_by_what_became_of_them(sums: exposition.Sums) -> None:
+    found = samples(sums)
+
+    def told(name: str) -> dict[str, float]:
+        return {dict(labels)["outcome"]: value for (family, labels), value in found.items() if family == name}
+
+    assert told("modelyard_mirrored_requests_total") == {"answered": 8, "failed": 2, "shed": 4}
+    assert told("modelyard_mirrored_rows_total") == {"agreed": 10, "disagreed": 8}
+    assert {dict(labels)["model_version"] for (family, labels) in found if "mirrored" in family} == {"2"}, "of others there is nothing to tell"

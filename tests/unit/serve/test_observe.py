@@ -476,3 +476,21 @@ def test_a_profile_of_many_rows_is_not_held(world: World) -> None:
     inputs = draw(observe._HELD_ROWS)
     recorders[3].answered(["large"], [observe._HELD_ROWS], inputs, answers(inputs), [0.001])
     assert profiled([world.second()]) == [observe._HELD_ROWS + 1]
+
+
+def test_mirrored_requests_are_counted_apart_from_live_ones(world: World) -> None:
+    world.recorder.enter(2, world.recorder.answers)
+    outputs = answers(draw(40, seed=3))
+    world.recorder.mirrored(sent=41, failed=1, rows=40, disagreed=3, latencies_s=[0.001] * 40, outputs=[outputs])
+    world.recorder.mirrored(shed=5)
+    part = only(world.second())
+    assert (part.generation, part.requests, part.rows, part.outputs, part.profiles) == (2, 0, 0, {}, ())
+    mirror = part.mirror
+    assert mirror is not None
+    assert (mirror.sent, mirror.shed, mirror.failed, mirror.rows, mirror.disagreed) == (41, 5, 1, 40, 3)
+    assert sum(mirror.latencies.values()) == 40
+    (bins,) = world.recorder.answers.bins.features
+    counts, _ = np.histogram(outputs["prediction"], [-np.inf, *bins.edges, np.inf])
+    assert mirror.outputs == {"prediction": (*counts.tolist(), 0)}
+    world.ask(1)
+    assert only(world.second()).mirror is None

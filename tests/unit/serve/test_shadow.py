@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from modelyard.config import Settings
+from modelyard.errors import ModelFailed
+from modelyard.events import Mirror, quantile_s
+from modelyard.serve import shadow
+from modelyard.serve.admission import NORMAL
+from modelyard.serve.batching import Ran
+from modelyard.serve.dataplane import DataPlane, Deployment, Version
+from modelyard.serve.loading import load
+from modelyard.serve.metrics import MIRROR_SHED, MIRRORED, REQUESTS, Metrics
+from modelyard.serve.observe import Observer
+from modelyard.serve.shadow import HELD_ROWS, Shadow
+from modelyard.types import InferenceRequest, InferenceResponse, TrafficPlan
+from serving import Home
+
+
+class Asked:
+    """A caller of `line`: a + 10 b + 100 c."""
+
+    def __init__(self, *values: float) -> None:
+        column = np.array([[float(value)] for value in values])
+        inputs = {"a": column, "b": np.full((len(values), 1), 2), "c": np.full((len(values), 1), 3.0, np.float32)}
+        self.request = InferenceRequest(inputs, len(values))
+        self.received_s = self.prepared_s = time.monotonic()
+        self.deadline_s = float("inf")
+        self.priority = NORMAL
+        self.is_open = True
+        self.is_answered = False
+        self.traceparent = b""
+        self.said: list[Any] = []
+
+    def answer(self, response: InferenceResponse) -> None:
+        self.said.append((response.version, response.outputs["prediction"].tolist()))
+
+    def fail(self, error: Exception) -> None:
+        self.said.append(error)
+
+
+class World:
+    """A plane that serves version 1 of `line` and shadows it with version 2."""
+
+    def __init__(self, folder: Path, offset: float, **settings: Any) -> None:
+        self.settings = msgspec.structs.replace(Settings(inline_limit_s=10.0), **settings)
+        home = Home(folder / "h")
+        self.metrics = Metrics(folder, 0)
+        self.observer = Observer(self.settings, slot=0, spool=folder / "spool")
+        self.plane = DataPlane(self.settings, slot=0, meter=self.metrics.meter, attach=self._attach)
+        added = [home.add("line", offset=each) for each in (0.0, offset)]
+        self.loaded = [(load(digest, home.placements[digest], home.folder / "keys"), number) for digest, number in added]
+        self.generation = 0
+
+    def _attach(self, version: Version) -> None:
+        version.recorder = self.observer.attach(version.name, version.number, version.loaded.bundle)
+
+    def switch(self, share: float, *, weight: int = 0) -> Deployment:
+        versions = {model.bundle.digest: self.plane.version("line", number, model) for model, number in self.loaded}
+        old, new = versions
+        self.generation += 1
+        plan = TrafficPlan(
+            name="line",
+            generation=self.generation,
+            weights={old: 100 - weight, new: weight} if weight else {old: 100},
+            hold=() if weight else (new,),
+            versions={digest: version.number for digest, version in versions.items()},
+            shadows={new: share} if share else {},
+            champion=old,
+        )
+        made = Deployment(plan, versions)
+        self.plane.switch({"line": made})
+        return made
+
+    @property
+    def champion(self) -> Version:
+        return self.plane.deployments["line"].champion
+
+    @property
+    def other(self) -> Version:
+        return self.plane.deployments["line"].versions[2]
+
+    async def ask(self, *calls: Asked) -> None:
+        for call in calls:
+            self.plane.infer(self.champion, call)
+        await asyncio.sleep(0)
+
+    async def mirrored(self, requests: int) -> Mirror:
+        """What the shadow's recorder has once so many requests have their end."""
+        until = time.monotonic() + 20
+        while (numbers := self.metrics.sums([0])["line", 2])[MIRRORED] + numbers[MIRROR_SHED] < requests:
+            assert time.monotonic() < until, numbers
+            await asyncio.sleep(0.002)
+        assert self.other.recorder is not None
+        (part,) = self.other.recorder.take(1.0)
+        assert part.requests == 0, "never among the live ones"
+        assert part.mirror is not None
+        return part.mirror
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine must not shed what a test waits for."""
+    monkeypatch.setattr(shadow, "GATHER_S", 0.005)
+    monkeypatch.setattr(shadow, "HELD_S", 60.0)
+
+
+def within(folder: Path, test: Callable[[World], Awaitable[None]], *, offset: float = 1000.0, **settings: Any) -> None:
+    async def run() -> None:
+        world = World(folder, offset, **settings)
+        try:
+            await test(world)
+        finally:
+            world.plane.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """Whether the worker has time to spare, as the test says."""
+    said = [True]
+    monkeypatch.setattr("modelyard.serve.leisure.Leisure.has_time", property(lambda self: said[0]))
+    yield said
+
+
+@pytest.mark.parametrize(("offset", "disagreed"), [(1000.0, 7), (0.01, 0)])
+def test_answers_leave_first_and_are_then_compared(tmp_path: Path, free: list[bool], offset: float, disagreed: int) -> None:
+    async def test(world: World) -> None:
+        world.switch(1.0)
+        calls = [Asked(1), Asked(2, 3), *(Asked(n) for n in range(4))]
+        await world.ask(*calls)
+        assert [each.said for each in calls[:2]] == [[(1, [321.0])], [(1, [322.0, 323.0])]]
+        assert world.metrics.sums([0])["line", 2][MIRRORED] == 0, "not before the answers have left"
+        found = await world.mirrored(6)
+        assert (found.sent, found.shed, found.failed, found.rows, found.disagreed) == (6, 0, 0, 7, disagreed)
+        assert sum(found.latencies.values()) == 6
+        assert sum(found.outputs["prediction"]) == 7
+        assert all(len(each.said) == 1 for each in calls), "nobody is answered twice"
+        assert world.metrics.sums([0])["line", 2][REQUESTS] == 0
+
+    within(tmp_path, test, offset=offset)
+
+
+def test_a_share_is_mirrored_and_the_right_rows_are_compared(tmp_path: Path, free: list[bool]) -> None:
+    async def test(world: World) -> None:
+        made = world.switch(0.3)
+        (before,) = world.champion.shadows
+        seen: list[Mapping[str, np.ndarray]] = []
+        draws = cycle([0.0, 0.45, 0.8])  # pass over 0, 1, 4
+        chosen = Shadow(
+            world.champion, world.other, 0.3, leisure=world.plane.leisure, fit=lambda inputs: seen.append(inputs) or inputs, draw=lambda: next(draws)
+        )
+        world.champion.shadows = (chosen,)
+        await world.ask(*(Asked(*[n] * (1 + n % 2)) for n in range(10)))
+        found = await world.mirrored(4)
+        assert [row for inputs in seen for row in inputs["a"][:, 0].tolist()] == [0.0, 2.0, 7.0, 7.0, 8.0]
+        assert (found.sent, found.rows, found.disagreed) == (4, 5, 0), "the champion's answers to the same rows"
+        assert before is not chosen
+        assert made.champion is world.champion
+
+    within(tmp_path, test, offset=0.0001)
+
+
+def test_every_request_has_the_same_chance(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        made = world.switch(0.05)
+        (one,) = made.champion.shadows
+        counts = np.zeros(8)
+        for _ in range(20_000):
+            chosen = one._choose(8)
+            assert chosen is not None
+            counts[chosen] += 1
+        assert abs(counts - 1000).max() < 5 * 1000**0.5
+
+    within(tmp_path, test)
+
+
+def test_one_request_that_fails_is_told_from_the_others(tmp_path: Path, free: list[bool]) -> None:
+    async def test(world: World) -> None:
+        world.switch(1.0)
+        runtime = world.other.loaded.runtime
+        predict = runtime.predict
+
+        def bad(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if 7.0 in inputs["a"]:
+                raise ModelFailed("not 7")
+            return predict(inputs)
+
+        runtime.predict = bad  # type: ignore[method-assign]
+        calls = [Asked(n) for n in range(9)]
+        await world.ask(*calls)
+        found = await world.mirrored(9)
+        assert (found.sent, found.failed, found.rows, found.disagreed) == (9, 1, 8, 8)
+        assert sum(found.latencies.values()) == 8
+        assert [each.said for each in calls] == [[(1, [320.0 + n])] for n in range(9)], "no caller noticed"
+
+    within(tmp_path, test)
+
+
+def test_without_time_to_spare_it_is_shed_and_counted(tmp_path: Path, free: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        free[0] = False
+        world.switch(1.0)
+        calls = [Asked(n) for n in range(HELD_ROWS + 40)]
+        for call in calls:
+            await world.ask(call)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert world.metrics.sums([0])["line", 2][MIRROR_SHED] == 40, "what finds no room"
+        monkeypatch.setattr(shadow, "HELD_S", 0.0)
+        found = await world.mirrored(HELD_ROWS + 40)
+        assert (found.sent, found.shed) == (0, HELD_ROWS + 40), "and what waited too long"
+        assert all(len(each.said) == 1 for each in calls)
+
+    within(tmp_path, test)
+
+
+def test_a_plan_that_ends_sheds_what_waits_and_counts_it_under_its_own_generation(tmp_path: Path, free: list[bool]) -> None:
+    async def test(world: World) -> None:
+        free[0] = False
+        world.switch(1.0)
+        await world.ask(Asked(1), Asked(2))
+        await asyncio.sleep(0.01)
+        world.switch(0.0)
+        assert world.champion.shadows == ()
+        assert world.other.recorder is not None
+        (part,) = world.other.recorder.take(1.0)
+        assert part.generation == 1
+        assert part.mirror == Mirror(shed=2)
+        free[0] = True
+        await world.ask(Asked(3))
+        await asyncio.sleep(0.03)
+        assert world.metrics.sums([0])["line", 2][MIRRORED] == 0
+        assert world.other.is_idle
+
+    within(tmp_path, test)
+
+
+def test_long_runs_leave_the_loop_and_hold_their_model(tmp_path: Path, free: list[bool]) -> None:
+    async def test(world: World) -> None:
+        world.switch(1.0)
+        runtime = world.other.loaded.runtime
+        predict, threads = runtime.predict, []
+
+        def slow(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            import threading
+
+            threads.append(threading.current_thread().name)
+            time.sleep(0.05)
+            return predict(inputs)
+
+        runtime.predict = slow  # type: ignore[method-assign]
+        await world.ask(Asked(1))
+        while not threads:
+            await asyncio.sleep(0.001)
+        assert not world.other.is_idle, "its model is not let go of"
+        assert threads[0].startswith("leisure")
+        found = await world.mirrored(1)
+        assert (found.sent, found.disagreed) == (1, 1)
+        assert world.other.is_idle
+        world.switch(1.0)
+        await world.ask(Asked(1))
+        while len(threads) < 2:
+            await asyncio.sleep(0.001)
+        world.switch(0.0)
+        assert not world.other.is_idle
+        while not world.other.is_idle:
+            await asyncio.sleep(0.001)
+        (part,) = world.other.recorder.take(1.0)  # type: ignore[union-attr]
+        assert (part.generation, part.mirror) == (2, Mirror(shed=1)), "an answer that came too late is none"
+
+    within(tmp_path, test, inline_limit_s=1e-9)
+
+
+class Elsewhere:
+    """A model in another process."""
+
+    processes = 1
+
+    def __init__(self, predict: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+        self.predict = predict
+        self.asked: list[int] = []
+
+    def attach(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+    def submit(self, inputs: Mapping[str, np.ndarray], done: Any, *, deadline_s: float, rows_at_once: int | None = None) -> None:
+        self.asked.append(len(inputs["a"]))
+        assert deadline_s > time.monotonic()
+        if 7.0 in inputs["a"]:
+            asyncio.get_running_loop().call_later(0.001, done, None, ModelFailed("not 7"), 0.001)
+        else:
+            asyncio.get_running_loop().call_later(0.001, done, self.predict(inputs), None, 0.001)
+
+
+def test_a_model_elsewhere_is_asked_without_a_thread(tmp_path: Path, free: list[bool]) -> None:
+    async def test(world: World) -> None:
+        model, number = world.loaded[1]
+        elsewhere = Elsewhere(model.runtime.predict)
+        model.runtime = elsewhere  # type: ignore[assignment]
+        world.switch(1.0)
+        await world.ask(*(Asked(n) for n in (1, 7, 8)))
+        found = await world.mirrored(3)
+        assert (found.sent, found.failed, found.rows, found.disagreed) == (3, 1, 2, 2)
+        assert elsewhere.asked == [3, 1, 1, 1]
+        assert number == 2
+
+    within(tmp_path, test)
+
+
+def test_a_latency_is_what_the_caller_would_have_waited(tmp_path: Path, free: list[bool]) -> None:
+    async def test(world: World) -> None:
+        world.switch(1.0)
+        (one,) = world.champion.shadows
+        ran = Ran([], 2, {key: np.concatenate([value] * 2) for key, value in Asked(1).request.inputs.items()}, {}, 0.25)
+        asked = shadow.Asked([1], 1, Asked(1).request.inputs, {"prediction": np.array([321.0])}, [0.5], ran.rows, 0.0)
+        found = one._compared([asked], {"prediction": np.array([1321.0])}, 0.1)
+        assert found.latencies_s == pytest.approx([0.5 + 2 * 0.1]), "beside the champion's run, and a run of as many rows"
+        one.offer([1, 1], ran, {"prediction": np.array([321.0, 321.0])}, [0.75, 0.1])
+        assert one._held[0].besides_s == pytest.approx([0.5, 0.0])
+        assert quantile_s((await world.mirrored(2)).latencies, 1.0) == pytest.approx(0.5, rel=0.2)
+
+    within(tmp_path, test)
+
+
+def test_a_canary_is_mirrored_too_and_keeps_its_live_counts_apart(tmp_path: Path, free: list[bool]) -> None:
+    async def test(world: World) -> None:
+        made = world.switch(1.0, weight=10)
+        await world.ask(Asked(1))
+        world.plane.infer(made.versions[2], Asked(5))
+        await asyncio.sleep(0)
+        until = time.monotonic() + 20
+        while world.metrics.sums([0])["line", 2][MIRRORED] < 1:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.002)
+        (part,) = world.other.recorder.take(1.0)  # type: ignore[union-attr]
+        assert part.mirror is not None
+        assert (part.requests, part.mirror.sent) == (1, 1), "what it answers itself is not mirrored"
+        assert sum(part.outputs["prediction"]) == sum(part.mirror.outputs["prediction"]) == 1
+
+    within(tmp_path, test)
