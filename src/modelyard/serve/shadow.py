@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from modelyard.errors import ModelyardError
+from modelyard.errors import ModelyardError, Unavailable
 from modelyard.monitor.agreement import Agreement
 from modelyard.monitor.profile import joined
+from modelyard.runtime.isolated.process import Ended
 from modelyard.runtime.validate import row_bytes
 
 if TYPE_CHECKING:
@@ -237,24 +238,32 @@ class Shadow:
         return _together(results), seconds
 
     def _ask(self, todo: deque[list[Asked]], results: list[Mirrored]) -> None:
-        """As `_run`, of a model in another process, which is sent one piece after the other."""
+        """As `_run`, of a model in another process, which is sent one piece after the other; an input that ends a process is remembered."""
         if not todo or self._is_closed:
             self._done(self._running, (_together(results), 0.0))
             return
-        piece = todo.popleft()
+        piece, suspects = todo.popleft(), self.version.suspects
+        alone = _requests(piece) == 1
 
-        def done(outputs: dict[str, Array] | None, error: ModelyardError | None, seconds: float) -> None:  # noqa: ARG001 - it failed, whatever it was
+        def done(outputs: dict[str, Array] | None, error: ModelyardError | None, seconds: float) -> None:
             if outputs is not None:
                 results.append(self._compared(piece, outputs, seconds))
-            elif _requests(piece) == 1:
-                results.append(Mirrored(1, 0, 0, [], []))
+                if alone and suspects:
+                    suspects.clear(self._inputs(piece))
             else:
+                if suspects is not None and error is not None and isinstance(error.__cause__, Ended):
+                    for each in [piece] if alone else _one_by_one(piece):
+                        suspects.blame(self._inputs(each))
+                if alone:
+                    results.append(Mirrored(1, 0, 0, [], []))
                 todo.extendleft(reversed(list(_one_by_one(piece))))
             self._ask(todo, results)
 
         try:
             inputs = self._inputs(piece)
             self.version.check(inputs, sum(each.rows for each in piece))
+            if suspects and (not alone or suspects.refuses(inputs)):
+                raise Unavailable("these inputs are asked one by one, those that ended a process not at all")
             runtime = cast("Submits", self.version.loaded.runtime)
             runtime.submit(inputs, done, deadline_s=monotonic() + self.version.timeout_s, rows_at_once=self.version.batch_rows)
         except (ModelyardError, ValueError):

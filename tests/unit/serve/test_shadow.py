@@ -14,6 +14,7 @@ import pytest
 from modelyard.config import Settings
 from modelyard.errors import ModelFailed
 from modelyard.events import Mirror, quantile_s
+from modelyard.runtime.isolated.process import Ended
 from modelyard.serve import shadow
 from modelyard.serve.admission import NORMAL
 from modelyard.serve.batching import Ran
@@ -22,6 +23,7 @@ from modelyard.serve.loading import load
 from modelyard.serve.metrics import MIRROR_SHED, MIRRORED, REQUESTS, Metrics
 from modelyard.serve.observe import Observer
 from modelyard.serve.shadow import HELD_ROWS, Shadow
+from modelyard.serve.suspects import Suspects
 from modelyard.types import InferenceRequest, InferenceResponse, TrafficPlan
 from serving import Home
 
@@ -59,7 +61,7 @@ class World:
         self.plane = DataPlane(self.settings, slot=0, meter=self.metrics.meter, attach=self._attach)
         added = [home.add("line", offset=each) for each in (0.0, offset)]
         self.loaded = [(load(digest, home.placements[digest], home.folder / "keys"), number) for digest, number in added]
-        self.generation = 0
+        self.generation = self.seen = 0
 
     def _attach(self, version: Version) -> None:
         version.recorder = self.observer.attach(version.name, version.number, version.loaded.bundle)
@@ -102,6 +104,7 @@ class World:
             await asyncio.sleep(0.002)
         assert self.other.recorder is not None
         (part,) = self.other.recorder.take(1.0)
+        self.seen = requests
         assert part.requests == 0, "never among the live ones"
         assert part.mirror is not None
         return part.mirror
@@ -289,6 +292,7 @@ class Elsewhere:
 
     def __init__(self, predict: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
         self.predict = predict
+        self.cause: Exception | None = None
         self.asked: list[int] = []
 
     def attach(self) -> None:
@@ -301,7 +305,9 @@ class Elsewhere:
         self.asked.append(len(inputs["a"]))
         assert deadline_s > time.monotonic()
         if 7.0 in inputs["a"]:
-            asyncio.get_running_loop().call_later(0.001, done, None, ModelFailed("not 7"), 0.001)
+            failure = ModelFailed("not 7")
+            failure.__cause__ = self.cause
+            asyncio.get_running_loop().call_later(0.001, done, None, failure, 0.001)
         else:
             asyncio.get_running_loop().call_later(0.001, done, self.predict(inputs), None, 0.001)
 
@@ -317,6 +323,13 @@ def test_a_model_elsewhere_is_asked_without_a_thread(tmp_path: Path, free: list[
         assert (found.sent, found.failed, found.rows, found.disagreed) == (3, 1, 2, 2)
         assert elsewhere.asked == [3, 1, 1, 1]
         assert number == 2
+        elsewhere.cause = Ended("killed", "by the system")
+        world.other.suspects = Suspects()
+        for asked in ([3, 1, 1, 1], [1, 1], [1, 1]):
+            elsewhere.asked.clear()
+            await world.ask(*(Asked(n) for n in (1, 7, 8)))
+            assert (await world.mirrored(3 + world.seen)).failed == 1
+            assert elsewhere.asked == asked, "who ended a process twice is asked no more, and does not keep the others back"
 
     within(tmp_path, test)
 
