@@ -29,12 +29,16 @@ BENCHMARKS = {
     "packaging": "benchmarks.packaging:run",
     "profile": "benchmarks.profiles:run",
     "starts": "benchmarks.starts:run",
+    "guards": "benchmarks.guards:run",
     "canary": "benchmarks.rollouts:canary",
 }
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
-PAGES = {"stages": "benchmarks.stages:table", "parity": "benchmarks.parity_table:table"}
+PAGES = {"stages": "benchmarks.stages:table", "parity": "benchmarks.parity_table:table", "judged": "benchmarks.guards:table"}
 # where a table stands that is not the figures of its own page: page in docs, and its markers.
-PLACES = {"stages": ("benchmarks", ("<!-- stages: begin -->", "<!-- stages: end -->"))}
+PLACES = {
+    "stages": ("benchmarks", ("<!-- stages: begin -->", "<!-- stages: end -->")),
+    "judged": ("rollouts", ("<!-- figures: begin -->", "<!-- figures: end -->")),
+}
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"

@@ -70,16 +70,19 @@ def faster_than(counts: Array, other: Array, first: int, share: float, moved: Mo
     return least
 
 
-def quantile(counts: Array, first: int, share: float) -> float:
+def quantile(counts: Array, first: int, share: float) -> Array:
     """The estimated `share`-quantile in seconds, between the ends of its bucket in proportion; NaN without requests."""
-    reached = np.cumsum(counts)
-    if not len(reached) or not reached[-1]:
-        return math.nan
-    place = int(np.searchsorted(reached, share * reached[-1]))
-    before = reached[place - 1] if place else 0.0
-    inside = (share * reached[-1] - before) / counts[place]
-    low, high = bucket_edge_s(first + place), bucket_edge_s(first + place + 1)
-    return float(low * (high / low) ** inside if low > 0 else high * inside)
+    reached = np.cumsum(counts, axis=-1)
+    total = reached[..., -1:]
+    place = np.minimum((reached < share * total).sum(axis=-1, keepdims=True), counts.shape[-1] - 1)
+    there = np.take_along_axis(counts, place, axis=-1)
+    before = np.take_along_axis(reached, place, axis=-1) - there
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inside = ((share * total - before) / there)[..., 0]
+    ends = np.array([bucket_edge_s(first + each) for each in range(counts.shape[-1] + 1)])
+    low, high = ends[place[..., 0]], ends[place[..., 0] + 1]
+    found: Array = np.where(low > 0, low ** (1 - inside) * high**inside, high * inside)
+    return found
 
 
 def limits(counts: Array, first: int, share: float, alpha: float) -> tuple[float, float]:

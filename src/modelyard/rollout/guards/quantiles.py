@@ -44,9 +44,9 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
     used = [step for step in range(steps) if mine[step].sum() and (other[step].sum() or not compares)]
     here = mine[used[-1]] if used else mine[:1].sum(axis=0) * 0
     there = other[used[-1]] if used and other[used[-1]].sum() else other.sum(axis=0)
-    champion = latency.quantile(there, first, share)
+    champion = float(latency.quantile(there, first, share))
     return Finding(
-        estimate=latency.quantile(here, first, share),
+        estimate=float(latency.quantile(here, first, share)),
         champion=champion,
         limits=latency.limits(here, first, share, alpha),
         units="requests",
