@@ -280,6 +280,7 @@ class Binner:
         self._held: list[tuple[Mapping[str, Array], Mapping[str, Array], int]] = []
         self._held_rows = 0
         self._first = next(((feature.role, feature.source) for feature in features), None)
+        self._picked = {(role, source): elements for role, source, _, elements in self._numbers.sources if elements is not None}
         ends = np.cumsum([1] + [_width(feature) for feature in features]).tolist()
         places = list(pairwise(ends))
         self._size = ends[-1]
@@ -295,6 +296,8 @@ class Binner:
             return
         role, source = self._first
         rows = len((inputs if role == "input" else outputs)[source])
+        if self._picked:
+            inputs, outputs = self._pick("input", inputs), self._pick("output", outputs)
         self._held.append((inputs, outputs, rows))
         self._held_rows += rows
         if self._held_rows >= self._block_rows:
@@ -314,6 +317,13 @@ class Binner:
         self._rows = 0
         return taken
 
+    def _pick(self, role: str, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """`arrays` with those of many elements a row (an image) cut down to the ones that are counted: they need not be held, nor fetched anew."""
+        picked = {source: elements for (side, source), elements in self._picked.items() if side == role}
+        return {
+            source: values.reshape(len(values), -1).take(picked[source], axis=1) if source in picked else values for source, values in arrays.items()
+        }
+
     def _count(self) -> None:
         if not self._held_rows:
             return
@@ -323,11 +333,8 @@ class Binner:
 
         sides = {"input": [inputs for inputs, _, _ in held], "output": [outputs for _, outputs, _ in held]}
 
-        def gather(role: str, source: str, elements: Array | None = None) -> Array:
-            parts = [side[source] for side in sides[role]]
-            if elements is not None:  # some of many (an image): these alone are put together
-                parts = [part.reshape(len(part), -1)[:, elements] for part in parts]
-            return joined(parts)
+        def gather(role: str, source: str) -> Array:
+            return joined([side[source] for side in sides[role]])
 
         self._numbers.count(gather, rows)
         for feature, index, counter in self._categories:
@@ -405,7 +412,7 @@ class _Numbers:
         self._scales = np.array([[math.ldexp(1.0, -feature.exponent)] for feature in features])
         self._reached = np.zeros((size, longest + 1), dtype=np.int64)
         self._moments = np.zeros((3, size), dtype=np.int64)
-        self._sources = _sources(features)
+        self.sources = _sources(features)
         # Which of (bins of all features, side by side; missing; total; squares in two parts) make up the counts, feature by feature.
         cells = [len(feature.edges) + 1 for feature in features]
         self._is_bin = np.arange(longest + 1) < np.array(cells, dtype=np.int64).reshape(-1, 1)
@@ -422,7 +429,7 @@ class _Numbers:
     def count(self, gather: Any, rows: int) -> None:
         if not self._features:
             return
-        sources = [(place, gather(role, source, elements).reshape(rows, -1)) for role, source, place, elements in self._sources]
+        sources = [(place, gather(role, source).reshape(rows, -1)) for role, source, place, _ in self.sources]
         for start in range(0, rows, _CHUNK_ROWS):
             stop = min(start + _CHUNK_ROWS, rows)
             block = np.empty((len(self._features), stop - start))

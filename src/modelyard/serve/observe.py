@@ -25,7 +25,7 @@ import numpy as np
 from modelyard import events
 from modelyard.events import Failures, Latencies, Mirror, Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import profile
-from modelyard.monitor.profile import BLOCK_ROWS, Binner, Profile, joined, reference
+from modelyard.monitor.profile import BLOCK_ROWS, PROFILED_ELEMENTS, Binner, Profile, joined, reference
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
@@ -39,6 +39,8 @@ _LARGE_RUNS = 8
 """Large requests wait for so many: what a look costs beside its rows is shared, and the model has left the caches cold."""
 _LARGE_ROWS = 64
 """From so many rows in a run on, chosen rows are taken out of each run, and not out of all runs end to end."""
+_WIDE_ROWS = 64
+"""So many wide rows are counted together, of which no more than the counted elements are held: in fewer, bins and counts are fetched anew for each."""
 _SMALLEST_SHARE = 2.0**-20
 _FEW_RECORDERS = 16
 """Where more versions than this were asked since the last flush, those with few rows keep their profile for a later one."""
@@ -127,7 +129,8 @@ class Recorder:
         self._is_wide = self._block_rows < BLOCK_ROWS
         known = reference(bundle)
         self._known = known
-        self._binner = Binner(known, block_rows=self._block_rows)
+        self._counted_rows = max(self._block_rows, min(_WIDE_ROWS, _counted_rows(bundle.schema))) if self._is_wide else self._block_rows
+        self._binner = Binner(known, block_rows=self._counted_rows)
         self._redactor = Redactor(bundle.schema, salt)
         self._loose = _loose(bundle)
         self.answers = _answers(known, bundle.schema, self._loose)
@@ -167,7 +170,7 @@ class Recorder:
         if self._is_begun or self.is_holding:
             self._past.append(self._close())
         self._generation, self._compared = generation, compared
-        self._outputs = None if compared is None or compared is self.answers else Binner(compared.bins, block_rows=self._block_rows)
+        self._outputs = None if compared is None or compared is self.answers else Binner(compared.bins, block_rows=self._counted_rows)
 
     @property
     def is_holding(self) -> bool:
@@ -351,6 +354,13 @@ def _block_rows(schema: Schema) -> tuple[int, int]:
     row_bytes = sum(8 * math.prod(max(size, 1) for size in spec.shape[1:]) for spec in (*schema.inputs, *schema.outputs))
     most = max(1, _HELD_BYTES // row_bytes)
     return min(BLOCK_ROWS, most), most
+
+
+def _counted_rows(schema: Schema) -> int:
+    """How many rows' counted elements may be held."""
+    return _HELD_BYTES // sum(
+        8 * min(math.prod(max(size, 1) for size in spec.shape[1:]), PROFILED_ELEMENTS) for spec in (*schema.inputs, *schema.outputs)
+    )
 
 
 def _rows(arrays: Mapping[str, Array], chosen: Array) -> dict[str, Array]:

@@ -257,3 +257,29 @@ def test_a_bin_counts_the_values_from_its_edge_to_the_next(rows: int) -> None:
         within[-1] += int(np.isposinf(column).sum())
         assert list(feature.counts) == within
         assert feature.missing == int(np.isnan(column).sum())
+
+
+def test_of_wide_rows_only_the_counted_elements_are_held_and_counted_alike() -> None:
+    schema = Schema(
+        inputs=(TensorSpec(name="picture", datatype="FP32", shape=(-1, 40, 40, 3)), TensorSpec(name="n", datatype="FP32", shape=(-1, 2))),
+        outputs=(),
+        layout="tensors",
+        task="other",
+    )
+    draw = np.random.default_rng(0)
+    rows = {"picture": draw.random((30, 40, 40, 3)).astype(np.float32), "n": draw.random((30, 2)).astype(np.float32)}
+    known = profile.measure(rows, schema)
+    together, apart = Binner(known), Binner(known)
+    together.add(rows, {})
+    for at in range(0, 30, 3):
+        apart.add({name: values[at : at + 3] for name, values in rows.items()}, {})
+    assert {inputs["picture"].shape for inputs, _, _ in apart._held} == {(3, profile.PROFILED_ELEMENTS)}
+    assert np.array_equal(together.take(), apart.take())
+    assert known.features == profile.filled(known, _taken(known, rows)).features
+
+
+def _taken(known: Profile, rows: dict[str, np.ndarray]) -> np.ndarray:
+    binner = Binner(known, block_rows=1)
+    for at in range(30):
+        binner.add({name: values[at : at + 1] for name, values in rows.items()}, {})
+    return binner.take()

@@ -268,6 +268,7 @@ def test_a_version_is_recorded_once_and_forgotten_when_it_goes(world: World) -> 
 def test_wide_rows_do_not_pile_up() -> None:
     wide = Schema(inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 512, 512, 3)),), outputs=(), layout="tensors", task="other")
     assert observe._block_rows(wide) == (1, 1)
+    assert observe._counted_rows(wide) == (8 << 20) // (8 * profile.PROFILED_ELEMENTS)
     together, most = observe._block_rows(SCHEMA)
     assert together == profile.BLOCK_ROWS < most
 
