@@ -234,7 +234,7 @@ def _element_name(spec: TensorSpec, element: int, shape: tuple[int, ...], schema
 
 
 def _number_bins(empty: FeatureProfile, values: Array) -> FeatureProfile:
-    present = np.sort(values[np.isfinite(values)].astype(np.float64))
+    present = np.sort(values[np.isfinite(values)].astype(np.float64)) + 0.0  # -0.0 becomes 0.0: which of them comes first is the order's chance
     if not len(present):
         present = np.zeros(1)
     distinct = np.unique(present)

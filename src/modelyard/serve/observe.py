@@ -40,7 +40,7 @@ _LARGE_RUNS = 8
 _LARGE_ROWS = 64
 """From so many rows in a run on, chosen rows are taken out of each run, and not out of all runs end to end."""
 _WIDE_ROWS = 64
-"""So many wide rows are counted together, of which no more than the counted elements are held: in fewer, bins and counts are fetched anew for each."""
+"""So many wide rows are counted together, of which only the counted elements are held: of fewer, each would fetch bins and counts anew."""
 _SMALLEST_SHARE = 2.0**-20
 _FEW_RECORDERS = 16
 """Where more versions than this were asked since the last flush, those with few rows keep their profile for a later one."""

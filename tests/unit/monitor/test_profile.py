@@ -283,3 +283,9 @@ def _taken(known: Profile, rows: dict[str, np.ndarray]) -> np.ndarray:
     for at in range(30):
         binner.add({name: values[at : at + 1] for name, values in rows.items()}, {})
     return binner.take()
+
+
+def test_the_sign_of_zero_leaves_no_trace() -> None:
+    schema = Schema(inputs=(TensorSpec(name="n", datatype="FP64", shape=(-1, 1)),), outputs=(), layout="frame", task="other")
+    one, other = ({"n": np.array([[first], [second]])} for first, second in ((0.0, -0.0), (-0.0, 0.0)))
+    assert profile.encode(measure(one, schema)) == profile.encode(measure(other, schema))
