@@ -32,7 +32,8 @@ def chosen(pick: Any) -> Strategy:
     weights = {"direct": [100], "blue-green": [100], "shadow": [0, 100], "ab": [pick(draw.integers(1, 99)), 100]}.get(kind)
     if weights is None:
         weights = [*sorted(pick(draw.sets(draw.integers(1, 99), max_size=4))), 100]
-    steps = tuple(Step(weight=weight, **pick(draw.fixed_dictionaries(STEP))) for weight in weights)
+    said = STEP if kind != "direct" else {"approval": STEP["approval"]}
+    steps = tuple(Step(weight=weight, **pick(draw.fixed_dictionaries(said))) for weight in weights)
     guards = pick(draw.sampled_from([(), ("error_rate<1%",), ("error_rate<1%", "golden")])) if kind != "direct" else ()
     return complete(
         Strategy(

@@ -5,56 +5,102 @@ Hides how that process is found and waited for: it may be killed and restarted w
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from modelyard import config
+from modelyard.cli.following import Line, said
 from modelyard.cli.show import Home, Json, emit_json, escape, line, short, table, verdicts
+from modelyard.cli.strategic import strategic
 from modelyard.client import Client, places
 from modelyard.config import Settings
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.control.status import DeploymentStatus, Status
-from modelyard.errors import Conflict, DeadlineExceeded, Rejected, Unavailable
+from modelyard.errors import Conflict, DeadlineExceeded, InvalidConfig, Rejected, Unavailable
 from modelyard.monitor.profile import Shift
 from modelyard.monitor.summary import Traffic
 from modelyard.registry import is_file
+from modelyard.rollout.written import Written, strategy
 from modelyard.targets.base import Deployment, Outcome, Rollout
 from modelyard.types import parse_name, read_serve_state
 
 WAIT_S = 300.0
+POLL_S = 0.03
+POLL_LONG_S = 0.5
 SHOWN_SHIFTS = 20
 MODERATE, LARGE = 0.1, 0.25  # the usual reading of a population stability index
 
 
+class Named(NamedTuple):
+    """What is to be deployed: an exact reference, its version, and the name under which it shall serve."""
+
+    reference: str
+    version: int
+    name: str
+
+
+@strategic
 def deploy(
-    reference: Annotated[str, typer.Argument(help="churn, churn:3, churn@champion, churn@sha256:…, or a bundle's folder or .tar.")],
+    reference: Annotated[
+        str | None,
+        typer.Argument(help="churn, churn:3, churn@champion, churn@sha256:…, or a bundle's folder or .tar; may stand in the file instead."),
+    ] = None,
     *,
+    written: Written,
     as_: Annotated[str | None, typer.Option("--as", help="Serve under this name (default: the model's).")] = None,
     breaking: Annotated[bool, typer.Option("--breaking", help="Let the schema refuse requests in use today.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end of the rollout.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Put a version behind a name: its gates first, then loaded beside what serves, then all traffic in one flip.
+    """Put a version behind a name: its gates first, then loaded beside what serves, then the traffic, by the strategy that is said.
 
-    The old version serves until the new one is ready everywhere, and goes on serving if it never is.
+    The old version serves until the new one has earned the traffic, and all of it again if it does not keep to its guards. Ctrl-C leaves a rollout
+    running.
     """
+    meant = require_reference(reference, written)
     settings = config.load({"home": home})
-    with connect(settings) as control, ControlPlane(settings) as plane:
-        version = plane.import_(local_principal(), Path(reference)) if is_file(reference) else plane.registry.resolve(reference)
-        name = parse_name(as_ or version.name)
-        body = {"reference": f"{version.name}@{version.digest}", "breaking": breaking}
-        started = control.call("POST", f"/deployments/{name}", body, answer=Deployment)
+    wanted = strategy(written)
+    with connect(settings) as control:
+        found = named(settings, meant, as_ or written.name, is_import=True)
+        body = {"reference": found.reference, "breaking": breaking or written.breaking, "strategy": wanted}
+        started = control.call("POST", f"/deployments/{found.name}", body, answer=Deployment)
     if started.rollout is None:
-        _tell(started, json=json, said=f"{name} serves version {version.version} already")
+        _tell(started, json=json, said=f"{found.name} serves version {found.version} already")
         return
-    ended = _wait(settings, name, started.rollout)
-    _tell(ended, json=json, said=f"{name} serves version {version.version} (generation {ended.generation})")
+    if detach:
+        _tell(started, json=json, said=f"{said(started)}; see: modelyard status")
+        return
+    ended = _wait(settings, found.name, started.rollout, is_shown=not json)
+    _tell(ended, json=json, said=f"{found.name} serves version {found.version} (generation {ended.generation})")
     if not json:
-        line(f"  ask it  {escape(_curl(settings, name, f'{version.name}@{version.digest}'))}")
+        line(f"  ask it  {escape(_curl(settings, found.name, found.reference))}")
+
+
+def require_reference(reference: str | None, written: Written) -> str:
+    """What to deploy, of the command line or else of the file. Raises InvalidConfig when neither says it."""
+    found = reference or written.model
+    if found is None:
+        raise InvalidConfig("say what to deploy: a reference such as churn:3, or model = in the file", field="reference", rule="required")
+    return found
+
+
+def named(settings: Settings, reference: str, name: str | None, *, is_import: bool) -> Named:
+    """The version that is meant, and the name. A bundle's file is registered first, where `is_import`. Raises InvalidConfig, NotFound or Tampered."""
+    with ControlPlane(settings) as plane:
+        if is_file(reference):
+            if not is_import:
+                raise InvalidConfig("a plan is of a version that is registered: modelyard import, then its reference", field="reference", rule="form")
+            version = plane.import_(local_principal(), Path(reference))
+        else:
+            version = plane.registry.resolve(reference)
+    return Named(f"{version.name}@{version.digest}", version.version, parse_name(name or version.name))
 
 
 def _curl(settings: Settings, name: str, reference: str) -> str:
@@ -108,6 +154,10 @@ def status(*, home: Home = None, json: Json = False) -> None:
         return
     rows = [row for each in found.deployments for row in _rows(each)]
     table(["deployment", "version", "digest", "weight", "ready", "rollback to", "state"], rows, right=("version", "weight", "ready", "rollback to"))
+    for each in found.deployments:
+        if each.deployment.rollout is not None and each.deployment.rollout.guards:
+            line(f"{escape(each.deployment.name)}: what its guards find")
+            verdicts(each.deployment.rollout.guards)
     seen = [each.traffic for each in found.deployments if each.traffic is not None and each.traffic.requests + sum(each.traffic.failures.values())]
     if not seen:
         line("no traffic in the last hour")
@@ -123,36 +173,48 @@ def status(*, home: Home = None, json: Json = False) -> None:
                 line(f"and {len(traffic.shifts) - SHOWN_SHIFTS:,} that moved less; --json has them all")
 
 
-def connect(settings: Settings) -> Client:
-    """A client of the home's control process. Raises Unavailable, saying `modelyard up`, when there is none."""
+def connect(settings: Settings, *, key: str | None = None) -> Client:
+    """A client of the home's control process, by `key` (None: the home's own). Raises Unavailable, saying `modelyard up`, when there is none."""
     place = places.of_home(settings)
-    return Client(place.url, place.key)
+    return Client(place.url, key or place.key)
 
 
-def _wait(settings: Settings, name: str, rollout: Rollout) -> Deployment:
-    """The deployment once `rollout` has ended well. Raises Rejected when it went back, Conflict when another has ended since, or DeadlineExceeded."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        try:
-            with connect(settings) as control:
-                while time.monotonic() < deadline:
-                    found = control.call("GET", f"/deployments/{name}", answer=Deployment)
-                    if found.rollout is None or not _is_same(found.rollout, rollout):
-                        _require_success(name, rollout, found.last)
-                        return found
-                    time.sleep(0.03)
-        except Unavailable:  # the control process is being restarted, perhaps on another port; the rollout is written down
-            time.sleep(0.2)
+def _wait(settings: Settings, name: str, rollout: Rollout, *, is_shown: bool = False) -> Deployment:
+    """The deployment once `rollout` has ended well. Raises Rejected when it went back, Conflict when another has ended since, or DeadlineExceeded.
+
+    A rollout in steps takes as long as it takes; Ctrl-C leaves it running.
+    """
+    is_long = len(rollout.strategy.steps) > 1 or any(step.minimum_s or step.minimum_requests or step.approval for step in rollout.strategy.steps)
+    deadline = math.inf if is_long else time.monotonic() + WAIT_S
+    pause_s = POLL_LONG_S if is_long else POLL_S
+    try:
+        with Line() if is_long and is_shown else contextlib.nullcontext() as shown:
+            while time.monotonic() < deadline:
+                try:
+                    with connect(settings) as control:
+                        while time.monotonic() < deadline:
+                            found = control.call("GET", f"/deployments/{name}", answer=Deployment)
+                            if found.rollout is None or not _is_same(found.rollout, rollout):
+                                _require_success(name, rollout, found.last)
+                                return found
+                            if shown is not None:
+                                shown.show(found)
+                            time.sleep(pause_s)
+                except Unavailable:  # the control process is being restarted, perhaps on another port; the rollout is written down
+                    time.sleep(0.2)
+    except KeyboardInterrupt:
+        print(f"the rollout of {name} goes on; see: modelyard status, or end it: modelyard abort {name}", file=sys.stderr)
+        raise
     raise DeadlineExceeded(f"the rollout of {name} is still under way after {WAIT_S:.0f} s; see: modelyard status")
 
 
 def _is_same(one: Rollout, other: Rollout) -> bool:
-    """Whether both are one rollout, whatever its phase."""
-    return (one.generation, one.goal, one.started_at) == (other.generation, other.goal, other.started_at)
+    """Whether both are one rollout, whatever its step."""
+    return (one.kind, one.goal, one.started_at) == (other.kind, other.goal, other.started_at)
 
 
 def _require_success(name: str, rollout: Rollout, last: Outcome | None) -> None:
-    if last is None or (last.generation, last.goal) != (rollout.generation, rollout.goal):
+    if last is None or (last.kind, last.goal, last.started_at) != (rollout.kind, rollout.goal, rollout.started_at):
         raise Conflict(f"{name} was changed again by someone else; see: modelyard status")
     if last.verdict.outcome == "fail":
         raise Rejected(f"{name} did not take version {last.goal.version}; what served before serves on", verdicts=(last.verdict,))
@@ -202,7 +264,7 @@ def _state(found: DeploymentStatus) -> str:
     if found.trouble is not None:
         return f"[red]{escape(found.trouble)}[/red]"
     if deployment.rollout is not None:
-        return f"[yellow]{deployment.rollout.kind} of version {deployment.rollout.goal.version}: {deployment.rollout.phase}[/yellow]"
+        return f"[yellow]{escape(said(deployment))}[/yellow]"
     if deployment.last is not None and deployment.last.verdict.outcome == "fail":
         return f"[yellow]version {deployment.last.goal.version} went back: {escape(deployment.last.verdict.evidence)}[/yellow]"
     return f"[green]serving[/green] generation {deployment.generation}"

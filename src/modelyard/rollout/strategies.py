@@ -215,6 +215,8 @@ def _require_steps(strategy: Strategy) -> None:
         raise _refused("the weights of a step, champion's and candidate's, are from 0 to 100 % and sum to 100", "steps", "sum")
     if kind in ("direct", "blue-green") and weights != [100]:
         raise _refused(f"{kind} has one step, of 100 %; several go with canary", "steps", "strategy")
+    if kind == "direct" and (strategy.steps[0].minimum_s or strategy.steps[0].minimum_requests):
+        raise _refused("direct settles as soon as it is in force: a step's minimums go with canary, blue-green, shadow or ab", "steps", "strategy")
     if kind == "shadow" and weights != [0, 100]:
         raise _refused("a shadow answers nobody: its one step has 0 %; what it is asked is said by --mirror", "steps", "strategy")
     if kind == "ab" and not (len(weights) == 2 and 0 < weights[0] < 100 == weights[1]):

@@ -15,6 +15,7 @@ from modelyard.control.access import admin_key
 from modelyard.control.status import DeploymentStatus, Plane, Serving, Status
 from modelyard.errors import Conflict, Rejected, Unavailable
 from modelyard.health import Health, Trouble
+from modelyard.rollout.machine import DIRECT
 from modelyard.targets.base import Deployment, Outcome, Release, Rollout
 from modelyard.types import ControlState, Digest, Verdict, write_control_state
 
@@ -25,11 +26,11 @@ PASSED = Verdict(outcome="pass", rule="rollout", evidence="serves")
 
 
 def rollout(generation: int, *, phase: Literal["holding", "switching"] = "holding") -> Rollout:
-    return Rollout(kind="deploy", strategy="direct", goal=RELEASE, generation=generation, phase=phase, started_at="t")
+    return Rollout(kind="deploy", strategy=DIRECT, goal=RELEASE, generation=generation, phase=phase, started_at=f"t{generation}")
 
 
 def outcome(generation: int, verdict: Verdict = PASSED) -> Outcome:
-    return Outcome(kind="deploy", goal=RELEASE, generation=generation, ended_at="t", verdict=verdict)
+    return Outcome(kind="deploy", goal=RELEASE, generation=generation, ended_at="t", started_at=f"t{generation}", verdict=verdict)
 
 
 def deployment(*, rollout: Rollout | None = None, last: Outcome | None = None) -> Deployment:
@@ -95,7 +96,7 @@ def test_each_state_is_told() -> None:
     moving = Deployment(name="m", model="m", generation=3, current=RELEASE, rollout=rollout(4))
     back = Deployment(name="m", model="m", generation=3, current=RELEASE, last=outcome(4, FAILED))
     assert "generation 3" in _state(DeploymentStatus(deployment=base, serving=()))
-    assert "version 2: holding" in _state(DeploymentStatus(deployment=moving, serving=()))
+    assert "deploy of m:2 by direct: loading it beside" in _state(DeploymentStatus(deployment=moving, serving=()))
     assert "went back: broken \\[x]" in _state(DeploymentStatus(deployment=back, serving=()))
     assert "no room" in _state(DeploymentStatus(deployment=base, serving=(), trouble="no room"))
 

@@ -53,6 +53,7 @@ def test_guards_are_kept_as_they_are_read() -> None:
     [
         ({"guards": ("error_rate<1%",)}, "judges nothing"),
         ({"steps": (Step(weight=50), Step(weight=100))}, "one step, of 100 %"),
+        ({"steps": (Step(weight=100, minimum_s=9.0),)}, "settles as soon"),
         ({"strict": True}, "strict is nothing that direct"),
         ({"mirror": 0.5}, "mirror is nothing that direct"),
         ({"kind": "canary", "steps": (Step(weight=1), Step(weight=50))}, "end with 100"),
