@@ -53,6 +53,8 @@ VERBS: dict[str, Verb] = {
     "serve": Verb("modelyard.cli.serve:serve", "Serve bundles by the data plane alone, without a control process.", "The running world"),
     "keys": Verb("modelyard.cli.keys:keys", "Make, list and revoke access keys.", "The running world"),
     "audit": Verb("modelyard.cli.audit:audit", "List what was done and denied, and check that the record of it is whole.", "The running world"),
+    "backup": Verb("modelyard.cli.copies:backup", "Copy the home's records to a file, also while it is up.", "More"),
+    "restore": Verb("modelyard.cli.copies:restore", "Go back to such a copy.", "More"),
     "config": Verb("modelyard.cli.config:config", "Show each setting, its value and where it came from.", "More"),
     "demo": Verb("modelyard.cli.demo:demo", "Train, package, deploy and watch a model on real data.", "More"),
 }

@@ -17,16 +17,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from typing import Any
 
 from modelyard import files
 from modelyard.config import Settings
+from modelyard.console import damaged
 from modelyard.console.app import build
 from modelyard.control.access import admin_key, home_keyring
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
 from modelyard.control.traffic import Watch
-from modelyard.errors import Conflict, ModelyardError, Unavailable
+from modelyard.errors import Conflict, ModelyardError, Tampered, Unavailable
 from modelyard.monitor.intake import Intake, windows_path
 from modelyard.monitor.windows import Windows
 from modelyard.rollout.driver import Driver
@@ -41,45 +44,71 @@ log = logging.getLogger("modelyard.control")
 
 
 def serve(settings: Settings) -> None:
-    """Be the control process of this home until SIGTERM or SIGINT. Raises Conflict when there is one, Unavailable for a port in use."""
-    import uvicorn
+    """Be the control process of this home until SIGTERM or SIGINT. Raises Conflict when there is one, Unavailable for a port in use.
 
+    On a home whose records cannot be opened it says so to whoever asks, and the data plane serves on what it has.
+    """
     files.make_folder(settings.run)
     learn("modelyard.")
-    with _alone(settings), _listen(settings) as listener, ControlPlane(settings) as plane:
+    with _alone(settings), _listen(settings) as listener:
+        try:
+            opened = ControlPlane(settings, is_checked=True)
+        except Tampered as error:
+            log.error("%s", error.message)
+            _run(settings, listener, damaged.build(error, home_keyring(settings)), contextlib.nullcontext())
+            return
+        _serve(settings, listener, opened)
+
+
+def _serve(settings: Settings, listener: socket.socket, opened: ControlPlane) -> None:
+    with opened as plane:
         for path in (settings.plan, settings.run / "control.json"):  # one that was killed may have been writing them
             files.remove_leftovers(path)
         admin_key(settings)
         port = listener.getsockname()[1]
-        url = f"http://{f'[{settings.control_host}]' if ':' in settings.control_host else settings.control_host}:{port}"
-        loops = Loops(plane, control=url)
+        loops = Loops(plane, control=_url(settings, listener))
         hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]")}
         app = build(plane, keyring=home_keyring(settings), hosts=hosts, status=loops.status, changed=loops.changed)
-        options = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            timeout_keep_alive=75,
-            limit_concurrency=256,
-            timeout_graceful_shutdown=5,
-        )
-        server = uvicorn.Server(options)
+        try:
+            _run(settings, listener, app, loops)
+        finally:
+            app.denials.flush()
 
-        def stop(*_: object) -> None:
-            server.should_exit = True
 
-        # From before anybody is told that it runs: an exception out of a signal would hit the server's loop while it is being made.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-        with loops:
-            write_control_state(settings.run, ControlState(pid=os.getpid(), url=url, started_at=datetime.now(UTC).isoformat(timespec="seconds")))
-            try:
-                server.run(sockets=[listener])
-            finally:
-                app.denials.flush()
-                (settings.run / "control.json").unlink(missing_ok=True)
+def _run(settings: Settings, listener: socket.socket, app: Any, beside: AbstractContextManager[object]) -> None:
+    """Serve `app`, with `beside` at its side, until told to stop, and say meanwhile where."""
+    import uvicorn
+
+    options = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_keep_alive=75,
+        limit_concurrency=256,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(options)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # From before anybody is told that it runs: an exception out of a signal would hit the server's loop while it is being made.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    with beside:
+        state = ControlState(pid=os.getpid(), url=_url(settings, listener), started_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        write_control_state(settings.run, state)
+        try:
+            server.run(sockets=[listener])
+        finally:
+            (settings.run / "control.json").unlink(missing_ok=True)
+
+
+def _url(settings: Settings, listener: socket.socket) -> str:
+    host = f"[{settings.control_host}]" if ":" in settings.control_host else settings.control_host
+    return f"http://{host}:{listener.getsockname()[1]}"
 
 
 class Loops:

@@ -101,11 +101,11 @@ def local_principal() -> Principal:
 class ControlPlane:
     """The verbs of one home. Holds the registry open; use it from one process, from any of its threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, is_checked: bool = False) -> None:
         files.make_folder(settings.home)
         self.settings = settings
         self.keys = settings.home / "keys"
-        self.registry = registry.open(settings.home, records_url=settings.records_url, blobs_url=settings.blobs_url)
+        self.registry = registry.open(settings.home, records_url=settings.records_url, blobs_url=settings.blobs_url, is_checked=is_checked)
         self.once = self.registry.records = Once(self.registry.records)
         self.trust = Trust(self.keys)
         self.access_keys = FileKeys(settings.access_keys)

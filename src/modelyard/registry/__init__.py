@@ -47,10 +47,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[int, ...]
 
 
-def open(home: Path, *, records_url: str = "", blobs_url: str = "") -> Registry:  # noqa: A001 - the noun's own verb
+def open(home: Path, *, records_url: str = "", blobs_url: str = "", is_checked: bool = False) -> Registry:  # noqa: A001 - the noun's own verb
     """The registry of `home`, made at the first call. Close it when done.
 
     With `records_url` its records are in that PostgreSQL; with `blobs_url` its blobs in that object store, and the folder holds what is used here.
+    `is_checked` reads all of the home's database for damage, which a process that stays does once.
 
     Raises InvalidConfig (not writable, or no driver for the URL), StorageFull, Tampered (damaged, or gone while its blobs are there),
     UnsupportedFormat (newer).
@@ -58,7 +59,7 @@ def open(home: Path, *, records_url: str = "", blobs_url: str = "") -> Registry:
     from modelyard.registry.blobs import FolderBlobs
 
     make_folder(home)
-    records = _postgres(records_url) if records_url else _sqlite(home, has_all_blobs=not blobs_url)
+    records = _postgres(records_url) if records_url else _sqlite(home, has_all_blobs=not blobs_url, is_checked=is_checked)
     local = FolderBlobs(home / "blobs")
     if not blobs_url:
         return Registry(local, records)
@@ -67,14 +68,14 @@ def open(home: Path, *, records_url: str = "", blobs_url: str = "") -> Registry:
     return Registry(ObjectBlobs(blobs_url, local), records)
 
 
-def _sqlite(home: Path, *, has_all_blobs: bool) -> RecordStore:
+def _sqlite(home: Path, *, has_all_blobs: bool, is_checked: bool) -> RecordStore:
     from modelyard.registry.records import SqliteRecords
 
     blobs, database = home / "blobs", home / "registry.sqlite"
     # Asked in this order: a home being made by another process has its database first.
     if has_all_blobs and next((blobs / "sha256").glob("*"), None) is not None and not database.exists():
         raise Tampered("this home has blobs but no registry.sqlite; restore it from a copy, or move the folder blobs away to begin anew")
-    return SqliteRecords(database)
+    return SqliteRecords(database, is_checked=is_checked)
 
 
 def _postgres(url: str) -> RecordStore:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from modelyard.errors import Conflict
 from modelyard.registry.base import Record
 from modelyard.security.base import AuditLine
@@ -19,6 +21,10 @@ LINES_AT_ONCE = 1000
 
 
 Rows = list[tuple[Any, ...]]
+
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+"""Several times as fast as the standard library's, which lists of a thousand records would feel."""
 
 
 class Run(Protocol):
@@ -38,13 +44,13 @@ class Verbs:
     def get(self, kind: str, key: str) -> Record | None:
         """See `registry.base.Records`."""
         rows = self._run("SELECT revision, body FROM record WHERE kind = ? AND key = ?", (kind, key))
-        return Record(kind, key, rows[0][0], json.loads(rows[0][1])) if rows else None
+        return Record(kind, key, rows[0][0], _decode(rows[0][1])) if rows else None
 
     def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
         """See `registry.base.Records`."""
         query = "SELECT key, revision, body FROM record WHERE kind = ? AND key >= ? AND key < ? ORDER BY key"
         rows = self._run(query, (kind, prefix, prefix + chr(sys.maxunicode)))
-        return tuple(Record(kind, key, revision, json.loads(body)) for key, revision, body in rows)
+        return tuple(Record(kind, key, revision, _decode(body)) for key, revision, body in rows)
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
         """See `registry.base.Records`."""
@@ -56,7 +62,7 @@ class Verbs:
             " ON CONFLICT (kind, key) DO UPDATE SET revision = excluded.revision, body = excluded.body",
             (kind, key, revision, text),
         )
-        return Record(kind, key, revision, json.loads(text))
+        return Record(kind, key, revision, _decode(text))
 
     def delete(self, kind: str, key: str, *, expected: int | None) -> None:
         """See `registry.base.Records`."""

@@ -7,6 +7,8 @@ import resource
 import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -62,7 +64,7 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, damage: bytes |
     data = path.read_bytes()
     damaged = damage if damage is not None else b"\0" * 100 + data[100:]
     path.write_bytes(damaged)
-    with pytest.raises(Tampered, match="Restore"):
+    with pytest.raises(Tampered, match="modelyard restore"):
         SqliteRecords(path)
     assert path.read_bytes() == damaged
     path.write_bytes(data)
@@ -147,3 +149,72 @@ def test_a_lock_held_too_long_is_unavailable(path: Path, monkeypatch: pytest.Mon
         other.execute("ROLLBACK")
     store.put("m", "b", {}, expected=0)
     store.close()
+
+
+def damaged_page(path: Path) -> None:
+    """Overwrite a page behind the header and the schema."""
+    with closing(SqliteRecords(path)) as store:
+        for number in range(200):
+            store.put("m", f"more-{number}", {"text": "x" * 200}, expected=0)
+    data = bytearray(path.read_bytes())
+    data[-4096:] = b"\xff" * 4096
+    path.write_bytes(data)
+
+
+def test_a_start_reads_every_page(path: Path) -> None:
+    damaged_page(path)
+    before = path.read_bytes()
+    for is_checked in (True, False):
+        with pytest.raises(Tampered, match="modelyard restore"):
+            SqliteRecords(path, is_checked=is_checked)
+    assert path.read_bytes() == before
+
+
+def test_a_database_too_large_to_be_read_in_time_is_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged_page(path)
+    for is_checked, limit in ((True, "CHECK_LIMIT_BYTES"), (False, "QUICK_LIMIT_BYTES")):
+        monkeypatch.setattr(records_module, limit, path.stat().st_size - 1)
+        SqliteRecords(path, is_checked=is_checked).close()  # what is not asked for is not met
+
+
+def wal_of(path: Path) -> bytes:
+    """Write more, as a process that was killed: the log beside the database stays. Gives it."""
+    code = (
+        "import os, sys; from pathlib import Path; from modelyard.registry.records import SqliteRecords\n"
+        "store = SqliteRecords(Path(sys.argv[1]))\n"
+        "for number in range(5): store.put('m', f'last-{number}', {}, expected=0)\n"
+        "store.append(lambda last: b'line')\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    return path.with_name(path.name + "-wal").read_bytes()
+
+
+@pytest.mark.parametrize("damage", [lambda wal: wal[:-4096] + b"\xff" * 4096, lambda wal: wal[:-5000], lambda wal: b"", None])
+def test_writes_that_are_missing_from_the_end_are_found_out(path: Path, damage: object) -> None:
+    wal = wal_of(path)
+    log = path.with_name(path.name + "-wal")
+    if damage is None:
+        log.unlink()
+    else:
+        log.write_bytes(damage(wal))  # type: ignore[operator]
+    before, left = path.read_bytes(), log.read_bytes() if log.exists() else b""
+    for _ in range(2):
+        with pytest.raises(Tampered, match="last writes are missing"):
+            SqliteRecords(path)
+    assert path.read_bytes() == before and (not left or log.read_bytes() == left), "what can still be saved is left as it is"
+
+
+def test_sqlite_alone_would_take_no_note_of_missing_writes(path: Path) -> None:
+    """The control of the test above: without the mark nothing is found."""
+    wal = wal_of(path)
+    path.with_name(path.name + "-wal").write_bytes(wal[:-4096] + b"\xff" * 4096)
+    path.with_name(path.name + "-mark").unlink()
+    with closing(SqliteRecords(path, is_checked=True)) as store:
+        assert list(store.lines()) == []
+
+
+def test_a_database_that_was_killed_is_whole(path: Path) -> None:
+    wal_of(path)
+    with closing(SqliteRecords(path, is_checked=True)) as store:
+        assert len(store.list("m", prefix="last-")) == 5 and list(store.lines()) == [b"line"]

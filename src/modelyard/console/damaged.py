@@ -1,0 +1,40 @@
+"""What the control process answers when its home's records cannot be opened: to every request the one error, so that the data plane serves on.
+
+Hides ASGI. It changes nothing and reads nothing but access keys; who holds none learns nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelyard.console import errors
+from modelyard.errors import Denied, ModelyardError
+
+if TYPE_CHECKING:
+    from modelyard.security.identity import Keyring
+
+
+def build(error: ModelyardError, keyring: Keyring) -> Any:
+    """The application that answers `error`, which says how to mend the home."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # a body is not waited for
+        if scope["type"] != "http":
+            return
+        told = _denied(scope, keyring) or error
+        content = errors.body(told)
+        headers = {"content-type": "application/json", "content-length": str(len(content)), **(errors.headers(told) or {})}
+        encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": errors.STATUS[type(told)], "headers": encoded})
+        await send({"type": "http.response.body", "body": content})
+
+    return answer
+
+
+def _denied(scope: Any, keyring: Keyring) -> Denied | None:
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    scheme, _, key = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")
+    try:
+        keyring.authenticate(key.strip() if scheme.lower() == "bearer" else "")
+    except Denied as denied:
+        return denied
+    return None
