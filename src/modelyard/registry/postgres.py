@@ -28,7 +28,9 @@ LIMIT_S = 4.5
 """How long a call may take in all; the port promises 5 s."""
 
 CONNECT_LIMIT_S = 2
-STATEMENT_LIMIT_S = 2.0
+MARGIN_S = 0.5
+"""How much sooner the server gives up than this side, so that it is the one to say why."""
+
 PROBE_LIMIT_S = 1.0
 REST_S = 0.5
 """After a failure to connect, how long the next calls fail at once instead of each waiting for themselves."""
@@ -134,12 +136,9 @@ class PostgresRecords:
 
     def _begin(self, connection: _Bounded) -> None:
         # A lock is taken before a snapshot, a SELECT after it: asked for in any other way, the block would see the world from before its turn.
-        left_ms = max(1, int((connection.deadline - time.monotonic() - STATEMENT_LIMIT_S / 4) * 1000))
+        left_ms = max(1, int((connection.deadline - time.monotonic() - MARGIN_S) * 1000))
         with _translated():
-            connection.execute(
-                f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL lock_timeout = {left_ms}; SET LOCAL statement_timeout = {left_ms};"
-                f"LOCK TABLE counter IN EXCLUSIVE MODE; SET LOCAL statement_timeout = {int(STATEMENT_LIMIT_S * 1000)}"
-            )
+            connection.execute(f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL lock_timeout = {left_ms}; LOCK TABLE counter IN EXCLUSIVE MODE")
 
     @contextmanager
     def _taken(self) -> Iterator[_Bounded]:
@@ -196,7 +195,7 @@ class PostgresRecords:
         try:
             with _translated():
                 connection.execute(
-                    f"SET statement_timeout = {int(STATEMENT_LIMIT_S * 1000)}; SET idle_in_transaction_session_timeout = {int(LIMIT_S * 2000)};"
+                    f"SET statement_timeout = {int((LIMIT_S - MARGIN_S) * 1000)}; SET idle_in_transaction_session_timeout = {int(LIMIT_S * 2000)};"
                     "SET synchronous_commit = on; SET client_encoding = 'UTF8'"
                 )
                 if _format(_rows(connection)) < formats.NEWEST:
