@@ -79,14 +79,18 @@ def _run(settings: Settings, listener: socket.socket, app: Any, beside: Abstract
     """Serve `app`, with `beside` at its side, until told to stop, and say meanwhile where."""
     import uvicorn
 
+    from modelyard.console.door import Door
+
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it would write a line for each request that is none
     options = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="off",
+        http=Door,
+        ws="none",
         timeout_keep_alive=75,
-        limit_concurrency=256,
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(options)
