@@ -595,6 +595,20 @@ def _doubt() -> None:
     SqliteRecords._is_doubtful = property(lambda self: False, lambda self, value: None)  # type: ignore[assignment]
 
 
+def _impatience() -> None:
+    """A database that is waited for."""
+    from modelyard.registry import records
+
+    records.BUSY_TIMEOUT_S = records.TURN_TIMEOUT_S = 60.0
+
+
+def _compare_and_swap() -> None:
+    """Changes that do not look whether what they were decided on still stands."""
+    from modelyard.registry.verbs import Verbs
+
+    Verbs._expect = lambda self, kind, key, expected: None  # type: ignore[method-assign]
+
+
 def _monotonic_time() -> None:
     """Durations measured by the clock that people read."""
     time.monotonic = time.time
@@ -641,6 +655,8 @@ WIRINGS: dict[str, Callable[[], None]] = {
     "trying again": _trying_again,
     "synced commits": _synced_commits,
     "doubt": _doubt,
+    "impatience": _impatience,
+    "compare and swap": _compare_and_swap,
     "monotonic time": _monotonic_time,
     "expiry": _expiry,
     "blobs first": _blobs_first,

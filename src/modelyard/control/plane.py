@@ -23,7 +23,7 @@ from modelyard.control.host import FetchedStock, HomeStock, host_id
 from modelyard.control.once import Once
 from modelyard.control.planned import Planned
 from modelyard.control.progress import shown
-from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound
+from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound, Unavailable
 from modelyard.rollout import machine, strategies
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.driver import Driver
@@ -524,8 +524,9 @@ class ControlPlane:
             yield
         except BaseException as error:
             code = error.code if isinstance(error, ModelyardError) else type(error).__name__
-            with contextlib.suppress(ModelyardError):
-                self.audit.record(principal, action, subject, outcome="failed", detail=code)
+            if not isinstance(error, Unavailable):  # the chain is where what is away is: the caller would wait for it a second time
+                with contextlib.suppress(ModelyardError):
+                    self.audit.record(principal, action, subject, outcome="failed", detail=code)
             raise
 
 
