@@ -191,9 +191,55 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def make_bundle(home: Path, kind: str, *, name: str | None = None, offset: float = 0.0, wrong_answers: bool = False) -> Built:
-    """A sealed bundle of `kind`; with `wrong_answers` its golden outputs are not what the model gives."""
+def spoilt_line(fault: str) -> bytes:
+    """The model `line` that answers its golden rows as it should, and live ones, whose `a` is 1 or more, not at all (`errors`) or late (`slow`)."""
+    import onnx
+    from onnx import TensorProto as P
+    from onnx import helper as h
+    from onnx import numpy_helper
+
+    model = onnx.load_from_string(graph("line")[0])
+    added = [
+        h.make_node("Gather", ["X", "first"], ["column"], axis=1),
+        h.make_node("ReduceMax", ["column"], ["largest"], keepdims=0),
+        h.make_node("Cast", ["largest"], ["turns"], to=P.INT64),
+    ]
+    constants = {"first": np.array([0], np.int64)}
+    if fault == "errors":
+        added.append(h.make_node("Gather", ["none", "turns"], ["nothing"], axis=0))
+        constants["none"] = np.array([0.0])
+    else:
+        body = h.make_graph(
+            [h.make_node("Identity", ["go"], ["still"]), h.make_node("MatMul", ["m", "m"], ["next"])],
+            "body",
+            [
+                h.make_tensor_value_info("i", P.INT64, []),
+                h.make_tensor_value_info("go", P.BOOL, []),
+                h.make_tensor_value_info("m", P.DOUBLE, [90, 90]),
+            ],
+            [h.make_tensor_value_info("still", P.BOOL, []), h.make_tensor_value_info("next", P.DOUBLE, [90, 90])],
+        )
+        added += [
+            h.make_node("Mul", ["turns", "each"], ["times"]),
+            h.make_node("Loop", ["times", "", "zeros"], ["spent"], body=body),
+            h.make_node("ReduceMax", ["spent"], ["nothing"], keepdims=0),
+        ]
+        constants |= {"each": np.array(200, np.int64), "zeros": np.zeros((90, 90))}
+    added.append(h.make_node("Add", ["sum", "nothing"], ["total"]))
+    nodes = [*model.graph.node[:-1], *added, h.make_node("Add", ["total", "offset"], ["y"])]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def make_bundle(
+    home: Path, kind: str, *, name: str | None = None, offset: float = 0.0, wrong_answers: bool = False, instead: bytes | None = None
+) -> Built:
+    """A sealed bundle of `kind`; with `wrong_answers` its golden outputs are not what the model gives. `instead` is another model of its schema."""
     model, binding = graph(kind, offset)
+    model = instead or model
     schema, inputs = SCHEMAS[kind], golden(kind)
     outputs = Onnx(model, binding, schema).predict(inputs)
     if wrong_answers:
@@ -218,9 +264,9 @@ class Home:
         self.plans: dict[str, TrafficPlan] = {}
         self.placements: dict[Any, Placement] = {}
 
-    def add(self, kind: str, *, name: str | None = None, offset: float = 0.0, wrong_answers: bool = False) -> Any:
+    def add(self, kind: str, *, name: str | None = None, offset: float = 0.0, wrong_answers: bool = False, instead: bytes | None = None) -> Any:
         """Register the next version of a model; gives (digest, version)."""
-        built = make_bundle(self.folder, kind, name=name, offset=offset, wrong_answers=wrong_answers)
+        built = make_bundle(self.folder, kind, name=name, offset=offset, wrong_answers=wrong_answers, instead=instead)
         version = self.registry.add(name or kind, built)
         self.placements[built.digest] = Placement(blobs=str(self.registry.blobs.folder), index=built.index)
         return built.digest, version.version

@@ -155,9 +155,10 @@ def status(*, home: Home = None, json: Json = False) -> None:
     rows = [row for each in found.deployments for row in _rows(each)]
     table(["deployment", "version", "digest", "weight", "ready", "rollback to", "state"], rows, right=("version", "weight", "ready", "rollback to"))
     for each in found.deployments:
-        if each.deployment.rollout is not None and each.deployment.rollout.guards:
-            line(f"{escape(each.deployment.name)}: what its guards find")
-            verdicts(each.deployment.rollout.guards)
+        if each.deployment.rollout is not None:
+            line(f"{escape(each.deployment.name)}: {escape(said(each.deployment))}")
+            if each.deployment.rollout.guards:
+                verdicts(each.deployment.rollout.guards)
     seen = [each.traffic for each in found.deployments if each.traffic is not None and each.traffic.requests + sum(each.traffic.failures.values())]
     if not seen:
         line("no traffic in the last hour")
@@ -264,7 +265,8 @@ def _state(found: DeploymentStatus) -> str:
     if found.trouble is not None:
         return f"[red]{escape(found.trouble)}[/red]"
     if deployment.rollout is not None:
-        return f"[yellow]{escape(said(deployment))}[/yellow]"
+        state = "paused" if deployment.rollout.pause is not None else deployment.rollout.phase
+        return f"[yellow]{deployment.rollout.kind} of version {deployment.rollout.goal.version}: {state}[/yellow]"
     if deployment.last is not None and deployment.last.verdict.outcome == "fail":
         return f"[yellow]version {deployment.last.goal.version} went back: {escape(deployment.last.verdict.evidence)}[/yellow]"
     return f"[green]serving[/green] generation {deployment.generation}"

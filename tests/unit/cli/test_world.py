@@ -96,7 +96,7 @@ def test_each_state_is_told() -> None:
     moving = Deployment(name="m", model="m", generation=3, current=RELEASE, rollout=rollout(4))
     back = Deployment(name="m", model="m", generation=3, current=RELEASE, last=outcome(4, FAILED))
     assert "generation 3" in _state(DeploymentStatus(deployment=base, serving=()))
-    assert "deploy of m:2 by direct: loading it beside" in _state(DeploymentStatus(deployment=moving, serving=()))
+    assert "deploy of version 2: holding" in _state(DeploymentStatus(deployment=moving, serving=()))
     assert "went back: broken \\[x]" in _state(DeploymentStatus(deployment=back, serving=()))
     assert "no room" in _state(DeploymentStatus(deployment=base, serving=(), trouble="no room"))
 
