@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from modelyard.errors import Conflict, ModelyardError
-from modelyard.rollout import evidence, hosts, machine
+from modelyard.rollout import evidence, gauges, hosts, machine
 from modelyard.rollout.deployments import Deployments, Stored
+from modelyard.rollout.gauges import Gauges
 from modelyard.rollout.hosts import Hosts
 from modelyard.rollout.judging import Gather, Judge
 from modelyard.targets.base import Deployment
@@ -56,6 +57,7 @@ class Driver:
         deployments: Deployments,
         *,
         gather: Gather | None = None,
+        asks: Gauges | None = None,
         allowed_s: float = ALLOWED_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -65,6 +67,7 @@ class Driver:
         self._clock = clock
         self._lock = threading.Lock()
         self._judge = Judge(gather or functools.partial(evidence.merged, deployments.records))
+        self._gauges = Gauges(deployments.records, clock=clock) if asks is None else asks
         self._phases: dict[str, tuple[tuple[int, str], float]] = {}
         self._steps: dict[str, tuple[tuple[object, ...], float]] = {}
         self._told: dict[str, float] = {}
@@ -92,11 +95,14 @@ class Driver:
                 try:
                     is_moving |= self._drive(each, reports)
                     self.trouble.pop(name, None)
+                    if name in self._gauges.trouble:
+                        self.trouble[name] = self._gauges.trouble[name]
                 except Conflict:
                     is_moving = True  # someone changed it meanwhile: the next tick reads it again
                 except ModelyardError as error:
                     self.trouble[name] = error.message
                     is_moving |= each.deployment.rollout is not None
+            self._gauges.forget(each.deployment.name for each in stored if each.deployment.rollout is not None)
             self._sweep(stored)
             return is_moving
 
@@ -110,7 +116,7 @@ class Driver:
                 self._steps.pop(deployment.name, None)
                 return False
         readiness = UNASKED if rollout is None else hosts.readiness(reports, rollout.goal.digest)
-        judged = self._judge.judge(deployment, readiness)
+        judged = self._judge.judge(deployment, readiness, self._gauges.look(deployment))
         seen = machine.Seen(
             readiness=readiness,
             acknowledged=hosts.acknowledged(reports, deployment.name, planned_at),
@@ -177,6 +183,7 @@ class Driver:
         if self._clock() - self._swept_s >= SWEEP_EVERY_S:
             self._swept_s = self._clock()
             evidence.sweep(self._deployments.records, stored)
+            gauges.sweep(self._deployments.records, evidence.needed(stored))
 
     def _forget(self, reports: Sequence[hosts.Seen]) -> None:
         for seen in reports:

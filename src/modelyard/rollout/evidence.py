@@ -62,18 +62,23 @@ def merged(records: RecordStore, name: str) -> dict[int, Counts]:
 
 def sweep(records: RecordStore, stored: Iterable[Stored]) -> int:
     """Remove what no rollout under way needs; how many records went."""
-    needed = {
-        (each.deployment.name, generation)
-        for each in stored
-        if each.deployment.rollout is not None
-        for generation in each.deployment.rollout.generations
-    }
-    found = [record for record in records.list(KIND) if (record.key.split(":")[0], _generation(record.key)) not in needed]
+    kept = needed(stored)
+    found = [record for record in records.list(KIND) if (record.key.split(":")[0], _generation(record.key)) not in kept]
     if found:
         with records.transaction() as transaction:
             for record in found:
                 transaction.delete(KIND, record.key, expected=None)
     return len(found)
+
+
+def needed(stored: Iterable[Stored]) -> set[tuple[str, int]]:
+    """Of which deployments, and generations of each, the evidence is needed: of those under rollout, of all steps so far."""
+    return {
+        (each.deployment.name, generation)
+        for each in stored
+        if each.deployment.rollout is not None
+        for generation in each.deployment.rollout.generations
+    }
 
 
 def _key(name: str, generation: int, host: str) -> str:

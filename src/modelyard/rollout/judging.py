@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 from modelyard.monitor.evidence import Seen
 from modelyard.rollout import strategies
-from modelyard.rollout.guards import Guard, Stratum, judge, parse
+from modelyard.rollout.guards import Guard, Samples, Stratum, judge, parse
 from modelyard.targets.base import Deployment, Rollout
 from modelyard.types import Digest, Verdict
 
 Counts = Mapping[Digest, Seen]
 Gather = Callable[[str], Mapping[int, Counts]]
 """By generation and digest, what was seen of the deployment of this name, by all its hosts."""
+
+NONE: Mapping[int, Mapping[str, Samples]] = {}
 
 
 class Judged(NamedTuple):
@@ -35,8 +37,11 @@ class Judge:
         self._gather = gather
         self._known: dict[str, tuple[object, Judged]] = {}
 
-    def judge(self, deployment: Deployment, readiness: Verdict) -> Judged:
-        """What there is to say about the rollout of `deployment`, whose candidate has this `readiness`; nothing before its first step."""
+    def judge(self, deployment: Deployment, readiness: Verdict, samples: Mapping[int, Mapping[str, Samples]] = NONE) -> Judged:
+        """What there is to say about the rollout of `deployment`, whose candidate has this `readiness`; nothing before its first step.
+
+        `samples` are those of gauges, by generation and guard.
+        """
         rollout, current = deployment.rollout, deployment.current
         if rollout is None or current is None or not rollout.generations:
             self.forget(deployment.name)
@@ -45,12 +50,13 @@ class Judge:
         if not (_judges(rollout) or any(step.minimum_requests for step in rollout.strategy.steps)):
             return Judged()
         counts = self._gather(deployment.name)
-        evidence = (asked, readiness.outcome, {generation: dict(counts.get(generation, {})) for generation in rollout.generations})
+        sampled = {generation: dict(samples.get(generation, {})) for generation in rollout.generations}
+        evidence = (asked, readiness.outcome, sampled, {generation: dict(counts.get(generation, {})) for generation in rollout.generations})
         known = self._known.get(deployment.name)
         if known is not None and known[0] == evidence:
             return known[1]
         strata = _strata(rollout, counts, champion=current.digest, readiness=readiness)
-        judged = _judged(rollout, strata)
+        judged = _judged(rollout, strata, list(sampled.values()))
         self._known[deployment.name] = (evidence, judged)
         return judged
 
@@ -78,7 +84,7 @@ def _strata(rollout: Rollout, counts: Mapping[int, Counts], *, champion: Digest,
     return strata
 
 
-def _judged(rollout: Rollout, strata: Sequence[Stratum]) -> Judged:
+def _judged(rollout: Rollout, strata: Sequence[Stratum], samples: Sequence[Mapping[str, Samples]]) -> Judged:
     last, weight = strata[-1].candidate, rollout.strategy.steps[rollout.step].weight
     requests = last.mirror.sent if weight == 0 else last.requests
     if not _judges(rollout):
@@ -87,6 +93,13 @@ def _judged(rollout: Rollout, strata: Sequence[Stratum]) -> Judged:
     decider: Guard | None = strategies.deciding(rollout.strategy)
     return Judged(
         requests=requests,
-        guards=tuple(judge(parse(text), strata, alpha=alpha) for text in rollout.strategy.guards),
-        metric=None if decider is None else judge(decider, strata, alpha=alpha),
+        guards=tuple(judge(guard, _of(guard, strata, samples), alpha=alpha) for guard in map(parse, rollout.strategy.guards)),
+        metric=None if decider is None else judge(decider, _of(decider, strata, samples), alpha=alpha),
     )
+
+
+def _of(guard: Guard, strata: Sequence[Stratum], samples: Sequence[Mapping[str, Samples]]) -> Sequence[Stratum]:
+    """The strata with the samples of this guard's own gauge."""
+    if not guard.query:
+        return strata
+    return [stratum._replace(samples=taken.get(str(guard))) for stratum, taken in zip(strata, samples, strict=False)]

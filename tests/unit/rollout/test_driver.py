@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 from rolling import World
 
 from modelyard.bundle import Attested, Contents, build
-from modelyard.errors import Conflict, NotFound
+from modelyard.errors import Conflict, NotFound, Unavailable
 from modelyard.monitor.evidence import Seen
 from modelyard.rollout import driver, machine
+from modelyard.rollout.gauges import EVERY_S, Gauges
 from modelyard.rollout.strategies import complete
 from modelyard.security.seal import LocalSigner
 from modelyard.targets.base import Deployment, Release, Rollout, Step, Strategy
@@ -313,3 +315,31 @@ def test_a_warm_release_is_let_go_when_its_time_has_passed(world: World) -> None
     world.turn()
     assert world.deployments.get("churn").deployment.warm is None and world.machine.ready() == {2}
     assert world.deployments.history("churn")[-1].what == "cool"
+
+
+def test_a_gauge_beyond_its_bound_sends_it_back_and_one_that_cannot_be_asked_is_told(world: World) -> None:
+    numbers: list[float] = []
+
+    def ask(url: str, query: str, version: int) -> float:
+        if not numbers:
+            raise Unavailable("Prometheus cannot be reached")
+        return numbers[0]
+
+    def until(is_so: Callable[[], bool]) -> None:
+        for _ in range(500):
+            world.wait(EVERY_S)
+            if is_so():
+                return
+            time.sleep(0.005)  # the answer comes on another thread
+        raise AssertionError("it never came to be")
+
+    asks = Gauges(world.deployments.records, ask=ask, clock=lambda: world.now)
+    world.driver = driver.Driver(world.deployments, gather=lambda _: {}, asks=asks, clock=lambda: world.now)
+    canary(world, Strategy(kind="canary", steps=(Step(weight=10), Step(weight=100)), guards=("prometheus(up)<5",), prometheus="http://p.example"))
+    until(lambda: world.driver.trouble == {"churn": "Prometheus cannot be reached"})
+    assert world.weights() == {1: 90, 2: 10}
+    numbers.append(7.0)
+    until(lambda: world.deployments.get("churn").deployment.rollout is None)
+    world.turn()
+    assert world.weights() == {1: 100} and world.driver.trouble == {}
+    assert world.deployments.history("churn")[-1].verdicts[0].rule == "prometheus(up)<5"

@@ -11,6 +11,7 @@ import pytest
 from modelyard.events import Mirror
 from modelyard.monitor.evidence import Seen
 from modelyard.rollout import judging, machine
+from modelyard.rollout.guards import Samples
 from modelyard.rollout.judging import Judge, Judged
 from modelyard.rollout.strategies import complete
 from modelyard.targets.base import Deployment, Release, Step, Strategy
@@ -114,3 +115,13 @@ def test_a_promotion_is_not_judged_but_counted() -> None:
     steps = (Step(weight=10, minimum_requests=5), Step(weight=100))
     promoted = machine.promote(rolling(msgspec.structs.replace(CANARY, steps=steps)), by="ann", at="")
     assert Judge(store).judge(promoted, READY).guards == ()
+
+
+def test_a_gauge_is_judged_by_its_own_samples() -> None:
+    guard = "prometheus(up)<5"
+    deployment = rolling(Strategy(kind="canary", guards=(guard,), prometheus="http://metrics.example"))
+    judge = Judge(Store())
+    assert judge.judge(deployment, READY, {}).guards[0].outcome == "unknown"
+    for text, outcome in ((guard, "fail"), ("prometheus(other)<5", "unknown")):
+        samples = {5: {text: Samples(taken=20, broken=20, value=9.0)}}
+        assert judge.judge(deployment, READY, samples).guards[0].outcome == outcome
