@@ -13,9 +13,11 @@ from typing import Any
 
 from modelyard.errors import InvalidConfig
 
+NAME = "bikes"
 FEATURES = ("hour", "season", "weather", "holiday", "workingday", "temp", "hum", "windspeed")
 TARGET = "cnt"
 TRAINED_UNTIL = "2011-06-30"
+LATER_UNTIL = "2012-06-30"
 TREES = 100
 CITATION = "Bike Sharing, UCI; Fanaee-T & Gama 2013, doi:10.1007/s13748-013-0040-3, CC BY 4.0"
 
@@ -42,6 +44,12 @@ def split(rows: Any) -> tuple[Any, Any]:
     dated = rows.assign(month=rows["date"].str[:7])
     is_past = dated["date"] <= TRAINED_UNTIL
     return dated[is_past].reset_index(drop=True), dated[~is_past].reset_index(drop=True)
+
+
+def split_again(rows: Any) -> tuple[Any, Any]:
+    """A year later: the hours that a challenger is trained on, and those that neither model has seen."""
+    is_past = rows["date"] <= LATER_UNTIL
+    return rows[is_past].reset_index(drop=True), rows[~is_past].reset_index(drop=True)
 
 
 def train(past: Any) -> Any:

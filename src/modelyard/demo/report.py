@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from modelyard.demo.releases import Release
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -89,6 +91,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     traffic: Traffic
     months: tuple[Month, ...]
     live: Live
+    releases: tuple[Release, ...]
     refusal: str
     url: str
     home: str | None
@@ -181,6 +184,7 @@ def _summary(report: Report) -> Table:
             f"[bold]{worst.error:.0f} in {named(worst.month)}[/bold], when demand had outgrown the model: time to retrain",
         ),
         ("Refused", escape(report.refusal)),
+        ("Releases", "; ".join(_released(each) for each in report.releases)),
     ]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold cyan", no_wrap=True)
@@ -189,6 +193,41 @@ def _summary(report: Report) -> Table:
         table.add_row(title, text)
     table.add_row("", "")
     return table
+
+
+def went_live(release: Release) -> tuple[str, ...]:
+    """A release that has earned the traffic, in a line, and what it was worth."""
+    before = min(release.errors)
+    return (
+        f"version {release.version}, trained a year later, took {_path(release)} of the traffic in steps; {_told(release)}",
+        f"[dim]error on hours that neither saw: {release.errors[before]:.0f} bikes an hour by version {before}, "
+        f"{release.errors[release.version]:.0f} by version {release.version}[/dim]",
+    )
+
+
+def sent_back(release: Release) -> tuple[str, ...]:
+    """A release that was sent back by itself, and why."""
+    from rich.markup import escape
+
+    return (
+        f"version {release.version}, trained on wrong labels by mistake, was sent back at {_path(release)}; {_told(release)}",
+        f"[dim]{escape(release.why)}[/dim]",
+    )
+
+
+def _path(release: Release) -> str:
+    return " → ".join(map(str, release.weights)) + " %"
+
+
+def _told(release: Release) -> str:
+    return f"{sum(release.answered.values()):,} requests meanwhile, {release.failed} failed"
+
+
+def _released(release: Release) -> str:
+    if release.is_live:
+        return f"version {release.version} went live by {_path(release)}, {release.failed} requests failed meanwhile"
+    got = release.answered.get(release.version, 0)
+    return f"version {release.version} went back by itself after {got:,} of {sum(release.answered.values()):,} requests, {release.failed} failed"
 
 
 def _new(months: tuple[Month, ...]) -> str:

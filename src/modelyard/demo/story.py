@@ -9,6 +9,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from modelyard.demo import bikes, traffic
-from modelyard.demo.report import Live, Month, Packaged, Report, Speed, Traffic, difference
+from modelyard.demo import bikes, releases, traffic
+from modelyard.demo.releases import Release
+from modelyard.demo.report import Live, Month, Packaged, Report, Speed, Traffic, difference, sent_back, went_live
 from modelyard.demo.world import World, private_world
 from modelyard.errors import Unavailable
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from modelyard.bundle import Bundle
     from modelyard.demo.telling import Step, Teller
 
-NAME = "bikes"
 CONNECTIONS = 4
 SINGLE_TRAINED, SINGLE_ENDPOINT = 20, 300
 SETTLE_LIMIT_S = 15.0
@@ -43,7 +44,8 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
     teller.say()
     with private_world() as world:
         with teller.step("Train") as step:
-            past, later = bikes.split(bikes.load())
+            hours = bikes.load()
+            past, later = bikes.split(hours)
             model = bikes.train(past)
             error = float(np.abs(model[-1].oob_prediction_ - past[bikes.TARGET]).mean())
             step.done(f"a scikit-learn pipeline with a forest of {bikes.TREES} trees, on {len(past):,} hours of January to June 2011")
@@ -53,8 +55,8 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             world.start()
             step.done(f"control process and data plane in a home of their own, {world.url}")
         with teller.step("Deploy") as step:
-            world.verb("deploy", packaged.reference, "--as", NAME)
-            step.done(f"{packaged.reference} answers as {NAME}; seal, golden replay and lock were checked first")
+            world.verb("deploy", packaged.reference, "--as", bikes.NAME)
+            step.done(f"{packaged.reference} answers as {bikes.NAME}; seal, golden replay and lock were checked first")
         with teller.step("Measure") as step:
             speed = _single(model, bundle, past, world, step)
             step.done(f"one row at a time: {speed.endpoint_s * 1000:.2f} ms over HTTP, {speed.trained_s * 1000:.1f} ms in scikit-learn")
@@ -66,6 +68,12 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             curl, answer = _curl(bundle, world)
             live = _status(world, requests=SINGLE_ENDPOINT + replayed.answered + 1)
             step.done(f"status has counted {live.requests:,} answers and profiled {live.profiled_rows:,} rows beside training's")
+        with teller.step("Canary") as step:
+            good = _release(world, bundle, hours, step, guards=releases.CHALLENGER_GUARDS)
+            step.done(*went_live(good))
+        with teller.step("Guard") as step:
+            bad = _release(world, bundle, hours, step, guards=releases.BAD_GUARDS, factor=releases.MISTAKEN)
+            step.done(*sent_back(bad))
         world.is_kept = keep
         home = str(world.settings.home) if keep else None
         return Report(
@@ -74,6 +82,7 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             traffic=replayed,
             months=months,
             live=live,
+            releases=(good, bad),
             refusal=refusal,
             url=world.url,
             home=home,
@@ -88,7 +97,9 @@ def _package(model: Any, past: Any, world: World, step: Step, error: float) -> t
     from modelyard.control import package
 
     started = time.monotonic()
-    bundle = package(model, name=NAME, data=past[list(bikes.FEATURES)], labels=past[bikes.TARGET], home=world.settings.home, progress=step.progress)
+    bundle = package(
+        model, name=bikes.NAME, data=past[list(bikes.FEATURES)], labels=past[bikes.TARGET], home=world.settings.home, progress=step.progress
+    )
     parity = bundle.attestation["parity"]
     largest = max(output["max_abs"] for output in parity["outputs"].values())
     step.done(
@@ -96,7 +107,7 @@ def _package(model: Any, past: Any, world: World, step: Step, error: float) -> t
         f"[dim]{bundle.digest}[/dim]",
     )
     packaged = Packaged(
-        reference=f"{NAME}:1",
+        reference=f"{bikes.NAME}:1",
         digest=bundle.digest,
         title=type(model[-1]).__name__,
         rows=parity["rows"],
@@ -119,7 +130,7 @@ def _single(model: Any, bundle: Bundle, past: Any, world: World, step: Step) -> 
         trained.append(time.perf_counter() - started)
     step.progress("the endpoint, one row at a time", 0.6)
     asked = [(f"single-{index}", row) for index, row in enumerate(rows.head(SINGLE_ENDPOINT).to_dict("records"))]
-    answers = traffic.send(world.settings.host, world.settings.port, NAME, bundle.schema, asked, connections=1)
+    answers = traffic.send(world.settings.host, world.settings.port, bikes.NAME, bundle.schema, asked, connections=1)
     if not answers.latencies_s:
         raise Unavailable(f"the endpoint answered no request: {answers.refused}")
     return Speed(trained_s=statistics.median(trained), endpoint_s=statistics.median(answers.latencies_s))
@@ -135,7 +146,7 @@ def _replay(bundle: Bundle, later: Any, world: World, step: Step) -> tuple[Traff
         step.progress(f"{month}: {len(hours)} requests", len(latencies) / len(later))
         rows = hours[list(bikes.FEATURES)].to_dict("records")
         asked = [(f"{date}T{row['hour']:02}", row) for date, row in zip(hours["date"], rows, strict=True)]
-        answers = traffic.send(world.settings.host, world.settings.port, NAME, bundle.schema, asked, connections=CONNECTIONS)
+        answers = traffic.send(world.settings.host, world.settings.port, bikes.NAME, bundle.schema, asked, connections=CONNECTIONS)
         if not answers.latencies_s:
             raise Unavailable(f"the endpoint answered no request of {month}: {answers.refused}")
         labels = {key: count for key, count in zip(answers.ids, hours[bikes.TARGET], strict=True) if key}
@@ -190,10 +201,20 @@ def _unseen(bundle: Bundle, hours: Any) -> dict[str, int]:
     return found
 
 
+def _release(world: World, bundle: Bundle, hours: Any, step: Step, *, guards: Sequence[str], factor: float = 1.0) -> Release:
+    """Train and package a challenger a year later, and bring it out among requests for hours that it has not seen either."""
+    until, unseen = bikes.split_again(hours)
+    step.progress(f"training and packaging on {len(until):,} hours", 0.0)
+    made = releases.package(world, until, factor=factor)
+    version = max(each["version"] for each in world.verb("versions", bikes.NAME) if each["digest"] == made.digest)
+    asking = releases.Asking(world, bundle.schema, unseen)
+    return releases.release(world, f"{bikes.NAME}:{version}", asking, guards=guards, tell=step.progress)
+
+
 def _refusal(bundle: Bundle, later: Any, world: World) -> str:
     """What the endpoint says to a question that no hour could ask."""
     row = later[list(bikes.FEATURES)].iloc[0].to_dict() | {"hour": "nine"}
-    with closing(traffic.Caller(world.settings.host, world.settings.port, NAME, bundle.schema)) as caller:
+    with closing(traffic.Caller(world.settings.host, world.settings.port, bikes.NAME, bundle.schema)) as caller:
         try:
             caller.ask_v1(row)
         except traffic.Refused as refused:
@@ -206,7 +227,7 @@ def _status(world: World, *, requests: int) -> Live:
     """What `modelyard status` says of the deployment, once it has taken in `requests` answers (workers hand their observations over each second)."""
     deadline = time.monotonic() + SETTLE_LIMIT_S
     while True:
-        found = next(each for each in world.verb("status")["deployments"] if each["deployment"]["name"] == NAME)
+        found = next(each for each in world.verb("status")["deployments"] if each["deployment"]["name"] == bikes.NAME)
         seen = found.get("traffic") or {}
         if seen.get("requests", 0) >= requests or time.monotonic() > deadline:
             break
@@ -225,9 +246,9 @@ def _curl(bundle: Bundle, world: World) -> tuple[str, str]:
     """A question of medians and commonest values, as a line that works as printed, and its answer."""
     from modelyard.serve import card
 
-    served = card.Served(name=NAME, version=1, title=bundle.card.title, example={"instances": [bundle.card.example]})
-    with closing(traffic.Caller(world.settings.host, world.settings.port, NAME, bundle.schema)) as caller:
-        answer, _ = caller.post(f"/v1/models/{NAME}:predict", served.example)
+    served = card.Served(name=bikes.NAME, version=1, title=bundle.card.title, example={"instances": [bundle.card.example]})
+    with closing(traffic.Caller(world.settings.host, world.settings.port, bikes.NAME, bundle.schema)) as caller:
+        answer, _ = caller.post(f"/v1/models/{bikes.NAME}:predict", served.example)
     return card.curl(card.Reach(world.url), served), msgspec.json.encode(answer).decode()
 
 
@@ -244,8 +265,9 @@ def _next(home: str | None) -> tuple[str, ...]:
         steps = (
             (f"export MODELYARD_HOME={home}", "the home that is still up"),
             (f"{program} status", "traffic, latency, and each input's shift against training"),
-            (f"{program} inspect {NAME}", "schema, proof, lock and members of the bundle"),
-            (f"{program} verify {NAME}", "seal, every byte and the golden records, here and now"),
+            (f"{program} history {bikes.NAME}", "who brought out what, and why one version went back"),
+            (f"{program} inspect {bikes.NAME}", "schema, proof, lock and members of the bundle"),
+            (f"{program} verify {bikes.NAME}", "seal, every byte and the golden records, here and now"),
             (f"{program} down", "stop it"),
         )
     width = max(len(command) for command, _ in steps)

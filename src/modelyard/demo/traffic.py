@@ -56,6 +56,12 @@ class Caller:
         answer, headers = self.post(f"/v1/models/{self._name}:predict", {"instances": [instance]})
         return headers["x-prediction-id"], float(answer["predictions"][0])
 
+    def ask_whom(self, row: Mapping[str, Any]) -> tuple[int, float]:
+        """The version that answered and its prediction for one row, by KServe V1. Raises OSError or Refused."""
+        instance = {name: row[name] for name, _ in self._datatypes}
+        answer, headers = self.post(f"/v1/models/{self._name}:predict", {"instances": [instance]})
+        return int(headers["x-model-version"]), float(answer["predictions"][0])
+
     def post(self, path: str, body: object) -> tuple[Any, http.client.HTTPMessage]:
         """The decoded answer to `body` as JSON, and its headers. Raises Refused for any status but 200."""
         try:
