@@ -68,6 +68,12 @@ def test_the_whole_story_and_what_it_leaves_running(kept):
     assert kept["refusal"].startswith("HTTP 4")
     assert "hour" in kept["refusal"]
 
+    live, bad = kept["releases"]
+    assert live["is_live"] and live["version"] == 2 and live["weights"] == [10, 50, 100]
+    assert live["errors"]["2"] < 0.6 * live["errors"]["1"]
+    assert not bad["is_live"] and bad["version"] == 3 and bad["weights"] == [10] and "prediction_shift" in bad["why"]
+    assert live["failed"] == bad["failed"] == 0
+
     asked = subprocess.run(kept["curl"], shell=True, capture_output=True, text=True, timeout=30, check=True)
     assert json.loads(asked.stdout) == json.loads(kept["answer"])
 

@@ -4,7 +4,15 @@ import pytest
 from rich.console import Console
 
 from modelyard.demo import report
+from modelyard.demo.releases import Release
 from modelyard.demo.telling import Teller
+
+LIVE = Release(
+    version=2, is_live=True, weights=(10, 50, 100), answered={1: 900, 2: 1100}, failed=0, errors={1: 130.4, 2: 41.2}, why="serves", seconds=9.0
+)
+BAD = Release(
+    version=3, is_live=False, weights=(10,), answered={2: 950, 3: 50}, failed=0, errors={2: 41.0, 3: 9000.0}, why="shift 0.9 [bold]", seconds=4.0
+)
 
 
 def month(name, error, psi, unseen=0):
@@ -28,6 +36,7 @@ def found():
         traffic=report.Traffic(requests=2100, answered=2099, refused={"503": 1}, connections=4, seconds=1.0, p50_s=0.001, p99_s=0.0034),
         months=(month("2011-07", 31.2, 1.94), month("2011-09", 37.0, 0.4, 12), month("2012-10", 133.0, 0.2, 708)),
         live=report.Live(requests=2100, p50_s=0.0004, p99_s=0.002, failures={"schema_mismatch": 1}, profiled_rows=2099, shifts={"temp": 0.9}),
+        releases=(LIVE, BAD),
         refusal="HTTP 422, hour: expected INT64",
         url="http://127.0.0.1:1",
         home=None,
@@ -65,3 +74,13 @@ def test_every_month_has_its_row(found):
 
 def test_nothing_is_cut_at_eighty_columns(found):
     assert "…" not in told(found)
+
+
+def test_releases_are_told_with_what_became_of_them(found):
+    text = " ".join(told(found).split())
+    assert "version 2 went live by 10 → 50 → 100 %, 0 requests failed meanwhile" in text
+    assert "version 3 went back by itself after 50 of 1,000 requests, 0 failed" in text
+    first, second = report.went_live(LIVE)
+    assert "10 → 50 → 100 %" in first and "130 bikes an hour by version 1, 41 by version 2" in second
+    first, second = report.sent_back(BAD)
+    assert "sent back at 10 %" in first and "\\[bold]" in second
