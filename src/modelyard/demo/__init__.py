@@ -1,4 +1,4 @@
-"""The demo: one real model's whole way, from training to a watched endpoint, in about a minute.
+"""The demo: one real model's whole way, from training to the version that replaces it, in about two minutes.
 
 Uses the product as a person would: `package`, `up`, `deploy`, HTTP requests, `status`. It hides the story's data and its telling; it must
 not reach into the product's rooms, nor touch any home but its own.
