@@ -17,7 +17,8 @@ def demo(
     """Train a real model, package, deploy, watch and replace it, in about two minutes.
 
     A forest that forecasts hourly bike rentals is trained on the first half of 2011, packaged with a proof that nothing changed, and served
-    through the eighteen months that followed. Then a challenger earns the traffic as a canary, and a bad version is sent back by itself. Everything happens in a temporary home on free ports of this machine.
+    through the eighteen months that followed. Then a challenger earns the traffic as a canary, and a bad version is sent
+    back by itself. Everything happens in a temporary home on free ports of this machine.
     """
     from modelyard.demo.report import tell
     from modelyard.demo.story import run
