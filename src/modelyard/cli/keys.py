@@ -30,6 +30,14 @@ class Action(StrEnum):
     revoke = "revoke"
 
 
+class Priority(StrEnum):
+    """Classes of requests, the highest first."""
+
+    high = "high"
+    normal = "normal"
+    low = "low"
+
+
 def keys(
     action: Annotated[Action, typer.Argument(help="create NAME, list, or revoke ID.")],
     which: Annotated[
@@ -40,6 +48,7 @@ def keys(
         list[str] | None, typer.Option(help="invoker (default), viewer, developer, approver, operator, admin or auditor; repeatable.")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="For this deployment alone; repeatable (default: all).")] = None,
+    priority: Annotated[Priority, typer.Option(help="The highest class that requests with it have, whatever X-Priority asks for.")] = Priority.high,
     expires: Annotated[str | None, typer.Option(help="30m, 12h, 30d, 4w, or a time such as 2030-01-31 (default: never).")] = None,
     home: Home = None,
     json: Json = False,
@@ -47,14 +56,14 @@ def keys(
     """Make, list or revoke access keys. A key is shown once, when it is made; a revoked one is refused within a second."""
     if action is not Action.list and which is None:
         raise InvalidConfig("say which: modelyard keys create NAME, or modelyard keys revoke ID", field="name")
-    if action is not Action.create and (role or model or expires):
-        raise InvalidConfig("--role, --model and --expires go with create", field="action")
+    if action is not Action.create and (role or model or expires or priority is not Priority.high):
+        raise InvalidConfig("--role, --model, --priority and --expires go with create", field="action")
     with ControlPlane(config.load({"home": home})) as plane:
         if which is None or action is Action.list:
-            _list(plane.key_list(), json=json)
+            _list(plane.key_list(), plane.key_uses(), json=json)
         elif action is Action.create:
             roles, models = tuple(role or ("invoker",)), tuple(model or ())
-            key, record = plane.key_create(local_principal(), which, roles=roles, models=models, expires_at=expiry(expires))
+            key, record = plane.key_create(local_principal(), which, roles=roles, models=models, expires_at=expiry(expires), priority=priority.value)
             _tell_new(key, record, json=json)
         else:
             revoked = plane.key_revoke(local_principal(), which)
@@ -91,18 +100,26 @@ def _tell_new(key: str, record: KeyRecord, *, json: bool) -> None:
     line("  send it  Authorization: Bearer my_…   (modelyard predict reads it from MODELYARD_KEY)")
 
 
-def _list(found: tuple[KeyRecord, ...], *, json: bool) -> None:
+def _list(found: tuple[KeyRecord, ...], uses: dict[str, str], *, json: bool) -> None:
     if json:
-        emit_json([_shown(record) for record in found])
+        emit_json([{**_shown(record), "last_used_at": uses.get(record.id)} for record in found])
     elif not found:
         line("no keys yet; next: modelyard keys create NAME")
     else:
         now = datetime.now(UTC)
         rows = [
-            (record.id, record.name, ", ".join(record.roles), ", ".join(record.models) or "all", record.created_at or None, _until(record, now))
+            (
+                record.id,
+                record.name,
+                ", ".join(record.roles),
+                ", ".join(record.models) or "all",
+                record.priority,
+                uses.get(record.id),
+                _until(record, now),
+            )
             for record in found
         ]
-        table(["id", "name", "roles", "models", "made", "until"], rows)
+        table(["id", "name", "roles", "models", "priority", "last used", "until"], rows)
 
 
 def _until(record: KeyRecord, now: datetime) -> str:

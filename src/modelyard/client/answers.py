@@ -205,6 +205,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...]
     models: tuple[str, ...] = ()
     expires_at: str | None = None
+    priority: str = "high"
+    last_used_at: str | None = None
     key: str | None = None
 
 

@@ -325,10 +325,10 @@ class Verbs:
 
     @verb
     def create_key(
-        self, name: str, *, roles: Sequence[str] = ("invoker",), models: Sequence[str] = (), expires_at: str | None = None
+        self, name: str, *, roles: Sequence[str] = ("invoker",), models: Sequence[str] = (), expires_at: str | None = None, priority: str = "high"
     ) -> Steps[answers.Key]:
         """Make an access key, which is told this once (so a call that broke off is not tried again with its key)."""
-        body = {"name": name, "roles": list(roles), "models": list(models), "expires_at": expires_at}
+        body = {"name": name, "roles": list(roles), "models": list(models), "expires_at": expires_at, "priority": priority}
         return (yield from self._change("POST", "/keys", body, answers.Key))
 
     @verb

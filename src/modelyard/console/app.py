@@ -20,13 +20,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from modelyard.console.errors import STATUS, body, headers
-from modelyard.console.guard import Guard
+from modelyard.console.guard import Denials, Guard
 from modelyard.console.operations import Call, Download, Operation, World
 from modelyard.console.routes import OPERATIONS
 from modelyard.console.uploads import Uploads
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status
-from modelyard.errors import Conflict, InvalidInput, MalformedPayload, ModelyardError, UnsupportedMedia
+from modelyard.errors import Conflict, Denied, InvalidInput, MalformedPayload, ModelyardError, UnsupportedMedia
 from modelyard.security import policy
 from modelyard.security.identity import Keyring
 from modelyard.targets.base import Deployment
@@ -55,15 +55,16 @@ def build(
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     world = World(plane, status, changed)
+    denials = Denials(plane.audit)
     uploads = Uploads(plane.settings.uploads)
     for each in operations:
-        app.add_api_route(each.route, _endpoint(each, world, uploads), methods=[each.method], response_class=Response, response_model=None)
+        app.add_api_route(each.route, _endpoint(each, world, uploads, denials), methods=[each.method], response_class=Response, response_model=None)
     policy.require_complete(served(app))
     return Guard(
         app,
         routes=app.routes,
         keyring=keyring,
-        audit=plane.audit,
+        denials=denials,
         hosts=hosts,
         uploads={(each.method, each.route) for each in operations if each.kind == "upload"},
     )
@@ -74,7 +75,7 @@ def served(app: FastAPI) -> set[tuple[str, str]]:
     return {(method, getattr(route, "path", "?")) for route in app.routes for method in (getattr(route, "methods", None) or {"?"})}
 
 
-def _endpoint(operation: Operation, world: World, uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(operation: Operation, world: World, uploads: Uploads, denials: Denials) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         call = None
         try:
@@ -86,6 +87,8 @@ def _endpoint(operation: Operation, world: World, uploads: Uploads) -> Callable[
             call = _parse(operation, world, request, content)
             return await run_in_threadpool(_carry_out, operation, call, request, hashlib.sha256(content).hexdigest())
         except ModelyardError as error:
+            if isinstance(error, Denied) and call is None:  # what a verb denies it audits itself
+                await run_in_threadpool(denials.add, request.scope["principal"], operation.method, error)
             return await run_in_threadpool(_refusal, operation, call, error)
         except Exception as error:
             log.error("%s failed", operation.name, exc_info=error)

@@ -33,13 +33,13 @@ class Guard:
     """ASGI middleware around `app`, whose `routes` were checked against the policy table. Used by one event loop."""
 
     def __init__(
-        self, app: Any, *, routes: Iterable[Any], keyring: Keyring, audit: AuditLog, hosts: Iterable[str], uploads: Iterable[tuple[str, str]] = ()
+        self, app: Any, *, routes: Iterable[Any], keyring: Keyring, denials: Denials, hosts: Iterable[str], uploads: Iterable[tuple[str, str]] = ()
     ) -> None:
         self._app = app
         self._uploads = frozenset(uploads)
         self.routes = tuple(routes)
         self._keyring = keyring
-        self.denials = Denials(audit)
+        self.denials = denials
         self._hosts = frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -35,6 +35,7 @@ from modelyard.monitor.windows import Windows
 from modelyard.rollout.driver import Driver
 from modelyard.rollout.evidence import Tally
 from modelyard.rollout.hosts import Hosts, Seen
+from modelyard.security.uses import EVERY_S, Uses
 from modelyard.types import ControlState, learn, write_control_state
 
 REST_S = 1.0  # between ticks when nothing moves
@@ -66,9 +67,10 @@ def _serve(settings: Settings, listener: socket.socket, opened: ControlPlane) ->
             files.remove_leftovers(path)
         admin_key(settings)
         port = listener.getsockname()[1]
-        loops = Loops(plane, control=_url(settings, listener))
+        uses = Uses(settings.run, "control")
+        loops = Loops(plane, control=_url(settings, listener), uses=uses)
         hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]")}
-        app = build(plane, keyring=home_keyring(settings), hosts=hosts, status=loops.status, changed=loops.changed)
+        app = build(plane, keyring=home_keyring(settings, uses=uses), hosts=hosts, status=loops.status, changed=loops.changed)
         try:
             _run(settings, listener, app, loops)
         finally:
@@ -118,8 +120,9 @@ def _url(settings: Settings, listener: socket.socket) -> str:
 class Loops:
     """The threads beside the API, from `with` to its end. A failure of one turn is logged and the next turn comes all the same."""
 
-    def __init__(self, plane: ControlPlane, *, control: str | None = None) -> None:
+    def __init__(self, plane: ControlPlane, *, control: str | None = None, uses: Uses | None = None) -> None:
         self._plane = plane
+        self._uses = uses or Uses(plane.settings.run, "control")
         self._membership = plane.membership()
         self._host = plane.host(self._membership, control=control)
         self._election = plane.election(self._membership)
@@ -129,7 +132,14 @@ class Loops:
         self._stop = threading.Event()
         self._wake_host = threading.Event()
         self._wake_driver = threading.Event()
-        loops = (("host", self._carry_out), ("driver", self._drive), ("lease", self._hold), ("intake", self._take_in), ("tally", self._tell))
+        loops = (
+            ("host", self._carry_out),
+            ("driver", self._drive),
+            ("lease", self._hold),
+            ("intake", self._take_in),
+            ("tally", self._tell),
+            ("uses", self._write_uses),
+        )
         self._threads = [threading.Thread(target=target, name=name) for name, target in loops]
         self._watch = Watch(plane)
 
@@ -143,9 +153,16 @@ class Loops:
         self.changed()
         for thread in self._threads:
             thread.join()
-        for leave in (self._election.lay_down, self._membership.leave):
+        for leave in (self._election.lay_down, self._membership.leave, self._uses.write):
             with contextlib.suppress(ModelyardError):  # whoever cannot say so now is found silent
                 leave()
+
+    def _write_uses(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            try:
+                self._uses.write()
+            except Exception as error:  # noqa: BLE001  # it is written the next time
+                _log_failure("uses of keys", error)
 
     def changed(self) -> None:
         """Something was written down: let host and driver look now."""

@@ -13,6 +13,7 @@ from modelyard.config import Settings
 from modelyard.errors import NotFound, Unauthenticated
 from modelyard.security.identity import Keyring
 from modelyard.security.keys import FileKeys
+from modelyard.security.uses import Uses
 
 ADMIN = "admin"
 
@@ -39,6 +40,6 @@ def admin_key(settings: Settings) -> AdminKey:
     return AdminKey(key, None)
 
 
-def home_keyring(settings: Settings) -> Keyring:
-    """The keys of the home, which open both planes; `keys_file` names another file for the data plane alone."""
-    return Keyring(FileKeys(settings.home / "keys" / "access.json"))
+def home_keyring(settings: Settings, *, uses: Uses | None = None) -> Keyring:
+    """The keys of the home, which open both planes; `keys_file` names another file for the data plane alone. Each use is noted in `uses`."""
+    return Keyring(FileKeys(settings.home / "keys" / "access.json"), uses=uses)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
@@ -35,6 +35,7 @@ from modelyard.security import identity, policy
 from modelyard.security.audit import FIRST, AuditLog, FileLines
 from modelyard.security.keys import FileKeys
 from modelyard.security.seal import Trust, TrustedKey, local_signer
+from modelyard.security.uses import last_uses
 from modelyard.targets.base import Deployment, Release, Strategy, Target
 from modelyard.targets.local import Local
 from modelyard.types import Placement, Principal, Tag, Tolerance, Verdict, parse_name
@@ -223,13 +224,20 @@ class ControlPlane:
     # Access keys
 
     def key_create(
-        self, principal: Principal, name: str, *, roles: tuple[str, ...], models: tuple[str, ...] = (), expires_at: datetime | None = None
+        self,
+        principal: Principal,
+        name: str,
+        *,
+        roles: tuple[str, ...],
+        models: tuple[str, ...] = (),
+        expires_at: datetime | None = None,
+        priority: Literal["high", "normal", "low"] = "high",
     ) -> tuple[str, KeyRecord]:
         """A new key, which can be seen this once, and what is kept of it. Raises InvalidInput for a role or name that is none."""
         unknown = sorted(set(roles) - set(policy.ROLES))
         if unknown or not roles:
             raise InvalidInput(f"a role is one of {', '.join(policy.ROLES)}", field="role", rule="known")
-        key, record = identity.new(parse_name(name), roles=roles, models=tuple(map(parse_name, models)), expires_at=expires_at)
+        key, record = identity.new(parse_name(name), roles=roles, models=tuple(map(parse_name, models)), expires_at=expires_at, priority=priority)
         detail = f"{name}: {', '.join(roles)}; {', '.join(models) or 'all models'}; until {record.expires_at or 'revoked'}"
         with self._announced(principal, "key-create", record.id, detail=detail):
             self.access_keys.put(record)
@@ -245,6 +253,10 @@ class ControlPlane:
         with self._announced(principal, "key-revoke", found[0].id, detail=found[0].name):
             self.access_keys.remove(found[0].id)
         return found[0]
+
+    def key_uses(self) -> dict[str, str]:
+        """When each key was last used, by its id, as this home's processes have written down: about a minute behind."""
+        return last_uses(self.settings.run)
 
     def key_list(self) -> tuple[KeyRecord, ...]:
         """What is kept of every key."""

@@ -7,7 +7,7 @@ SHA-256. It must not import cryptography: everything that builds or opens a bund
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -39,7 +39,10 @@ class Verifier(Protocol):
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of an access key: `sha256` of the whole key in hex, never the key. Times are ISO 8601 in UTC; no `models` means every model."""
+    """What is kept of an access key: `sha256` of the whole key in hex, never the key. Times are ISO 8601 in UTC; no `models` means every model.
+
+    `priority` is the highest class that a request with this key has, whatever it asks for.
+    """
 
     id: str
     sha256: str
@@ -48,6 +51,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str
     expires_at: str | None = None
     models: tuple[str, ...] = ()
+    priority: Literal["high", "normal", "low"] = "high"
 
 
 class KeyStore(Protocol):

@@ -12,9 +12,11 @@ import hmac
 import secrets
 import zlib
 from datetime import UTC, datetime
+from typing import Literal
 
 from modelyard.errors import Unauthenticated
 from modelyard.security.base import KeyRecord, KeyStore
+from modelyard.security.uses import Uses
 from modelyard.types import Principal
 
 PREFIX = "my_"
@@ -48,7 +50,14 @@ def fingerprint(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def new(name: str, *, roles: tuple[str, ...], models: tuple[str, ...] = (), expires_at: datetime | None = None) -> tuple[str, KeyRecord]:
+def new(
+    name: str,
+    *,
+    roles: tuple[str, ...],
+    models: tuple[str, ...] = (),
+    expires_at: datetime | None = None,
+    priority: Literal["high", "normal", "low"] = "high",
+) -> tuple[str, KeyRecord]:
     """A new key for `name`, which can be seen this once, and the record to keep of it."""
     key = mint()
     digest = fingerprint(key)
@@ -60,6 +69,7 @@ def new(name: str, *, roles: tuple[str, ...], models: tuple[str, ...] = (), expi
         models=models,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         expires_at=None if expires_at is None else expires_at.isoformat(timespec="seconds"),
+        priority=priority,
     )
     return key, record
 
@@ -67,8 +77,9 @@ def new(name: str, *, roles: tuple[str, ...], models: tuple[str, ...] = (), expi
 class Keyring:
     """The keys of one home. Safe to use from several threads when its store is."""
 
-    def __init__(self, store: KeyStore) -> None:
+    def __init__(self, store: KeyStore, *, uses: Uses | None = None) -> None:
         self._store = store
+        self._uses = uses
 
     def add(self, name: str, *, roles: tuple[str, ...], expires_at: datetime | None = None) -> str:
         """Make a key for `name`, keep its record, and return the key: the only time that it can be seen."""
@@ -93,6 +104,8 @@ class Keyring:
             raise Unauthenticated(_REFUSED)
         if record.expires_at is not None and datetime.fromisoformat(record.expires_at) <= datetime.now(UTC):
             raise Unauthenticated(_REFUSED)
+        if self._uses is not None:
+            self._uses.note(record.id)
         return Principal(f"key:{record.name}", record.roles, record.models)
 
 

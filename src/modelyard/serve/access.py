@@ -24,6 +24,8 @@ from modelyard.security import keys
 from modelyard.security.base import KeyRecord
 from modelyard.security.identity import PREFIX
 from modelyard.security.policy import LOAD, RIGHTS, Right, rights
+from modelyard.security.uses import Uses
+from modelyard.serve.admission import HIGH, PRIORITIES
 from modelyard.types import Principal
 
 REMEMBERED = 4096
@@ -41,13 +43,19 @@ _REFUSED = "no valid access key; send `Authorization: Bearer my_…`"
 class Caller:
     """Who asks, and what they may do here. Immutable; good for as long as the epoch under which it was given."""
 
-    __slots__ = ("models", "principal", "rights")
+    __slots__ = ("id", "lowest", "models", "principal", "rights")
 
-    def __init__(self, principal: Principal, may: frozenset[Right], models: frozenset[str] | None = None) -> None:
+    def __init__(
+        self, principal: Principal, may: frozenset[Right], models: frozenset[str] | None = None, *, id: str = "", lowest: int = HIGH
+    ) -> None:
         self.principal = principal
         self.rights = may
         self.models = models
         """The models that this caller may ask for; None means every one."""
+        self.id = id
+        """The key's; empty for who has none."""
+        self.lowest = lowest
+        """The highest class of priority that their requests have, as its number: a request has this or a lower one."""
 
     def require(self, right: Right, model: str = "") -> None:
         """Return when the caller may do this (with this model, where one is given). Raises Forbidden."""
@@ -83,8 +91,9 @@ Index = dict[bytes, tuple[KeyRecord, ...]]
 class Access:
     """The keys in force for one worker, as of `epoch`. Lives in the event loop, but for `read`, which blocks and belongs in a thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, process: str = "worker") -> None:
         self._path = settings.access_keys
+        self.uses = Uses(settings.run, process)
         self._must_exist = bool(settings.keys_file)
         self._is_required = wants_key(settings)
         self._is_local = is_loopback(settings.host)
@@ -109,6 +118,8 @@ class Access:
         found = self._callers.get(authorization) or self._authenticate(authorization)
         if found is self._anyone and self._is_local and host and not self._is_known(_name(host)):
             raise Forbidden("this Host is not served here; name it in allowed_hosts, or send a key", rule="host")
+        if found.id:
+            self.uses.note(found.id)
         return found
 
     def hold_back_s(self) -> float:
@@ -129,6 +140,10 @@ class Access:
     def is_stale(self) -> bool:
         """Whether the file has changed, or a key has expired, since the last look."""
         return self._stamp_now() != self._stamp or time.time() >= self._expires_s
+
+    def forget_decisions(self) -> None:
+        """Let every caller be asked about again, as a new epoch: of who goes on asking with a remembered head, a use is noted once a minute."""
+        self.epoch += 1
 
     def read(self) -> tuple[keys.Stamp | None, Index]:
         """What the file says now, for `take`. A file that has gone or cannot be read leaves no key valid."""
@@ -180,7 +195,9 @@ class Access:
         match = [record for record in records if hmac.compare_digest(found, record.sha256)]
         if scheme.lower() == b"bearer" and match and _expiry_s(match[0]) > time.time():
             record = match[0]
-            caller = Caller(Principal(f"key:{record.id}", record.roles, record.models), rights(record.roles), frozenset(record.models) or None)
+            principal = Principal(f"key:{record.id}", record.roles, record.models)
+            lowest = PRIORITIES[record.priority]
+            caller = Caller(principal, rights(record.roles), frozenset(record.models) or None, id=record.id, lowest=lowest)
             if len(self._callers) >= REMEMBERED:
                 self._callers.clear()
             self._callers[authorization] = caller

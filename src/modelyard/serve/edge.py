@@ -94,6 +94,7 @@ class Edge:
         try:
             if head.admitted != self._access.epoch:
                 self._admit(head)
+                exchange.priority = head.priority
             head.route.handler(exchange, head.route)
         except ModelyardError as error:
             self.fail(exchange, error)
@@ -118,7 +119,8 @@ class Edge:
             caller = access.caller(head.authorization, host=head.host, origin=head.origin)
             head.caller = caller
             caller.require(route.right, route.model)
-            head.admitted = access.epoch  # the place where a key may lower `head.priority`, once per head
+            head.admitted = access.epoch
+            head.priority = max(head.priority, caller.lowest)  # once per head
 
     def _route(self, head: Head) -> Route:
         path = head.path if len(head.path) == 1 else head.path.rstrip("/")

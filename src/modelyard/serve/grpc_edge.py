@@ -74,6 +74,7 @@ class GrpcEdge:
             caller = access.caller(head.authorization, host=head.host, origin=head.origin)
             caller.require(SEE if route is None else route.right)
             head.caller, head.admitted = caller, access.epoch
+            head.priority = max(head.priority, caller.lowest)
 
     def handle(self, call: Call) -> None:
         """Answer `call` now or with a later batch; whatever goes wrong becomes an answer.

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from modelyard.errors import InvalidInput, ModelyardError, NotFound, StorageFull
 from modelyard.protocols import messages
 from modelyard.runtime.isolated import Isolated, Isolation
 from modelyard.security.audit import AuditLog, FileLines
+from modelyard.security.uses import EVERY_S
 from modelyard.serve import card, tracing
 from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
@@ -103,7 +105,7 @@ class Worker:
         self._turns = 0
         self.metrics = Metrics(run, slot)
         self.observer = Observer(settings, slot=slot, spool=spool)
-        self.access = Access(settings)
+        self.access = Access(settings, process=f"worker-{slot}")
         self.tls = open_tls(settings)
         self.plane = DataPlane(
             settings, slot=slot, meter=self.metrics.meter, attach=self._attach, board=Board(run, slot=slot, slots=settings.workers)
@@ -215,6 +217,7 @@ class Worker:
 
     async def _watch_keys(self) -> None:
         """Access keys and certificates, beside the plan's watch, which waits while a model loads: a revoked key must not."""
+        noted_s = time.monotonic()
         while True:
             await asyncio.sleep(KEYS_S)
             try:
@@ -222,6 +225,10 @@ class Worker:
                     found = await asyncio.to_thread(self.access.read)
                     self.access.take(found)
                     self.log.info("keys_changed")
+                if time.monotonic() - noted_s >= EVERY_S:
+                    noted_s = time.monotonic()
+                    self.access.forget_decisions()
+                    await asyncio.to_thread(self.access.uses.write)
             except Exception as error:  # noqa: BLE001 - a worker that no longer looks would let a revoked key in for ever
                 self._report("the access keys could not be read", error)
             tls = self.tls

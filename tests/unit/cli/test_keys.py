@@ -27,7 +27,7 @@ def test_a_key_is_made_listed_and_revoked_and_each_change_is_audited(tmp_path: P
     caller = Access(settings).caller(f"Bearer {made['key']}".encode())
     assert caller.models == {"churn"} and set(caller.principal.roles) == {"viewer", "invoker"}
     (listed,) = told(capsys, tmp_path, "list")
-    assert listed == {name: value for name, value in made.items() if name != "key"} and "sha256" not in listed
+    assert listed == {**{name: value for name, value in made.items() if name != "key"}, "last_used_at": None} and "sha256" not in listed
     assert told(capsys, tmp_path, "revoke", made["id"][:6])["id"] == made["id"]
     assert told(capsys, tmp_path, "list") == []
     with pytest.raises(Unauthenticated):
@@ -40,6 +40,16 @@ def test_a_key_is_made_listed_and_revoked_and_each_change_is_audited(tmp_path: P
     ]
     text = "".join(path.read_text("latin-1") for path in tmp_path.rglob("*") if path.is_file())
     assert made["key"] not in text and made["key"][3:40] not in text
+
+
+def test_a_key_has_a_highest_priority_and_a_last_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = told(capsys, tmp_path, "create", "batch", "--priority", "low")
+    access = Access(Settings(home=tmp_path, host="0.0.0.0"))
+    assert made["priority"] == "low" and access.caller(f"Bearer {made['key']}".encode()).lowest == 2
+    (tmp_path / "run").mkdir()
+    access.uses.write()
+    (listed,) = told(capsys, tmp_path, "list")
+    assert listed["last_used_at"] > "2020" and listed["priority"] == "low"
 
 
 def test_people_see_the_key_once_and_a_table_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from modelyard.security import keys
 from modelyard.security.identity import fingerprint, mint, new
 from modelyard.security.keys import FileKeys
 from modelyard.security.policy import INVOKE, LOAD, METRICS, SEE
+from modelyard.security.uses import last_uses
 from modelyard.serve import access
 from modelyard.serve.access import ANYONE, ANYONE_HERE, BURST, HOLD_BACK_S, Access, is_loopback, require_keys, wants_key
 
@@ -85,6 +86,19 @@ def test_a_key_for_some_models_is_for_no_other(tmp_path: Path) -> None:
     everything = _caller(tmp_path, "admin")
     everything.require_model("shop")
     everything.require_all()
+
+
+def test_a_use_is_noted_whenever_a_caller_is_asked_about_and_again_each_epoch(tmp_path: Path) -> None:
+    key = add(tmp_path, "invoker")
+    held = Access(settings(tmp_path), process="worker-3")
+    (tmp_path / "run").mkdir()
+    held.caller(key)
+    held.uses.write()
+    (before,) = last_uses(tmp_path / "run").items()
+    assert before[0] == held.caller(key).id and (tmp_path / "run/used-worker-3.json").exists()
+    epoch, caller = held.epoch, held.caller(key)
+    held.forget_decisions()
+    assert held.epoch == epoch + 1 and held.caller(key) is caller
 
 
 def test_a_revoked_key_and_an_expired_one_end_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from modelyard.errors import Conflict, Forbidden, ModelyardError, Unauthenticate
 from modelyard.security.identity import new
 from modelyard.security.keys import FileKeys
 from modelyard.serve.access import ANYONE, ANYONE_HERE, Access
+from modelyard.serve.admission import HIGH, LOW, NORMAL
 from modelyard.serve.dataplane import DataPlane
 from modelyard.serve.edge import LOG_LINES_S, Edge
 from modelyard.serve.errors import STATUS
@@ -235,6 +236,23 @@ def test_a_right_is_asked_again_when_the_keys_change(tmp_path: Path) -> None:
         assert exchange.said is not None and exchange.said[0] == 401  # type: ignore[unreachable]
 
     with_edge(tmp_path, test, access=access)
+
+
+@pytest.mark.parametrize(("cap", "asked", "has"), [("low", HIGH, LOW), ("normal", HIGH, NORMAL), ("normal", LOW, LOW), ("high", HIGH, HIGH)])
+def test_a_request_has_no_higher_class_than_its_key(tmp_path: Path, cap: Any, asked: int, has: int) -> None:
+    settings = Settings(home=tmp_path, host="0.0.0.0")
+    key, record = new("ci", roles=("viewer",), priority=cap)
+    FileKeys(settings.access_keys).put(record)
+
+    def test(edge: Edge, plane: DataPlane) -> None:
+        plane.switch({})
+        exchange = Exchange(b"GET", "/v2/models")
+        exchange.head.authorization = b"Bearer " + key.encode()
+        exchange.priority = exchange.head.priority = asked  # as the server makes an exchange, before anybody is known
+        edge.handle(exchange)  # type: ignore[arg-type]
+        assert exchange.priority == exchange.head.priority == has
+
+    with_edge(tmp_path, test, access=Access(settings))
 
 
 def test_a_large_body_is_for_who_may_ask_and_not_where_anybody_may(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from modelyard.protocols import messages
 from modelyard.protocols.messages import kind
 from modelyard.security.policy import rights
 from modelyard.serve.access import ANYONE, Caller
+from modelyard.serve.admission import NORMAL
 from modelyard.serve.edge import Edge
 from modelyard.serve.grpc import Head
 from modelyard.serve.grpc_edge import GrpcEdge
@@ -51,7 +52,7 @@ class Keys:
             raise Forbidden("pages of other origins may not ask here")
         if authorization != self.good:
             raise Unauthenticated("no valid access key")
-        return Caller(Principal("key:k"), rights(["invoker"]), frozenset({"mine"}))
+        return Caller(Principal("key:k"), rights(["invoker"]), frozenset({"mine"}), lowest=NORMAL)
 
     def hold_back_s(self) -> float:
         return 0.0
@@ -126,6 +127,9 @@ def test_only_health_goes_without_a_key(path: str) -> None:
         let_in = head(path, (b"authorization", b"Bearer k"))
         made.admit(let_in)
         assert let_in.admitted == 0
+        first = head(path, (b"authorization", b"Bearer k"), (b"x-priority", b"high"))
+        made.admit(first)
+        assert first.priority == NORMAL  # which is the key's highest
         with pytest.raises(Forbidden):
             made.admit(head(path, (b"authorization", b"Bearer k"), (b"origin", b"https://elsewhere")))
         for public in ("/grpc.health.v1.Health/Check", "/inference.GRPCInferenceService/ServerLive"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -34,6 +34,7 @@ class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     roles: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=16)] = ("invoker",)
     models: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
     expires_at: datetime | None = None
+    priority: Literal["high", "normal", "low"] = "high"
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,6 +46,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str
     expires_at: str | None = None
     models: tuple[str, ...] = ()
+    priority: str = "high"
+    last_used_at: str | None = None
 
 
 class NewKey(Key, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,7 +70,8 @@ def _distrust(call: Call) -> Trusted:
 
 
 def _keys(call: Call) -> tuple[Key, ...]:
-    return tuple(map(_shown, call.plane.key_list()))
+    uses = call.plane.key_uses()
+    return tuple(_shown(record, uses.get(record.id)) for record in call.plane.key_list())
 
 
 def _create_key(call: Call) -> NewKey:
@@ -75,7 +79,9 @@ def _create_key(call: Call) -> NewKey:
     until = asked.expires_at
     if until is not None and (until.tzinfo is None or until <= datetime.now(UTC)):
         raise InvalidInput("a key ends at a time to come, which names its zone", field="expires_at", rule="range")
-    key, record = call.plane.key_create(call.who, asked.name, roles=asked.roles, models=asked.models, expires_at=until and until.astimezone(UTC))
+    key, record = call.plane.key_create(
+        call.who, asked.name, roles=asked.roles, models=asked.models, expires_at=until and until.astimezone(UTC), priority=asked.priority
+    )
     return NewKey(key=key, **msgspec.structs.asdict(_shown(record)))
 
 
@@ -83,8 +89,9 @@ def _revoke_key(call: Call) -> Key:
     return _shown(call.plane.key_revoke(call.who, call.path["id"]))
 
 
-def _shown(record: KeyRecord) -> Key:
-    return Key(**{field.name: getattr(record, field.name) for field in msgspec.structs.fields(Key)})
+def _shown(record: KeyRecord, last_used_at: str | None = None) -> Key:
+    kept = {field.name: getattr(record, field.name) for field in msgspec.structs.fields(Key) if field.name != "last_used_at"}
+    return Key(**kept, last_used_at=last_used_at)
 
 
 OPERATIONS = (

@@ -156,6 +156,9 @@ def test_a_key_for_some_models_deploys_those_alone(api: Api) -> None:
     assert api.ask("POST", "/deployments/shop", json={"reference": "shop"}, key=mine).status_code == 403
     smuggled = api.ask("POST", "/deployments/line", json={"reference": "shop:1"}, key=mine)
     assert smuggled.status_code == 403 and smuggled.json()["error"]["rule"] == "grant"
+    api.app.denials.flush()
+    denied = [entry.detail for entry in api.plane.audit.entries() if entry.outcome == "denied"]
+    assert sum(1 if detail == "grant" else int(detail.split()[0]) for detail in denied) == 2
     assert api.told("GET", "/deployments", key=api.key("viewer", models=("shop",))) == []
 
 
