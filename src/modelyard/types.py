@@ -309,12 +309,16 @@ class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self._seen_host}:{self.grpc_port}" if self.grpc_port > 0 else None
 
 
-class ControlState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the control process says of itself: where its API listens. Its access key lies elsewhere, in a file of mode 0600."""
+class ControlState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the control process said of itself at its start: where its API listens, and what kept it from opening its store, if anything did.
+
+    Its access key lies elsewhere, in a file of mode 0600.
+    """
 
     pid: int
     url: str
     started_at: str
+    waits: str = ""
 
 
 def write_plan(path: Path, plan: HostPlan) -> None:

@@ -257,9 +257,9 @@ def make_bundle(
 class Home:
     """A home folder with models in its registry and a plan; `deploy` writes the next plan."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **stores: str) -> None:
         self.folder = folder
-        self.registry = registry.open(folder)
+        self.registry = registry.open(folder, **stores)
         self.sequence = 0
         self.plans: dict[str, TrafficPlan] = {}
         self.placements: dict[Any, Placement] = {}

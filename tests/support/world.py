@@ -50,11 +50,16 @@ class Said:
 
 
 class World:
-    """A home folder with its ports. `home` registers bundles without a converter; `verb` runs the command line here, `start` as a process."""
+    """A home folder with its ports, on `stores` of others where their URLs are given.
 
-    def __init__(self, folder: Path, *, workers: int = 1) -> None:
+    `home` registers bundles without a converter; `verb` runs the command line here, `start` as a process.
+    """
+
+    def __init__(self, folder: Path, *, workers: int = 1, **stores: str) -> None:
         self.folder = folder
-        self.home = Home(folder)
+        self.home = Home(folder, **stores)
+        if stores:
+            (folder / "settings.toml").write_text("".join(f"{name} = {json.dumps(url)}\n" for name, url in stores.items()))
         self.workers = workers
         self.port, self.control_port = free_ports(2)
         self.environment = {

@@ -18,17 +18,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
 from modelyard import config, files
-from modelyard.cli.show import Home, Json, emit_json, line
+from modelyard.cli.show import Home, Json, emit_json, escape, line
 from modelyard.config import Settings
 from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Unavailable
 from modelyard.targets.local import Local
-from modelyard.types import HostPlan, read_control_state, read_plan, read_serve_state, write_plan
+from modelyard.types import ControlState, HostPlan, ServeState, read_control_state, read_plan, read_serve_state, write_plan
 
 START_LIMIT_S = 60.0
 STEADY_S = 10.0  # a child that lived this long has its restart delay forgiven
@@ -39,7 +40,7 @@ MODULES = {"control": "modelyard.console", "serve": "modelyard.serve"}
 
 
 class Up(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a home that is up can be reached; `key` is the admin key when this start has made it."""
+    """Where a home that is up can be reached; `key` is the admin key when this start has made it, `waits` what keeps its store from being opened."""
 
     home: str
     data: str
@@ -48,6 +49,7 @@ class Up(msgspec.Struct, frozen=True, kw_only=True):
     grpc: str | None = None
     was_up: bool = False
     key: str | None = None
+    waits: str | None = None
 
 
 def up(
@@ -251,22 +253,29 @@ def _end_orphans(settings: Settings) -> list[int]:
     """Stop planes whose parent was killed, by the pids that they wrote (if those are still theirs), and remove what dead ones left."""
     left = []
     for name, read in (("control", read_control_state), ("serve", read_serve_state)):
-        try:
-            pid = read(settings.run).pid
-        except (NotFound, MalformedPayload):
-            continue
         arguments = " ".join(_arguments(name, settings))
-        if _is_ours(pid, arguments):
-            left.append(pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-            if not _until(partial(_is_gone, pid, arguments), settings.drain_timeout_s + 2):
+        for pid in _told(settings, name, read):
+            if _is_ours(pid, arguments):
+                left.append(pid)
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGTERM)
+                if not _until(partial(_is_gone, pid, arguments), settings.drain_timeout_s + 2):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
         (settings.run / f"{name}.json").unlink(missing_ok=True)
     for path in settings.run.glob("worker-*.json"):
         path.unlink(missing_ok=True)
     return left
+
+
+def _told(settings: Settings, name: str, read: Callable[[Path], ControlState | ServeState]) -> set[int]:
+    """The pids under which a plane may still run: as it said where it listens, and as it took its lock, which comes first."""
+    pids = set()
+    with contextlib.suppress(NotFound, MalformedPayload):
+        pids.add(read(settings.run).pid)
+    with contextlib.suppress(ModelyardError, ValueError):
+        pids.add(int(files.read_limited(settings.run / f"{name}.lock", 20)))
+    return pids
 
 
 def _is_ours(pid: int, arguments: str) -> bool:
@@ -331,7 +340,7 @@ def _wait_for_children(settings: Settings, children: Mapping[str, Child], stop: 
             continue
         # Models that take long to load must not keep a home from being up: their workers say when they are ready.
         if workers.has_applied(1) or (serve.slots and time.monotonic() > started + START_LIMIT_S / 2):
-            return Up(home=str(settings.home), data=serve.url, grpc=serve.grpc, control=control.url, pid=os.getpid())
+            return Up(home=str(settings.home), data=serve.url, grpc=serve.grpc, control=control.url, pid=os.getpid(), waits=control.waits or None)
     raise Unavailable(f"modelyard did not come up in {settings.home}; the lines above, or run/up.log in it, say why")
 
 
@@ -387,6 +396,8 @@ def _tell(up: Up, *, json: bool) -> None:
     line(f"[bold]modelyard is {'already ' if up.was_up else ''}up[/bold] in {up.home}")
     line(f"  predictions  {up.data}" + (f"   gRPC {up.grpc}" if up.grpc else ""))
     line(f"  control      {up.control}")
+    if up.waits is not None:
+        line(f"  [bold]waiting[/bold]      {escape(up.waits)}; what was deployed serves meanwhile")
     if up.key is not None:
         line(f"  admin key    {up.key}   (shown this once; the command line reads it from {up.home}/keys/admin.key)")
     line("  next         modelyard deploy NAME, modelyard status, modelyard down")

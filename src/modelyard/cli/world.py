@@ -21,7 +21,7 @@ from modelyard.cli.strategic import strategic
 from modelyard.client import Client, places
 from modelyard.config import Settings
 from modelyard.control.plane import ControlPlane, local_principal
-from modelyard.control.status import DeploymentStatus, Status
+from modelyard.control.status import DeploymentStatus, HostStatus, Status
 from modelyard.errors import Conflict, DeadlineExceeded, InvalidConfig, Rejected, Unavailable
 from modelyard.monitor.profile import Shift
 from modelyard.monitor.summary import Traffic
@@ -149,6 +149,8 @@ def status(*, home: Home = None, json: Json = False) -> None:
         line("[bold]degraded[/bold]" if found.health.is_ready else "[bold]not ready[/bold]")
         for trouble in found.health.troubles:
             line(f"  {escape(trouble.evidence)}")
+    if len(found.hosts) > 1:
+        table(["host", "predictions", "control", "workers", "", "state"], [_host(host) for host in found.hosts], right=("workers",))
     if not found.deployments:
         line("nothing is deployed; next: modelyard deploy NAME")
         return
@@ -238,6 +240,25 @@ def _rows(found: DeploymentStatus) -> list[tuple[object, ...]]:
         name, back = (deployment.name, found.rollback_to) if first else ("", "")
         rows.append((name, serving.version, short(serving.digest), f"{serving.weight} %", serving.ready, back, _state(found) if first else ""))
     return rows or [(deployment.name, None, None, None, None, None, _state(found))]
+
+
+def _host(host: HostStatus) -> tuple[object, ...]:
+    roles = [said for said, is_so in (("this one", host.is_here), ("leads", host.leads)) if is_so]
+    return host.id, host.data, host.control, host.workers, ", ".join(roles), _host_state(host)
+
+
+def _host_state(host: HostStatus) -> str:
+    if not host.is_live:
+        return "[red]silent; steps go on without it[/red]"
+    if host.trouble:
+        name, why = next(iter(host.trouble.items()))
+        return f"[red]{escape(name)}: {escape(why)}[/red]"
+    if not host.counts:
+        return "[yellow]catching up; steps do not wait for it yet[/yellow]"
+    if host.lagging:
+        more = f" and {len(host.lagging) - 3} more" if len(host.lagging) > 3 else ""
+        return f"[yellow]lags: {escape(', '.join(host.lagging[:3]))}{more}[/yellow]"
+    return "[green]in line[/green]"
 
 
 def _measures(traffic: Traffic) -> tuple[object, ...]:

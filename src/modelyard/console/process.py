@@ -17,99 +17,94 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any
 
 from modelyard import files
 from modelyard.config import Settings
 from modelyard.console import damaged
 from modelyard.console.app import build
+from modelyard.console.failures import Failures
+from modelyard.console.guard import Guard
+from modelyard.console.opening import Opening
 from modelyard.control.access import admin_key, home_keyring
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
 from modelyard.control.traffic import Watch
-from modelyard.errors import Conflict, ModelyardError, Tampered, Unavailable
+from modelyard.errors import Conflict, ModelyardError, Unavailable
 from modelyard.monitor.intake import Intake, windows_path
 from modelyard.monitor.windows import Windows
 from modelyard.rollout.driver import Driver
 from modelyard.rollout.evidence import Tally
 from modelyard.rollout.hosts import Hosts, Seen
+from modelyard.security.identity import Keyring
 from modelyard.security.uses import EVERY_S, Uses
 from modelyard.types import ControlState, learn, write_control_state
 
 REST_S = 1.0  # between ticks when nothing moves
 MOVING_S = (0.02, 0.25)  # between ticks of a rollout: the longer nothing has come of them, the fewer
 
-log = logging.getLogger("modelyard.control")
-
 
 def serve(settings: Settings) -> None:
-    """Be the control process of this home until SIGTERM or SIGINT. Raises Conflict when there is one, Unavailable for a port in use.
+    """Be the control process of this home until SIGTERM or SIGINT, also while its store cannot be opened: it says so, and the data plane serves on.
 
-    On a home whose records cannot be opened it says so to whoever asks, and the data plane serves on what it has.
+    Raises Conflict when there is such a process, Unavailable for a port in use, and what no waiting mends: InvalidConfig, UnsupportedFormat.
     """
-    files.make_folder(settings.run)
-    learn("modelyard.")
-    with _alone(settings), _listen(settings) as listener:
-        try:
-            opened = ControlPlane(settings, is_checked=True)
-        except Tampered as error:
-            log.error("%s", error.message)
-            _run(settings, listener, damaged.build(error, home_keyring(settings)), contextlib.nullcontext())
-            return
-        _serve(settings, listener, opened)
-
-
-def _serve(settings: Settings, listener: socket.socket, opened: ControlPlane) -> None:
-    with opened as plane:
-        for path in (settings.plan, settings.run / "control.json"):  # one that was killed may have been writing them
-            files.remove_leftovers(path)
-        admin_key(settings)
-        port = listener.getsockname()[1]
-        uses = Uses(settings.run, "control")
-        loops = Loops(plane, control=_url(settings, listener), uses=uses)
-        hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]")}
-        app = build(plane, keyring=home_keyring(settings, uses=uses), hosts=hosts, status=loops.status, changed=loops.changed)
-        try:
-            _run(settings, listener, app, loops)
-        finally:
-            app.denials.flush()
-
-
-def _run(settings: Settings, listener: socket.socket, app: Any, beside: AbstractContextManager[object]) -> None:
-    """Serve `app`, with `beside` at its side, until told to stop, and say meanwhile where."""
     import uvicorn
 
     from modelyard.console.door import Door
 
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it would write a line for each request that is none
-    options = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        http=Door,
-        ws="none",
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(options)
+    files.make_folder(settings.run)
+    learn("modelyard.")
+    with _alone(settings), _listen(settings) as listener, contextlib.ExitStack() as opened:
+        for path in (settings.plan, settings.run / "control.json"):  # one that was killed may have been writing them
+            files.remove_leftovers(path)
+        admin_key(settings)
+        uses, url = Uses(settings.run, "control"), _url(settings, listener)
+        keyring = home_keyring(settings, uses=uses)
+        opening = Opening(lambda: opened.enter_context(_world(settings, keyring, uses, url)), lambda why: damaged.build(why, keyring))
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it would write a line for each request that is none
+        options = uvicorn.Config(
+            opening,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            http=Door,
+            ws="none",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=5,
+        )
+        server = uvicorn.Server(options)
 
-    def stop(*_: object) -> None:
-        server.should_exit = True
+        def stop(*_: object) -> None:
+            server.should_exit = True
 
-    # From before anybody is told that it runs: an exception out of a signal would hit the server's loop while it is being made.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    with beside:
-        state = ControlState(pid=os.getpid(), url=_url(settings, listener), started_at=datetime.now(UTC).isoformat(timespec="seconds"))
-        write_control_state(settings.run, state)
+        # From before anybody is told that it runs: an exception out of a signal would hit the server's loop while it is being made.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        waits = opening.begin()
+        opened.callback((settings.run / "control.json").unlink, missing_ok=True)
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        write_control_state(settings.run, ControlState(pid=os.getpid(), url=url, started_at=started_at, waits=waits))
         try:
             server.run(sockets=[listener])
         finally:
-            (settings.run / "control.json").unlink(missing_ok=True)
+            opening.end()
+
+
+@contextlib.contextmanager
+def _world(settings: Settings, keyring: Keyring, uses: Uses, url: str) -> Iterator[Guard]:
+    """The API on the home's store, with the loops beside it."""
+    port = url.rpartition(":")[2]
+    hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]")}
+    with ControlPlane(settings, is_checked=True) as plane:
+        loops = Loops(plane, control=url, uses=uses)
+        app = build(plane, keyring=keyring, hosts=hosts, status=loops.status, changed=loops.changed)
+        with loops:
+            try:
+                yield app
+            finally:
+                app.denials.flush()
 
 
 def _url(settings: Settings, listener: socket.socket) -> str:
@@ -129,6 +124,7 @@ class Loops:
         self._hosts = Hosts(plane.registry.records)
         self._seen: tuple[Seen, ...] = ()
         self._driver: Driver | None = None
+        self._failures = Failures()
         self._stop = threading.Event()
         self._wake_host = threading.Event()
         self._wake_driver = threading.Event()
@@ -162,7 +158,7 @@ class Loops:
             try:
                 self._uses.write()
             except Exception as error:  # noqa: BLE001  # it is written the next time
-                _log_failure("uses of keys", error)
+                self._failures.tell("uses of keys", error)
 
     def changed(self) -> None:
         """Something was written down: let host and driver look now."""
@@ -186,8 +182,9 @@ class Loops:
                 if self._host.written():
                     pace.restart()
                     self._wake_driver.set()
+                self._failures.forget("host")
             except Exception as error:  # noqa: BLE001  # a turn that fails must not be the last
-                _log_failure("host", error)
+                self._failures.tell("host", error)
             if self._wake_host.wait(pace.pause_s(is_moving=is_moving)):
                 pace.restart()
 
@@ -205,8 +202,9 @@ class Loops:
                     if self._driver.has_written:
                         pace.restart()
                         self._wake_host.set()
+                self._failures.forget("driver")
             except Exception as error:  # noqa: BLE001
-                _log_failure("driver", error)
+                self._failures.tell("driver", error)
             if self._wake_driver.wait(pace.pause_s(is_moving=is_moving)):
                 pace.restart()
 
@@ -226,8 +224,9 @@ class Loops:
                     self._election.moved(began_s)
                 if move == "take":
                     self._wake_driver.set()
+                self._failures.forget("lease")
             except Exception as error:  # noqa: BLE001  # a lease that ends is taken again
-                _log_failure("lease", error)
+                self._failures.tell("lease", error)
             self._stop.wait(REST_S)
 
     def _tell(self) -> None:
@@ -242,7 +241,7 @@ class Loops:
                     if tally.publish(rollouts, windows):
                         self._wake_driver.set()
             except Exception as error:  # noqa: BLE001  # the counts are told by the next turn that goes well
-                _log_failure("tally", error)
+                self._failures.tell("tally", error)
 
     def _take_in(self) -> None:
         intake: Intake | None = None
@@ -252,7 +251,7 @@ class Loops:
                 intake = intake or Intake(self._plane.settings)
                 is_more = intake.turn().is_more
             except Exception as error:  # noqa: BLE001  # observations wait in the spool until a turn goes well
-                _log_failure("intake", error)
+                self._failures.tell("intake", error)
             if not is_more:
                 self._stop.wait(REST_S)
         if intake is not None:
@@ -277,13 +276,6 @@ class Pace:
         return min(longest, max(shortest, (time.monotonic() - self._since_s) / 20)) if is_moving else REST_S
 
 
-def _log_failure(what: str, error: Exception) -> None:
-    if isinstance(error, ModelyardError):
-        log.warning("%s: %s", what, error.message)
-    else:
-        log.error("%s failed", what, exc_info=error)
-
-
 @contextlib.contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """Hold the home's control lock while the block runs; it goes with the process, however that ends. Raises Conflict."""
@@ -293,6 +285,9 @@ def _alone(settings: Settings) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(f"a control process of {settings.home} is running already") from None
+        # For whoever must end it before it has said where it listens.
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from modelyard import config
 from modelyard.cli import world
-from modelyard.cli.world import _duration, _require_success, _rows, _state, _wait, connect
+from modelyard.cli.world import _duration, _host_state, _require_success, _rows, _state, _wait, connect
 from modelyard.control.access import admin_key
-from modelyard.control.status import DeploymentStatus, Plane, Serving, Status
+from modelyard.control.status import DeploymentStatus, HostStatus, Plane, Serving, Status
 from modelyard.errors import Conflict, Rejected, Unavailable
 from modelyard.health import Health, Trouble
 from modelyard.rollout.machine import DIRECT
@@ -130,3 +131,26 @@ def test_status_says_whether_the_data_plane_is_whole_and_why_not(
 
 def test_durations_have_their_unit() -> None:
     assert (_duration(None), _duration(0.00123), _duration(2.5)) == (None, "1.23 ms", "2.5 s")
+
+
+def test_each_state_of_a_host_is_told() -> None:
+    host = HostStatus(id="h", is_live=True, counts=True, workers=1)
+    told = {
+        "in line": host,
+        "silent": msgspec.structs.replace(host, is_live=False, trouble={"m": "broken"}),
+        "m: away": msgspec.structs.replace(host, trouble={"m": "away"}, lagging=("m",)),
+        "catching up": msgspec.structs.replace(host, counts=False, lagging=("m",)),
+        "lags: a, b, c and 2 more": msgspec.structs.replace(host, lagging=("a", "b", "c", "d", "e")),
+    }
+    for said, each in told.items():
+        assert said in _host_state(each)
+
+
+def test_status_shows_hosts_where_there_are_several(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    one = HostStatus(id="first-host", is_live=True, counts=True, workers=1, is_here=True)
+    two = HostStatus(id="second-host", is_live=True, counts=True, workers=1, leads=True)
+    for hosts in ((one,), (one, two)):
+        monkeypatch.setattr(world, "connect", lambda _, hosts=hosts: Told(Status(home="h", data_plane=None, deployments=(), hosts=hosts)))
+        world.status()
+        said = capsys.readouterr().out
+        assert ("second-host" in said) is ("leads" in said) is (len(hosts) > 1)

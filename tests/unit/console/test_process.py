@@ -15,8 +15,9 @@ from world import free_ports, wait_until
 from modelyard.client import Client
 from modelyard.client.places import read_admin_key
 from modelyard.config import child_environment, load
+from modelyard.console.process import MOVING_S, REST_S, Pace
 from modelyard.control.status import Status
-from modelyard.errors import NotFound, Unauthenticated
+from modelyard.errors import NotFound, Unauthenticated, Unavailable
 from modelyard.types import read_control_state
 
 
@@ -52,8 +53,6 @@ def test_one_process_per_home_answers_and_ends_cleanly(tmp_path: Path) -> None:
 
 
 def _answers(url: str, key: str) -> bool:
-    from modelyard.errors import Unavailable
-
     try:
         with Client(url, key) as client:
             return client.call("GET", "/status", answer=Status).data_plane is None
@@ -83,3 +82,17 @@ def test_a_lock_left_by_a_killed_process_does_not_hold(tmp_path: Path) -> None:
         again.terminate()
         _, said = again.communicate(timeout=60)
     assert again.returncode == 0, said
+
+
+def test_rests_grow_while_nothing_comes_of_them_and_are_short_after_something_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("modelyard.console.process.time.monotonic", lambda: now)
+    pace = Pace()
+    shortest, longest = MOVING_S
+    assert pace.pause_s(is_moving=True) == shortest and pace.pause_s(is_moving=False) == REST_S
+    now += 2.0
+    assert pace.pause_s(is_moving=True) == pytest.approx(0.1)
+    now += 3600.0
+    assert pace.pause_s(is_moving=True) == longest
+    pace.restart()
+    assert pace.pause_s(is_moving=True) == shortest

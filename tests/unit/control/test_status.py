@@ -9,6 +9,8 @@ from modelyard import config
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import status
 from modelyard.control.traffic import Watch
+from modelyard.rollout.election import Leader
+from modelyard.rollout.hosts import LEASE_S, HostReport, Seen
 from modelyard.targets.base import Deployment, Release
 from modelyard.types import ModelState, ServeState, WorkerState, write_serve_state, write_worker_state
 from serving import Home
@@ -48,3 +50,14 @@ def test_a_degraded_data_plane_says_what_is_wrong(tmp_path: Path) -> None:
         found = status(plane, [], trouble={}, traffic={})
     assert found.health is not None and found.health.is_ready
     assert [(trouble.reason, trouble.slot) for trouble in found.health.troubles] == [("no_worker", 1)]
+
+
+def test_hosts_are_told_with_who_leads_and_who_is_here(tmp_path: Path) -> None:
+    Home(tmp_path)
+    (tmp_path / "host.id").write_text("here\n")
+    reports = [HostReport(id=each, instance="i", started_at="t", data=f"http://{each}:1", counts=True, workers=2) for each in ("here", "other")]
+    seen = [Seen(reports[0], 1, 0.0), Seen(reports[1], 2, LEASE_S + 1)]
+    with ControlPlane(config.load({"home": tmp_path})) as plane:
+        found = status(plane, [], trouble={}, traffic={}, hosts=seen, leader=Leader(host="other", instance="i", term=7))
+    assert [(host.id, host.is_here, host.leads, host.is_live) for host in found.hosts] == [("here", True, False, True), ("other", False, True, False)]
+    assert found.term == 7

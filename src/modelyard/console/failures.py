@@ -1,0 +1,38 @@
+"""What the loops of the control process log when their turns fail.
+
+Hides that a failure which goes on is told once in a while only: a store that is away for a night must not fill the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from modelyard.errors import ModelyardError
+
+AGAIN_S = 60.0  # between two log lines of one failure
+
+log = logging.getLogger("modelyard.control")
+
+
+class Failures:
+    """The log lines of loops whose turns fail: one when a failure is new, one a minute while it goes on. Safe from several threads."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[str, float]] = {}
+
+    def tell(self, what: str, error: Exception) -> None:
+        """A turn of the loop `what` ended in `error`."""
+        said, now = (error.message if isinstance(error, ModelyardError) else repr(error)), time.monotonic()
+        before, at_s = self._told.get(what, ("", 0.0))
+        if said == before and now - at_s < AGAIN_S:
+            return
+        self._told[what] = (said, now)
+        if isinstance(error, ModelyardError):
+            log.warning("%s: %s", what, error.message)
+        else:
+            log.error("%s failed", what, exc_info=error)
+
+    def forget(self, what: str) -> None:
+        """A turn of the loop `what` went well."""
+        self._told.pop(what, None)

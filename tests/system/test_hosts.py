@@ -1,0 +1,138 @@
+"""Two homes on one PostgreSQL and one blob store: one leads, both carry out, and neither's death is the other's."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from postgres import Postgres
+from world import World, acknowledged, wait_until
+
+from modelyard.client import Client
+from modelyard.types import read_control_state
+
+pytestmark = pytest.mark.system
+
+ROW = {"a": np.array([[1.0]]), "b": np.array([[2]]), "c": np.array([[0.5]], np.float32)}
+FIRST, SECOND = 71.0, 72.0
+
+
+@pytest.fixture
+def pair(tmp_path: Path, postgres: Postgres) -> Iterator[tuple[World, World]]:
+    """Two homes that are up, with two versions of `line` registered by the first."""
+    stores = {"records_url": postgres.url(), "blobs_url": (tmp_path / "blobs").as_uri()}
+    (tmp_path / "blobs").mkdir()
+    one, two = (World(tmp_path / name, **stores) for name in ("one", "two"))
+    try:
+        for offset in (0.0, 1.0):
+            one.home.add("line", offset=offset)
+        one.up()
+        # What the first home seals, the second takes only once it has been told to trust that key.
+        assert two.verb("trust", "add", str(one.folder / "keys" / "signing.pub")).code == 0
+        two.up()
+        yield one, two
+    finally:
+        for world in (one, two):
+            for pid in world.pids().values():
+                os.kill(pid, signal.SIGCONT)
+            world.end()
+            world.home.registry.close()
+
+
+def ask(world: World) -> float:
+    with Client(world.url) as client:
+        return float(client.predict("line", ROW)["prediction"][0])
+
+
+def hosts(world: World) -> dict[str, dict[str, object]]:
+    """The hosts as `world` sees them, by the home that each is of; those that do not count are left out."""
+    told = world.verb("status", "--json")
+    return {host["id"]: host for host in told.json()["hosts"] if host["counts"] and host["is_live"]} if told.code == 0 else {}
+
+
+def leader(*worlds: World) -> World | None:
+    """Which of these leads, when they agree."""
+    ids = {name(world): world for world in worlds}
+    leading = {host["id"] for world in worlds for host in hosts(world).values() if host.get("leads")}
+    return ids.get(str(leading.pop())) if len(leading) == 1 else None
+
+
+def name(world: World) -> str:
+    return (world.folder / "host.id").read_text().strip()
+
+
+def test_one_leads_both_carry_out_and_either_takes_changes(pair: tuple[World, World]) -> None:
+    one, two = pair
+    wait_until(lambda: set(hosts(one)) == set(hosts(two)) == {name(one), name(two)})
+    assert leader(one, two) is one, "who was first"
+    assert two.verb("deploy", "line:1").code == 0, "asked of the one that does not lead"
+    # The end of a rollout says that every host acts by it.
+    assert (ask(one), ask(two)) == (FIRST, FIRST) and acknowledged(one) and acknowledged(two)
+    with one.asked("line", ROW) as asking_one, two.asked("line", ROW) as asking_two:
+        assert one.verb("deploy", "line:2").code == 0
+        assert (ask(one), ask(two)) == (SECOND, SECOND)
+        for asking in (asking_one, asking_two):
+            asking.more()
+    for asking in (asking_one, asking_two):
+        runs = [answer for before, answer in zip([None, *asking.answers], asking.answers, strict=False) if answer != before]
+        assert asking.failures == [] and runs == [FIRST, SECOND]
+    shown = one.verb("status")
+    assert shown.code == 0 and name(two) in shown.out and "leads" in shown.out
+
+
+def test_when_the_leader_dies_the_other_takes_over_and_goes_on_with_the_rollout(pair: tuple[World, World]) -> None:
+    one, two = pair
+    assert one.verb("deploy", "line:1").code == 0
+    before = two.verb("status", "--json").json()["term"]
+    os.kill(one.pids()["parent"], signal.SIGSTOP)  # so that it does not start another
+    deploying = two.start("deploy", "line:2", "--json")
+    one.kill("control")
+    wait_until(lambda: leader(two) is two)
+    _, said = deploying.communicate(timeout=120)
+    assert deploying.returncode == 0, said
+    # The dead host's data plane serves its last plan; the step went on without it.
+    assert ask(two) == SECOND and ask(one) in (FIRST, SECOND) and two.verb("status", "--json").json()["term"] > before
+    os.kill(one.pids()["parent"], signal.SIGCONT)
+    wait_until(lambda: set(hosts(two)) == {name(one), name(two)})
+    assert ask(one) == SECOND, "it acted by the newest plan before it counted"
+
+
+def test_a_leader_that_was_stopped_and_wakes_up_changes_nothing(pair: tuple[World, World]) -> None:
+    one, two = pair
+    assert one.verb("deploy", "line:1").code == 0
+    stopped = one.pids()["control"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        wait_until(lambda: leader(two) is two)
+        assert two.verb("deploy", "line:2").code == 0, "a stopped host holds a step up for its lease, no longer"
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    wait_until(lambda: set(hosts(two)) == {name(one), name(two)} and ask(one) == SECOND)
+    assert leader(one, two) is two and read_control_state(one.folder / "run").pid == stopped
+    history = two.verb("history", "line", "--json")
+    if history.code == 0:
+        assert [event["sequence"] for event in history.json()] == list(range(1, len(history.json()) + 1))
+
+
+def test_a_host_that_is_gone_holds_up_a_step_for_its_lease_only(pair: tuple[World, World]) -> None:
+    one, two = pair
+    assert one.verb("deploy", "line:1").code == 0
+    two.kill("parent", "control", "serve", *(name for name in two.pids() if name.startswith("worker")))
+    assert one.verb("deploy", "line:2").code == 0 and ask(one) == SECOND
+    gone = next(host for host in one.verb("status", "--json").json()["hosts"] if host["id"] == name(two))
+    assert not gone["is_live"]
+    two.up()
+    wait_until(lambda: set(hosts(one)) == {name(one), name(two)})
+    assert ask(two) == SECOND
+
+
+def test_a_home_that_ends_in_order_is_missed_by_nobody(pair: tuple[World, World]) -> None:
+    one, two = pair
+    wait_until(lambda: set(hosts(two)) == {name(one), name(two)})
+    assert one.verb("down").code == 0
+    wait_until(lambda: set(hosts(two)) == {name(two)} and leader(two) is two)
+    assert two.verb("deploy", "line:1").code == 0 and ask(two) == FIRST
