@@ -79,8 +79,9 @@ def simulate(guards: tuple[str, ...], candidate: Candidate, seed: int = 1, rollo
     alive = np.ones(rollouts, dtype=bool)
     for second in range(candidate.until_s):
         world.second(alive)
+        now = world.step.copy()  # what enters a step has had none of its traffic yet
         for step in range(len(STEPS)):
-            these = np.flatnonzero(alive & (world.step == step))
+            these = np.flatnonzero(alive & (now == step))
             if not len(these):
                 continue
             view = world.view(these, step)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelyard import events
-from modelyard.errors import InvalidInput, StorageFull
+from modelyard.errors import InvalidInput, StorageFull, Unavailable
 from modelyard.files import make_folder, sync_folder
 
 if TYPE_CHECKING:
@@ -74,6 +75,43 @@ class PredictionLog:
         """The Parquet files of one deployment, `kind` predictions or inputs, the oldest day first."""
         return sorted((self._folder / kind / name).glob("*/[!.]*.parquet"))
 
+    def find(self, name: str, ids: Sequence[str]) -> Iterator[tuple[str, tuple[float, str, Any, Any]]]:
+        """Of a deployment's logged predictions those with one of `ids`. Raises Unavailable where the files cannot be read.
+
+        Each with when it was answered (seconds since 1970), by which digest, the label or number of the answer, and its probabilities or None.
+        """
+        import duckdb
+
+        paths = [str(path) for path in self.files("predictions", name)]
+        if not paths:
+            return
+        with _reading(), duckdb.connect(config={"threads": 1}) as connection:
+            connection.register("wanted", {"id": _texts(ids)})
+            read = f"read_parquet([{', '.join(map(_text, paths))}], union_by_name = true)"
+            has = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {read}").fetchall()}  # noqa: S608  quoted
+            answer = next((_name(each) for each in ("label", "prediction") if each in has), None)
+            if answer is None:
+                return
+            probability = '"probability"::DOUBLE[]' if "probability" in has else "NULL"
+            query = f"""SELECT prediction_id, epoch_us(answered_at) / 1e6, digest, {answer}, {probability}
+                FROM {read} JOIN wanted ON prediction_id = id::VARCHAR"""  # noqa: S608  quoted
+            found = connection.execute(query)
+            while rows := found.fetchmany(10_000):
+                for key, at, digest, answer, probabilities in rows:
+                    yield key, (at, digest, answer, probabilities)
+
+    def kept(self, name: str) -> tuple[int, float]:
+        """How many predictions of a deployment are logged, and the least share of them that was (1 without any). Raises Unavailable."""
+        import duckdb
+
+        paths = [str(path) for path in self.files("predictions", name)]
+        if not paths:
+            return 0, 1.0
+        with _reading(), duckdb.connect(config={"threads": 1}) as connection:
+            read = f"read_parquet([{', '.join(map(_text, paths))}], union_by_name = true)"
+            count, share = connection.execute(f"SELECT count(*), coalesce(min(share), 1.0) FROM {read}").fetchall()[0]  # noqa: S608  quoted
+        return int(count), float(share)
+
     def forget(self, *, before: date) -> None:
         """Delete the folders of days before a day."""
         for folder in self._folder.glob("*/*/*"):
@@ -83,6 +121,16 @@ class PredictionLog:
                 continue
             if is_old:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise Unavailable("the prediction log cannot be read now") from error
 
 
 def oldest_kept(now: float, retention_days: int) -> date:

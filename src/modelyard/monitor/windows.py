@@ -259,6 +259,13 @@ class Windows:
                 origin=self._origin,
             )
 
+    def waiting(self, name: str) -> list[tuple[Digest, Rows]]:
+        """The predictions of one deployment that wait for the log, by version; they go on waiting."""
+        query = "SELECT digest, body FROM staged WHERE kind = 'predictions' AND name = ? ORDER BY id"
+        with self._translated():
+            found = self._connection.execute(query, (name,)).fetchall()
+        return [(Digest(digest), msgspec.msgpack.decode(body, type=Rows)) for digest, body in found]
+
     def written(self, group: Staged) -> None:
         """The log has these rows: let go of them."""
         query = f"DELETE FROM staged WHERE ({_GROUP}) = (?, ?, ?, ?, ?, ?) AND id BETWEEN ? AND ?"  # noqa: S608  a constant
