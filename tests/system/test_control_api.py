@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from world import World
+from world import World, wait_until
 
 from modelyard import config
+from modelyard.client import Client
+from modelyard.client.answers import Deployment
 from modelyard.client.places import read_admin_key
+from modelyard.errors import Unavailable
 from modelyard.types import read_control_state
 
 pytestmark = pytest.mark.system
@@ -23,6 +30,42 @@ def schemathesis(url: str, key: str, folder: Path, *options: str) -> subprocess.
         "--max-examples", "25", "--header", f"Authorization: Bearer {key}", "--no-color", "--workers", "1", *options,
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=280)
+
+
+def test_a_deploy_that_is_asked_for_through_kills_is_one_effect(tmp_path: Path) -> None:
+    """The control process is killed at random moments while a client asks, under one key, until it is answered; two versions in turn."""
+    world = World(tmp_path / "home")
+    for offset in (0.0, 1.0):
+        world.home.add("line", offset=offset)
+    world.up()
+    answers: dict[str, Deployment] = {}
+    settings = config.load({"home": world.folder})
+
+    def ask(key: str, version: int) -> None:
+        with Client(home=settings) as client:
+            while key not in answers:
+                with contextlib.suppress(Unavailable):
+                    answers[key] = client.deploy(f"line:{version}", key=key)
+
+    chance = random.Random(1)
+    try:
+        for turn in range(6):
+            key = f"turn-{turn}"
+            asking = threading.Thread(target=ask, args=(key, 1 + turn % 2))
+            asking.start()
+            time.sleep(chance.random() * 0.8)
+            world.kill("control")
+            wait_until(lambda: "control" in world.pids())
+            asking.join(120)
+            with Client(home=settings) as client:
+                assert client.wait("line").version == 1 + turn % 2
+                # Asked for again, much later, it is the same answer and no effect.
+                assert client.deploy("line:1", key="turn-0") == answers["turn-0"]
+                assert client.deployment("line").version == 1 + turn % 2
+        with Client(home=settings) as client:
+            assert [event.what for event in client.history("line")].count("deploy") == 6
+    finally:
+        world.end()
 
 
 def test_schemathesis_finds_no_server_error(tmp_path: Path) -> None:

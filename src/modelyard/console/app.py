@@ -66,7 +66,7 @@ def build(
         keyring=keyring,
         denials=denials,
         hosts=hosts,
-        uploads={(each.method, each.route) for each in operations if each.kind == "upload"},
+        limits={(each.method, each.route): None if each.kind == "upload" else each.body_limit_bytes for each in operations},
     )
 
 

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from modelyard.console.errors import STATUS, body, headers
+from modelyard.console.operations import BODY_LIMIT_BYTES
 from modelyard.errors import Denied, Forbidden, MalformedPayload, ModelyardError, NotFound, PayloadTooLarge, Unauthenticated
 from modelyard.security import policy
 from modelyard.security.audit import AuditLog
@@ -24,7 +25,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-BODY_LIMIT_BYTES = 64 << 10
 BODY_TIMEOUT_S = 10.0
 ANONYMOUS = Principal("anonymous")
 
@@ -33,10 +33,17 @@ class Guard:
     """ASGI middleware around `app`, whose `routes` were checked against the policy table. Used by one event loop."""
 
     def __init__(
-        self, app: Any, *, routes: Iterable[Any], keyring: Keyring, denials: Denials, hosts: Iterable[str], uploads: Iterable[tuple[str, str]] = ()
+        self,
+        app: Any,
+        *,
+        routes: Iterable[Any],
+        keyring: Keyring,
+        denials: Denials,
+        hosts: Iterable[str],
+        limits: Mapping[tuple[str, str], int | None],
     ) -> None:
         self._app = app
-        self._uploads = frozenset(uploads)
+        self._limits = limits
         self.routes = tuple(routes)
         self._keyring = keyring
         self.denials = denials
@@ -55,8 +62,9 @@ class Guard:
             if route is None:
                 raise NotFound("no such route; GET /api/v1/openapi.json tells of them all")
             policy.allow(principal, scope["method"], route, name=name)
-            # An upload is received by its route, to disk, within bounds of its own.
-            again = receive if (scope["method"], route) in self._uploads else _replay(await _read_in_time(fields, receive), receive)
+            limit = self._limits.get((scope["method"], route), BODY_LIMIT_BYTES)
+            # An upload (None) is received by its route, to disk, within bounds of its own.
+            again = receive if limit is None else _replay(await _read_in_time(fields, receive, limit), receive)
         except ModelyardError as error:
             if isinstance(error, Denied):
                 await asyncio.to_thread(self.denials.add, principal, scope["method"], error)
@@ -131,27 +139,29 @@ def _bearer(headers: dict[bytes, bytes]) -> str | None:
     return key.strip() if scheme.lower() == "bearer" else None
 
 
-async def _read_in_time(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+async def _read_in_time(headers: dict[bytes, bytes], receive: Receive, limit_bytes: int) -> bytes:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read(headers, receive)
+            return await _read(headers, receive, limit_bytes)
     except TimeoutError:
         raise MalformedPayload(f"the request's body did not come within {BODY_TIMEOUT_S:.0f} s") from None
 
 
-async def _read(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+async def _read(headers: dict[bytes, bytes], receive: Receive, limit_bytes: int) -> bytes:
     declared = headers.get(b"content-length", b"0")
     parts: list[bytes] = []
+    came = 0
     size = int(declared) if declared.isdigit() else 0
-    while size <= BODY_LIMIT_BYTES:
+    while size <= limit_bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise MalformedPayload("the connection ended before the request's body did")
         parts.append(message.get("body", b""))
-        size = max(size, sum(map(len, parts)))
-        if size <= BODY_LIMIT_BYTES and not message.get("more_body", False):
+        came += len(parts[-1])
+        size = max(size, came)
+        if size <= limit_bytes and not message.get("more_body", False):
             return b"".join(parts)
-    raise PayloadTooLarge(f"a request to the control API has at most {BODY_LIMIT_BYTES:,} bytes")
+    raise PayloadTooLarge(f"this request has at most {limit_bytes:,} bytes")
 
 
 def _replay(content: bytes, receive: Receive) -> Receive:

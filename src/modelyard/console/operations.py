@@ -20,6 +20,9 @@ from modelyard.errors import InvalidInput
 from modelyard.types import Principal
 
 PREFIX = "/api/v1"
+BODY_LIMIT_BYTES = 64 << 10
+"""Of a JSON body, where an operation names no other."""
+
 LIMIT = 1000
 """The longest list that one answer holds."""
 
@@ -99,6 +102,7 @@ class Operation(NamedTuple):
     sift: Callable[[Any, Callable[[str], bool]], Any] | None = None
     current: Callable[[Call], Any] | None = None
     recall: Callable[[Call, Effect], Any] | None = None
+    body_limit_bytes: int = BODY_LIMIT_BYTES
     is_secret: bool = False
     has_generation: bool = False
 

@@ -13,7 +13,8 @@ import pytest
 
 from modelyard import config
 from modelyard.console.app import build, served
-from modelyard.console.guard import BODY_LIMIT_BYTES, Denials
+from modelyard.console.guard import Denials
+from modelyard.console.operations import BODY_LIMIT_BYTES
 from modelyard.control.access import home_keyring
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status

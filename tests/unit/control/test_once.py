@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,34 @@ import pytest
 from modelyard.control import once
 from modelyard.control.once import KIND, LIMIT, Effect, Once
 from modelyard.errors import Conflict, InvalidInput, Unavailable
+from modelyard.registry.postgres import PostgresRecords
 from modelyard.registry.records import SqliteRecords
 from modelyard.types import Principal
 
 WHO = Principal("key:me", ("admin",))
 
 
+Opened = Callable[[], Once]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    """Opens the one store of this test, as each process does."""
+    url = "" if request.param == "sqlite" else str(request.getfixturevalue("postgres").url())
+    made: list[Once] = []
+
+    def open_one() -> Once:
+        made.append(Once(PostgresRecords(url) if url else SqliteRecords(tmp_path / "registry.sqlite")))
+        return made[-1]
+
+    yield open_one
+    for each in made:
+        each.close()
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Once:
-    return Once(SqliteRecords(tmp_path / "registry.sqlite"))
+def store(opened: Opened) -> Once:
+    return opened()
 
 
 def effect_of(store: Once, body: Any = None, key: str = "d") -> Callable[[], Any]:
@@ -57,8 +76,8 @@ def test_a_key_is_one_effect_and_one_answer(store: Once) -> None:
     assert count(store) == 3
 
 
-def test_by_many_at_once_over_two_stores_it_is_one_effect(store: Once, tmp_path: Path) -> None:
-    stores = (store, Once(SqliteRecords(tmp_path / "registry.sqlite")))
+def test_by_many_at_once_over_two_stores_it_is_one_effect(store: Once, opened: Opened) -> None:
+    stores = (store, opened())
     gate = threading.Barrier(8)
     said: list[Any] = []
 
@@ -75,11 +94,11 @@ def test_by_many_at_once_over_two_stores_it_is_one_effect(store: Once, tmp_path:
     assert said == [{"count": 1}] * 8 and count(store) == 1
 
 
-def test_without_the_mark_in_the_transaction_it_would_be_several(store: Once, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_mark_in_the_transaction_it_would_be_several(store: Once, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the test before."""
     monkeypatch.setattr(once, "EFFECTS", frozenset())
     with pytest.raises(AssertionError):
-        test_by_many_at_once_over_two_stores_it_is_one_effect(store, tmp_path)
+        test_by_many_at_once_over_two_stores_it_is_one_effect(store, opened)
 
 
 def test_a_verb_that_ends_after_its_effect_is_not_carried_out_again(store: Once) -> None:
