@@ -61,7 +61,7 @@ class Control:
     def __init__(self, scene: Scene, home: Home, *, environment: Mapping[str, str]) -> None:
         self.scene = scene
         self.home = home
-        self.log = scene.folder / "control.log"
+        self.log = scene.folder / f"control-{home.folder.name}.log"
         self.pid = 0
         self._environment = dict(environment)
         with self.log.open("ab") as errors, pinned(SERVER_CORE):
@@ -210,7 +210,9 @@ def _tell_secrets(running: Control) -> None:
 
 def judged(folder: Path) -> list[str]:
     """What is not whole in a home."""
-    troubles = []
+    troubles: list[str] = []
+    if not (folder / "registry.sqlite").exists():  # the records are elsewhere
+        return troubles
     with closing(sqlite3.connect(f"file:{folder / 'registry.sqlite'}?mode=ro", uri=True)) as connection:
         found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
     if found != ["ok"]:

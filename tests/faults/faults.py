@@ -19,6 +19,8 @@ FAULTS = {
     "11-killed-import": "tests.faults.f11_killed_import",
     "12-full-disk": "tests.faults.f12_full_disk",
     "13-locked": "tests.faults.f13_locked",
+    "14-damaged": "tests.faults.f14_damaged",
+    "15-store-away": "tests.faults.f15_store_away",
     "16-sync-fails": "tests.faults.f16_sync_fails",
     "17-clock": "tests.faults.f17_clock",
     "18-many-writers": "tests.faults.f18_many_writers",

@@ -609,6 +609,29 @@ def _compare_and_swap() -> None:
     Verbs._expect = lambda self, kind, key, expected: None  # type: ignore[method-assign]
 
 
+def _looking_for_damage() -> None:
+    from modelyard.registry import records
+
+    records._check = lambda *given: None  # type: ignore[assignment]
+
+
+def _standing_plans() -> None:
+    """A host that takes its plans away when it cannot read the records."""
+    from modelyard.errors import ModelyardError
+    from modelyard.rollout.host import Host
+
+    tick = Host.tick
+
+    def hasty(self: Any, *given: Any, **more: Any) -> bool:
+        try:
+            return tick(self, *given, **more)
+        except ModelyardError:
+            self._target.converge([], {}, keep=set())
+            raise
+
+    Host.tick = hasty  # type: ignore[method-assign]
+
+
 def _monotonic_time() -> None:
     """Durations measured by the clock that people read."""
     time.monotonic = time.time
@@ -657,6 +680,8 @@ WIRINGS: dict[str, Callable[[], None]] = {
     "doubt": _doubt,
     "impatience": _impatience,
     "compare and swap": _compare_and_swap,
+    "looking for damage": _looking_for_damage,
+    "standing plans": _standing_plans,
     "monotonic time": _monotonic_time,
     "expiry": _expiry,
     "blobs first": _blobs_first,

@@ -245,6 +245,7 @@ def _check_tables(connection: sqlite3.Connection) -> None:
 def _check(path: Path, mark: Mark, limit_bytes: int) -> None:
     """Look for damage, and change nothing: a connection that may write would tidy the log away as it closes. Raises Tampered."""
     told = mark.read()  # before the database: what others commit meanwhile is no damage
+    _roll_back(path)
     with translated(path), closing(_connect(path, mode="ro")) as connection:
         _format(_rows(connection))
         pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
@@ -254,6 +255,13 @@ def _check(path: Path, mark: Mark, limit_bytes: int) -> None:
             here = _point(connection)
             if here.revision < told.revision or here.sequence < told.sequence:
                 raise _damaged("its last writes are missing: the end of its -wal file was damaged or taken away")
+
+
+def _roll_back(path: Path) -> None:
+    """Let SQLite undo what a loss of power cut short before the database had its write-ahead log: a connection that only reads may not."""
+    if path.with_name(f"{path.name}-journal").exists():
+        with translated(path), closing(_connect(path)) as connection:
+            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
 
 
 def _point(connection: sqlite3.Connection) -> Point:

@@ -218,3 +218,23 @@ def test_a_database_that_was_killed_is_whole(path: Path) -> None:
     wal_of(path)
     with closing(SqliteRecords(path, is_checked=True)) as store:
         assert len(store.list("m", prefix="last-")) == 5 and list(store.lines()) == [b"line"]
+
+
+def test_a_home_whose_power_went_before_it_had_its_log_is_rolled_back_and_opened(tmp_path: Path) -> None:
+    """A hot journal beside the database: a connection that only reads may not undo it, and would call the home not writable."""
+    path = tmp_path / "registry.sqlite"
+    SqliteRecords(path).close()
+    code = (
+        "import os, sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "connection.execute('PRAGMA journal_mode=DELETE')\n"
+        "connection.execute('PRAGMA cache_size=1')\n"
+        "connection.execute('BEGIN')\n"
+        "connection.execute('UPDATE counter SET revision = 99')\n"
+        "for n in range(200): connection.execute('INSERT INTO record VALUES (?, ?, 1, ?)', ('m', str(n), 'x' * 2000))\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    assert path.with_name("registry.sqlite-journal").exists()
+    with closing(SqliteRecords(path)) as store:
+        assert store.list("m") == ()
