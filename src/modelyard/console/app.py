@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
@@ -35,6 +36,9 @@ from modelyard.types import Principal
 T = TypeVar("T", bound=msgspec.Struct)
 
 CHUNK_BYTES = 256 << 10
+LONG = 4
+"""How many operations that open bundles run at once; others wait, and hold up nothing but one another."""
+
 _ETAG = re.compile(r'"([0-9]{1,15})"')
 
 log = logging.getLogger("modelyard.control")
@@ -56,9 +60,12 @@ def build(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     world = World(plane, status, changed)
     denials = Denials(plane.audit)
+    long = CapacityLimiter(LONG)
     uploads = Uploads(plane.settings.uploads)
     for each in operations:
-        app.add_api_route(each.route, _endpoint(each, world, uploads, denials), methods=[each.method], response_class=Response, response_model=None)
+        app.add_api_route(
+            each.route, _endpoint(each, world, uploads, denials, long), methods=[each.method], response_class=Response, response_model=None
+        )
     policy.require_complete(served(app))
     return Guard(
         app,
@@ -75,17 +82,22 @@ def served(app: FastAPI) -> set[tuple[str, str]]:
     return {(method, getattr(route, "path", "?")) for route in app.routes for method in (getattr(route, "methods", None) or {"?"})}
 
 
-def _endpoint(operation: Operation, world: World, uploads: Uploads, denials: Denials) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(
+    operation: Operation, world: World, uploads: Uploads, denials: Denials, long: CapacityLimiter
+) -> Callable[[Request], Awaitable[Response]]:
+    async def carry_out(call: Call, request: Request, digest: str) -> Response:
+        return await to_thread.run_sync(_carry_out, operation, call, request, digest, limiter=long if operation.is_long else None)
+
     async def answer(request: Request) -> Response:
         call = None
         try:
             if operation.kind == "upload":
                 async with uploads.receive(request) as (path, digest):
                     call = _parse(operation, world, request, b"", upload=path)
-                    return await run_in_threadpool(_carry_out, operation, call, request, digest)
+                    return await carry_out(call, request, digest)
             content = await request.body()
             call = _parse(operation, world, request, content)
-            return await run_in_threadpool(_carry_out, operation, call, request, hashlib.sha256(content).hexdigest())
+            return await carry_out(call, request, hashlib.sha256(content).hexdigest())
         except ModelyardError as error:
             if isinstance(error, Denied) and call is None:  # what a verb denies it audits itself
                 await run_in_threadpool(denials.add, request.scope["principal"], operation.method, error)

@@ -99,18 +99,23 @@ class Denials:
         self._lock = threading.Lock()
         self._last_s = float("-inf")
         self._waiting = 0
+        self._is_writing = False
 
     def add(self, principal: Principal, method: str, error: Denied) -> None:
         """Record that `principal` was denied; a chain that cannot be written does not turn the denial into anything else."""
         now = time.monotonic()
         with self._lock:
-            if now - self._last_s < 1.0:
+            if self._is_writing or now - self._last_s < 1.0:  # a store that is locked holds up one denial, not the threads of all
                 self._waiting += 1
                 return
-            self._last_s = now
-        self.flush()
-        with contextlib.suppress(ModelyardError):
-            self._audit.record(principal, "request", method, outcome="denied", detail=error.rule or error.code)
+            self._last_s, self._is_writing = now, True
+        try:
+            self.flush()
+            with contextlib.suppress(ModelyardError):
+                self._audit.record(principal, "request", method, outcome="denied", detail=error.rule or error.code)
+        finally:
+            with self._lock:
+                self._is_writing = False
 
     def flush(self) -> None:
         """Record those that were only counted, in one entry."""

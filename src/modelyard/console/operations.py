@@ -85,6 +85,7 @@ class Operation(NamedTuple):
     `status` of an answer, where it is not always 200. `models` names the models that the request names beside its path: each must be granted.
     `sift` leaves of a list what a caller may see. `current` is what a caller who lost a race is told with the 409. `recall` makes the answer again
     from what a verb wrote, for a request that is repeated with its idempotency key. A secret answer is told once.
+    What is long, for it opens bundles, has a few threads of its own.
     """
 
     method: str
@@ -102,6 +103,7 @@ class Operation(NamedTuple):
     sift: Callable[[Any, Callable[[str], bool]], Any] | None = None
     current: Callable[[Call], Any] | None = None
     recall: Callable[[Call, Effect], Any] | None = None
+    is_long: bool = False
     body_limit_bytes: int = BODY_LIMIT_BYTES
     is_secret: bool = False
     has_generation: bool = False

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
+import httpx
 import pytest
-from api import Api
+from api import HOST, Api
 from fastapi import FastAPI
 
 from modelyard import config
-from modelyard.console.app import served
+from modelyard.console.app import LONG, served
 from modelyard.console.routes import OPERATIONS
 from modelyard.control.plane import ControlPlane
+from modelyard.errors import NotFound
 from modelyard.security import policy
 
 
@@ -74,3 +78,33 @@ def test_every_change_takes_an_idempotency_key(api: Api) -> None:
         options = {"json": {name: value for name, value in body.get("json", {}).items() if name in fields}} if body else {}
         answer = api.ask(each.method, path, headers=headers, key=key, **options)
         assert answer.json()["error"]["field"] == "Idempotency-Key", each.name
+
+
+def test_what_is_long_holds_up_nothing_else(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many verifies at once a few run; who only looks is answered meanwhile."""
+    let_go, running, most = threading.Event(), 0, 0
+    lock = threading.Lock()
+
+    def long(_: str) -> Any:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        let_go.wait(30)
+        with lock:
+            running -= 1
+        raise NotFound("no")
+
+    monkeypatch.setattr(api.plane, "verify", long)
+
+    async def crowd() -> tuple[int, list[int]]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url=f"http://{HOST}") as client:
+            headers = {"authorization": f"Bearer {api.admin}"}
+            asked = [asyncio.ensure_future(client.post("/api/v1/models/line/versions/1/verify", headers=headers)) for _ in range(50)]
+            await asyncio.sleep(0.2)
+            seen = (await client.get("/api/v1/models", headers=headers)).status_code
+            let_go.set()
+            return seen, [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    seen, said = asyncio.run(crowd())
+    assert seen == 200 and said == [404] * 50 and 0 < most <= LONG

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,25 @@ def test_a_flood_of_denials_is_counted_into_few_entries(tmp_path: Path) -> None:
     assert log.verify() == 1
     denials.flush()
     assert list(log.entries())[-1].detail.endswith("49 more")
+
+
+def test_a_store_that_is_locked_holds_up_one_denial_and_not_all(tmp_path: Path) -> None:
+    locked, waiting = threading.Event(), threading.Event()
+
+    class Locked(AuditLog):
+        def record(self, *_: Any, **__: Any) -> None:
+            waiting.set()
+            locked.wait(30)
+
+    denials = Denials(Locked(FileLines(tmp_path / "audit.jsonl")))
+    first = threading.Thread(target=denials.add, args=(plane_principal(), "GET", Forbidden("no")))
+    first.start()
+    waiting.wait(30)
+    denials._last_s = float("-inf")  # long ago
+    denials.add(plane_principal(), "GET", Forbidden("no"))
+    assert first.is_alive() and denials._waiting == 1
+    locked.set()
+    first.join()
 
 
 def plane_principal() -> Any:

@@ -173,9 +173,9 @@ VERSION = "/models/{name}/versions/{version}"
 OPERATIONS = (
     Operation("GET", "/models", "list_models", "Every model of this home.", _models, tuple[Model, ...], sift=_my_models),
     Operation("GET", "/models/{name}/versions", "list_versions", "The versions of a model.", _versions, tuple[Version, ...]),
-    Operation("GET", VERSION, "inspect", "What a version (number, alias or sha256:…) holds; it is verified to tell.", _inspect, Inspected),
-    Operation("POST", VERSION + "/verify", "verify", "Run every gate on a version, here and now.", _verify, Verified),
-    Operation("GET", VERSION + "/export", "export_bundle", "The bundle of a version, as a .tar.", _export, bytes, kind="download"),
+    Operation("GET", VERSION, "inspect", "What a version (number, alias or digest) holds; verified to tell.", _inspect, Inspected, is_long=True),
+    Operation("POST", VERSION + "/verify", "verify", "Run every gate on a version, here and now.", _verify, Verified, is_long=True),
+    Operation("GET", VERSION + "/export", "export_bundle", "The bundle of a version, as a .tar.", _export, bytes, kind="download", is_long=True),
     Operation("DELETE", VERSION, "delete_version", "Remove a version that nothing uses.", _delete, Deleted, recall=_deleted_again),
     Operation(
         "PUT", "/models/{name}/aliases/{alias}", "set_alias", "Let an alias mean a version.", _set_alias, Aliased, AliasRequest, recall=_aliased_again
@@ -183,11 +183,11 @@ OPERATIONS = (
     Operation("DELETE", "/models/{name}/aliases/{alias}", "remove_alias", "Remove an alias.", _remove_alias, Aliased, recall=_aliased_again),
     Operation(
         "POST", "/models/{name}/versions", "import_version", "Register the bundle in the body, a .tar, as a version of this model.",
-        _import, Version, kind="upload", status=_created, statuses=(201,), recall=_imported_again,
+        _import, Version, kind="upload", status=_created, statuses=(201,), recall=_imported_again, is_long=True,
     ),
     Operation(
         "POST", "/bundles", "import_bundle", "Register the bundle in the body, a .tar, under its own name or another.",
-        _import, Version, query=ImportQuery, kind="upload", status=_created, statuses=(201,), recall=_imported_again,
+        _import, Version, query=ImportQuery, kind="upload", status=_created, statuses=(201,), recall=_imported_again, is_long=True,
     ),
     Operation("POST", "/gc", "gc", "Free the space of what no version needs.", _gc, Swept),
 )  # fmt: skip
