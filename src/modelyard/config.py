@@ -29,6 +29,8 @@ SAGEMAKER_MODELS = Path("/opt/ml/models")
 SAGEMAKER_FOLDER, KSERVE_FOLDER = Path("/opt/ml/model"), Path("/mnt/models")
 DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
 """Whose names metrics have beside ours."""
+STORES = ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""What opens the stores of records and blobs, which the data plane has no business with."""
 LOG_FORMATS = ("auto", "json", "text")
 """`auto` is text where stderr is a terminal, JSON elsewhere."""
 
@@ -327,12 +329,14 @@ def without_password(value: object) -> str:
 
 
 def child_environment(settings: Settings, *, is_serve: bool = False) -> dict[str, str]:
-    """The environment for a process of ours: this one's, with every setting that is in force spelled out; the data plane is not told the database."""
+    """The environment for a process of ours: this one's, with every setting that is in force spelled out; for the data plane without `STORES`."""
     fields = msgspec.structs.fields(Settings)
     spelled = {PREFIX + field.name.upper(): str(getattr(settings, field.name)) for field in fields}
+    environment = {**os.environ, **spelled, "ORT_DISABLE_TELEMETRY": "1"}
     if is_serve:
-        spelled[f"{PREFIX}RECORDS_URL"] = ""
-    return {**os.environ, **spelled, "ORT_DISABLE_TELEMETRY": "1"}
+        spelled_out = {f"{PREFIX}RECORDS_URL": "", f"{PREFIX}BLOBS_URL": ""}
+        environment = {name: value for name, value in environment.items() if name not in STORES} | spelled_out
+    return environment
 
 
 def take_environment(environment: Mapping[str, str]) -> None:

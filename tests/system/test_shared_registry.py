@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from postgres import Postgres
 from s3 import S3
+from world import World, alive, wait_until
 
-from modelyard import bundle, config
+from modelyard import bundle, config, registry
 from modelyard.bundle import Built
+from modelyard.client import Client
 from modelyard.control.plane import ControlPlane
 from modelyard.errors import Conflict, NotFound, Unavailable
 from modelyard.types import Principal
+from serving import make_bundle
 
+pytestmark = pytest.mark.system
+
+ROW = {"a": np.array([[1.0]]), "b": np.array([[2]]), "c": np.array([[0.5]], np.float32)}
 ADA, BOB = Principal("local:ada", ("admin",)), Principal("local:bob", ("admin",))
 
 
@@ -59,3 +67,40 @@ def test_both_homes_write_one_history(homes: list[ControlPlane], built: Built) -
     assert told == [(1, "local:ada", "alias", "done"), (2, "local:bob", "delete", "failed"), (3, "local:bob", "alias", "done")]
     assert here.audit_verify() == there.audit_verify() and here.audit_verify().is_whole
     assert here.gc(ADA).blobs == 0, "what was just put is too young"
+
+
+def test_a_home_on_both_stores_serves_on_while_they_are_away(tmp_path: Path, postgres: Postgres, s3: S3) -> None:
+    """Deployed as ever; without its stores it answers, also by a worker that starts then, and says that it cannot be changed."""
+    world = World(tmp_path / "home")
+    places = {"records_url": postgres.url(), "blobs_url": s3.url()}
+    (tmp_path / "home" / "settings.toml").write_text("".join(f'{name} = "{value}"\n' for name, value in places.items()))
+    world.home.registry.close()
+    (tmp_path / "maker").mkdir()
+    with contextlib.closing(registry.open(tmp_path / "maker", **places)) as elsewhere:
+        for offset in (0.0, 1.0):
+            elsewhere.add("line", make_bundle(tmp_path / "home", "line", offset=offset))
+    try:
+        world.up()
+        assert world.verb("deploy", "line:1").code == 0
+        with world.asked("line", ROW) as asking:
+            asking.more()
+            postgres.stop()
+            s3.stop()
+            try:
+                asking.more()
+                worker = world.pids()["worker-0"]
+                world.kill("worker-0")
+                wait_until(lambda: "worker-0" in world.pids() and world.pids()["worker-0"] != worker and alive(world.pids()["worker-0"]))
+                asking.more()
+                refused = world.verb("deploy", "line:2")
+                assert refused.code == 8 and "try again" in refused.line
+            finally:
+                s3.start()
+                postgres.start()
+            asking.more()
+            assert set(asking.answers) == {71.0}
+            wait_until(lambda: world.verb("rollback", "line").code == 4)  # the database is there again: nothing to go back to
+        with Client(world.url) as client:
+            assert client.predict("line", ROW)["prediction"] == [71.0]
+    finally:
+        world.end()

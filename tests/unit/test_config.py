@@ -168,3 +168,35 @@ def test_a_fork_has_the_environment_that_it_is_given_and_no_other() -> None:
         assert dict(os.environ) == {"ONLY": "this"}
     finally:
         config.take_environment(before)
+
+
+def test_stores_are_named_by_urls(tmp_path: Path) -> None:
+    for setting, value in (("records_url", "mysql://host/db"), ("records_url", "host"), ("blobs_url", "bucket"), ("blobs_url", "/srv/blobs")):
+        with pytest.raises(InvalidConfig, match=setting):
+            config.load({"home": tmp_path, setting: value})
+    given = {"records_url": "postgresql://ada@db/records", "blobs_url": "s3://bucket/prefix"}
+    assert config.load({"home": tmp_path, **given}).blobs_url == "s3://bucket/prefix"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ada:s3cr3t@db:5432/records", "postgresql://ada:***@db:5432/records"),
+        ("postgresql://ada:s:3@cr3t@db/records", "postgresql://ada:***@db/records"),
+        ("postgresql:///records?host=/run&password=s3cr3t&user=ada", "postgresql:///records?host=/run&password=***&user=ada"),
+        ("postgresql://ada@db/records", "postgresql://ada@db/records"),
+        ("s3://bucket/prefix:1", "s3://bucket/prefix:1"),
+        (8080, "8080"),
+    ],
+)
+def test_a_password_is_not_shown(url: object, shown: str) -> None:
+    assert config.without_password(url) == shown
+
+
+def test_the_data_plane_is_not_told_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    settings = config.load({"home": tmp_path, "records_url": "postgresql://ada:s3cr3t@db/records", "blobs_url": "s3://bucket"})
+    told, not_told = config.child_environment(settings), config.child_environment(settings, is_serve=True)
+    assert told["MODELYARD_RECORDS_URL"] == settings.records_url and told["AWS_SECRET_ACCESS_KEY"] == "s3cr3t"
+    assert "s3cr3t" not in "".join(not_told.values()) and not_told["MODELYARD_RECORDS_URL"] == not_told["MODELYARD_BLOBS_URL"] == ""
+    assert not_told.keys() == told.keys() - {"AWS_SECRET_ACCESS_KEY"}

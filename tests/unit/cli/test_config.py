@@ -28,3 +28,11 @@ def test_a_setting_that_does_not_exist_is_told(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "settings.toml").write_text("prot = 1\n")
     assert main(["config", "--home", str(tmp_path)]) == 2
     assert "no such setting: prot" in capsys.readouterr().err
+
+
+def test_a_password_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "settings.toml").write_text('records_url = "postgresql://ada:s3cr3t@db/records"\n')
+    for form in ((), ("--json",)):
+        assert main(["config", "--home", str(tmp_path), *form]) == 0
+        said = capsys.readouterr()
+        assert "s3cr3t" not in said.out + said.err and "ada:***@db" in said.out.replace("\n", "")
