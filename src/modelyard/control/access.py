@@ -5,6 +5,11 @@ Hides where access keys are kept: their hashes in `keys/access.json`, this one k
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from modelyard import files
@@ -26,18 +31,45 @@ class AdminKey(NamedTuple):
 
 
 def admin_key(settings: Settings) -> AdminKey:
-    """The admin key of the home; a new one when the file is not there or its key is not known, and then every older admin key is void."""
+    """The admin key of the home; a new one when the file is not there or its key is not known, and then every older admin key is void.
+
+    Of several first starts at once one makes it, and the others find it.
+    """
     keyring = home_keyring(settings)
-    try:
-        key = read_admin_key(settings)
-        keyring.authenticate(key)
-    except (NotFound, Unauthenticated):
-        files.make_folder(settings.home / "keys")
+    found = _found(settings, keyring)
+    if found is not None:
+        return AdminKey(found, None)
+    with _alone(files.make_folder(settings.home / "keys")):
+        found = _found(settings, keyring)
+        if found is not None:
+            return AdminKey(found, None)
         keyring.revoke(ADMIN)
         key = keyring.add(ADMIN, roles=(ADMIN,))
         files.write_atomically(settings.home / "keys" / "admin.key", f"{key}\n".encode(), mode=0o600)
         return AdminKey(key, key)
-    return AdminKey(key, None)
+
+
+def _found(settings: Settings, keyring: Keyring) -> str | None:
+    try:
+        key = read_admin_key(settings)
+        keyring.authenticate(key)
+    except (NotFound, Unauthenticated):
+        return None
+    return key
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    path = folder / ".admin.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise files.translate(error, path) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def home_keyring(settings: Settings, *, uses: Uses | None = None) -> Keyring:

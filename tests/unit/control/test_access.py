@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from modelyard import config
@@ -47,3 +50,20 @@ def test_a_key_file_that_others_can_read_is_refused() -> None:
     (settings.home / "keys" / "admin.key").chmod(0o644)
     with pytest.raises(InvalidConfig, match="read by other users"):
         read_admin_key(settings)
+
+
+def test_of_several_first_starts_at_once_one_makes_the_key() -> None:
+    """Each has its own descriptor of the lock, as processes have."""
+    for _ in range(5):
+        settings = config.load()
+        (settings.home / "keys" / "admin.key").unlink(missing_ok=True)
+        together = threading.Barrier(8)
+
+        def start(_: int, settings: config.Settings = settings, together: threading.Barrier = together) -> str:
+            together.wait()
+            return admin_key(settings).key
+
+        with ThreadPoolExecutor(8) as pool:
+            keys = set(pool.map(start, range(8)))
+        live = [record for record in home_keyring(settings)._store.all() if record.name == "admin"]
+        assert len(keys) == 1 and len(live) == 1 and home_keyring(settings).authenticate(keys.pop()).roles == ("admin",)
