@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 from modelyard.errors import Conflict
 from modelyard.registry import postgres as postgres_module
 from modelyard.registry import records as records_module
-from modelyard.registry.base import RecordStore
+from modelyard.registry.base import RecordStore, Stamp
 from modelyard.registry.postgres import PostgresRecords
 from modelyard.registry.records import SqliteRecords
 from modelyard.security.audit import AuditLog
@@ -87,6 +88,25 @@ def test_a_revision_never_comes_back(store: RecordStore) -> None:
     assert again.revision > first.revision
     with pytest.raises(Conflict):
         store.put("m", "a", {"stale": True}, expected=first.revision)
+
+
+def test_a_stamp_changes_whenever_a_record_of_its_kind_does(store: RecordStore) -> None:
+    seen = [store.stamp("m")]
+    assert seen == [Stamp(0, 0)]
+    for change in (
+        lambda: store.put("m", "a", {}, expected=0),
+        lambda: store.put("m", "a", {}, expected=None),
+        lambda: store.put("m", "b", {}, expected=0),
+        lambda: store.delete("m", "b", expected=None),
+        lambda: store.put("m", "c", {}, expected=0),
+        lambda: store.delete("m", "a", expected=None),
+    ):
+        change()
+        seen.append(store.stamp("m"))
+    assert all(one != other for one, other in itertools.pairwise(seen))
+    store.put("other", "a", {}, expected=0)
+    store.delete("m", "none", expected=None)
+    assert store.stamp("m") == seen[-1]
 
 
 def test_a_transaction_is_all_or_nothing(store: RecordStore) -> None:

@@ -23,7 +23,7 @@ from typing import Any, cast
 import msgspec
 
 from modelyard.errors import Conflict, InvalidInput, ModelyardError
-from modelyard.registry.base import Record, Records, RecordStore, Transaction
+from modelyard.registry.base import Record, Records, RecordStore, Stamp, Transaction
 from modelyard.security.base import AuditLine
 from modelyard.types import Principal
 
@@ -186,6 +186,10 @@ class Once:
     def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
         """See `Records.list`."""
         return self._records.list(kind, prefix=prefix)
+
+    def stamp(self, kind: str) -> Stamp:
+        """See `registry.base.Records`."""
+        return self._records.stamp(kind)
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
         """See `Records.put`."""

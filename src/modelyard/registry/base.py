@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -26,8 +26,18 @@ class Record(msgspec.Struct, frozen=True):
     body: dict[str, Any]
 
 
+class Stamp(NamedTuple):
+    """The latest revision of a record of a kind, and how many there are.
+
+    Law: while it is the same, so are the records: a write gives a higher revision than any before, and without one there can only be fewer.
+    """
+
+    revision: int
+    records: int
+
+
 class Records(Protocol):
-    """The four verbs, on a store (each call its own transaction) or inside a transaction."""
+    """The verbs, on a store (each call its own transaction) or inside a transaction."""
 
     def get(self, kind: str, key: str) -> Record | None:
         """The record, or None."""
@@ -35,6 +45,10 @@ class Records(Protocol):
 
     def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
         """All records of a kind whose key begins with `prefix`, by key."""
+        ...
+
+    def stamp(self, kind: str) -> Stamp:
+        """The stamp of a kind: while it is the same, so is what `list` gives, at a fraction of its price."""
         ...
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:

@@ -17,7 +17,7 @@ from psycopg import errors as states
 
 from modelyard.errors import InvalidConfig, InvalidInput, ModelyardError, StorageFull, Tampered, Unavailable
 from modelyard.registry import formats
-from modelyard.registry.base import Record
+from modelyard.registry.base import Record, Stamp
 from modelyard.registry.verbs import Rows, Run, Verbs
 from modelyard.security.base import AuditLine
 
@@ -68,6 +68,10 @@ class PostgresRecords:
     def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
         """See `registry.base.Records`."""
         return self._again(lambda: self._read(lambda verbs: verbs.list(kind, prefix=prefix)))
+
+    def stamp(self, kind: str) -> Stamp:
+        """See `registry.base.Records`."""
+        return self._again(lambda: self._read(lambda verbs: verbs.stamp(kind)))
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
         """See `registry.base.Records`. Raises Conflict, StorageFull or Unavailable."""

@@ -18,7 +18,7 @@ from typing import Any
 from modelyard.errors import InvalidConfig, ModelyardError, NotFound, StorageFull, Tampered, Unavailable
 from modelyard.files import sync_folder, translate
 from modelyard.registry import formats
-from modelyard.registry.base import Record
+from modelyard.registry.base import Record, Stamp
 from modelyard.registry.mark import Mark, Point
 from modelyard.registry.verbs import Rows, Run, Verbs
 from modelyard.security.base import AuditLine
@@ -72,6 +72,11 @@ class SqliteRecords:
         """See `registry.base.Records`."""
         with self._reading() as verbs:
             return verbs.list(kind, prefix=prefix)
+
+    def stamp(self, kind: str) -> Stamp:
+        """See `registry.base.Records`."""
+        with self._reading() as verbs:
+            return verbs.stamp(kind)
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
         """See `registry.base.Records`. Raises Conflict, StorageFull or Unavailable."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from modelyard.errors import Conflict
-from modelyard.registry.base import Record
+from modelyard.registry.base import Record, Stamp
 from modelyard.security.base import AuditLine
 
 LINES_AT_ONCE = 1000
@@ -51,6 +51,10 @@ class Verbs:
         query = "SELECT key, revision, body FROM record WHERE kind = ? AND key >= ? AND key < ? ORDER BY key"
         rows = self._run(query, (kind, prefix, prefix + chr(sys.maxunicode)))
         return tuple(Record(kind, key, revision, _decode(body)) for key, revision, body in rows)
+
+    def stamp(self, kind: str) -> Stamp:
+        """See `registry.base.Records`."""
+        return Stamp(*self._run("SELECT coalesce(max(revision), 0), count(*) FROM record WHERE kind = ?", (kind,))[0])
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
         """See `registry.base.Records`."""

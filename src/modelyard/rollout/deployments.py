@@ -17,7 +17,7 @@ from modelyard.targets.base import Deployment, Release
 
 if TYPE_CHECKING:
     from modelyard.registry import Registry
-    from modelyard.registry.base import Also, Record, RecordStore
+    from modelyard.registry.base import Also, Record, RecordStore, Stamp
 
 KIND = "deployment"
 
@@ -34,6 +34,7 @@ class Deployments:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._known: tuple[Stamp, tuple[Stored, ...]] | None = None
 
     @property
     def records(self) -> RecordStore:
@@ -53,8 +54,13 @@ class Deployments:
         return found
 
     def all(self) -> tuple[Stored, ...]:
-        """Every deployment, by name."""
-        return tuple(sorted(map(_stored, self._registry.records.list(KIND)), key=lambda stored: stored.deployment.name))
+        """Every deployment, by name. Those of the last call again while none has changed: loops ask every second, and there may be a thousand."""
+        stamp, known = self._registry.records.stamp(KIND), self._known
+        if known is None or known[0] != stamp:
+            # Read after the stamp: what changes in between is then read again.
+            found = sorted(map(_stored, self._registry.records.list(KIND)), key=lambda stored: stored.deployment.name)
+            known = self._known = (stamp, tuple(found))
+        return known[1]
 
     def put(self, deployment: Deployment, *, expected: int, change: Change | None = None, also: Also | None = None) -> Stored:
         """Keep `deployment`, whose record must have the revision `expected` (0: none), and what the `change` means in its history; `also` is done

@@ -18,7 +18,7 @@ from modelyard.errors import Conflict
 from modelyard.rollout.hosts import LEASE_S, RENEW_S, Watched
 
 if TYPE_CHECKING:
-    from modelyard.registry.base import Record, Records, RecordStore, Transaction
+    from modelyard.registry.base import Record, Records, RecordStore, Stamp, Transaction
     from modelyard.security.base import AuditLine
 
 KIND = KEY = "leader"
@@ -117,6 +117,10 @@ class Fenced:
     def list(self, kind: str, *, prefix: str = "") -> tuple[Record, ...]:
         """See `registry.base.Records`."""
         return self._records.list(kind, prefix=prefix)
+
+    def stamp(self, kind: str) -> Stamp:
+        """See `registry.base.Records`."""
+        return self._records.stamp(kind)
 
     def put(self, kind: str, key: str, body: dict[str, Any], *, expected: int | None) -> Record:
         """See `registry.base.Records`."""

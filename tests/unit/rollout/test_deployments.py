@@ -66,3 +66,13 @@ def test_a_rollout_written_by_0_1_0_is_read(home: Home) -> None:
     found = Deployments(home.registry).get("line").deployment
     assert found.rollout is not None and found.rollout.strategy == machine.DIRECT and found.rollout.gates[0].rule == "seal"
     assert machine.plan(found) is not None
+
+
+def test_the_list_is_read_again_only_when_it_has_changed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployments, elsewhere = Deployments(home.registry), Deployments(home.registry)
+    kept = deployments.put(Deployment(name="a", model="line", generation=1, current=release(home, 1)), expected=0)
+    assert deployments.all() == (kept,) and deployments.all() is deployments.all()
+    other = elsewhere.put(Deployment(name="b", model="line", generation=1, current=kept.deployment.current), expected=0)
+    assert deployments.all() == (kept, other)
+    elsewhere.remove(kept)
+    assert deployments.all() == (other,)
