@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 from world import World, wait_until
 
@@ -17,6 +19,8 @@ from modelyard import config
 from modelyard.client import Client
 from modelyard.client.answers import Deployment
 from modelyard.client.places import read_admin_key
+from modelyard.console.openapi import describe
+from modelyard.console.routes import OPERATIONS
 from modelyard.errors import Unavailable
 from modelyard.types import read_control_state
 
@@ -79,3 +83,34 @@ def test_schemathesis_finds_no_server_error(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout[-8000:]
     finally:
         world.end()
+
+
+class Broken(BaseHTTPRequestHandler):
+    """Fails on everything."""
+
+    def do_GET(self) -> None:
+        self.send_response(500)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_schemathesis_would_find_one(tmp_path: Path) -> None:
+    """The negative control: our document over a server that fails."""
+    document = msgspec.json.decode(msgspec.json.encode(describe(OPERATIONS)))
+    document["paths"] = {"/api/v1/models": document["paths"]["/api/v1/models"]}
+    (tmp_path / "openapi.json").write_bytes(msgspec.json.encode(document))
+    broken = HTTPServer(("127.0.0.1", 0), Broken)
+    thread = threading.Thread(target=broken.serve_forever)
+    thread.start()
+    try:
+        tool = str(Path(sys.executable).parent / "schemathesis")
+        command = [tool, "run", "openapi.json", "--url", f"http://127.0.0.1:{broken.server_port}", "--checks", "not_a_server_error", "--no-color"]
+        done = subprocess.run([*command, "--max-examples", "1"], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
+    finally:
+        broken.shutdown()
+        thread.join()
+        broken.server_close()
+    assert done.returncode == 1 and "Server error" in done.stdout

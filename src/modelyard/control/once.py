@@ -15,7 +15,7 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
@@ -96,8 +96,8 @@ class Once:
     ) -> Any:
         """What `run` returns; of a request that was carried out before, what that came to: its effect through `recall`, or its `answer` (a type).
 
-        `fingerprint` tells requests apart.
-        A failure is not remembered: it had no effect. Raises InvalidInput for a key that is none, Conflict when it was used for another request.
+        `fingerprint` tells requests apart. A failure is not remembered: it had no effect. Raises InvalidInput for a key that is none, Conflict when
+        it was used for another request.
         """
         if not (0 < len(key) <= KEY_CHARACTERS and key.isascii() and key.isprintable()):
             raise InvalidInput(f"an idempotency key has 1 to {KEY_CHARACTERS} printable characters", field="Idempotency-Key", rule="form")
@@ -107,6 +107,8 @@ class Once:
         if found is not None:
             return self._again(found, fingerprint, recall, answer)
         pending = _Pending(f"{_day():06d}:{whole}", fingerprint)
+        if is_secret:
+            return self._once_at_most(pending, whole, run)
         before = _pending.set(pending)
         try:
             said = run()
@@ -121,15 +123,33 @@ class Once:
             _pending.reset(before)
         if pending.is_marked:
             return said
-        text = None if is_secret else msgspec.json.encode(said).decode()
-        kept = Kept(fingerprint=fingerprint, at_s=time.time(), answer=text if text and len(text) <= ANSWER_BYTES else None, is_secret=is_secret)
+        text = msgspec.json.encode(said).decode()
         try:
-            self._records.put(KIND, pending.key, msgspec.to_builtins(kept), expected=0)
+            self._keep(pending, Kept(fingerprint=fingerprint, at_s=time.time(), answer=text if len(text) <= ANSWER_BYTES else None))
         except Conflict:
             found = self._find(whole)
             return said if found is None else self._again(found, fingerprint, recall, answer)
-        self._trim(pending.key)
         return said
+
+    def _once_at_most(self, pending: _Pending, whole: str, run: Callable[[], Any]) -> Any:
+        """What makes a secret is claimed before it is made: nobody could be told it again, so it must not be made again either."""
+        try:
+            self._keep(pending, Kept(fingerprint=pending.fingerprint, at_s=time.time(), is_secret=True))
+        except Conflict:
+            found = self._find(whole)
+            if found is not None:
+                return self._again(found, pending.fingerprint, None, None)
+            raise
+        try:
+            return run()
+        except ModelyardError:
+            with contextlib.suppress(ModelyardError):  # a claim that stays refuses a repetition, and harms nobody
+                self._records.delete(KIND, pending.key, expected=None)
+            raise
+
+    def _keep(self, pending: _Pending, kept: Kept) -> None:
+        self._records.put(KIND, pending.key, msgspec.to_builtins(kept), expected=0)
+        self._trim(pending.key)
 
     def _again(self, found: Kept, fingerprint: str, recall: Callable[[Effect], Any] | None, answer: Any) -> Any:
         if found.fingerprint != fingerprint:
@@ -138,7 +158,7 @@ class Once:
             return recall(found.effect)
         if found.answer is None:
             why = "its answer is a secret, which is told once" if found.is_secret else "its answer is not kept"
-            raise Conflict(f"this request was carried out already, and {why}; look at what there is now", field="Idempotency-Key", rule="idempotency")
+            raise Conflict(f"this request was made already, and {why}; look at what there is now", field="Idempotency-Key", rule="idempotency")
         return msgspec.json.decode(found.answer, type=answer)
 
     def _find(self, whole: str) -> Kept | None:
@@ -154,15 +174,15 @@ class Once:
     # Its bounds
 
     def _trim(self, key: str) -> None:
-        """Every so often, drop a caller's oldest keys of the day beyond the limit."""
+        """Every so often, drop a caller's oldest keys of the day beyond the limit. A store that is away is left alone: what was done is done."""
         mine = key.rpartition(":")[0] + ":"
         with self._lock:
             self._made[mine] += 1
             if self._made[mine] % _TRIM_EVERY:
                 return
-        found = sorted(self._records.list(KIND, prefix=mine), key=lambda record: record.revision)
-        for record in found[: max(0, len(found) - LIMIT)]:
-            self._records.delete(KIND, record.key, expected=None)
+        with contextlib.suppress(ModelyardError):
+            found = sorted(self._records.list(KIND, prefix=mine), key=lambda record: record.revision)
+            self._drop(found[: max(0, len(found) - LIMIT)])
 
     def _sweep(self) -> None:
         """Once an hour, drop what is older than the day before."""
@@ -173,9 +193,14 @@ class Once:
             self._swept_s = now
             self._made.clear()
         oldest = f"{_day() - 1:06d}:"
-        for record in self._records.list(KIND):
-            if record.key < oldest:
-                self._records.delete(KIND, record.key, expected=None)
+        with contextlib.suppress(ModelyardError):  # a store that is away is told by what asks it for more than this
+            self._drop([record for record in self._records.list(KIND) if record.key < oldest])
+
+    def _drop(self, found: Sequence[Record]) -> None:
+        if found:
+            with self._records.transaction() as records:
+                for record in found:
+                    records.delete(KIND, record.key, expected=None)
 
     # The store
 
@@ -227,8 +252,7 @@ class Once:
                     raise _Repeated from None
         if seen.effect is not None:
             pending.is_marked = True
-            with contextlib.suppress(ModelyardError):  # what is done is done; the next one trims
-                self._trim(pending.key)
+            self._trim(pending.key)
 
     def close(self) -> None:
         """See `RecordStore.close`."""

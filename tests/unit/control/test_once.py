@@ -143,6 +143,30 @@ def test_what_writes_no_record_is_remembered_with_its_answer_but_no_secret(store
         store.perform(WHO, "l", "f", lambda: "")
 
 
+def test_a_secret_is_made_once_at_most_also_when_its_maker_is_killed_or_two_make_it_at_once(store: Once) -> None:
+    def killed() -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.perform(WHO, "k", "f", killed, is_secret=True)
+    with pytest.raises(Conflict, match="told once"):
+        store.perform(WHO, "k", "f", lambda: "my_second", is_secret=True)
+
+    def refused() -> Any:
+        raise InvalidInput("no such role")
+
+    with pytest.raises(InvalidInput):
+        store.perform(WHO, "r", "f", refused, is_secret=True)
+    assert store.perform(WHO, "r", "f", lambda: "my_first", is_secret=True) == "my_first"
+
+    def meanwhile() -> Any:
+        with pytest.raises(Conflict):
+            store.perform(WHO, "m", "f", lambda: "my_other", is_secret=True)
+        return "my_one"
+
+    assert store.perform(WHO, "m", "f", meanwhile, is_secret=True) == "my_one"
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\nb", "é"])
 def test_a_key_that_is_none_is_refused(store: Once, key: str) -> None:
     with pytest.raises(InvalidInput):
