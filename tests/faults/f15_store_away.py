@@ -29,6 +29,7 @@ WEATHERS: tuple[Weather, ...] = ("refuse", "blackhole", "loss", "delay")
 
 
 def run(scene_: Scene) -> None:
+    scene.need("initdb", "postgres", "pg_isready", "psql")
     shelf = Home(scene_.folder / "shelf")
     for offset in OFFSETS:
         shelf.add("line", offset=offset)

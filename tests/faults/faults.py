@@ -14,6 +14,7 @@ FAULTS = {
     "05-leak": "tests.faults.f05_leak",
     "06-drain": "tests.faults.f06_drain",
     "07-hot-swap": "tests.faults.f07_hot_swap",
+    "08-bad-version": "tests.faults.f08_bad_version",
     "09-killed-controller": "tests.faults.f09_killed_controller",
     "10-power": "tests.faults.f10_power",
     "11-killed-import": "tests.faults.f11_killed_import",

@@ -632,6 +632,36 @@ def _standing_plans() -> None:
     Host.tick = hasty  # type: ignore[method-assign]
 
 
+def _unloadable() -> None:
+    """Versions that cannot be loaded, known by their title."""
+    from modelyard.serve import worker
+
+    load = worker.load_bundle
+
+    def broken(*given: Any, **more: Any) -> Any:
+        found = load(*given, **more)
+        if found.bundle.card.title.endswith("+ 13"):
+            raise RuntimeError("it does not load")
+        return found
+
+    worker.load_bundle = broken
+
+
+def _guards() -> None:
+    """Guards that never fail."""
+    import msgspec
+
+    from modelyard.rollout import judging
+
+    judge = judging.judge
+
+    def lenient(*given: Any, **more: Any) -> Any:
+        found = judge(*given, **more)
+        return msgspec.structs.replace(found, outcome="unknown") if found.outcome == "fail" else found
+
+    judging.judge = lenient
+
+
 def _monotonic_time() -> None:
     """Durations measured by the clock that people read."""
     time.monotonic = time.time
@@ -682,6 +712,8 @@ WIRINGS: dict[str, Callable[[], None]] = {
     "compare and swap": _compare_and_swap,
     "looking for damage": _looking_for_damage,
     "standing plans": _standing_plans,
+    "unloadable": _unloadable,
+    "guards": _guards,
     "monotonic time": _monotonic_time,
     "expiry": _expiry,
     "blobs first": _blobs_first,

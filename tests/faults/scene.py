@@ -39,6 +39,17 @@ CANARY = "my_canary7Vq2kX9mWz4Tn8Rb"
 HEALTH_S, SETTLE_S, START_S = 5.0, 10.0, 60.0
 
 
+class Missing(Exception):
+    """A component that this fault needs is not here: it is left out, but in CI, where it must be."""
+
+
+def need(*commands: str) -> None:
+    """Return when each of `commands` is on the PATH. Raises Missing."""
+    lacking = [command for command in commands if shutil.which(command) is None]
+    if lacking:
+        raise Missing(f"needs {', '.join(lacking)}")
+
+
 class Traffic:
     """Requests, and for each the answers that are right."""
 

@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.faults.scene import need
+
 HEADER = struct.Struct("<c3xIIIQQ")
 SECTOR = 512
 MODES = ("none", "all", "first", "any")
@@ -26,13 +28,12 @@ MODES = ("none", "all", "first", "any")
 
 @cache
 def library() -> Path:
-    """The shim, built once a run. Fails where there is no C compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler, "needs a C compiler (cc) for the disk and the clock of the faults"
+    """The shim, built once a run. Raises Missing where there is no C compiler."""
+    need("cc")
     folder = Path(tempfile.mkdtemp(prefix="faults-shim-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     built = folder / "shim.so"
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(built), str(Path(__file__).with_name("shim.c")), "-ldl"], check=True)
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(built), str(Path(__file__).with_name("shim.c")), "-ldl"], check=True)
     return built
 
 

@@ -26,6 +26,9 @@ def on_the_clients_core() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault(name: str) -> None:
-    judged = run(load(name), is_long=False, limit_s=0, limit=0)
+    try:
+        judged = run(load(name), is_long=False, limit_s=0, limit=0)
+    except scene.Missing as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
     missed = [f"{item.line} {item.note}" for item in (*judged.items, *judged.controls) if not item.passed]
     assert not missed, "\n".join(missed)
