@@ -31,6 +31,7 @@ BENCHMARKS = {
     "starts": "benchmarks.starts:run",
     "guards": "benchmarks.guards:run",
     "canary": "benchmarks.rollouts:canary",
+    "deploys": "benchmarks.deploys:run",
     "records": "benchmarks.records:run",
 }
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
