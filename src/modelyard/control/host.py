@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from modelyard.registry import Registry
 
 FILE = "host.id"
+AGAIN_S = 2.0
+"""How long after a failure what could not be brought is asked for again."""
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 
 
@@ -62,7 +65,7 @@ class FetchedStock:
         self._lock = threading.Lock()
         self._here: dict[Digest, Placement] = {}
         self._coming: set[Digest] = set()
-        self._failed: dict[Digest, ModelyardError] = {}
+        self._failed: dict[Digest, tuple[ModelyardError, float]] = {}
         self._wanted: queue.SimpleQueue[Release] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -72,15 +75,15 @@ class FetchedStock:
             here = self._here.get(release.index)
             if here is not None:
                 return here
-            failed = self._failed.pop(release.index, None)
-            if failed is not None:
-                raise failed
-            if release.index not in self._coming:
+            failed = self._failed.get(release.index)
+            if release.index not in self._coming and (failed is None or time.monotonic() - failed[1] >= AGAIN_S):
                 self._coming.add(release.index)
                 self._wanted.put(release)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._bring_all, name="fetch", daemon=True)
                 self._thread.start()
+        if failed is not None:  # told until it has gone well, so that a host whose store is away says one thing
+            raise failed[0]
         return None
 
     def _bring_all(self) -> None:
@@ -97,6 +100,7 @@ class FetchedStock:
             with self._lock:
                 self._coming.discard(release.index)
                 if failed is None:
+                    self._failed.pop(release.index, None)
                     self._here[release.index] = Placement(blobs=str(folder), index=release.index)
                 else:
-                    self._failed[release.index] = failed
+                    self._failed[release.index] = (failed, time.monotonic())

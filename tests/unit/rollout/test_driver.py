@@ -11,7 +11,11 @@ from rolling import World
 from modelyard.bundle import Attested, Contents, build
 from modelyard.errors import Conflict, NotFound, Unavailable
 from modelyard.monitor.evidence import Seen
+from modelyard.registry import Registry
 from modelyard.rollout import driver, machine
+from modelyard.rollout.deployments import Deployments
+from modelyard.rollout.driver import Driver
+from modelyard.rollout.election import Election
 from modelyard.rollout.gauges import EVERY_S, Gauges
 from modelyard.rollout.strategies import complete
 from modelyard.security.seal import LocalSigner
@@ -190,6 +194,27 @@ def test_an_acknowledgement_of_an_older_record_does_not_count_after_someone_else
     assert after.rollout is not None and after.rollout.phase == "holding"
     world.turn()
     assert world.weights() == {2: 100}
+
+
+def test_a_driver_whose_term_is_over_takes_no_step(world: World) -> None:
+    world.begin(1)
+    world.finish()
+    records = world.registry.records
+    elections = [Election(records, host=host, instance=host) for host in ("one", "two")]
+    for election in elections:  # the second takes over, as when the first is stopped for a while
+        election.look()
+        with records.transaction() as transaction:
+            election.move("take", within=transaction)
+        election.moved(time.monotonic())
+    stale, leading = (Driver(Deployments(Registry(world.registry.blobs, each.fenced(term)))) for term, each in enumerate(elections, 1))
+    world.begin(2)
+    world.machine.tick()
+    world.work()
+    world.machine.tick()
+    before = world.deployments.get("churn")
+    assert stale.tick() and world.deployments.get("churn") == before, "everything is ready, but it may not say so"
+    assert leading.tick() and world.deployments.get("churn").revision > before.revision
+    assert world.driver.tick(), "without the fence any driver goes on"
 
 
 def test_a_host_that_is_gone_for_long_is_forgotten(world: World) -> None:
