@@ -24,7 +24,6 @@ PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "AWS_LWA_PORT", "PO
 FILES = ("keys_file", "tls_cert_file", "tls_key_file", "tls_client_ca_file")
 """Settings that name a file: `~` is understood, and what follows from the folder of the call is settled here, once for all processes."""
 
-_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*@")
 SAGEMAKER_MODELS = Path("/opt/ml/models")
 SAGEMAKER_FOLDER, KSERVE_FOLDER = Path("/opt/ml/model"), Path("/mnt/models")
 DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
@@ -273,15 +272,9 @@ def _path(value: Any) -> Path:
 
 
 def shown(settings: Settings) -> dict[str, tuple[Any, str]]:
-    """Each setting's value and source, as may be told: of a URL's password, stars. `settings` are those in force."""
+    """The value and source of each setting in force, as may be told: without passwords."""
     _, sources = resolve({"home": settings.home})
-    return {field.name: (_masked(getattr(settings, field.name)), sources[field.name]) for field in msgspec.structs.fields(Settings)}
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
+    return {field.name: (_told(getattr(settings, field.name)), sources[field.name]) for field in msgspec.structs.fields(Settings)}
 
 
 def key() -> str | None:
@@ -319,6 +312,10 @@ def bare_environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {**kept, **threads, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "ORT_DISABLE_TELEMETRY": "1"}
+
+
+def _told(value: Any) -> Any:
+    return without_password(value) if isinstance(value, str | Path) else value
 
 
 def without_password(value: object) -> str:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from modelyard import errors
+from modelyard import config, errors
 from modelyard.client import answers, places, wire
 from modelyard.client.policy import Budgets, asking, decoded, idempotency_key
 from modelyard.client.steps import Item, Pause, Send, Steps, gathered, streaming, verb
@@ -43,7 +43,8 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 class Verbs:
     """The calls of both faces. May be used from several threads (or tasks) at once.
 
-    `url` is the control API; without it, that of this machine's home is found (`home`: another one's settings), with its key. Predictions are asked
+    `url` is the control API, `key` an access key (without it, the one in MODELYARD_KEY); without a URL, that of this machine's home is found (`home`:
+    another one's settings), with its admin key. Predictions are asked
     of the data plane that the control process names, or of `data_url`. The URL of a data plane alone will do for predictions.
     """
 
@@ -60,7 +61,7 @@ class Verbs:
         if url is not None and home is not None:
             raise InvalidInput("a URL and a home both say where to ask; give one of them", field="url", rule="unique")
         self._url = url.rstrip("/") if url is not None else None
-        self._key = key
+        self._key = key if key is not None else config.key()
         self._home = home
         self._data_url = data_url.rstrip("/") if data_url is not None else None
         self._found_data: str | None = None

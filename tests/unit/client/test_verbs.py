@@ -248,7 +248,7 @@ def test_trust_keys_settings_and_the_log(client: Scripted) -> None:
     assert client.call("GET", "/models", answer=list[dict[str, Any]])[0]["name"] == "line"
 
 
-def test_where_predictions_are_asked() -> None:
+def test_where_predictions_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the control process's word, anew when nobody answers there; the URL of a data plane alone will do."""
     client = Client("http://ml.example:8090", "my_key")
     line = {"inputs": [{"name": "a", "datatype": "FP64", "shape": [-1, 1]}]}
@@ -280,6 +280,8 @@ def test_where_predictions_are_asked() -> None:
     assert play(json_of({"error": "no such route"}, 404), json_of(line))[1] == "http://127.0.0.1:8080/v2/models/m"
     client = Client(data_url="http://d/", key="k")
     assert play(json_of(line)) == ["http://d/v2/models/m"]
+    monkeypatch.setenv("MODELYARD_KEY", "my_own")
+    assert Client("http://h")._control().key == "my_own" and Client("http://h", "my_other")._control().key == "my_other"
     with pytest.raises(InvalidInput, match="control API"):
         client.status()
     with pytest.raises(InvalidInput):

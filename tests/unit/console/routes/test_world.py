@@ -36,4 +36,6 @@ def test_settings_are_told_without_a_password(api: Api, monkeypatch: pytest.Monk
     api = Api(ControlPlane(config.load()))
     told = api.told("GET", "/config")
     assert told["port"] == {"value": 8080, "source": "default"}
+    monkeypatch.setenv("MODELYARD_TRACE_ENDPOINT", "http://traces:4318?user=me&password=secret")
+    assert "secret" not in Api(ControlPlane(config.load())).ask("GET", "/config").text
     assert told["trace_endpoint"] == {"value": "http://me:***@traces:4318", "source": "environment"}
