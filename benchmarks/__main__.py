@@ -33,6 +33,7 @@ BENCHMARKS = {
     "canary": "benchmarks.rollouts:canary",
     "deploys": "benchmarks.deploys:run",
     "records": "benchmarks.records:run",
+    "shadow": "benchmarks.rollouts:shadow",
 }
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
 PAGES = {"stages": "benchmarks.stages:table", "parity": "benchmarks.parity_table:table", "judged": "benchmarks.guards:table"}

@@ -1,4 +1,4 @@
-"""What several versions of one deployment cost: a canary's share of the traffic beside one version alone.
+"""What several versions of one deployment cost: a canary's share of the traffic, and a shadow of all of it, beside one version alone.
 
 Servers with everything on share a core, wrk has another; rounds are many and short and alternate, so that what else the machine does meets both
 sides alike, and the median of their ratios counts. The processor time of a request, which the rest of the machine changes least, stands in
@@ -7,16 +7,23 @@ the notes.
 
 from __future__ import annotations
 
+import math
+import re
 import statistics
 import tempfile
+import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.items import Item, ratio
-from benchmarks.servers import Question, Running, Wrk, processor_us, v2
+from benchmarks.items import Item, ratio, spread
+from benchmarks.servers import Load, Question, Running, Wrk, alone, processor_us, v2
 from benchmarks.serving import forest
 
-CANARY_ROUNDS = 9
+ROUNDS = 25
+SHADOW_ROUNDS = 5
+COST_ROUNDS = 15
+SHARES = (0.1, 1.0)
 CONNECTIONS = 32
 
 
@@ -41,6 +48,106 @@ def canary() -> list[Item]:
             ]
 
 
+def shadow() -> list[Item]:
+    """What a shadow of a share adds to the processor time of a request, beside the model's own run; and the live p99 at half of what a worker can.
+
+    Both are asked by connections that pause, so that there is time to spare; a figure counts only if nearly all was mirrored. Last, the throughput
+    where there is no time to spare: what a shadow takes then, it takes from callers.
+    """
+    import numpy as np
+    from sklearn.datasets import load_breast_cancer
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, home = forest(folder, challengers=1)
+        rows = load_breast_cancer().data[:1].astype(np.float32)
+        np.savez(folder / "row.npz", X=rows)
+        run_us = 1e6 / alone(model, folder / "row.npz", 2)
+        plans = {0.0: "none", **{share: f"shadow-{share}" for share in SHARES}}
+        for share, plan in plans.items():
+            home.split("forest", {1: 100}, plan=plan, shadows={2: share} if share else {})
+        row, wrk = v2("forest", rows, home.authorization), Wrk(folder)
+        with ExitStack() as stack:
+            sides = {share: stack.enter_context(home.started(row, plan=plan)) for share, plan in plans.items()}
+            capacity = statistics.median(wrk.load(sides[0.0].port, row, CONNECTIONS, 1).requests_s for _ in range(3))
+            pause_ms = CONNECTIONS / (capacity / 2) * 1000
+            ask = _Paced(wrk, row, pause_ms)
+            return [
+                *(_cost(share, sides[share], sides[0.0], ask, run_us) for share in SHARES),
+                _p99(sides[1.0], sides[0.0], ask, capacity),
+                _beside("shadow-overload", wrk, (sides[1.0], row), (sides[0.0], row)),
+            ]
+
+
+class _Paced:
+    """Load at about half of a worker's capacity."""
+
+    def __init__(self, wrk: Wrk, question: Question, pause_ms: float) -> None:
+        self._wrk, self._question, self._pause_ms = wrk, question, pause_ms
+
+    def __call__(self, running: Running, seconds: int = 2) -> tuple[Load, float]:
+        """The load, and the server's processor time a request, what it did for a shadow included."""
+        before = sum(processor_us(running.pid))
+        load = self._wrk.load(running.port, self._question, CONNECTIONS, seconds, pause_ms=self._pause_ms)
+        return load, (sum(processor_us(running.pid)) - before) / (load.requests_s * seconds)
+
+    def mirrored(self, running: Running) -> tuple[float, float]:
+        """Requests that a shadow was asked so far, and those that were shed."""
+        request = urllib.request.Request(f"http://127.0.0.1:{running.port}/metrics", headers=dict(self._question.headers))
+        with urllib.request.urlopen(request) as answer:
+            text = answer.read().decode()
+        found = dict(re.findall(r'modelyard_mirrored_requests_total\{[^}]*outcome="(\w+)"\} (\S+)', text))
+        return float(found.get("answered", 0)), float(found.get("shed", 0))
+
+
+def _cost(share: float, running: Running, other: Running, ask: _Paced, run_us: float) -> Item:
+    ask(running), ask(other)
+    sent, shed = ask.mirrored(running)
+    adds, with_it, without = [], [], []
+    for number in range(COST_ROUNDS):
+        mine, theirs = (ask(each)[1] for each in ((running, other) if number % 2 else (other, running)))
+        if not number % 2:
+            mine, theirs = theirs, mine
+        with_it.append(mine), without.append(theirs)
+        adds.append((mine - share * run_us) / theirs)
+    now_sent, now_shed = ask.mirrored(running)
+    asked, lost = now_sent - sent, now_shed - shed
+    is_whole = asked > 0 and lost < 0.05 * asked
+    note = (
+        f"processor time a request: {statistics.median(with_it):,.4g} µs, without {statistics.median(without):,.4g} µs, less {share:g} of the "
+        f"model's run of {run_us:.3g} µs; {asked:,.0f} requests mirrored, {lost:,.0f} shed"
+    )
+    return Item(
+        name=f"shadow-cost-{share * 100:g}-percent",
+        figure=statistics.median(adds) if is_whole else math.nan,
+        unit="x",
+        bar=1.03,
+        better="lower",
+        note=note,
+    )
+
+
+def _p99(running: Running, other: Running, ask: _Paced, capacity: float) -> Item:
+    sent, shed = ask.mirrored(running)
+    rates: list[float] = []
+
+    def p99(side: Running) -> Callable[[], float]:
+        def measure() -> float:
+            load, _ = ask(side, 5)
+            rates.append(load.requests_s)
+            return load.p99_us
+
+        return measure
+
+    figure, mine, theirs = ratio(p99(running), p99(other), rounds=SHADOW_ROUNDS)
+    now_sent, now_shed = ask.mirrored(running)
+    note = (
+        f"live p99 with all requests mirrored {spread(mine, '')} µs, without {spread(theirs, '')} µs, at {statistics.median(rates):,.4g} of "
+        f"{capacity:,.4g} requests/s; {now_sent - sent:,.0f} mirrored, {now_shed - shed:,.0f} shed"
+    )
+    return Item(name="shadow-live-p99", figure=figure if now_sent > sent else math.nan, unit="x", bar=1.1, better="lower", note=note)
+
+
 def _beside(name: str, wrk: Wrk, ours: tuple[Running, Question], other: tuple[Running, Question]) -> Item:
     """Requests a second of `ours` beside `other`."""
     spent: tuple[list[float], list[float]] = ([], [])
@@ -60,10 +167,10 @@ def _beside(name: str, wrk: Wrk, ours: tuple[Running, Question], other: tuple[Ru
     for _ in range(3):
         with_it(), without()
     spent[0].clear(), spent[1].clear()
-    figure, rates, others = ratio(with_it, without, rounds=CANARY_ROUNDS)
+    figure, rates, others = ratio(with_it, without, rounds=ROUNDS)
     processor = statistics.median(a / b for a, b in zip(*spent, strict=True))
     note = (
-        f"requests/s, medians of {CANARY_ROUNDS} rounds: {statistics.median(rates):,.4g}, one version alone {statistics.median(others):,.4g}; "
+        f"requests/s, medians of {ROUNDS} rounds: {statistics.median(rates):,.4g}, one version alone {statistics.median(others):,.4g}; "
         f"processor time a request: {statistics.median(spent[0]):,.4g} µs, {statistics.median(spent[1]):,.4g} µs, {processor:.3f} x"
     )
     return Item(name=name, figure=figure, unit="x", bar=0.97, better="higher", note=note)

@@ -40,6 +40,7 @@ class Load(NamedTuple):
 
     requests_s: float
     p50_us: float
+    p99_us: float = float("nan")
 
 
 class Running(NamedTuple):
@@ -61,7 +62,7 @@ class Home:
         self.keys_file = folder / "keys.json"
         self._runs = count()
         folder.mkdir(parents=True, exist_ok=True)
-        key, record = identity.new("bench", roles=("invoker",))
+        key, record = identity.new("bench", roles=("invoker", "viewer"))
         FileKeys(self.keys_file).put(record)
         self.authorization = {"Authorization": f"Bearer {key}"}
 
@@ -186,37 +187,41 @@ class Wrk:
         if shutil.which("wrk") is None:
             raise RuntimeError("needs wrk (apt-get install wrk)")
         self._folder = folder
-        self._scripts: list[tuple[Question, Path]] = []
+        self._scripts: list[tuple[Question, float, Path]] = []
 
-    def load(self, port: int, question: Question, connections: int, seconds: int = 3) -> Load:
-        """Raises RuntimeError when any answer was not a good one."""
+    def load(self, port: int, question: Question, connections: int, seconds: int = 3, *, pause_ms: float = 0.0) -> Load:
+        """Raises RuntimeError when any answer was not a good one. With `pause_ms` each connection waits so long, on average, before it asks again."""
         url = f"http://127.0.0.1:{port}{question.paths[0]}"
-        command = [*ON_LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(self._script(question)), url]
+        script = self._script(question, pause_ms)
+        command = [*ON_LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), url]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        counted = re.search(r"errors (\d+) p50 (\d+)", said)
+        counted = re.search(r"errors (\d+) p50 (\d+) p99 (\d+)", said)
         rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
         if counted is None or rate is None or counted[1] != "0" or "Socket errors" in said:
             raise RuntimeError(said)
-        return Load(float(rate[1]), float(counted[2]))
+        return Load(float(rate[1]), float(counted[2]), float(counted[3]))
 
-    def _script(self, question: Question) -> Path:
+    def _script(self, question: Question, pause_ms: float) -> Path:
         """wrk reads the body from a file, since it may hold any bytes, and writes each request once."""
-        for known, script in self._scripts:
-            if known is question:
+        for known, pause, script in self._scripts:
+            if known is question and pause == pause_ms:
                 return script
         script = self._folder / f"wrk-{len(self._scripts)}.lua"
         body = script.with_suffix(".body")
         body.write_bytes(question.body)
         headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in question.headers.items())
         paths = ", ".join(f'"{path}"' for path in question.paths)
+        # Whole milliseconds are what wrk waits: evenly spread ones with the mean that is asked for.
+        pause = f"delay = function() return math.floor(math.random() * {2 * pause_ms} + 0.5) end\n" if pause_ms else ""
         script.write_text(
             f'wrk.method = "POST"\nlocal file = io.open("{body}", "rb")\nwrk.body = file:read("*a")\nfile:close()\n{headers}\n'
-            f"local paths = {{{paths}}}\nlocal requests = {{}}\nlocal at = 0\n"
+            f"local paths = {{{paths}}}\nlocal requests = {{}}\nlocal at = 0\n{pause}"
             "init = function() for i, path in ipairs(paths) do requests[i] = wrk.format(nil, path) end end\n"
             "if #paths > 1 then request = function() at = at % #requests + 1; return requests[at] end end\n"
-            'done = function(s, l, r) io.write(string.format("errors %d p50 %d\\n", s.errors.status, l:percentile(50))) end\n'
+            "done = function(s, l, r) io.write(string.format("
+            '"errors %d p50 %d p99 %d\\n", s.errors.status, l:percentile(50), l:percentile(99))) end\n'
         )
-        self._scripts.append((question, script))
+        self._scripts.append((question, pause_ms, script))
         return script
 
 
