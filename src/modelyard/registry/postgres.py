@@ -213,8 +213,9 @@ class PostgresRecords:
         from sqlalchemy.exc import DBAPIError
 
         def connect() -> Any:
-            connection = psycopg.connect(self._url, **_options())
-            connection.execute(f"SET lock_timeout = {int(MIGRATION_LIMIT_S * 1000)}")
+            connection = _Bounded.connect(self._url, **_options())
+            connection.limit_s = MIGRATION_LIMIT_S
+            connection.execute(f"SET lock_timeout = {int((MIGRATION_LIMIT_S - MARGIN_S) * 1000)}")
             connection.commit()
             return connection
 
@@ -229,10 +230,11 @@ class _Bounded(psycopg.Connection[tuple[Any, ...]]):
     """A connection on which nothing is waited for beyond `deadline`, even from a server that has stopped or a network that swallows all."""
 
     deadline = float("inf")
+    limit_s: float | None = None  # LIMIT_S
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """See `psycopg.Connection.wait`. What ends too late ends the connection as well: an answer may still be on its way."""
-        left = max(0.1, min(self.deadline - time.monotonic(), LIMIT_S))
+        left = max(0.1, min(self.deadline - time.monotonic(), LIMIT_S if self.limit_s is None else self.limit_s))
         try:
             return super().wait(gen, interval, timeout=left if timeout is None else min(left, timeout))
         except states._WaitTimeout as error:
