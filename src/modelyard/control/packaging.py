@@ -98,7 +98,7 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         bits = batch_bits(runtime, records, answers)
         tell("profiling inputs and outputs", 0.85)
         columns = schema.conform(learnt, table.columns)
-        outputs = _in_batches(runtime, columns, table.rows)
+        outputs = conversion.outputs or _in_batches(runtime, columns, table.rows)
     finally:
         runtime.close()
     measured = profile.measure(columns, learnt)

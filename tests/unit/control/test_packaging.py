@@ -52,6 +52,29 @@ def test_the_attestation_tells_proof_and_machine(made: Any) -> None:
     assert {"cpu", "threads", "time", "python", "onnxruntime"} <= set(attested.platform)
 
 
+def test_the_graph_is_asked_for_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof's own answers are those that the profile of outputs is made of."""
+    from sklearn.linear_model import LinearRegression
+
+    from modelyard.runtime import originals
+    from modelyard.runtime.data import read
+    from modelyard.runtime.onnx import Onnx
+
+    asked = []
+    predict = Onnx.predict
+
+    def counted(self: Any, inputs: Any) -> Any:
+        asked.append(len(next(iter(inputs.values()))))
+        return predict(self, inputs)
+
+    monkeypatch.setattr(Onnx, "predict", counted)
+    X = np.random.default_rng(0).random((2_000, 3))
+    table, labels = read(X, labels=X.sum(axis=1))
+    options = packaging.Options(name="sum", tags={}, tolerance=Tolerance(), progress=lambda *_: None)
+    packaging.make(originals.adapt(LinearRegression().fit(X, X.sum(axis=1))), table, labels, options)
+    assert 2_000 <= sum(asked) < 4_000
+
+
 def test_a_model_that_raises_anything_does_not_answer() -> None:
     class Wild:
         def predict(self, table: Any) -> Any:

@@ -49,13 +49,17 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conversion(msgspec.Struct, frozen=True, kw_only=True):
-    """A graph that answers as the original does, with the proof and every attempt made on the way to it."""
+    """A graph that answers as the original does, with the proof and every attempt made on the way to it.
+
+    `outputs` are its answers to every row, as the proof found them; None where nobody kept them.
+    """
 
     model: bytes
     binding: Any  # the Binding of a graph, or the Code of a model that is code
     method: str
     parity: Parity
     attempts: tuple[Attempt, ...]
+    outputs: dict[str, Any] | None = None
 
 
 def convert(original: Original, table: Table, schema: Schema, *, tolerance: Tolerance, progress: Progress | None = None) -> Conversion:
@@ -90,7 +94,7 @@ def _try(asked: _Asked, way: Way, models: set[bytes], attempts: list[Attempt], p
             return None
         models.add(model)
         runtime = Onnx(model, binding, asked.schema)
-        parity = asked.proof(runtime, proving)
+        parity, outputs = asked.proof(runtime, proving)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - converters raise whatever they like; the reason is kept and the next way tried
@@ -104,7 +108,8 @@ def _try(asked: _Asked, way: Way, models: set[bytes], attempts: list[Attempt], p
     attempts.append(Attempt(method=method, chosen=parity.passed, reason=parity.describe()))
     if not parity.passed:
         return None
-    return Conversion(model=model, binding=binding, method=method, parity=asked.speeds(runtime, parity), attempts=tuple(attempts))
+    spoken = asked.speeds(runtime, parity)
+    return Conversion(model=model, binding=binding, method=method, parity=spoken, attempts=tuple(attempts), outputs=outputs)
 
 
 def _silent(step: str, share: float) -> None:
@@ -177,24 +182,25 @@ class _Asked:
             return None
         return _stacked(inputs), _stacked(answers)
 
-    def proof(self, runtime: Onnx, tell: Callable[[float], None]) -> Parity:
-        """Every row, then the probes. Raises ModelFailed."""
+    def proof(self, runtime: Onnx, tell: Callable[[float], None]) -> tuple[Parity, dict[str, Array]]:
+        """Every row, then the probes; and the answers to every row. Raises ModelFailed."""
         parts, rows = [], self.table.rows
         start = time.perf_counter()
         for at in range(0, rows, PROOF_ROWS):
             tell(at / rows)
             parts.append(runtime.predict({name: array[at : at + PROOF_ROWS] for name, array in self.table.columns.items()}))
         seconds = time.perf_counter() - start
-        parity = prove(self._answers, _stacked(parts), self.schema, self._tolerance)
+        outputs = _stacked(parts)
+        parity = prove(self._answers, outputs, self.schema, self._tolerance)
         parity = msgspec.structs.replace(parity, native_bulk_us_per_row=self._native_s / rows * 1e6, converted_bulk_us_per_row=seconds / rows * 1e6)
         if parity.passed and self._probes is not None:
             inputs, answers = self._probes
             probed = prove(answers, runtime.predict(inputs), self.schema, self._tolerance)
             if not probed.passed:
                 worst = msgspec.structs.replace(probed.worst, output=f"{probed.worst.output} (unknown category)") if probed.worst else None
-                return msgspec.structs.replace(parity, passed=False, worst=worst, probes=probed.rows)
+                return msgspec.structs.replace(parity, passed=False, worst=worst, probes=probed.rows), outputs
             parity = msgspec.structs.replace(parity, probes=probed.rows)
-        return parity
+        return parity, outputs
 
     def speeds(self, runtime: Onnx, parity: Parity) -> Parity:
         """What one row at a time costs on either side, and what other batch sizes change."""

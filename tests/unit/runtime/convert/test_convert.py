@@ -69,6 +69,8 @@ def test_the_attempts_and_speeds_are_recorded(numbers: np.ndarray, two: np.ndarr
     assert found.parity.converted_us_per_row > 0
     assert {size: bits.rows for size, bits in found.parity.batch_bits.items()}.keys() == {"1", "2", "7", "64"}
     assert [share for _, share in told] == sorted(share for _, share in told)
+    outputs = found.outputs or {}
+    assert len(outputs["label"]) == table.rows and np.array_equal(outputs["label"], original.predict(table)["label"])
 
 
 def test_a_refusal_tells_each_way_once(numbers: np.ndarray, target: np.ndarray) -> None:
@@ -98,10 +100,10 @@ def test_unknown_categories_are_probed_where_the_schema_lets_them_in(people: pd.
     assert found.conversion.parity.probes == 32
     assert converted(planned(OneHotEncoder(), frame, churned), frame).conversion.parity.probes == 0
     asked = room._Asked(found.original, found.table, found.schema, Tolerance(), lambda step, share: None)
-    assert asked.proof(found.runtime, lambda share: None).passed
+    assert asked.proof(found.runtime, lambda share: None)[0].passed
     _, answers = asked._probes or ({}, {})
     answers["probability"] = answers["probability"] + 0.1  # negative control: the probes are compared, not only asked
-    parity = asked.proof(found.runtime, lambda share: None)
+    parity, _ = asked.proof(found.runtime, lambda share: None)
     assert not parity.passed
     assert "(unknown category)" in parity.describe()
 
