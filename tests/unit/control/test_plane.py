@@ -21,11 +21,14 @@ from modelyard.errors import (
     InvalidConfig,
     InvalidInput,
     NotFound,
+    Rejected,
     SchemaMismatch,
+    Tampered,
     UnsupportedFormat,
     UntrustedSigner,
 )
 from modelyard.runtime.validate import check
+from modelyard.targets.base import Strategy
 from modelyard.types import Principal, Tolerance
 
 WHO = local_principal()
@@ -357,3 +360,69 @@ def test_a_change_goes_on_while_the_driver_writes_progress(tmp_path: Path, monke
 def test_a_reason_is_short(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="500 characters"):
         rolling(tmp_path / "home").pause(ANN, "line", why="x" * 501)
+
+
+CANARY = Strategy(kind="canary", guards=("error_rate<1%", "disagreement<3%"))
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> ControlPlane:
+    """A home where version 1 of `line` serves; version 2 is good, 3 answers golden rows wrongly, 4 cannot be opened."""
+    from modelyard.targets.base import Deployment, Release
+    from serving import Home
+
+    home = Home(tmp_path / "home")
+    home.add("line")
+    home.add("line", offset=1.0)
+    home.add("line", offset=2.0, wrong_answers=True)
+    spoilt, _ = home.add("line", offset=3.0)
+    plane = plane_of(tmp_path / "home")
+    first = plane.registry.versions("line")[0]
+    release = Release(model="line", version=1, digest=first.digest, index=first.index)
+    plane.deployments.put(Deployment(name="line", model="line", generation=5, current=release), expected=0)
+    (tmp_path / "home" / "blobs" / "sha256" / plane.registry.versions("line")[3].index.removeprefix("sha256:")).write_bytes(b"{}")
+    assert spoilt == plane.registry.versions("line")[3].digest
+    return plane
+
+
+def test_a_plan_tells_what_a_deploy_then_does(lines: ControlPlane) -> None:
+    before = lines.deployments.get("line")
+    told = lines.plan_deploy("line:2", strategy=CANARY)
+    assert [step.weight for step in told.strategy.steps] == [1, 10, 50, 100] and told.strategy.mirror == 0.05
+    assert (told.goal.version, told.generation, told.is_there) == (2, 5, False) and {verdict.rule for verdict in told.gates} >= {"seal", "schema"}
+    assert lines.deployments.get("line") == before and list(lines.audit.entries()) == [], "nothing is changed"
+    begun = lines.deploy(ANN, "line:2", strategy=CANARY, expected_generation=5)
+    assert begun.rollout is not None and begun.rollout.strategy == told.strategy and begun.rollout.by == "key:ann"
+    assert lines.deploy(BOB, "line:2", strategy=CANARY) == begun, "again is nothing new"
+    assert lines.plan_deploy("line:2", strategy=CANARY).is_there
+    with pytest.raises(Conflict, match="is under way"):
+        lines.deploy(ANN, "line:2")
+    (event,) = lines.history("line")[-1:]
+    assert (event.what, event.by, event.why) == ("deploy", "key:ann", "canary, error_rate<1%, disagreement<3%")
+
+
+@pytest.mark.parametrize(
+    ("reference", "options", "error", "why"),
+    [
+        ("line:9", {}, NotFound, "modelyard versions"),
+        ("other", {}, NotFound, "modelyard models"),
+        ("line:3", {}, Rejected, "golden-replay"),
+        ("line:4", {}, Tampered, "digest"),
+        ("line:2", {"strategy": Strategy(kind="canary", guards=("speed<3",))}, InvalidConfig, "names no metric"),
+        ("line:2", {"strategy": Strategy(kind="canary", guards=("auc>0.9",))}, InvalidConfig, "classifiers"),
+        ("line:2", {"strategy": Strategy(kind="shadow", guards=("p99<1s",))}, InvalidConfig, "does not gather"),
+        ("line:2", {"strategy": Strategy(kind="canary"), "breaking": True}, InvalidConfig, "direct or blue-green"),
+        ("line:2", {"strategy": Strategy(kind="canary"), "name": "fresh"}, InvalidConfig, "first version directly"),
+        ("line:2", {"expected_generation": 4}, Conflict, "generation 5, not 4"),
+        ("line:2", {"name": "fresh", "expected_generation": 1}, Conflict, "generation 0, not 1"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_and_nothing_is_changed(
+    lines: ControlPlane, reference: str, options: dict[str, Any], error: type[Exception], why: str
+) -> None:
+    before = lines.deployments.all()
+    with pytest.raises(error, match=why):
+        lines.plan_deploy(reference, **options)
+    with pytest.raises(error, match=why):
+        lines.deploy(ANN, reference, **options)
+    assert lines.deployments.all() == before and lines.history("line") == ()
