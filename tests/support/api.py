@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpx
@@ -32,9 +32,9 @@ class Api:
         self.app: Guard = self.build()
         self.admin = self.keyring.add("admin", roles=("admin",))
 
-    def build(self, status: Callable[[], Status] = lambda: WORLD) -> Guard:
+    def build(self, status: Callable[[], Status] = lambda: WORLD, *, hosts: Iterable[str] = (HOST,)) -> Guard:
         """The guarded application, anew."""
-        return build(self.plane, keyring=self.keyring, hosts={HOST}, status=status, changed=self._changed)
+        return build(self.plane, keyring=self.keyring, hosts=hosts, status=status, changed=self._changed)
 
     def key(self, *roles: str, models: tuple[str, ...] = ()) -> str:
         """A key with these roles, for these models."""

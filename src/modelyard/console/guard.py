@@ -56,7 +56,7 @@ class Guard:
         principal = ANONYMOUS
         try:
             fields = _headers(scope)
-            self._check_origin(fields)
+            self._check_origin(fields, scope.get("server"))
             principal = await asyncio.to_thread(self._keyring.authenticate, _bearer(fields))
             route, name = self._route(scope)
             if route is None:
@@ -73,11 +73,14 @@ class Guard:
         scope["principal"] = principal
         await self._app(scope, again, send)
 
-    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
-        if headers.get(b"host", b"").decode("latin-1").lower() not in self._hosts:
-            raise Forbidden("this Host is not served here", rule="host")
+    def _check_origin(self, headers: dict[bytes, bytes], server: tuple[str, int | None] | None) -> None:
+        """Refuse what names another server than this: a name that was pointed here, as a page in a browser can (DNS rebinding), not an address."""
+        address = "" if server is None else f"[{server[0]}]:{server[1]}" if ":" in server[0] else f"{server[0]}:{server[1]}"
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if host not in self._hosts and host != address:
+            raise Forbidden("this Host is not served here; name it in allowed_hosts", rule="host")
         origin = headers.get(b"origin")
-        if origin is not None and origin.decode("latin-1").lower().removeprefix("http://") not in self._hosts:
+        if origin is not None and origin.decode("latin-1").lower().removeprefix("http://") not in {*self._hosts, address}:
             raise Forbidden("requests from other origins are refused", rule="origin")
 
     def _route(self, scope: Scope) -> tuple[str | None, str | None]:

@@ -96,7 +96,8 @@ def serve(settings: Settings) -> None:
 def _world(settings: Settings, keyring: Keyring, uses: Uses, url: str) -> Iterator[Guard]:
     """The API on the home's store, with the loops beside it."""
     port = url.rpartition(":")[2]
-    hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]")}
+    named = [name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()]
+    hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]", *named)} | set(named)
     with ControlPlane(settings, is_checked=True) as plane:
         loops = Loops(plane, control=url, uses=uses)
         app = build(plane, keyring=keyring, hosts=hosts, status=loops.status, changed=loops.changed)

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from api import Api
 
 from modelyard import config
 from modelyard.console.app import build, served
@@ -102,6 +103,33 @@ def test_other_methods_are_refused(ask: Ask, method: str) -> None:
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8090", "127.0.0.1", "127.0.0.1:80", ""])
 def test_another_host_is_refused(ask: Ask, host: str) -> None:
     assert ask("GET", "/api/v1/status", headers={"host": host}).status_code == 403
+
+
+def test_the_address_that_was_dialled_is_served_and_so_is_a_name_that_was_allowed(plane: ControlPlane, keyring: Keyring) -> None:
+    app = Api(plane).build(hosts={HOST, "ml.example"})
+    key = keyring.add("remote", roles=("admin",))
+
+    def status(host: str, server: tuple[str, int], origin: str | None = None) -> int:
+        said: list[Any] = []
+        headers = [(b"host", host.encode()), (b"authorization", f"Bearer {key}".encode())]
+        headers += [(b"origin", origin.encode())] if origin else []
+        path = "/api/v1/status"
+        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"", "headers": headers}
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        asyncio.run(app({**scope, "server": server}, receive, send))
+        return int(said[0]["status"])
+
+    assert status("10.0.0.5:8090", ("10.0.0.5", 8090)) == 200 and status("[fd00::1]:8090", ("fd00::1", 8090)) == 200
+    assert status("10.0.0.6:8090", ("10.0.0.5", 8090)) == 403 and status("evil.example:8090", ("10.0.0.5", 8090)) == 403
+    assert status("ml.example", ("10.0.0.5", 8090)) == 200
+    assert status("10.0.0.5:8090", ("10.0.0.5", 8090), "http://10.0.0.5:8090") == 200
+    assert status("10.0.0.5:8090", ("10.0.0.5", 8090), "http://evil.example") == 403
 
 
 def test_another_origin_is_refused(ask: Ask) -> None:
