@@ -8,13 +8,16 @@ when it began. NAME is a number or a name. It holds no check.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +25,9 @@ from benchmarks.__main__ import BUSY, busy_share, machine, replace_between
 from tests.faults.faults import FAULTS, load
 from tests.faults.judge import Fault, Item, Judged, controlled, judge, markdown, summary
 from tests.faults.scene import CLIENT_CORE, Missing, Scene
+
+AT_ONCE = 3
+"""Faults at a time, of those that may share the machine."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,34 +84,57 @@ def main() -> int:
     if sys.platform != "linux":
         print("the faults need Linux: /proc, and a core for each side", file=sys.stderr)
         return int(os.environ.get("CI") == "true")
-    os.sched_setaffinity(0, {CLIENT_CORE})
-    judged: list[Judged] = []
-    passed = total = 0
-    for name in chosen:
+    os.sched_setaffinity(0, {CLIENT_CORE})  # of this thread, and of those that it starts
+    suite = Suite(is_long=arguments.long, limit_s=limit_s, limit=limit, with_controls=not arguments.no_controls)
+    faults = {name: load(name) for name in chosen}
+    for name, fault in faults.items():
+        if not fault.may_share:
+            suite.judge(name, fault)
+    shared = {name: fault for name, fault in faults.items() if fault.may_share}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(suite.judge, shared.keys(), shared.values()))
+    if keeps and len(suite.judged) == len(FAULTS):
+        _write([suite.judged[name] for name in FAULTS])
+    print(f"{suite.passed} of {suite.total} reach their bar")
+    return 0 if suite.passed == suite.total else 1
+
+
+class Suite:
+    """What was found so far. Faults may be judged by several threads; the lines of one stay together."""
+
+    def __init__(self, *, is_long: bool, limit_s: float, limit: int, with_controls: bool) -> None:
+        self.judged: dict[str, Judged] = {}
+        self.passed = self.total = 0
+        self._run = functools.partial(run, is_long=is_long, limit_s=limit_s, limit=limit, with_controls=with_controls)
+        self._lock = threading.Lock()
+
+    def judge(self, name: str, fault: Fault) -> None:
+        """Run one fault and print what it found."""
         began = time.monotonic()
         try:
-            each = run(load(name), is_long=arguments.long, limit_s=limit_s, limit=limit, with_controls=not arguments.no_controls)
+            found = self._run(fault)
         except Exception as error:  # noqa: BLE001 - one broken check must not hide the others
-            if isinstance(error, Missing) and os.environ.get("CI") != "true":
-                print(f"{name} left out: {error}", file=sys.stderr, flush=True)
-                continue
-            traceback.print_exc()
-            print(f"{name} nan - FAIL", flush=True)
-            total += 1
-            continue
-        judged.append(each)
-        for item in (*each.items, *each.controls):
-            print(item.line, flush=True)
-            if item.note and not item.passed:
-                print(f"  {item.name}: {item.note}", file=sys.stderr, flush=True)
-            passed += item.passed
-            total += 1
-        runs = "" if each.runs == 1 else f", {each.runs} runs"
-        print(f"{name}: {time.monotonic() - began:.0f} s{runs}", file=sys.stderr, flush=True)
-    if keeps and len(judged) == len(FAULTS):
-        _write(judged)
-    print(f"{passed} of {total} reach their bar")
-    return 0 if passed == total else 1
+            with self._lock:
+                self._broken(name, error)
+            return
+        with self._lock:
+            self.judged[name] = found
+            for item in (*found.items, *found.controls):
+                print(item.line, flush=True)
+                if item.note and not item.passed:
+                    print(f"  {item.name}: {item.note}", file=sys.stderr, flush=True)
+                self.passed += item.passed
+                self.total += 1
+            runs = "" if found.runs == 1 else f", {found.runs} runs"
+            print(f"{name}: {time.monotonic() - began:.0f} s{runs}", file=sys.stderr, flush=True)
+
+    def _broken(self, name: str, error: Exception) -> None:
+        if isinstance(error, Missing) and os.environ.get("CI") != "true":
+            print(f"{name} left out: {error}", file=sys.stderr, flush=True)
+            return
+        traceback.print_exception(error)
+        print(f"{name} nan - FAIL", flush=True)
+        self.total += 1
 
 
 def _write(judged: list[Judged]) -> None:

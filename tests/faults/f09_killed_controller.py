@@ -170,4 +170,5 @@ FAULT = Fault(
     run=run,
     controls=(Taken(without="going on", misses="not_converged", text="a control process that does not go on with what its predecessor began."),),
     headline="not_converged",
+    may_share=True,
 )

@@ -153,4 +153,5 @@ FAULT = Fault(
     run=run,
     controls=(Taken(without="syncing", misses="acknowledged_lost", text="a disk that says that it has synced, and has not."),),
     headline="acknowledged_lost",
+    may_share=True,
 )

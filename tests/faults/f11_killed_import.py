@@ -105,4 +105,5 @@ FAULT = Fault(
     run=run,
     controls=(Taken(without="blobs first", misses="listed_and_wrong", text="a version is listed before its blobs are there."),),
     headline="listed_and_wrong",
+    may_share=True,
 )

@@ -108,4 +108,5 @@ FAULT = Fault(
     run=run,
     controls=(Taken(without="trying again", misses="recovered", text="an audit log that stays closed after a full disk."),),
     headline="recovered",
+    may_share=True,
 )

@@ -132,4 +132,5 @@ FAULT = Fault(
         ),
     ),
     headline="found",
+    may_share=True,
 )

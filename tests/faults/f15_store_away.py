@@ -154,4 +154,5 @@ FAULT = Fault(
     run=run,
     controls=(Taken(without="standing plans", misses="predicted", text="a host that cannot read the records takes its plans away."),),
     headline="predicted",
+    may_share=True,
 )

@@ -91,4 +91,5 @@ FAULT = Fault(
         Taken(without="doubt", misses="went_on", text="the next sync's success is believed."),
     ),
     headline="reported",
+    may_share=True,
 )

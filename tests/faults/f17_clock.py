@@ -106,4 +106,5 @@ FAULT = Fault(
         Taken(without="expiry", misses="expired_key_taken", text="keys are taken whatever the time is."),
     ),
     headline="predicted",
+    may_share=True,
 )

@@ -158,4 +158,5 @@ FAULT = Fault(
     run=run,
     controls=(Taken(without="compare and swap", misses="not_linearisable", text="a change is written over whatever was written meanwhile."),),
     headline="not_linearisable",
+    may_share=True,
 )

@@ -73,6 +73,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     headline: str
     """The item that the README shows."""
 
+    may_share: bool = False
+    """Whether its bars are counts, or seconds that are far away, so that it may run while others do."""
+
     @property
     def label(self) -> str:
         """What its lines begin with."""

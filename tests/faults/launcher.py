@@ -581,8 +581,8 @@ def _synced_commits() -> None:
 
     opened = SqliteRecords.__init__
 
-    def unsynced(self: Any, path: Any) -> None:
-        opened(self, path)
+    def unsynced(self: Any, *given: Any, **more: Any) -> None:
+        opened(self, *given, **more)
         self._writer._connection.execute("PRAGMA synchronous=OFF")
 
     SqliteRecords.__init__ = unsynced  # type: ignore[method-assign]
@@ -686,7 +686,7 @@ def _blobs_first() -> None:
     """A version is listed before its blobs are there."""
     from modelyard import registry
 
-    def add(self: Any, name: str, built: Any, *, summary: Any = None) -> Any:
+    def add(self: Any, name: str, built: Any, *, summary: Any = None, **more: Any) -> Any:
         with self.records.transaction() as records:
             version = registry._record(records, name, built, summary or {})
         for data in built.blobs.values():
