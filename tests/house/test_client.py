@@ -60,7 +60,7 @@ def server_struct(name: str) -> type[msgspec.Struct]:
         "Release": "targets.base", "Pause": "targets.base", "Step": "targets.base", "Strategy": "targets.base", "Rollout": "targets.base",
         "Outcome": "targets.base", "Deployment": "targets.base", "Serving": "control.status", "DeploymentStatus": "control.status",
         "Plane": "control.status", "Status": "control.status", "Event": "rollout.history", "Model": "registry", "Version": "registry",
-        "Planned": "control.planned",
+        "Planned": "control.planned", "Account": "monitor.labels", "Received": "monitor.labels",
         "Verified": "console.routes.models", "Key": "console.routes.access", "Trusted": "security.seal", "DataPlane": "console.routes.world",
     }  # fmt: skip
     called = {"Key": "NewKey", "Trusted": "TrustedKey"}.get(name, name)

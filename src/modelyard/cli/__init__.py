@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "resume": Verb("modelyard.cli.rollouts:resume", "Let a paused rollout go on.", "The running world"),
     "abort": Verb("modelyard.cli.rollouts:abort", "End a rollout: back to what served before.", "The running world"),
     "approve": Verb("modelyard.cli.rollouts:approve", "Let a step of somebody else's rollout be entered.", "The running world"),
+    "labels": Verb("modelyard.cli.labels:labels", "Give true answers of predictions, or show what became of them.", "The running world"),
     "history": Verb("modelyard.cli.rollouts:history", "Show who did what to a deployment, and why.", "The running world"),
     "undeploy": Verb("modelyard.cli.world:undeploy", "Take a name out of service.", "The running world"),
     "rollback": Verb("modelyard.cli.world:rollback", "Go back to what served before.", "The running world"),

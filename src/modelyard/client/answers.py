@@ -37,6 +37,28 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     approval: bool = False
 
 
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """What labels were: of an id not seen before, the same as before, or another than before (which stands from now on)."""
+
+    new: int = 0
+    same: int = 0
+    changed: int = 0
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """All labels of one deployment: `matched` a logged prediction, `unsampled` could not (the log kept only a share), `unknown` are of no prediction.
+
+    `predictions` were logged. `received` tells how the labels came.
+    """
+
+    labels: int
+    matched: int
+    unsampled: int
+    unknown: int
+    predictions: int
+    received: Received
+
+
 class Strategy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a release shall reach the traffic, or does: `kind` is direct, blue-green, canary, shadow or ab.
 

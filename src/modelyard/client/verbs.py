@@ -6,7 +6,7 @@ Hides the paths and bodies of both planes' APIs. Each is a generator (`client.st
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +37,7 @@ AWAY_S = 60.0
 """How long `watch` asks on while the control process is away: it may be restarting, and the rollout goes on all the same."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_BODY_BYTES = 60 << 10
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -203,6 +204,20 @@ class Verbs:
     def history(self, name: str, *, limit: int = 1000) -> Steps[tuple[answers.Event, ...]]:
         """What happened to a deployment, oldest first."""
         return (yield from self._see(f"/deployments/{_part(name)}/history?limit={limit}", tuple[answers.Event, ...]))
+
+    @verb
+    def give_labels(self, name: str, labels: Mapping[str, str | float | bool]) -> Steps[answers.Received]:
+        """Give true answers of predictions, by prediction id, in as many requests as it takes; the newest of an id stands."""
+        total = answers.Received()
+        for part in _parts(labels):
+            told = yield from self._change("POST", f"/deployments/{_part(name)}/labels", {"labels": part}, answers.Received)
+            total = answers.Received(new=total.new + told.new, same=total.same + told.same, changed=total.changed + told.changed)
+        return total
+
+    @verb
+    def labels(self, name: str) -> Steps[answers.Account]:
+        """What became of all labels of a deployment."""
+        return (yield from self._see(f"/deployments/{_part(name)}/labels", answers.Account))
 
     @streaming(answers.Deployment)
     def watch(self, name: str, *, timeout_s: float | None = None) -> Steps[None]:
@@ -461,3 +476,19 @@ def _converted(told: Any, answer: type[T], url: str) -> T:
         return msgspec.convert(told, answer)
     except msgspec.ValidationError as error:
         raise Unavailable(f"{url} answered in a form that this release does not know") from error
+
+
+def _parts(labels: Mapping[str, str | float | bool]) -> Iterator[list[dict[str, object]]]:
+    """Labels in parts that one body of the control API holds."""
+    part: list[dict[str, object]] = []
+    size = 0
+    for key, truth in labels.items():
+        item: dict[str, object] = {"id": key, "truth": truth}
+        length = len(msgspec.json.encode(item)) + 1
+        if part and size + length > _BODY_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += length
+    if part:
+        yield part

@@ -8,8 +8,10 @@ in the transaction that makes it, or before it is made. It must not import the d
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,10 @@ from modelyard.control.once import Once
 from modelyard.control.planned import Planned
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound, Unavailable
+from modelyard.monitor.intake import log_path, windows_path
+from modelyard.monitor.labels import Account, Answers, Ledger, Received, account, answers, labels_path
+from modelyard.monitor.log import PredictionLog
+from modelyard.monitor.windows import Windows
 from modelyard.rollout import machine, strategies
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.driver import Driver
@@ -31,6 +37,7 @@ from modelyard.rollout.election import Election
 from modelyard.rollout.history import Change, Event
 from modelyard.rollout.host import Host
 from modelyard.rollout.hosts import Membership
+from modelyard.rollout.truths import Truths
 from modelyard.security import identity, policy
 from modelyard.security.audit import FIRST, AuditLog, FileLines
 from modelyard.security.keys import FileKeys
@@ -38,7 +45,7 @@ from modelyard.security.seal import Trust, TrustedKey, local_signer
 from modelyard.security.uses import last_uses
 from modelyard.targets.base import Deployment, Release, Strategy, Target
 from modelyard.targets.local import Local
-from modelyard.types import Placement, Principal, Tag, Tolerance, Verdict, parse_name
+from modelyard.types import Digest, Placement, Principal, Scalar, Tag, Tolerance, Verdict, parse_name
 
 if TYPE_CHECKING:
     from modelyard.control.packaging import Progress
@@ -440,6 +447,34 @@ class ControlPlane:
         """What happened to a deployment, oldest first: who did what and why, with the verdicts. Raises NotFound."""
         return self.deployments.history(name)
 
+    def labels(self, principal: Principal, name: str, labels: Sequence[tuple[str, Scalar]]) -> Received:
+        """Keep true answers of a deployment's predictions, by prediction id; the newest of an id stands. Raises NotFound, or InvalidInput."""
+        self.deployments.get(name)
+        with (
+            self._announced(principal, "labels", name, detail=f"{len(labels)} labels"),
+            contextlib.closing(Ledger(labels_path(self.settings))) as ledger,
+        ):
+            return ledger.give(name, labels, at=time.time())
+
+    def labelled(self, name: str) -> Account:
+        """What became of all labels of a deployment, and how they came. Raises NotFound."""
+        self.deployments.get(name)
+        with self._observed() as (ledger, log, windows):
+            return account(ledger, log, windows, name)
+
+    def _answers(self, name: str, since: float) -> dict[Digest, Answers]:
+        with self._observed() as (ledger, log, windows):
+            return answers(ledger, log, windows, name, since=since)
+
+    @contextlib.contextmanager
+    def _observed(self) -> Iterator[tuple[Ledger, PredictionLog, Windows]]:
+        """This home's labels, its prediction log, and what waits for that."""
+        with (
+            contextlib.closing(Ledger(labels_path(self.settings))) as ledger,
+            contextlib.closing(Windows(windows_path(self.settings))) as windows,
+        ):
+            yield ledger, PredictionLog(log_path(self.settings)), windows
+
     def undeploy(self, principal: Principal, name: str, *, expected_generation: int | None = None) -> Deployment:
         """Serve `name` no longer and forget its deployment, which is returned. Raises NotFound, or Conflict when the generation is another."""
         with self._audited(principal, "undeploy", name) as told:
@@ -483,7 +518,12 @@ class ControlPlane:
 
     def driver(self, records: RecordStore | None = None) -> Driver:
         """What takes rollouts from step to step; the control process that leads runs one, on the store as its term may write it."""
-        return Driver(Deployments(registry.Registry(self.registry.blobs, records or self.registry.records)))
+        deployments = Deployments(registry.Registry(self.registry.blobs, records or self.registry.records))
+        return Driver(deployments, truths=self.truths())
+
+    def truths(self) -> Truths:
+        """What finds this home's labels for a driver."""
+        return Truths(self._answers, functools.cache(lambda release: self._open(release).schema.classes))
 
     def election(self, membership: Membership) -> Election:
         """This control process's part in who leads."""

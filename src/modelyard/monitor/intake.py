@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from modelyard.errors import Conflict, DigestMismatch, InvalidInput, MalformedPa
 from modelyard.events import Segment
 from modelyard.files import make_folder
 from modelyard.monitor import profile
+from modelyard.monitor.labels import Ledger, labels_path
 from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
 from modelyard.monitor.windows import Windows
 from modelyard.types import parse_digest, parse_name
@@ -156,6 +157,9 @@ class Intake:
         oldest = oldest_kept(now, self._settings.retention_days)
         self._log.forget(before=oldest)
         self.windows.forget(before=now - self._settings.retention_days * 86400, waiting=[path.name for path in waiting])
+        if labels_path(self._settings).exists():
+            with closing(Ledger(labels_path(self._settings))) as ledger:
+                ledger.forget(before=now - self._settings.retention_days * 86400)
         for stray in self._spool.glob(".*"):
             with suppress(OSError):
                 if now - stray.lstat().st_mtime > _STRAY_S:

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from modelyard import events
+from modelyard.config import Settings
 from modelyard.errors import InvalidInput, StorageFull, Tampered, Unavailable
 from modelyard.files import translate
 from modelyard.types import Digest, Scalar
@@ -33,8 +34,13 @@ CREATE TABLE IF NOT EXISTS received (name TEXT PRIMARY KEY, new INTEGER NOT NULL
 """
 ID_LIMIT = 1000
 TRUTH_LIMIT = 1000
-BATCH = 100_000
+BATCH = 10_000
 """The most labels that are given at once."""
+
+
+def labels_path(settings: Settings) -> Path:
+    """Where a home keeps its labels."""
+    return settings.home / "labels.sqlite"
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):

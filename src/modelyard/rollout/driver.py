@@ -21,7 +21,8 @@ from modelyard.rollout import evidence, gauges, hosts, machine
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.gauges import Gauges
 from modelyard.rollout.hosts import Hosts
-from modelyard.rollout.judging import Gather, Judge
+from modelyard.rollout.judging import UNLABELLED, Gather, Judge
+from modelyard.rollout.truths import Truths
 from modelyard.targets.base import Deployment
 from modelyard.types import TrafficPlan, Verdict
 
@@ -58,6 +59,7 @@ class Driver:
         *,
         gather: Gather | None = None,
         asks: Gauges | None = None,
+        truths: Truths | None = None,
         allowed_s: float = ALLOWED_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +70,7 @@ class Driver:
         self._lock = threading.Lock()
         self._judge = Judge(gather or functools.partial(evidence.merged, deployments.records))
         self._gauges = Gauges(deployments.records, clock=clock) if asks is None else asks
+        self._truths = truths
         self._phases: dict[str, tuple[tuple[int, str], float]] = {}
         self._steps: dict[str, tuple[tuple[object, ...], float]] = {}
         self._told: dict[str, float] = {}
@@ -95,14 +98,16 @@ class Driver:
                 try:
                     is_moving |= self._drive(each, reports)
                     self.trouble.pop(name, None)
-                    if name in self._gauges.trouble:
-                        self.trouble[name] = self._gauges.trouble[name]
+                    self._tell(name)
                 except Conflict:
                     is_moving = True  # someone changed it meanwhile: the next tick reads it again
                 except ModelyardError as error:
                     self.trouble[name] = error.message
                     is_moving |= each.deployment.rollout is not None
-            self._gauges.forget(each.deployment.name for each in stored if each.deployment.rollout is not None)
+            moving = [each.deployment.name for each in stored if each.deployment.rollout is not None]
+            for each_kept in (self._gauges, self._truths):
+                if each_kept is not None:
+                    each_kept.forget(moving)
             self._sweep(stored)
             return is_moving
 
@@ -116,7 +121,10 @@ class Driver:
                 self._steps.pop(deployment.name, None)
                 return False
         readiness = UNASKED if rollout is None else hosts.readiness(reports, rollout.goal.digest)
-        judged = self._judge.judge(deployment, readiness, self._gauges.look(deployment))
+        truth = UNLABELLED
+        if self._truths is not None:
+            truth = self._truths.look(deployment, functools.partial(self._deployments.history, deployment.name))
+        judged = self._judge.judge(deployment, readiness, self._gauges.look(deployment), truth)
         seen = machine.Seen(
             readiness=readiness,
             acknowledged=hosts.acknowledged(reports, deployment.name, planned_at),
@@ -136,6 +144,12 @@ class Driver:
                 self._phases.pop(deployment.name, None)  # a generation that went back is given again, and its next try has the whole time
                 self.has_written = True
         return stored.deployment.rollout is not None
+
+    def _tell(self, name: str) -> None:
+        """What evidence could not be had."""
+        for gathering in (self._gauges, self._truths):
+            if gathering is not None and name in gathering.trouble:
+                self.trouble[name] = gathering.trouble[name]
 
     def _elapsed_s(self, deployment: Deployment) -> float:
         """How long its step has been in force (or its warm release kept): what the record says, and what has passed here since it was first seen.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from modelyard.monitor.evidence import Seen
 from modelyard.rollout import strategies
 from modelyard.rollout.guards import Guard, Samples, Stratum, judge, parse
+from modelyard.rollout.truths import Truth
 from modelyard.targets.base import Deployment, Rollout
 from modelyard.types import Digest, Verdict
 
@@ -19,6 +20,7 @@ Counts = Mapping[Digest, Seen]
 Gather = Callable[[str], Mapping[int, Counts]]
 """By generation and digest, what was seen of the deployment of this name, by all its hosts."""
 
+UNLABELLED = Truth()
 NONE: Mapping[int, Mapping[str, Samples]] = {}
 
 
@@ -37,10 +39,12 @@ class Judge:
         self._gather = gather
         self._known: dict[str, tuple[object, Judged]] = {}
 
-    def judge(self, deployment: Deployment, readiness: Verdict, samples: Mapping[int, Mapping[str, Samples]] = NONE) -> Judged:
+    def judge(
+        self, deployment: Deployment, readiness: Verdict, samples: Mapping[int, Mapping[str, Samples]] = NONE, truth: Truth = UNLABELLED
+    ) -> Judged:
         """What there is to say about the rollout of `deployment`, whose candidate has this `readiness`; nothing before its first step.
 
-        `samples` are those of gauges, by generation and guard.
+        `samples` are those of gauges, by generation and guard; `truth` is what labels say.
         """
         rollout, current = deployment.rollout, deployment.current
         if rollout is None or current is None or not rollout.generations:
@@ -51,11 +55,17 @@ class Judge:
             return Judged()
         counts = self._gather(deployment.name)
         sampled = {generation: dict(samples.get(generation, {})) for generation in rollout.generations}
-        evidence = (asked, readiness.outcome, sampled, {generation: dict(counts.get(generation, {})) for generation in rollout.generations})
+        evidence = (
+            asked,
+            readiness.outcome,
+            truth.turn,
+            sampled,
+            {generation: dict(counts.get(generation, {})) for generation in rollout.generations},
+        )
         known = self._known.get(deployment.name)
         if known is not None and known[0] == evidence:
             return known[1]
-        strata = _strata(rollout, counts, champion=current.digest, readiness=readiness)
+        strata = _strata(rollout, counts, champion=current.digest, readiness=readiness, truth=truth)
         judged = _judged(rollout, strata, list(sampled.values()))
         self._known[deployment.name] = (evidence, judged)
         return judged
@@ -69,15 +79,18 @@ def _judges(rollout: Rollout) -> bool:
     return not rollout.forced and bool(rollout.strategy.guards or rollout.strategy.metric)
 
 
-def _strata(rollout: Rollout, counts: Mapping[int, Counts], *, champion: Digest, readiness: Verdict) -> list[Stratum]:
+def _strata(rollout: Rollout, counts: Mapping[int, Counts], *, champion: Digest, readiness: Verdict, truth: Truth) -> list[Stratum]:
     strata = []
     for step, generation in zip(rollout.strategy.steps, rollout.generations, strict=False):
         seen = counts.get(generation, {})
+        known = truth.by_generation.get(generation, (None, None))
         strata.append(
             Stratum(
                 champion=seen.get(champion, Seen()),
                 candidate=seen.get(rollout.goal.digest, Seen()),
                 is_shadow=step.weight == 0,
+                champion_labels=known[0],
+                candidate_labels=known[1],
                 golden=readiness if readiness.outcome in ("pass", "fail") else None,
             )
         )

@@ -75,6 +75,8 @@ ROUTES: dict[tuple[str, str], Rule] = {
     ("POST", "/api/v1/deployments/{name}/abort"): Rule(_OPERATE, MODEL),
     ("POST", "/api/v1/deployments/{name}/approve"): Rule(APPROVERS, MODEL),
     ("GET", "/api/v1/deployments/{name}/history"): Rule(_SEE, MODEL),
+    ("POST", "/api/v1/deployments/{name}/labels"): Rule(_DEVELOP, MODEL),
+    ("GET", "/api/v1/deployments/{name}/labels"): Rule(_SEE, MODEL),
     ("DELETE", "/api/v1/deployments/{name}"): Rule(_OPERATE, MODEL),
     ("GET", "/api/v1/audit"): Rule(_AUDIT, HOME),
     ("POST", "/api/v1/audit/verify"): Rule(_AUDIT, HOME),

@@ -293,3 +293,19 @@ def test_where_predictions_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("reference", "name"), [("churn", "churn"), ("churn:3", "churn"), ("churn@champion", "churn"), ("churn@sha256:0a", "churn")])
 def test_a_reference_names_its_model(reference: str, name: str) -> None:
     assert model_of(reference) == name and Item(name).value == name
+
+
+def test_labels_go_in_parts_that_a_body_holds(client: Scripted) -> None:
+    client.deploy("line:1")
+    settle(client.api)
+    given: dict[str, Any] = {f"prediction-{number:060}": number / 2 for number in range(1500)}
+    told = client.give_labels("line", given)
+    assert (told.new, told.same, told.changed) == (1500, 0, 0)
+    assert len([each for each in client.sent if each.url.endswith("/labels")]) > 1
+    assert client.give_labels("line", {**given, "prediction-x": "yes"}).same == 1500
+    found = client.labels("line")
+    assert (found.labels, found.matched, found.unknown, found.received.same) == (1501, 0, 1501, 1500)
+    with pytest.raises(NotFound):
+        client.give_labels("other", {"a": 1})
+    with pytest.raises(InvalidInput):
+        client.give_labels("line", {"": 1})

@@ -426,3 +426,53 @@ def test_what_cannot_be_honoured_is_refused_and_nothing_is_changed(
     with pytest.raises(error, match=why):
         lines.deploy(ANN, reference, **options)
     assert lines.deployments.all() == before and lines.history("line") == ()
+
+
+def test_labels_reach_the_guards_of_a_rollout(packaged: Any, tmp_path: Path) -> None:
+    import shutil
+    import time
+
+    from modelyard import events
+    from modelyard.events import Part, Rows, Segment
+    from modelyard.monitor.intake import windows_path
+    from modelyard.monitor.log import day_of
+    from modelyard.monitor.windows import Windows
+    from modelyard.rollout.history import Event
+    from modelyard.targets.base import Deployment, Release, Rollout, Step, Strategy
+
+    home, _, _ = packaged
+    shutil.copytree(home, tmp_path / "home")
+    plane = plane_of(tmp_path / "home")
+    (version,) = plane.registry.versions("churn")
+    release = Release(model="churn", version=version.version, digest=version.digest, index=version.index)
+    strategy = Strategy(kind="canary", steps=(Step(weight=10), Step(weight=100)), guards=("accuracy>=90%",))
+    rollout = Rollout(
+        kind="deploy", strategy=strategy, goal=release, generation=2, phase="watching", started_at="2024-01-01T00:00:00+00:00", generations=(2,)
+    )
+    deployment = Deployment(name="churn", model="churn", generation=1, current=release, rollout=rollout)
+    plane.deployments.put(deployment, expected=0)
+    columns = tuple(events.column(name, values) for name, values in (("label", np.array(["yes", "no", "yes"], dtype=object)),))
+    rows = Rows(share=1.0, ids=("a", "b", "c"), times=np.full(3, 2e9).astype("<f8").tobytes(), columns=columns)
+    part = Part(name="churn", version=1, digest=release.digest, rows=3, predictions=rows)
+    with closing(Windows(windows_path(plane.settings))) as windows:
+        windows.take({"0-1-1.segment": Segment(slot=0, pid=1, started_at=1.0, ended_at=2e9, parts=(part,))}, day_of=day_of)
+
+    told = plane.labels(WHO, "churn", [("a", "yes"), ("b", "yes"), ("d", "no")])
+    assert (told.new, told.same, told.changed) == (3, 0, 0)
+    found = plane.labelled("churn")
+    assert (found.labels, found.matched, found.unknown, found.predictions) == (3, 2, 1, 3)
+    assert [(entry.action, entry.outcome) for entry in plane.audit.entries()][-1] == ("labels", "begun")
+
+    truths = plane.truths()
+    step = Event(deployment="churn", sequence=1, at="2024-01-01T00:00:01+00:00", by="modelyard", what="step", generation=2)
+    for _ in range(1000):
+        truth = truths.look(deployment, lambda: (step,))
+        if truth.turn:
+            break
+        time.sleep(0.005)
+    known = truth.by_generation[2][1]
+    assert known is not None and sorted(zip(known.truth.tolist(), known.predicted.tolist(), strict=True)) == [(1, 0), (1, 1)]
+    with pytest.raises(NotFound):
+        plane.labels(WHO, "other", [("a", "yes")])
+    with pytest.raises(InvalidInput):
+        plane.labels(WHO, "churn", [("", "yes")])

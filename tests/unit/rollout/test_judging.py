@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from modelyard.events import Mirror
 from modelyard.monitor.evidence import Seen
+from modelyard.monitor.labels import Labelled
 from modelyard.rollout import judging, machine
 from modelyard.rollout.guards import Samples
 from modelyard.rollout.judging import Judge, Judged
 from modelyard.rollout.strategies import complete
+from modelyard.rollout.truths import Truth
 from modelyard.targets.base import Deployment, Release, Step, Strategy
 from modelyard.types import Digest, Verdict
 
@@ -125,3 +128,13 @@ def test_a_gauge_is_judged_by_its_own_samples() -> None:
     for text, outcome in ((guard, "fail"), ("prometheus(other)<5", "unknown")):
         samples = {5: {text: Samples(taken=20, broken=20, value=9.0)}}
         assert judge.judge(deployment, READY, samples).guards[0].outcome == outcome
+
+
+def test_labels_are_judged_when_they_have_come() -> None:
+    deployment = rolling(Strategy(kind="canary", guards=("accuracy>=champion-1%",)))
+    judge = Judge(Store())
+    assert judge.judge(deployment, READY).guards[0].outcome == "unknown"
+    truth = np.arange(3000) % 2
+    right, wrong = (Labelled(truth=truth, predicted=np.where(np.arange(3000) % part == 0, 1 - truth, truth), score=()) for part in (20, 4))
+    assert judge.judge(deployment, READY, truth=Truth(1, {5: (right, wrong)})).guards[0].outcome == "fail"
+    assert judge.judge(deployment, READY, truth=Truth(2, {5: (wrong, right)})).guards[0].outcome == "pass"

@@ -72,6 +72,8 @@ POST resume                  .       .         .        .        x     x       .
 POST abort                   .       .         .        .        x     x       .
 POST approve                 .       .         .        x        .     x       .
 GET history                  x       .         x        x        x     x       .
+POST labels                  .       .         x        .        x     x       .
+GET labels                   x       .         x        x        x     x       .
 DELETE deployments/{name}    .       .         .        .        x     x       .
 GET audit                    .       .         .        .        .     .       x
 POST audit/verify            .       .         .        .        .     .       x

@@ -15,6 +15,7 @@ from modelyard.console.operations import LIMIT, Call, Operation
 from modelyard.control.once import Effect
 from modelyard.control.planned import Planned
 from modelyard.errors import InvalidInput
+from modelyard.monitor.labels import BATCH, ID_LIMIT, Account, Received
 from modelyard.registry import is_file
 from modelyard.registry.references import parse
 from modelyard.rollout.history import Event
@@ -43,6 +44,19 @@ class ReasonedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     why: Annotated[str, msgspec.Meta(max_length=500)] = ""
     expected_generation: Generation = None
+
+
+class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The true answer to one prediction, by the id that came with it."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LIMIT)]
+    truth: str | int | float | bool
+
+
+class LabelsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Labels, as many as one body holds."""
+
+    labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=BATCH)]
 
 
 class HistoryQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,6 +128,15 @@ def _history(call: Call) -> tuple[Event, ...]:
     return call.plane.history(call.name)[-asked.limit :]
 
 
+def _labels(call: Call) -> Received:
+    asked: LabelsRequest = call.body
+    return call.plane.labels(call.who, call.name, [(each.id, each.truth) for each in asked.labels])
+
+
+def _labelled(call: Call) -> Account:
+    return call.plane.labelled(call.name)
+
+
 def _undeploy(call: Call) -> Deployment:
     deployment = call.plane.undeploy(call.who, call.name, expected_generation=call.expected_generation)
     call.world.changed()
@@ -164,6 +187,11 @@ OPERATIONS = (
         "GET", ONE + "/history", "history", "Who did what, when and why, with the verdicts; also after an undeploy.",
         _history, tuple[Event, ...], query=HistoryQuery,
     ),
+    Operation(
+        "POST", ONE + "/labels", "give_labels", "Keep true answers of predictions, by prediction id; the newest of an id stands.",
+        _labels, Received, LabelsRequest,
+    ),
+    Operation("GET", ONE + "/labels", "labels", "What became of all labels: matched, unsampled, unknown.", _labelled, Account),
     Operation(
         "DELETE", ONE, "undeploy", "Take a name out of service.",
         _undeploy, Deployment, ChangeRequest, current=_current, recall=recalled, has_generation=True,
