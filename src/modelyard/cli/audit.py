@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,11 +12,10 @@ import typer
 from modelyard import config
 from modelyard.cli.errors import EXIT
 from modelyard.cli.show import Home, Json, emit_json, escape, line, table
+from modelyard.cli.times import moment
 from modelyard.control.audit import Listed, Report, require_whole
 from modelyard.control.plane import ControlPlane
 from modelyard.errors import DigestMismatch, InvalidConfig
-
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Action(StrEnum):
@@ -41,21 +39,7 @@ def audit(
         if action is Action.verify:
             _verified(plane.audit_verify(), json=json)
         else:
-            _list([*plane.audit_list(since=moment(since))], json=json)
-
-
-def moment(text: str | None) -> datetime | None:
-    """A span back from now, or a time (UTC where it names no zone). Raises InvalidConfig."""
-    if text is None:
-        return None
-    number, unit = text.strip()[:-1], text.strip()[-1:]
-    try:
-        if unit in _UNITS and number.isascii() and number.isdigit():
-            return datetime.now(UTC) - timedelta(**{_UNITS[unit]: int(number)})
-        at = datetime.fromisoformat(text.strip())
-    except (ValueError, OverflowError) as error:
-        raise InvalidConfig("--since is a span such as 30d or 12h, or a time such as 2030-01-31", field="since", rule="form") from error
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+            _list([*plane.audit_list(since=None if since is None else moment(since, option="since", is_back=True))], json=json)
 
 
 def _verified(report: Report, *, json: bool) -> None:

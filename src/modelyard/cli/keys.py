@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,14 +11,12 @@ import typer
 
 from modelyard import config
 from modelyard.cli.show import Home, Json, emit_json, escape, line, table
+from modelyard.cli.times import moment
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from modelyard.security.base import KeyRecord
-
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_SPAN = re.compile(r"(\d{1,6})([mhdw])")
 
 
 class Action(StrEnum):
@@ -77,16 +74,10 @@ def expiry(text: str | None) -> datetime | None:
     """When a key ends: a span from now, or a time (UTC where it names no zone). Raises InvalidConfig."""
     if text is None:
         return None
-    now = datetime.now(UTC)
-    span = _SPAN.fullmatch(text.strip())
-    try:
-        at = now + timedelta(**{_UNITS[span[2]]: int(span[1])}) if span else datetime.fromisoformat(text.strip())
-    except (ValueError, OverflowError) as error:
-        raise InvalidConfig("--expires is a span such as 30d or 12h, or a time such as 2030-01-31", field="expires", rule="form") from error
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    if at <= now:
+    at = moment(text, option="expires")
+    if at <= datetime.now(UTC):
         raise InvalidConfig("--expires lies in the past", field="expires", rule="range")
-    return at.astimezone(UTC)
+    return at
 
 
 def _tell_new(key: str, record: KeyRecord, *, json: bool) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from modelyard.cli import main
-from modelyard.cli.audit import moment
-from modelyard.errors import InvalidConfig
 
 OLD = Path(__file__).parents[2] / "golden" / "homes" / "0.1.0"
 
@@ -49,13 +46,3 @@ def test_an_empty_home_has_nothing_to_list(tmp_path: Path, capsys: pytest.Captur
     assert main(["audit", "list", "--home", str(tmp_path)]) == 0
     assert "nothing was recorded" in capsys.readouterr().out
     assert main(["audit", "verify", "--since", "1h", "--home", str(tmp_path)]) == 2
-
-
-def test_spans_and_times() -> None:
-    assert moment(None) is None
-    hour = moment("1h")
-    assert hour is not None and abs(datetime.now(UTC) - timedelta(hours=1) - hour) < timedelta(minutes=1)
-    assert moment("2030-01-31") == datetime(2030, 1, 31, tzinfo=UTC)
-    for text in ("soon", "h", "-1h", "99999999999999999999d"):
-        with pytest.raises(InvalidConfig):
-            moment(text)
