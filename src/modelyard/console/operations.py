@@ -8,6 +8,7 @@ make the routes, the checks and the OpenAPI document, so that none of them can s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +26,14 @@ BODY_LIMIT_BYTES = 64 << 10
 
 LIMIT = 1000
 """The longest list that one answer holds."""
+
+
+def in_utc(at: datetime, field: str) -> datetime:
+    """`at` in UTC, which is meant where it names no zone. Raises InvalidInput for a time that is in no year of UTC's calendar."""
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidInput("a time is between the years 1 and 9999 of UTC", field=field, rule="range") from error
 
 
 class World(NamedTuple):

@@ -353,7 +353,7 @@ class ControlPlane:
             name=wanted.before.name,
             goal=wanted.goal,
             current=wanted.before.current,
-            generation=wanted.before.in_force,
+            generation=wanted.before.in_force if wanted.revision else 0,
             strategy=wanted.strategy,
             guards=planned.guards(wanted.strategy),
             gates=() if wanted.is_there else self._gates(wanted, breaking=breaking),
@@ -367,7 +367,7 @@ class ControlPlane:
         version = self.registry.resolve(reference)
         called = parse_name(name or version.name)
         found = self.deployments.find(called)
-        before = Deployment(name=called, model=version.name, generation=0) if found is None else found.deployment
+        before = Deployment(name=called, model=version.name, generation=self.deployments.spent(called)) if found is None else found.deployment
         goal = Release(model=version.name, version=version.version, digest=version.digest, index=version.index)
         wanted = Wanted(before, 0 if found is None else found.revision, goal, completed)
         machine.require_generation(None if found is None else before, expected)

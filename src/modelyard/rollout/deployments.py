@@ -53,6 +53,14 @@ class Deployments:
             raise NotFound(f"no deployment is called {name}; `modelyard status` lists them", field="name")
         return found
 
+    def spent(self, name: str) -> int:
+        """The latest generation that `name` ever had, 0 for one that never served.
+
+        One that comes back into service goes on from there: callers and evidence tell the states of its traffic apart by this number.
+        """
+        latest = history.latest(self._registry.records, name)
+        return 0 if latest is None else latest.generation
+
     def all(self) -> tuple[Stored, ...]:
         """Every deployment, by name. Those of the last call again while none has changed: loops ask every second, and there may be a thousand."""
         stamp, known = self._registry.records.stamp(KIND), self._known

@@ -82,7 +82,10 @@ def write(records: Records, name: str, events: tuple[Event, ...], *, last: int |
 
     Call it inside the transaction of the change. Raises what the store raises.
     """
-    sequence = _last(records, name) if last is None else last
+    if last is None:
+        known = latest(records, name)
+        last = 0 if known is None else known.sequence
+    sequence = last
     for event in events:
         sequence += 1
         body = msgspec.to_builtins(msgspec.structs.replace(event, sequence=sequence))
@@ -95,6 +98,12 @@ def write(records: Records, name: str, events: tuple[Event, ...], *, last: int |
 def read(records: Records, name: str) -> tuple[Event, ...]:
     """Every event kept of `name`, oldest first."""
     return tuple(msgspec.convert(record.body, Event) for record in records.list(KIND, prefix=f"{name}:"))
+
+
+def latest(records: Records, name: str) -> Event | None:
+    """The last event of `name`, or None."""
+    found = records.list(KIND, prefix=f"{name}:")
+    return msgspec.convert(found[-1].body, Event) if found else None
 
 
 def _begun(after: Deployment, new: Rollout, change: Change) -> list[Event]:
@@ -158,11 +167,6 @@ def _event(
         weight=weight,
         verdicts=verdicts,
     )
-
-
-def _last(records: Records, name: str) -> int:
-    found = records.list(KIND, prefix=f"{name}:")
-    return int(found[-1].body["sequence"]) if found else 0
 
 
 def _key(name: str, sequence: int) -> str:

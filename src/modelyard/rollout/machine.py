@@ -85,8 +85,8 @@ def require_generation(deployment: Deployment | None, expected: int | None) -> N
     """Return when the generation in force is the expected one (None: any; 0: nothing is deployed). Raises Conflict."""
     now = 0 if deployment is None else deployment.in_force
     if expected is not None and now != expected:
-        name = "" if deployment is None else f"{deployment.name} "
-        raise Conflict(f"{name}is at generation {now}, not {expected}: somebody changed it; look at it again, then decide", rule="generation")
+        is_at = "nothing is deployed under this name" if deployment is None else f"{deployment.name} is at generation {now}, not {expected}"
+        raise Conflict(f"{is_at}: somebody changed it; look at it again, then decide", rule="generation")
 
 
 def require_idle(deployment: Deployment) -> None:

@@ -95,7 +95,9 @@ class AuditLog:
                 entry = msgspec.json.decode(line, type=Entry)
             except msgspec.MsgspecError as error:
                 raise DigestMismatch(f"audit entry {count} cannot be read", field=str(count), rule="chain") from error
-            if entry.sequence != count or entry.previous != previous or not hmac.compare_digest(entry.hash, _hash(entry)):
+            is_chained = entry.sequence == count and entry.previous == previous and hmac.compare_digest(entry.hash, _hash(entry))
+            # A line says what its entry says and nothing beside: not a field twice, nor one that nobody knows.
+            if not is_chained or line != msgspec.json.encode(entry):
                 raise DigestMismatch(f"audit entry {count} does not follow from the one before it", field=str(count), rule="chain")
             previous = entry.hash
             if seen is not None:

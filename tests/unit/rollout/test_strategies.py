@@ -76,6 +76,19 @@ def test_guards_are_kept_as_they_are_read() -> None:
         ({"kind": "canary", "steps": (Step(weight=100, minimum_s=-1.0),)}, "0 or more"),
         ({"kind": "canary", "guards": ("prometheus(up)<5",)}, "give its URL"),
         ({"kind": "canary", "guards": ("prometheus(up)<5",), "prometheus": "ftp://x"}, "http or https"),
+        *(
+            ({"kind": "canary", "guards": ("prometheus(up)<5",), "prometheus": url}, "without a password")
+            for url in (
+                "http://me:secret@h/",
+                "http://h/admin?x=",
+                "http://h/admin#",
+                "http://",
+                "http://@h",
+                "http://h:a",
+                "http:///x",
+                "http://h/ x",
+            )
+        ),
         ({"kind": "canary", "prometheus": "http://x"}, "leave its URL out"),
         ({"kind": "blue-green", "guards": ("p99<1.2x",)}, "compares both versions"),
         ({"kind": "blue-green", "guards": ("prediction_shift<0.1",)}, "compares both versions"),

@@ -54,8 +54,11 @@ def test_an_empty_log_verifies(path: Path) -> None:
         lambda lines: lines[1:],
         lambda lines: [*lines[:2], b"{}"],
         lambda lines: [*lines, lines[-1]],
+        lambda lines: [lines[0], lines[1].replace(b'"principal":', b'"principal":"local:eve","principal":'), lines[2]],
+        lambda lines: [lines[0], lines[1].replace(b'"outcome":', b'"approved_by":"local:eve","outcome":'), lines[2]],
+        lambda lines: [lines[0], lines[1].replace(b'"action":', b'"action": '), lines[2]],
     ],
-    ids=["flipped", "deleted", "reordered", "beginning cut off", "unreadable", "repeated"],
+    ids=["flipped", "deleted", "reordered", "beginning cut off", "unreadable", "repeated", "said twice", "said beside", "spaced"],
 )
 def test_a_changed_log_is_found_out(path: Path, tamper: object) -> None:
     log = recorded(path, 3)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from modelyard.console.operations import Call, Operation
+from modelyard.console.operations import Call, Operation, in_utc
 from modelyard.errors import InvalidInput
 from modelyard.security.base import KeyRecord
 from modelyard.security.seal import TrustedKey
@@ -76,12 +76,10 @@ def _keys(call: Call) -> tuple[Key, ...]:
 
 def _create_key(call: Call) -> NewKey:
     asked: KeyRequest = call.body
-    until = asked.expires_at
-    if until is not None and (until.tzinfo is None or until <= datetime.now(UTC)):
+    until = None if asked.expires_at is None else in_utc(asked.expires_at, "expires_at")
+    if asked.expires_at is not None and until is not None and (asked.expires_at.tzinfo is None or until <= datetime.now(UTC)):
         raise InvalidInput("a key ends at a time to come, which names its zone", field="expires_at", rule="range")
-    key, record = call.plane.key_create(
-        call.who, asked.name, roles=asked.roles, models=asked.models, expires_at=until and until.astimezone(UTC), priority=asked.priority
-    )
+    key, record = call.plane.key_create(call.who, asked.name, roles=asked.roles, models=asked.models, expires_at=until, priority=asked.priority)
     return NewKey(key=key, **msgspec.structs.asdict(_shown(record)))
 
 

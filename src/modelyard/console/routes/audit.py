@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
 
-from modelyard.console.operations import LIMIT, Call, Operation
+from modelyard.console.operations import LIMIT, Call, Operation, in_utc
 from modelyard.control.audit import Listed, Report
+
+MOST = 10**15
 
 
 class AuditQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Entries from a time on (ISO 8601; UTC where it names no zone), oldest first: after the first `skip`, at most `limit`."""
 
     since: datetime | None = None
-    skip: Annotated[int, msgspec.Meta(ge=0)] = 0
+    skip: Annotated[int, msgspec.Meta(ge=0, le=MOST)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT)] = 100
 
 
 def _list(call: Call) -> tuple[Listed, ...]:
     asked: AuditQuery = call.query
-    since = asked.since.replace(tzinfo=UTC) if asked.since is not None and asked.since.tzinfo is None else asked.since
+    since = None if asked.since is None else in_utc(asked.since, "since")
     return tuple(itertools.islice(call.plane.audit_list(since=since), asked.skip, asked.skip + asked.limit))
 
 

@@ -32,7 +32,16 @@ def _status(call: Call) -> Status:
 
 
 def _my_status(found: Status, sees: Callable[[str], bool]) -> Status:
-    return msgspec.structs.replace(found, deployments=tuple(each for each in found.deployments if sees(each.deployment.name)))
+    hosts = (
+        msgspec.structs.replace(
+            host,
+            lagging=tuple(filter(sees, host.lagging)),
+            trouble={name: said for name, said in host.trouble.items() if sees(name)},
+        )
+        for host in found.hosts
+    )
+    deployments = (each for each in found.deployments if sees(each.deployment.name))
+    return msgspec.structs.replace(found, deployments=tuple(deployments), hosts=tuple(hosts))
 
 
 def _data_plane(call: Call) -> DataPlane:

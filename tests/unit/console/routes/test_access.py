@@ -44,6 +44,7 @@ def test_a_key_is_told_once_and_revoked(api: Api) -> None:
         {"name": "Not A Name"},
         {"name": "app", "expires_at": "2000-01-01T00:00:00Z"},
         {"name": "app", "expires_at": "2999-01-01T00:00:00"},
+        {"name": "app", "expires_at": "9999-12-31T23:59:59-14:00"},
         {"name": "app", "extra": 1},
     ],
 )

@@ -7,7 +7,7 @@ from api import WORLD, Api
 
 from modelyard import config
 from modelyard.control.plane import ControlPlane
-from modelyard.control.status import DeploymentStatus
+from modelyard.control.status import DeploymentStatus, HostStatus
 from modelyard.targets.base import Deployment
 
 
@@ -20,10 +20,13 @@ def test_a_key_for_some_models_sees_their_part_of_the_status(api: Api) -> None:
     import msgspec
 
     every = tuple(DeploymentStatus(deployment=Deployment(name=name, model=name, generation=1), serving=()) for name in ("line", "shop"))
-    api.app = api.build(lambda: msgspec.structs.replace(WORLD, deployments=every))
-    assert len(api.told("GET", "/status")["deployments"]) == 2
-    (mine,) = api.told("GET", "/status", key=api.key("viewer", models=("shop",)))["deployments"]
-    assert mine["deployment"]["name"] == "shop"
+    host = HostStatus(id="a", is_live=True, counts=True, workers=1, lagging=("line", "shop"), trouble={"line": "secret", "shop": "late"})
+    api.app = api.build(lambda: msgspec.structs.replace(WORLD, deployments=every, hosts=(host,)))
+    assert len(api.told("GET", "/status")["deployments"]) == 2 and api.told("GET", "/status")["hosts"][0]["lagging"] == ["line", "shop"]
+    told = api.ask("GET", "/status", key=api.key("viewer", models=("shop",)))
+    (mine,), (there,) = told.json()["deployments"], told.json()["hosts"]
+    assert mine["deployment"]["name"] == "shop" and there["lagging"] == ["shop"] and there["trouble"] == {"shop": "late"}
+    assert "line" not in told.text
 
 
 def test_where_predictions_are_asked_is_told_to_who_may_ask(api: Api) -> None:
