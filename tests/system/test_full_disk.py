@@ -15,6 +15,7 @@ MOUNT = 'mount -t tmpfs -o size=8m none "$1" && shift && exec "$@"'
 SCRIPT = """
 import importlib.util, os, sys
 from pathlib import Path
+sys.path.insert(0, str(Path(sys.argv[1]).parent / "support"))
 spec = importlib.util.spec_from_file_location("conftest", sys.argv[1])
 conftest = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(conftest)
