@@ -125,9 +125,12 @@ class Driver:
         if self._truths is not None:
             truth = self._truths.look(deployment, functools.partial(self._deployments.history, deployment.name))
         judged = self._judge.judge(deployment, readiness, self._gauges.look(deployment), truth)
+        acknowledged = hosts.acknowledged(reports, deployment.name, planned_at)
+        if acknowledged and readiness.outcome == "pass":
+            self._phases.pop(deployment.name, None)  # it got there: a worker that starts again later has the whole time too
         seen = machine.Seen(
             readiness=readiness,
-            acknowledged=hosts.acknowledged(reports, deployment.name, planned_at),
+            acknowledged=acknowledged,
             is_over=rollout is not None and self._is_over(deployment.name, (rollout.generation, rollout.phase)),
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             elapsed_s=self._elapsed_s(deployment),

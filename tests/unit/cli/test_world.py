@@ -154,3 +154,14 @@ def test_status_shows_hosts_where_there_are_several(monkeypatch: pytest.MonkeyPa
         world.status()
         said = capsys.readouterr().out
         assert ("second-host" in said) is ("leads" in said) is (len(hosts) > 1)
+
+
+def test_an_interrupt_leaves_the_rollout_running_and_says_how_to_look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world, "connect", lambda _: Told(deployment(rollout=rollout(2))))
+    monkeypatch.setattr(world.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _wait(config.load(), "m", rollout(2))
+    assert "the rollout of m goes on; see: modelyard status" in capsys.readouterr().err

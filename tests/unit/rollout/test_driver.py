@@ -328,6 +328,19 @@ def test_the_time_of_day_may_jump(world: World, monkeypatch: pytest.MonkeyPatch)
     assert world.weights() == {1: 90, 2: 10} and rollout(world).elapsed_s == pytest.approx(30.0, abs=3.0) and rollout(world).pause is None
 
 
+def test_a_rollout_that_waits_for_an_approval_outlives_a_worker_that_starts_again(world: World) -> None:
+    canary(world, Strategy(kind="canary", steps=(Step(weight=10, approval=True), Step(weight=100))))
+    assert rollout(world).phase == "holding" and "approval" in rollout(world).waits
+    world.wait(30.0)
+    (world.home / "run" / "worker-1.json").unlink()
+    world.turn()
+    assert rollout(world).phase == "holding", "it has been ready for longer than loading may take"
+    world.wait(11.0)
+    world.turn()
+    last = world.deployments.get("churn").deployment.last
+    assert last is not None and last.verdict.rule == "deadline", "but it does not wait for ever"
+
+
 def test_a_warm_release_is_let_go_when_its_time_has_passed(world: World) -> None:
     canary(world, Strategy(kind="blue-green", keep_warm_s=100.0))
     deployment = world.finish()
