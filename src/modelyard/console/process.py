@@ -56,7 +56,11 @@ def serve(settings: Settings) -> None:
     files.make_folder(settings.run)
     learn("modelyard.")
     with _alone(settings), _listen(settings) as listener, contextlib.ExitStack() as opened:
-        for path in (settings.plan, settings.run / "control.json"):  # one that was killed may have been writing them
+        for path in (
+            settings.plan,
+            settings.run / "control.json",
+            settings.run / "used-control.json",
+        ):  # one that was killed may have been writing them
             files.remove_leftovers(path)
         admin_key(settings)
         uses, url = Uses(settings.run, "control"), _url(settings, listener)
