@@ -89,7 +89,7 @@ def history(
     if json:
         emit_json(events)
         return
-    rows = [(event.sequence, event.at[:19].replace("T", " "), event.by, event.what, *_about(event), event.why) for event in events]
+    rows = [(event.sequence, event.at[:19].replace("T", " "), escape(event.by), event.what, *_about(event), escape(event.why)) for event in events]
     table(["", "when (UTC)", "who", "what", "version", "weight", "generation", "why"], rows, right=("", "version", "weight", "generation"))
     last = next((event for event in reversed(events) if event.what in ("back", "done", "step") and event.verdicts), None)
     if last is not None:

@@ -5,6 +5,7 @@ Hides rich, which is loaded only when something is drawn. It must not fetch or c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,9 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Home = Annotated[Path | None, typer.Option("--home", help="The home folder (default: MODELYARD_HOME or ~/.modelyard).")]
+
+_ORDERS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but the end of a line, and what turns the direction of writing."""
 
 _MARKS = {"pass": "[green]pass[/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]", "unknown": "[dim]unknown[/dim]"}
 
@@ -48,10 +52,10 @@ def verdicts(given: Iterable[Any]) -> None:
 
 
 def escape(text: str) -> str:
-    """`text` with nothing in it read as a mark."""
+    """`text` with nothing in it read as a mark, nor as an order to the terminal: it may be another's, such as the reason for a pause."""
     from rich.markup import escape as escape_marks
 
-    return escape_marks(text)
+    return escape_marks(_ORDERS.sub(lambda found: ascii(found[0])[1:-1], text))
 
 
 def short(digest: str) -> str:

@@ -39,9 +39,9 @@ class Door(H11Protocol):
 
     @property
     def has_asked_nothing(self) -> bool:
-        """Whether no request is being answered or read here: the head of the next has not come in whole."""
+        """Whether no request waits for its answer here: none has come with its head whole, or its answer is out."""
         cycle: RequestResponseCycle | None = self.cycle
-        return cycle is None or (cycle.response_complete and self.conn.their_state is h11.IDLE)
+        return cycle is None or bool(cycle.response_complete)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the connection in, where need be for one that has asked nothing for longest; else say that the house is full."""

@@ -353,7 +353,7 @@ class ControlPlane:
             name=wanted.before.name,
             goal=wanted.goal,
             current=wanted.before.current,
-            generation=wanted.before.in_force if wanted.revision else 0,
+            generation=wanted.before.in_force,
             strategy=wanted.strategy,
             guards=planned.guards(wanted.strategy),
             gates=() if wanted.is_there else self._gates(wanted, breaking=breaking),

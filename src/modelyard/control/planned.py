@@ -24,7 +24,8 @@ class PlannedGuard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A deploy that would be accepted now: `goal` beside or instead of `current`, by a completed `strategy`; `generation` is the one in force.
+    """A deploy that would be accepted now: `goal` beside or instead of `current`, by a completed `strategy`; `generation` is the latest
+    that the name has had.
 
     `is_there`: `goal` serves already, or is on its way by the same strategy, so that a deploy changes nothing. `notes` are what else to know.
     """

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import pytest
+
+from modelyard.cli import rollouts
 from modelyard.cli.rollouts import steps
+from modelyard.rollout.history import Event
 from modelyard.rollout.strategies import complete
 from modelyard.rollout.written import Written, strategy
 from modelyard.targets.base import Strategy
@@ -27,3 +33,13 @@ def test_a_flip_and_a_shadow() -> None:
     assert shadow[1].startswith("100% of the requests asked of both, answered by the old one") and "somebody promotes it" in shadow[1]
     split = steps(complete(Strategy(kind="ab", metric="accuracy", sticky="field:user")), first=2, old=1)
     assert "the better by accuracy is known" in split[1] and split[2] == "100 % of the requests (generation 3)"
+
+
+def test_a_reason_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Control:
+        def call(self, *_: object, **__: object) -> tuple[Event, ...]:
+            return (Event(deployment="line", sequence=1, at="2030-01-01T00:00:00", by="key:ann", what="pause", why="[/bold] \x1b[2Jlunch"),)
+
+    monkeypatch.setattr(rollouts, "connect", lambda *_: contextlib.nullcontext(Control()))
+    rollouts.history("line")
+    assert r"[/bold] \x1b[2Jlunch" in capsys.readouterr().out

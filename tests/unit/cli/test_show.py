@@ -29,6 +29,12 @@ def test_text_with_brackets_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]
     assert "[bold]y" in out and "1,234,567" in out and "0.1235" in out and "[/red] numpy [1]" in out
 
 
+def test_text_of_others_gives_the_terminal_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    show.line(show.escape("a\x1b[2J\x1b]0;root\x07b\x9bc\u202ed\re\n"))
+    out = capsys.readouterr().out
+    assert out == r"a\x1b[2J\x1b]0;root\x07b\x9bc\u202ed\re" + "\n\n"
+
+
 def test_sizes_and_digests_are_short() -> None:
     assert (show.size(999), show.size(1500), show.size(2_500_000), show.size(7 * 10**12)) == ("999 B", "1.5 kB", "2.5 MB", "7000.0 GB")
     assert show.short("sha256:" + "ab" * 32) == "ab" * 6

@@ -149,6 +149,13 @@ def test_what_is_no_http_is_told_in_the_one_form(running: Running) -> None:
     assert rest(running.dial(b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 100_000)).startswith(b"HTTP/1.1 400")
 
 
+def test_whose_answer_is_out_does_not_fill_the_house_by_a_body_that_never_comes(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "HEAD_TIMEOUT_S", 30.0)
+    for line in [running.dial(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n") for _ in range(4)]:
+        assert line.recv(65536).startswith(b"HTTP/1.1 200")
+    assert running.dial(GET).recv(65536).startswith(b"HTTP/1.1 200")
+
+
 def test_a_full_house_shows_out_who_has_asked_nothing_and_else_turns_away(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "HEAD_TIMEOUT_S", 30.0)
     silent = [running.dial() for _ in range(4)]
