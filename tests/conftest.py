@@ -13,21 +13,21 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pytest
 from hypothesis import settings
-from postgres import Postgres
-from postgres import running as running_postgres
-from s3 import S3
-from s3 import running as running_s3
 
 from modelyard.bundle import Attested, Built, Contents, build
 from modelyard.bundle.card import Card
 from modelyard.bundle.lock import Lock
 from modelyard.security.seal import LocalSigner, Trust, local_signer
 from modelyard.types import Schema, TensorSpec, Tolerance
+
+if TYPE_CHECKING:
+    from postgres import Postgres
+    from s3 import S3
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,16 +71,20 @@ def component() -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def postgres(component: Callable[[str], str]) -> Iterator[Postgres]:
     """A real PostgreSQL; `postgres.url()` is a new empty database."""
+    from postgres import running
+
     for command in ("initdb", "postgres", "pg_isready", "psql"):
         component(command)
-    with running_postgres() as server:
+    with running() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3]:
     """A real S3-compatible server."""
-    with running_s3() as server:
+    from s3 import running
+
+    with running() as server:
         yield server
 
 
