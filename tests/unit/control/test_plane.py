@@ -427,7 +427,7 @@ def test_a_plan_tells_what_a_deploy_then_does(lines: ControlPlane) -> None:
         ("line:2", {"strategy": Strategy(kind="canary"), "breaking": True}, InvalidConfig, "direct or blue-green"),
         ("line:2", {"strategy": Strategy(kind="canary"), "name": "fresh"}, InvalidConfig, "first version directly"),
         ("line:2", {"expected_generation": 4}, Conflict, "generation 5, not 4"),
-        ("line:2", {"name": "fresh", "expected_generation": 1}, Conflict, "generation 0, not 1"),
+        ("line:2", {"name": "fresh", "expected_generation": 1}, Conflict, "nothing is deployed under this name"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_and_nothing_is_changed(
