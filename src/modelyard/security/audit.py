@@ -22,6 +22,7 @@ import msgspec
 from modelyard import files
 from modelyard.errors import DigestMismatch, Unavailable
 from modelyard.security.base import AuditLine, AuditStore
+from modelyard.security.identity import without_keys
 from modelyard.types import Principal
 
 FIRST = "0" * 64
@@ -69,9 +70,9 @@ class AuditLog:
                 at=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 principal=principal.name,
                 action=action,
-                subject=subject[:200],
+                subject=without_keys(subject)[:200],
                 outcome=outcome,
-                detail=detail[:500],
+                detail=without_keys(detail)[:500],
                 previous=self._begin() if before is None else before.hash,
             )
             return msgspec.json.encode(msgspec.structs.replace(entry, hash=_hash(entry)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 import zlib
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ ID_DIGITS = 12
 _RANDOM_CHARACTERS = 43  # 32 bytes in unpadded base64url
 _CHECKSUM_CHARACTERS = 6
 _LENGTH = len(PREFIX) + _RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS
+_KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{20,}}")
 _REFUSED = "no valid access key; send `Authorization: Bearer my_…`"
 
 
@@ -48,6 +50,11 @@ def is_well_formed(key: str) -> bool:
 def fingerprint(key: str) -> str:
     """SHA-256 of the key in hex; its first ID_DIGITS digits are the key's id."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def without_keys(text: str) -> str:
+    """`text` with each access key, or large part of one, covered: somebody may have given one where an id or a name was asked for."""
+    return _KEY.sub(f"{PREFIX}***", text)
 
 
 def new(

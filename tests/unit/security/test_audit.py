@@ -15,6 +15,7 @@ import pytest
 from modelyard import files
 from modelyard.errors import DigestMismatch, InvalidConfig, Unavailable
 from modelyard.security.audit import FIRST, AuditLog, FileLines
+from modelyard.security.identity import mint
 from modelyard.types import Principal
 
 WHO = Principal("local:ada", ("admin",))
@@ -39,6 +40,14 @@ def test_entries_are_numbered_and_chained(path: Path) -> None:
     assert [entry.previous for entry in entries] == [FIRST, entries[0].hash, entries[1].hash]
     assert log.verify() == 3
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_key_is_written_down(path: Path) -> None:
+    """Whoever pastes one where an id is asked for has it refused, and the refusal recorded."""
+    log, key = AuditLog(FileLines(path)), mint()
+    log.record(WHO, "trust-remove", key, outcome="begun", detail=f"by {key[:30]}, not {key}")
+    assert b"my_***" in path.read_bytes() and key[3:20].encode() not in path.read_bytes()
+    assert log.verify() == 1
 
 
 def test_an_empty_log_verifies(path: Path) -> None:
