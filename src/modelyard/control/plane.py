@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import msgspec
+
 from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
 from modelyard.config import Settings
@@ -335,8 +337,16 @@ class ControlPlane:
         what = f"{wanted.goal.model}:{wanted.goal.version} {wanted.goal.digest} by {wanted.strategy.kind}"
         with self._audited(principal, "deploy", wanted.before.name, detail=what) as told:
             gates = self._gates(wanted, breaking=breaking)
-            after = machine.begin(wanted.before, wanted.goal, kind="deploy", gates=gates, at=_now(), by=principal.name, strategy=wanted.strategy)
-            return self.deployments.put(after, expected=wanted.revision, change=Change(principal.name, _now()), also=told).deployment
+            for _ in range(TRIES):
+                after = machine.begin(wanted.before, wanted.goal, kind="deploy", gates=gates, at=_now(), by=principal.name, strategy=wanted.strategy)
+                try:
+                    return self.deployments.put(after, expected=wanted.revision, change=Change(principal.name, _now()), also=told).deployment
+                except Conflict as error:
+                    found = self.deployments.find(after.name)
+                    if error.rule != "revision" or found is None or not _is_but_cooler(wanted.before, found.deployment):
+                        raise
+                wanted = wanted._replace(before=found.deployment, revision=found.revision)
+        raise _restless(wanted.before.name)
 
     def plan_deploy(
         self,
@@ -626,6 +636,11 @@ def _reason(why: str) -> str:
     if len(why) > REASON_CHARACTERS:
         raise InvalidInput(f"a reason has at most {REASON_CHARACTERS} characters", field="why", rule="length")
     return why
+
+
+def _is_but_cooler(before: Deployment, after: Deployment) -> bool:
+    """Whether nothing has happened but that a warm release's time went on, or ended: the driver writes it while gates run, and none judged by it."""
+    return msgspec.structs.replace(before, warm=None) == msgspec.structs.replace(after, warm=None)
 
 
 def _restless(name: str) -> Conflict:

@@ -28,7 +28,7 @@ from modelyard.errors import (
     UntrustedSigner,
 )
 from modelyard.runtime.validate import check
-from modelyard.targets.base import Strategy
+from modelyard.targets.base import Strategy, Warm
 from modelyard.types import Principal, Tolerance
 
 WHO = local_principal()
@@ -283,6 +283,29 @@ def rolling(home: Path) -> ControlPlane:
         begun = machine.advance(begun, machine.Seen(readiness=ready, acknowledged=True, is_over=False, at="t"))
     plane.deployments.put(begun, expected=0)
     return plane
+
+
+def test_a_deploy_is_not_refused_for_the_time_of_a_warm_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import msgspec
+
+    plane = rolling(tmp_path)
+    plane.abort(ANN, "line")
+    gates = plane._gates
+
+    def slow_gates(*given: Any, **more: Any) -> Any:
+        """The driver writes meanwhile, and once somebody else."""
+        found = plane.deployments.get("line")
+        plane.deployments.put(change(found.deployment), expected=found.revision)
+        return gates(*given, **more)
+
+    monkeypatch.setattr(plane, "_gates", slow_gates)
+    first = plane.deployments.get("line").deployment.current
+    assert first is not None
+    change = lambda now: msgspec.structs.replace(now, generation=now.generation + 1)  # noqa: E731
+    with pytest.raises(Conflict, match="changed since it was read"):
+        plane.deploy(ANN, "line:2")
+    change = lambda now: msgspec.structs.replace(now, warm=Warm(release=first, keep_s=60.0))  # noqa: E731
+    assert plane.deploy(ANN, "line:2").rollout is not None
 
 
 def test_a_name_that_comes_back_goes_on_with_its_generations(tmp_path: Path) -> None:
