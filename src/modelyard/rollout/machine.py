@@ -211,7 +211,7 @@ def approve(deployment: Deployment, *, by: str, at: str) -> Deployment:
     if by == rollout.by:
         raise Forbidden(f"{by} began this rollout of {deployment.name}; somebody else approves it, by a key of their own", rule="approver")
     approval = Approval(step=open_steps[0], by=by, at=at)
-    return _with(deployment, msgspec.structs.replace(rollout, approvals=(*rollout.approvals, approval)))
+    return _with(deployment, msgspec.structs.replace(rollout, approvals=(*rollout.approvals, approval), waits=""))
 
 
 def _still(deployment: Deployment) -> tuple[object, ...]:
