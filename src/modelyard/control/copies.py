@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard import files
-from modelyard.errors import Conflict, InvalidConfig
+from modelyard.errors import Conflict, InvalidConfig, ModelyardError
 from modelyard.registry import copies
 
 if TYPE_CHECKING:
@@ -35,11 +35,21 @@ def restore(settings: Settings, principal: Principal, source: Path) -> Path | No
     files.make_folder(settings.run)
     with _nobody_else(settings):
         kept = copies.restore(database, source)
+        _forget_evidence(settings)
     from modelyard.control.plane import ControlPlane
 
     with ControlPlane(settings) as plane:
         plane.audit.record(principal, "restore", database.name, outcome="done", detail=source.name)
     return kept
+
+
+def _forget_evidence(settings: Settings) -> None:
+    """The copy's deployments will give generations again that the later ones had: what was counted of those is not about what they will stand for."""
+    from modelyard.monitor.intake import windows_path
+    from modelyard.monitor.windows import Windows
+
+    with contextlib.suppress(ModelyardError), contextlib.closing(Windows(windows_path(settings))) as windows:  # what cannot be opened judges nobody
+        windows.forget_evidence()
 
 
 def _database(settings: Settings) -> Path:

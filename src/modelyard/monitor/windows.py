@@ -307,6 +307,11 @@ class Windows:
             found = self._connection.execute(query, (name, generation)).fetchall()
         return {Digest(digest): msgspec.msgpack.decode(blob, type=Seen) for digest, blob in found}
 
+    def forget_evidence(self) -> None:
+        """Drop all evidence: generations are about to be given again."""
+        with self._translated(), self._transaction() as connection:
+            connection.execute("DELETE FROM evidence")
+
     def names(self) -> tuple[str, ...]:
         """Every deployment that was ever seen and is still kept."""
         with self._translated():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -14,7 +15,10 @@ from modelyard.config import Settings
 from modelyard.control import copies
 from modelyard.control.plane import ControlPlane
 from modelyard.errors import Conflict, InvalidConfig
-from modelyard.types import Principal
+from modelyard.events import Part, Segment
+from modelyard.monitor.intake import windows_path
+from modelyard.monitor.windows import Windows
+from modelyard.types import Digest, Principal
 
 OLD = Path(__file__).parents[2] / "golden" / "homes" / "0.1.0"
 WHO = Principal("local:ada", ("admin",))
@@ -36,6 +40,19 @@ def test_a_home_goes_back_and_tells_of_it(settings: Settings, tmp_path: Path) ->
     with ControlPlane(settings, is_checked=True) as plane:
         assert plane.models()[0].aliases["best"] == 2
         assert [entry.action for entry in plane.audit.entries()] == ["alias", "restore"] and plane.audit_verify().is_whole
+
+
+def test_what_was_counted_after_the_copy_judges_no_later_rollout(settings: Settings, tmp_path: Path) -> None:
+    """The generations of then are given again, perhaps to the same versions."""
+    copies.backup(settings, tmp_path / "copy")
+    with contextlib.closing(Windows(windows_path(settings))) as windows:
+        digest = Digest("sha256:" + "0" * 64)
+        part = Part(name="diabetes", version=2, digest=digest, generation=2, requests=9)
+        windows.take({"a": Segment(slot=0, pid=1, started_at=1.0, ended_at=2.0, parts=(part,))}, day_of=str)
+        assert windows.evidence("diabetes", 2)[digest].requests == 9
+    copies.restore(settings, WHO, tmp_path / "copy")
+    with contextlib.closing(Windows(windows_path(settings))) as windows:
+        assert windows.evidence("diabetes", 2) == {}
 
 
 @pytest.mark.parametrize("lock", ["up.lock", "control.lock"])

@@ -120,6 +120,8 @@ def test_evidence_is_kept_by_generation(windows: Windows) -> None:
     windows.forget(before=5000, waiting=())
     assert windows.evidence("m", 3) == {}
     assert windows.evidence("m", 4)
+    windows.forget_evidence()
+    assert windows.evidence("m", 4) == {} and windows.seen("m", since=0), "what was seen is told all the same"
 
 
 def test_evidence_in_other_bins_is_refused_whole(windows: Windows) -> None:
