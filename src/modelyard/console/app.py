@@ -100,7 +100,7 @@ def _endpoint(
             return await carry_out(call, request, hashlib.sha256(content).hexdigest())
         except ModelyardError as error:
             if isinstance(error, Denied) and call is None:  # what a verb denies it audits itself
-                await run_in_threadpool(denials.add, request.scope["principal"], operation.method, error)
+                await run_in_threadpool(denials.add, request.scope["principal"], f"{operation.method} {operation.route}", error)
             return await run_in_threadpool(_refusal, operation, call, error)
         except Exception as error:
             log.error("%s failed", operation.name, exc_info=error)

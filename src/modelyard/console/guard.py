@@ -54,6 +54,7 @@ class Guard:
         if scope["type"] != "http":
             raise Forbidden("this API speaks HTTP requests alone")
         principal = ANONYMOUS
+        route: str | None = None
         try:
             fields = _headers(scope)
             self._check_origin(fields, scope.get("server"))
@@ -67,7 +68,9 @@ class Guard:
             again = receive if limit is None else _replay(await _read_in_time(fields, receive, limit), receive)
         except ModelyardError as error:
             if isinstance(error, Denied):
-                await asyncio.to_thread(self.denials.add, principal, scope["method"], error)
+                # The route, not the path: what stands there in place of a name may be anything, and as long as a head.
+                asked = scope["method"] if route is None else f"{scope['method']} {route}"
+                await asyncio.to_thread(self.denials.add, principal, asked, error)
             await _refuse(error, send)
             return
         scope["principal"] = principal
@@ -104,8 +107,8 @@ class Denials:
         self._waiting = 0
         self._is_writing = False
 
-    def add(self, principal: Principal, method: str, error: Denied) -> None:
-        """Record that `principal` was denied; a chain that cannot be written does not turn the denial into anything else."""
+    def add(self, principal: Principal, asked: str, error: Denied) -> None:
+        """Record that `principal` was denied what it `asked`; a chain that cannot be written does not turn the denial into anything else."""
         now = time.monotonic()
         with self._lock:
             if self._is_writing or now - self._last_s < 1.0:  # a store that is locked holds up one denial, not the threads of all
@@ -115,7 +118,7 @@ class Denials:
         try:
             self.flush()
             with contextlib.suppress(ModelyardError):
-                self._audit.record(principal, "request", method, outcome="denied", detail=error.rule or error.code)
+                self._audit.record(principal, "request", asked, outcome="denied", detail=error.rule or error.code)
         finally:
             with self._lock:
                 self._is_writing = False

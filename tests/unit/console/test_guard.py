@@ -197,6 +197,12 @@ def test_denials_are_audited_without_the_key(ask: Ask, plane: ControlPlane) -> N
     assert plane.audit.verify() == 1
 
 
+def test_a_denial_says_what_was_asked(ask: Ask, plane: ControlPlane, keyring: Keyring) -> None:
+    ask("DELETE", "/api/v1/deployments/churn", key=keyring.add("eve", roles=("viewer",)))
+    (entry,) = plane.audit.entries()
+    assert (entry.principal, entry.subject, entry.detail) == ("key:eve", "DELETE /api/v1/deployments/{name}", "role")
+
+
 def test_a_flood_of_denials_is_counted_into_few_entries(tmp_path: Path) -> None:
     log = AuditLog(FileLines(tmp_path / "audit.jsonl"))
     denials = Denials(log)

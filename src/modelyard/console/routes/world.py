@@ -40,8 +40,13 @@ def _my_status(found: Status, sees: Callable[[str], bool]) -> Status:
         )
         for host in found.hosts
     )
-    deployments = (each for each in found.deployments if sees(each.deployment.name))
-    return msgspec.structs.replace(found, deployments=tuple(deployments), hosts=tuple(hosts))
+    deployments = tuple(each for each in found.deployments if sees(each.deployment.name))
+    health = found.health
+    if health is not None:
+        served = {serving.digest for each in deployments for serving in each.serving}
+        mine = (trouble for trouble in health.troubles if trouble.model is None or trouble.model in served or sees(trouble.model))
+        health = msgspec.structs.replace(health, troubles=tuple(mine))
+    return msgspec.structs.replace(found, deployments=deployments, hosts=tuple(hosts), health=health)
 
 
 def _data_plane(call: Call) -> DataPlane:

@@ -8,6 +8,7 @@ from api import WORLD, Api
 from modelyard import config
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import DeploymentStatus, HostStatus
+from modelyard.health import Health, Trouble
 from modelyard.targets.base import Deployment
 
 
@@ -21,12 +22,13 @@ def test_a_key_for_some_models_sees_their_part_of_the_status(api: Api) -> None:
 
     every = tuple(DeploymentStatus(deployment=Deployment(name=name, model=name, generation=1), serving=()) for name in ("line", "shop"))
     host = HostStatus(id="a", is_live=True, counts=True, workers=1, lagging=("line", "shop"), trouble={"line": "secret", "shop": "late"})
-    api.app = api.build(lambda: msgspec.structs.replace(WORLD, deployments=every, hosts=(host,)))
+    health = Health(is_ready=True, troubles=tuple(Trouble(reason="not_answered", model=name, evidence=name) for name in ("line", "shop")))
+    api.app = api.build(lambda: msgspec.structs.replace(WORLD, deployments=every, hosts=(host,), health=health))
     assert len(api.told("GET", "/status")["deployments"]) == 2 and api.told("GET", "/status")["hosts"][0]["lagging"] == ["line", "shop"]
     told = api.ask("GET", "/status", key=api.key("viewer", models=("shop",)))
     (mine,), (there,) = told.json()["deployments"], told.json()["hosts"]
     assert mine["deployment"]["name"] == "shop" and there["lagging"] == ["shop"] and there["trouble"] == {"shop": "late"}
-    assert "line" not in told.text
+    assert "line" not in told.text and [trouble["model"] for trouble in told.json()["health"]["troubles"]] == ["shop"]
 
 
 def test_where_predictions_are_asked_is_told_to_who_may_ask(api: Api) -> None:
