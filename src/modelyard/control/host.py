@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard import files
+from modelyard.bundle.base import FolderReader
 from modelyard.config import Settings
 from modelyard.errors import InvalidConfig, ModelyardError, NotFound, Unavailable
 from modelyard.targets.base import Release
@@ -73,7 +74,7 @@ class FetchedStock:
         """See `rollout.host.Stock`."""
         with self._lock:
             here = self._here.get(release.index)
-            if here is not None:
+            if here is not None and FolderReader(Path(here.blobs)).path(release.index).is_file():  # no sweep has taken it since
                 return here
             failed = self._failed.get(release.index)
             if release.index not in self._coming and (failed is None or time.monotonic() - failed[1] >= AGAIN_S):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from world import wait_until
 
+from modelyard.bundle.base import FolderReader
 from modelyard.config import Settings
 from modelyard.control.host import FetchedStock, HomeStock, host_id
 from modelyard.errors import InvalidConfig, Unavailable
@@ -43,12 +44,14 @@ class Fetching:
     def __init__(self, folder: Path) -> None:
         self.folder, self.may_go, self.fails = folder, threading.Event(), False
         self.asked: list[tuple[str, int]] = []
+        (folder / "sha256").mkdir(exist_ok=True)
 
     def fetch(self, name: str, version: int) -> Path:
         self.asked.append((name, version))
         assert self.may_go.wait(10)
         if self.fails:
             raise Unavailable("away")
+        (self.folder / "sha256" / ("1" * 64)).touch()
         return self.folder
 
 
@@ -61,6 +64,10 @@ def test_bytes_are_brought_beside_the_turns_and_once(tmp_path: Path) -> None:
     registry.may_go.set()
     wait_until(lambda: stock.place(release) is not None)
     assert stock.place(release) == Placement(blobs=str(tmp_path), index=digest) and registry.asked == [("m", 1)]
+    FolderReader(tmp_path).path(digest).unlink()  # its version was deleted and swept, and is there again
+    assert stock.place(release) is None
+    wait_until(lambda: stock.place(release) is not None)
+    assert registry.asked == [("m", 1)] * 2
 
 
 def test_what_keeps_bytes_from_coming_is_told_and_tried_again(tmp_path: Path) -> None:
