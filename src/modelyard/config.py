@@ -34,6 +34,10 @@ LOG_FORMATS = ("auto", "json", "text")
 """`auto` is text where stderr is a terminal, JSON elsewhere."""
 
 
+_USER = re.compile(r"(?<=://)([^:/@]*):.*@")
+_PARAMETER = re.compile(r"([?&][^=&#]*(?:password|secret|token|key)[^=&#]*=)[^&#]*", re.IGNORECASE)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, with its default. Units stand in the names; `workers` 0 means one per core that this process may use."""
 
@@ -319,10 +323,8 @@ def _told(value: Any) -> Any:
 
 
 def without_password(value: object) -> str:
-    """A setting's value as it may be shown: a URL without the password in it."""
-    return re.sub(
-        r"(?<=[?&]password=)[^&#]*|(?<=://)([^:/@]*):[^/]*(?=@)", lambda found: "***" if found[1] is None else f"{found[1]}:***", str(value)
-    )
+    """A setting's value as it may be shown: a URL without the password in it, nor another parameter whose name says that it is secret."""
+    return _PARAMETER.sub(r"\1***", _USER.sub(r"\1:***@", str(value)))
 
 
 def child_environment(settings: Settings, *, is_serve: bool = False) -> dict[str, str]:

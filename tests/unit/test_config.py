@@ -183,6 +183,9 @@ def test_stores_are_named_by_urls(tmp_path: Path) -> None:
     [
         ("postgresql://ada:s3cr3t@db:5432/records", "postgresql://ada:***@db:5432/records"),
         ("postgresql://ada:s:3@cr3t@db/records", "postgresql://ada:***@db/records"),
+        ("postgresql://ada:a/b c@h/records?sslmode=require&sslpassword=s3cr3t", "postgresql://ada:***@h/records?sslmode=require&sslpassword=***"),
+        ("abfs://box@account/x?Account_Key=s3cr3t#top", "abfs://box@account/x?Account_Key=***#top"),
+        ("http://traces:4318/v1@2", "http://traces:***@2"),  # rather too much than too little
         ("postgresql:///records?host=/run&password=s3cr3t&user=ada", "postgresql:///records?host=/run&password=***&user=ada"),
         ("postgresql://ada@db/records", "postgresql://ada@db/records"),
         ("s3://bucket/prefix:1", "s3://bucket/prefix:1"),
