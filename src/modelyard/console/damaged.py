@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelyard.console import errors
-from modelyard.errors import Denied, ModelyardError
+from modelyard.console.guard import admitted
+from modelyard.errors import ModelyardError
 
 if TYPE_CHECKING:
     from modelyard.security.identity import Keyring
@@ -20,7 +21,7 @@ def build(error: ModelyardError, keyring: Keyring) -> Any:
     async def answer(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # a body is not waited for
         if scope["type"] != "http":
             return
-        told = _denied(scope, keyring) or error
+        told = _refused(scope, keyring) or error
         content = errors.body(told)
         headers = {"content-type": "application/json", "content-length": str(len(content)), **(errors.headers(told) or {})}
         encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
@@ -30,11 +31,11 @@ def build(error: ModelyardError, keyring: Keyring) -> Any:
     return answer
 
 
-def _denied(scope: Any, keyring: Keyring) -> Denied | None:
+def _refused(scope: Any, keyring: Keyring) -> ModelyardError | None:
     given = [value for name, value in scope["headers"] if name == b"authorization"]
     scheme, _, key = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")
     try:
-        keyring.authenticate(key.strip() if scheme.lower() == "bearer" else "")
-    except Denied as denied:
-        return denied
+        admitted(keyring, key.strip() if scheme.lower() == "bearer" else "")
+    except ModelyardError as refused:
+        return refused
     return None

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any
 
 from modelyard.console.errors import STATUS, body, headers
+from modelyard.console.failures import Failures
 from modelyard.console.operations import BODY_LIMIT_BYTES
-from modelyard.errors import Denied, Forbidden, MalformedPayload, ModelyardError, NotFound, PayloadTooLarge, Unauthenticated
+from modelyard.errors import Denied, Forbidden, MalformedPayload, ModelyardError, NotFound, PayloadTooLarge, Unauthenticated, Unavailable
 from modelyard.security import policy
 from modelyard.security.audit import AuditLog
 from modelyard.security.identity import Keyring
@@ -27,6 +28,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_TIMEOUT_S = 10.0
 ANONYMOUS = Principal("anonymous")
+
+_failures = Failures()
 
 
 class Guard:
@@ -58,7 +61,7 @@ class Guard:
         try:
             fields = _headers(scope)
             self._check_origin(fields, scope.get("server"))
-            principal = await asyncio.to_thread(self._keyring.authenticate, _bearer(fields))
+            principal = await asyncio.to_thread(admitted, self._keyring, _bearer(fields))
             route, name = self._route(scope)
             if route is None:
                 raise NotFound("no such route; GET /api/v1/openapi.json tells of them all")
@@ -95,6 +98,17 @@ class Guard:
             if match == Match.FULL:
                 return str(route.path), found.get("path_params", {}).get("name")
         return None, None
+
+
+def admitted(keyring: Keyring, key: str | None) -> Principal:
+    """Who holds `key`. Raises Unauthenticated; or Unavailable where keys cannot be read: why, and where they lie, is for this home's log alone."""
+    try:
+        return keyring.authenticate(key)
+    except Denied:
+        raise
+    except ModelyardError as error:
+        _failures.tell("access keys", error)
+        raise Unavailable("this home's access keys cannot be read; its log tells more") from error
 
 
 class Denials:

@@ -32,3 +32,16 @@ def test_only_who_holds_a_key_is_told(tmp_path: Path, method: str) -> None:
     for wrong in (None, "Bearer my_nonsense", f"Basic {key}"):
         refused = asyncio.run(ask(wrong))
         assert refused.status_code == 401 and "registry" not in refused.text and refused.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_keys_that_cannot_be_read_are_not_described(tmp_path: Path) -> None:
+    keyring = Keyring(FileKeys(tmp_path / "access.json"))
+    key = keyring.add("admin", roles=("admin",))
+    (tmp_path / "access.json").chmod(0o666)
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=damaged.build(WRONG, keyring)), base_url="http://home") as client:
+            return await client.get("/", headers={"Authorization": f"Bearer {key}"})
+
+    told = asyncio.run(ask())
+    assert told.status_code == 503 and "registry" not in told.text and str(tmp_path) not in told.text

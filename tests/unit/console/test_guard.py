@@ -197,6 +197,14 @@ def test_denials_are_audited_without_the_key(ask: Ask, plane: ControlPlane) -> N
     assert plane.audit.verify() == 1
 
 
+def test_keys_that_cannot_be_read_are_not_described(ask: Ask, plane: ControlPlane, caplog: pytest.LogCaptureFixture) -> None:
+    path = plane.settings.home / "keys" / "access.json"
+    path.chmod(0o666)
+    path.write_bytes(path.read_bytes() + b" ")
+    told = ask("GET", "/api/v1/status", key=mint())
+    assert told.status_code == 503 and str(path.parent) not in told.text and str(path.parent) in caplog.text
+
+
 def test_a_denial_says_what_was_asked(ask: Ask, plane: ControlPlane, keyring: Keyring) -> None:
     ask("DELETE", "/api/v1/deployments/churn", key=keyring.add("eve", roles=("viewer",)))
     (entry,) = plane.audit.entries()
