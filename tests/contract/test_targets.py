@@ -38,37 +38,37 @@ def plan(name: str, digest: Digest, generation: int = 1) -> TrafficPlan:
 PLACES = {digest: Placement(blobs="b", index=digest) for digest in (ONE, TWO)}
 
 
-def test_applying_again_changes_nothing(target: Target) -> None:
-    assert target.apply(plan("a", ONE), PLACES) == target.apply(plan("a", ONE), PLACES)
+def test_converging_again_changes_nothing(target: Target) -> None:
+    assert target.converge([plan("a", ONE)], PLACES) == target.converge([plan("a", ONE)], PLACES)
 
 
 def test_tickets_rise_with_each_change(target: Target) -> None:
     tickets = [
-        target.apply(plan("a", ONE), PLACES),
-        target.apply(plan("b", ONE), PLACES),
-        target.apply(plan("a", TWO, 2), PLACES),
+        target.converge([plan("a", ONE)], PLACES),
+        target.converge([plan("a", ONE), plan("b", ONE)], PLACES),
+        target.converge([plan("a", TWO, 2), plan("b", ONE)], PLACES),
         target.remove("b"),
     ]
     assert tickets == sorted(set(tickets))
-    assert target.names() == ("a",)
+    assert target.converge([plan("a", TWO, 2)], PLACES) == tickets[-1], "only a is left"
 
 
 def test_removing_twice_is_removing_once(target: Target) -> None:
-    target.apply(plan("a", ONE), PLACES)
-    assert target.remove("a") == target.remove("a") and target.names() == ()
+    target.converge([plan("a", ONE)], PLACES)
+    ticket = target.remove("a")
+    assert ticket == target.remove("a") == target.converge([], {})
 
 
-def test_converging_is_applying_and_removing_in_one_step(target: Target) -> None:
-    ticket = target.converge([plan("a", ONE), plan("b", TWO)], PLACES)
-    assert target.converge([plan("a", ONE), plan("b", TWO)], PLACES) == ticket == target.apply(plan("a", ONE), PLACES)
-    assert target.converge([plan("c", ONE)], PLACES, keep=("a", "nobody")) > ticket
-    assert target.names() == ("a", "c")
-    target.converge([], {})
-    assert target.names() == ()
+def test_converging_leaves_only_what_is_planned_or_kept(target: Target) -> None:
+    first = target.converge([plan("a", ONE), plan("b", TWO)], PLACES)
+    second = target.converge([plan("c", ONE)], PLACES, keep=("a", "nobody"))
+    assert second > first
+    assert target.converge([plan("a", ONE), plan("c", ONE)], PLACES) == second, "b is gone, a was kept"
+    assert target.converge([], {}) > second
 
 
 def test_nothing_is_ready_or_applied_where_nothing_serves(target: Target) -> None:
-    ticket = target.apply(plan("a", ONE), PLACES)
+    ticket = target.converge([plan("a", ONE)], PLACES)
     assert target.readiness(ONE).outcome == "unknown" and not target.has_applied(ticket)
     state = target.state()
     assert isinstance(state, TargetState) and state.serve is None and state.workers == () and state.sequence == ticket

@@ -173,17 +173,14 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True):
 class Target(Protocol):
     """A place that serves deployments. Every method may be called again with the same arguments to no further effect."""
 
-    def apply(self, plan: TrafficPlan, placements: Mapping[Digest, Placement]) -> int:
-        """Make `plan` the desired state of its name; return the ticket by which `has_applied` tells that it is in force."""
+    def converge(self, plans: Iterable[TrafficPlan], placements: Mapping[Digest, Placement], *, keep: Collection[str] = ()) -> int:
+        """Make `plans` all that is served here, in one step; of the other names those in `keep` stay as they are.
+
+        Return the ticket by which `has_applied` tells that it is in force.
+        """
 
     def remove(self, name: str) -> int:
-        """Serve `name` no longer; return a ticket as `apply` does."""
-
-    def converge(self, plans: Iterable[TrafficPlan], placements: Mapping[Digest, Placement], *, keep: Collection[str] = ()) -> int:
-        """Make `plans` all that is served here, in one step; of the other names those in `keep` stay as they are. Return a ticket as `apply` does."""
-
-    def names(self) -> tuple[str, ...]:
-        """The names that have a plan here."""
+        """Serve `name` no longer; return a ticket as `converge` does."""
 
     def readiness(self, digest: Digest) -> Verdict:
         """`pass` when every part that serves has `digest` ready, `fail` when one cannot (its own verdict), else `unknown`."""

@@ -29,19 +29,12 @@ from modelyard.types import (
 
 
 class Local:
-    """The one local target of a home. Law: applying what is already there writes nothing and keeps the sequence."""
+    """The one local target of a home. Law: converging on what is already there writes nothing and keeps the sequence."""
 
     def __init__(self, *, plan: Path, run: Path) -> None:
         self._path = plan
         self._run = run
         self._lock = threading.Lock()
-
-    def apply(self, plan: TrafficPlan, placements: Mapping[Digest, Placement]) -> int:
-        """See `Target.apply`."""
-        with self._lock:
-            now = self._read()
-            others = tuple(other for other in now.plans if other.name != plan.name)
-            return self._write(now, (*others, plan), {**now.placements, **placements})
 
     def remove(self, name: str) -> int:
         """See `Target.remove`."""
@@ -55,10 +48,6 @@ class Local:
             now = self._read()
             wanted = {plan.name: plan for plan in now.plans if plan.name in keep} | {plan.name: plan for plan in plans}
             return self._write(now, tuple(wanted.values()), {**now.placements, **placements})
-
-    def names(self) -> tuple[str, ...]:
-        """See `Target.names`."""
-        return tuple(plan.name for plan in self._read().plans)
 
     def readiness(self, digest: Digest) -> Verdict:
         """See `Target.readiness`."""

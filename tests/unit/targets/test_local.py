@@ -67,35 +67,35 @@ def dead_pid() -> int:
     return ended.pid
 
 
-def test_applying_the_same_twice_writes_once(local: Local, tmp_path: Path) -> None:
-    first = local.apply(plan(), places(ONE))
+def test_converging_on_the_same_twice_writes_once(local: Local, tmp_path: Path) -> None:
+    first = local.converge([plan()], places(ONE))
     inode = (tmp_path / "plan.json").stat().st_ino
-    assert local.apply(plan(), places(ONE)) == first
+    assert local.converge([plan()], places(ONE)) == first
     assert (tmp_path / "plan.json").stat().st_ino == inode
 
 
 def test_each_change_has_a_higher_sequence_and_leaves_other_names_alone(local: Local, tmp_path: Path) -> None:
     tickets = [
-        local.apply(plan("a"), places(ONE)),
-        local.apply(plan("b", TWO), places(TWO)),
-        local.apply(plan("a", TWO), places(TWO)),
+        local.converge([plan("a")], places(ONE)),
+        local.converge([plan("b", TWO)], places(TWO), keep=("a",)),
+        local.converge([plan("a", TWO)], places(TWO), keep=("b",)),
         local.remove("a"),
     ]
     assert tickets == sorted(set(tickets))
     written = read_plan(tmp_path / "plan.json")
-    assert local.names() == ("b",) and set(written.placements) == {TWO}
+    assert [each.name for each in written.plans] == ["b"] and set(written.placements) == {TWO}
 
 
 def test_removing_what_is_not_there_writes_nothing(local: Local) -> None:
-    ticket = local.apply(plan(), places(ONE))
+    ticket = local.converge([plan()], places(ONE))
     assert local.remove("other") == ticket
 
 
 def test_a_lost_plan_is_begun_above_what_workers_have_seen(local: Local, run: Path, tmp_path: Path) -> None:
     report(run, worker(0, 41), worker(1, 40))
-    assert local.apply(plan(), places(ONE)) == 42
+    assert local.converge([plan()], places(ONE)) == 42
     (tmp_path / "plan.json").write_text("{")
-    assert local.apply(plan(), places(ONE)) == 42
+    assert local.converge([plan()], places(ONE)) == 42
 
 
 def test_ready_means_every_living_slot(local: Local, run: Path) -> None:
