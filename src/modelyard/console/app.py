@@ -101,10 +101,10 @@ def _endpoint(
         except ModelyardError as error:
             if isinstance(error, Denied) and call is None:  # what a verb denies it audits itself
                 await run_in_threadpool(denials.add, request.scope["principal"], f"{operation.method} {operation.route}", error)
-            return await run_in_threadpool(_refusal, operation, call, error)
+            return await run_in_threadpool(_refusal, operation, world, call, error)
         except Exception as error:
             log.error("%s failed", operation.name, exc_info=error)
-            return _refusal(operation, None, ModelyardError("a failure of the control process's own; its log tells more"))
+            return _refusal(operation, world, None, ModelyardError("a failure of the control process's own; its log tells more"))
 
     return answer
 
@@ -207,11 +207,12 @@ def _download(answer: Download) -> Response:
     return StreamingResponse(parts(), headers=told, media_type="application/x-tar")
 
 
-def _refusal(operation: Operation, call: Call | None, error: ModelyardError) -> Response:
+def _refusal(operation: Operation, world: World, call: Call | None, error: ModelyardError) -> Response:
     current = None
     if isinstance(error, Conflict) and call is not None and operation.current is not None:
         try:
             current = operation.current(call)
         except ModelyardError as other:  # what was refused is told all the same
             log.info("the current state is not known: %s", other.message)
-    return Response(body(error, current=current), status_code=STATUS[type(error)], headers=headers(error), media_type="application/json")
+    told = body(error, current=current, home=world.plane.settings.home)
+    return Response(told, status_code=STATUS[type(error)], headers=headers(error), media_type="application/json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import msgspec
 
@@ -43,10 +44,14 @@ RETRY_S = 2
 LONGEST_RETRY_S = 5
 
 
-def body(error: ModelyardError, *, current: object = None) -> bytes:
-    """The JSON that a caller gets: code, message, field, rule and, of a rejection, its verdicts; `current` is the state that a loser should see."""
+def body(error: ModelyardError, *, current: object = None, home: Path | None = None) -> bytes:
+    """The JSON that a caller gets: code, message, field, rule and, of a rejection, its verdicts; `current` is the state that a loser should see.
+
+    Of files of `home` the message tells where they are in it, and not where it is.
+    """
+    message = error.message if home is None else error.message.replace(f"{home}/", "")
     verdicts = error.verdicts if isinstance(error, Rejected) else ()
-    told = {"code": error.code, "message": error.message, "field": error.field, "rule": error.rule, "verdicts": verdicts}
+    told = {"code": error.code, "message": message, "field": error.field, "rule": error.rule, "verdicts": verdicts}
     return msgspec.json.encode({"error": told if current is None else {**told, "current": current}})
 
 

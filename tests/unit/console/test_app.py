@@ -65,6 +65,13 @@ def test_a_failure_of_our_own_has_the_same_form_and_tells_nothing(api: Api, monk
     assert "list_models failed" in caplog.text
 
 
+def test_a_file_that_cannot_be_written_is_told_without_where_the_home_is(api: Api) -> None:
+    home = api.plane.settings.home
+    (home / "uploads").write_text("in the way")
+    told = api.ask("POST", "/bundles", content=b"x", headers={"content-type": "application/x-tar"})
+    assert told.json()["error"]["message"].startswith("uploads: ") and str(home.parent) not in told.text
+
+
 def test_every_change_takes_an_idempotency_key(api: Api) -> None:
     """Of a route that changes the world, a second request with one key and another body is refused before anything is done."""
     for each in OPERATIONS:
