@@ -94,7 +94,7 @@ class Operation(NamedTuple):
     `status` of an answer, where it is not always 200. `models` names the models that the request names beside its path: each must be granted.
     `sift` leaves of a list what a caller may see. `current` is what a caller who lost a race is told with the 409. `recall` makes the answer again
     from what a verb wrote, for a request that is repeated with its idempotency key. A secret answer is told once.
-    What is long, for it opens bundles, has a few threads of its own.
+    What is long, for it opens bundles, has a few threads of its own. `is_reading`: a POST that finds something out, and changes no more than a GET.
     """
 
     method: str
@@ -113,6 +113,7 @@ class Operation(NamedTuple):
     current: Callable[[Call], Any] | None = None
     recall: Callable[[Call, Effect], Any] | None = None
     is_long: bool = False
+    is_reading: bool = False
     body_limit_bytes: int = BODY_LIMIT_BYTES
     is_secret: bool = False
     has_generation: bool = False
@@ -125,4 +126,4 @@ class Operation(NamedTuple):
     @property
     def is_change(self) -> bool:
         """Whether it may change the world, and so takes an idempotency key."""
-        return self.method != "GET"
+        return self.method != "GET" and not self.is_reading

@@ -34,5 +34,8 @@ def _verify(call: Call) -> Report:
 
 OPERATIONS = (
     Operation("GET", "/audit", "list_audit", "Who did what, and was denied what.", _list, tuple[Listed, ...], query=AuditQuery),
-    Operation("POST", "/audit/verify", "verify_audit", "Check both chains whole; `first_bad` is the first entry that does not fit.", _verify, Report),
-)
+    Operation(
+        "POST", "/audit/verify", "verify_audit", "Check both chains whole; `first_bad` is the first entry that does not fit.",
+        _verify, Report, is_reading=True,
+    ),
+)  # fmt: skip

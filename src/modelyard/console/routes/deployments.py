@@ -175,7 +175,7 @@ OPERATIONS = (
     ),
     Operation(
         "POST", ONE + "/plan", "plan", "What a deploy would do, step by step, or why it would be refused; nothing is changed.",
-        _plan, Planned, DeployRequest, models=_deployed_models, current=_current, has_generation=True, is_long=True,
+        _plan, Planned, DeployRequest, models=_deployed_models, current=_current, has_generation=True, is_long=True, is_reading=True,
     ),
     _change("rollback", "Go back to what served before; a flip where that is still warm.", lambda call: call.plane.rollback),
     _change("promote", "Skip to the rollout's last step, whatever its guards say; it is written down as forced.", lambda call: call.plane.promote),

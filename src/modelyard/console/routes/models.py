@@ -174,7 +174,7 @@ OPERATIONS = (
     Operation("GET", "/models", "list_models", "Every model of this home.", _models, tuple[Model, ...], sift=_my_models),
     Operation("GET", "/models/{name}/versions", "list_versions", "The versions of a model.", _versions, tuple[Version, ...]),
     Operation("GET", VERSION, "inspect", "What a version (number, alias or digest) holds; verified to tell.", _inspect, Inspected, is_long=True),
-    Operation("POST", VERSION + "/verify", "verify", "Run every gate on a version, here and now.", _verify, Verified, is_long=True),
+    Operation("POST", VERSION + "/verify", "verify", "Run every gate on a version, here and now.", _verify, Verified, is_long=True, is_reading=True),
     Operation("GET", VERSION + "/export", "export_bundle", "The bundle of a version, as a .tar.", _export, bytes, kind="download", is_long=True),
     Operation("DELETE", VERSION, "delete_version", "Remove a version that nothing uses.", _delete, Deleted, recall=_deleted_again),
     Operation(
