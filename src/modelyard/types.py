@@ -262,6 +262,13 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: Literal["loading", "ready", "failed"]
     verdict: Verdict | None = None
 
+    @property
+    def failure(self) -> Verdict | None:
+        """Why it should not serve: it could not be loaded, or it is ready and its processes keep ending; None where nothing says so."""
+        if self.state == "failed":
+            return self.verdict or Verdict(outcome="fail", rule="load", evidence="a worker could not load the model")
+        return self.verdict if self.verdict is not None and self.verdict.outcome == "fail" else None
+
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one worker says of itself: `sequence` is the newest plan that it has applied (0: none yet).

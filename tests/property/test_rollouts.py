@@ -73,6 +73,8 @@ class Rollouts(RuleBasedStateMachine):
         self.states: dict[int, tuple[Any, ...]] = {}
         self.newest = 0
         self.elapsed_s = 0.0
+        self.by_itself = 0
+        self.deploys = 0
         self.write(machine.begin(self.written, release(goal), kind="deploy", gates=(), at="0", by="ann"))
 
     def write(self, after: Deployment) -> None:
@@ -82,6 +84,10 @@ class Rollouts(RuleBasedStateMachine):
         was, now = machine.plan(before), machine.plan(after)
         if state(was) != state(now):
             assert told, "whatever alters the traffic is told"
+        if before.rollout is None and after.rollout is not None:
+            self.deploys += after.rollout.kind == "deploy"
+            self.by_itself += after.rollout.by == history.ITSELF
+            assert self.by_itself <= self.deploys, "each deploy is left at most once: no going to and fro"
         if before.rollout is not None and after.rollout is None:
             assert after.last is not None
             if after.last.verdict.outcome == "pass":
@@ -149,9 +155,18 @@ class Rollouts(RuleBasedStateMachine):
         requests=draw.sampled_from([0, 50, 100]),
         outcomes=draw.lists(draw.tuples(OUTCOMES, draw.sampled_from([0.0, 1.0])), min_size=3, max_size=3),
         is_lost=draw.sampled_from([False, False, True]),
+        served_s=draw.sampled_from([0.0, 0.0, machine.PROVEN_S + 1]),
     )
     def tick(
-        self, readiness: Any, acknowledged: bool, is_over: bool, passed_s: float, requests: int, outcomes: list[tuple[Any, float]], is_lost: bool
+        self,
+        readiness: Any,
+        acknowledged: bool,
+        is_over: bool,
+        passed_s: float,
+        requests: int,
+        outcomes: list[tuple[Any, float]],
+        is_lost: bool,
+        served_s: float,
     ) -> None:
         before, rollout = self.written, self.written.rollout
         strategy = machine.DIRECT if rollout is None else rollout.strategy
@@ -165,11 +180,14 @@ class Rollouts(RuleBasedStateMachine):
             requests=requests,
             guards=tuple(verdict(outcome, side, text) for text, (outcome, side) in zip(strategy.guards, outcomes, strict=False)),
             metric=verdict(*outcomes[2]) if strategy.metric else None,
+            served_s=served_s,
         )
         after = machine.advance(before, seen)
         assert machine.advance(before, seen) == after, "a driver that crashed does the same again"
         if rollout is not None:
             self.check(before, seen, after)
+        elif after.rollout is not None:
+            self.check_left(before, seen, after)
         if not is_lost:
             self.write(after)
 
@@ -194,6 +212,13 @@ class Rollouts(RuleBasedStateMachine):
                 assert new.waits or new.pause is not None, "never stuck without a reason"
             else:
                 assert new.waits or not (seen.acknowledged and seen.readiness.outcome == "pass")
+
+    def check_left(self, before: Deployment, seen: machine.Seen, after: Deployment) -> None:
+        """What must hold of a rollout that nobody asked for."""
+        assert after.rollout is not None and before.last is not None and before.current is not None
+        assert seen.readiness.outcome == "fail" and seen.served_s <= machine.PROVEN_S
+        assert (after.rollout.kind, after.rollout.by, after.rollout.goal) == ("rollback", history.ITSELF, before.previous[-1])
+        assert (before.last.kind, before.last.verdict.outcome, before.last.goal) == ("deploy", "pass", before.current), "never what was gone back to"
 
     @rule()
     def a_record_is_read_back(self) -> None:

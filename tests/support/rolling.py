@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modelyard.monitor.evidence import Seen
 from modelyard.registry import Registry, Version
+from modelyard.registry.base import Also
 from modelyard.rollout import machine
 from modelyard.rollout.deployments import Deployments
 from modelyard.rollout.driver import Driver
@@ -57,13 +58,15 @@ class Machine:
         with self.deployments.records.transaction() as records:
             self.membership.renew(records)
 
-    def work(self, *, failed: str | None = None) -> None:
-        """Both workers take the plan in: every digest ready, but `failed`."""
+    def work(self, *, failed: str | None = None, crashing: str | None = None) -> None:
+        """Both workers take the plan in: every digest ready, but `failed`, and of `crashing` processes keep ending."""
         plan = read_plan(self.home / "plan.json")
         models = {digest: ModelState(state="ready") for each in plan.plans for digest in each.digests}
         for digest in models:
             if digest == failed:
                 models[digest] = ModelState(state="failed", verdict=Verdict(outcome="fail", rule="load", evidence="broken"))
+            if digest == crashing:
+                models[digest] = ModelState(state="ready", verdict=Verdict(outcome="fail", rule="isolated-crashes", evidence="5 ended"))
         write_serve_state(self.home / "run", ServeState(pid=os.getpid(), host="h", port=1, slots=(0, 1), started_at=""))
         for slot in (0, 1):
             write_worker_state(self.home / "run", WorkerState(slot=slot, pid=os.getpid(), sequence=plan.sequence, models=models))
@@ -86,13 +89,17 @@ class World:
         self.registry = records
         self.deployments = Deployments(records)
         self.now = 0.0
+        self.told: list[tuple[str, str, str]] = []
         self.counts: dict[str, dict[int, dict[Digest, Seen]]] = {}
         self.machine = Machine(self.deployments, home, id="one")
         self.machines = [self.machine]
         self.driver = self.new_driver()
 
     def new_driver(self) -> Driver:
-        return Driver(self.deployments, gather=lambda name: self.counts.get(name, {}), allowed_s=10.0, clock=lambda: self.now)
+        return Driver(self.deployments, audited=self.audited, gather=lambda name: self.counts.get(name, {}), allowed_s=10.0, clock=lambda: self.now)
+
+    def audited(self, action: str, subject: str, why: str) -> Also:
+        return lambda transaction: self.told.append((action, subject, why))
 
     def join(self, id: str) -> Machine:
         self.machines.append(Machine(self.deployments, self.home / id, id=id))
@@ -117,10 +124,11 @@ class World:
             each.tick()
         return is_moving
 
-    def work(self, *, failed: int | None = None) -> None:
+    def work(self, *, failed: int | None = None, crashing: int | None = None) -> None:
         """All workers of all hosts take their plans in."""
+        digests = [None if number is None else self.release(number).digest for number in (failed, crashing)]
         for each in self.machines:
-            each.work(failed=None if failed is None else self.release(failed).digest)
+            each.work(failed=digests[0], crashing=digests[1])
 
     def finish(self) -> Deployment:
         for _ in range(10):

@@ -36,7 +36,7 @@ from modelyard.rollout import machine, strategies
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.driver import Driver
 from modelyard.rollout.election import Election
-from modelyard.rollout.history import Change, Event
+from modelyard.rollout.history import ITSELF, Change, Event
 from modelyard.rollout.host import Host
 from modelyard.rollout.hosts import Membership
 from modelyard.rollout.truths import Truths
@@ -529,7 +529,7 @@ class ControlPlane:
     def driver(self, records: RecordStore | None = None) -> Driver:
         """What takes rollouts from step to step; the control process that leads runs one, on the store as its term may write it."""
         deployments = Deployments(registry.Registry(self.registry.blobs, records or self.registry.records))
-        return Driver(deployments, truths=self.truths())
+        return Driver(deployments, truths=self.truths(), audited=self._by_itself)
 
     def truths(self) -> Truths:
         """What finds this home's labels for a driver."""
@@ -572,6 +572,14 @@ class ControlPlane:
 
         with self._failure_audited(principal, action, subject):
             yield tell
+
+    def _by_itself(self, action: str, subject: str, why: str) -> Also:
+        """What tells the audit chain of a change that modelyard makes by itself, in its transaction."""
+
+        def tell(transaction: Transaction) -> None:
+            self.audit.within(transaction).record(Principal(ITSELF, ()), action, subject, outcome="done", detail=why)
+
+        return tell
 
     @contextlib.contextmanager
     def _announced(self, principal: Principal, action: str, subject: str, *, detail: str = "") -> Iterator[None]:

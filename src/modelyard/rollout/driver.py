@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from modelyard.errors import Conflict, ModelyardError
-from modelyard.rollout import evidence, gauges, hosts, machine
+from modelyard.rollout import evidence, gauges, history, hosts, machine
 from modelyard.rollout.deployments import Deployments, Stored
 from modelyard.rollout.gauges import Gauges
 from modelyard.rollout.hosts import Hosts
@@ -26,13 +26,16 @@ from modelyard.rollout.truths import Truths
 from modelyard.targets.base import Deployment
 from modelyard.types import TrafficPlan, Verdict
 
+if TYPE_CHECKING:
+    from modelyard.registry.base import Also
+
 ALLOWED_S = 120.0
 """How long one phase of a rollout may take before it goes back: a large model loads and replays its golden rows in that time."""
 PROGRESS_S = 2.0
 """How often progress that decides nothing is written down: what a step has earned since then is earned again after a crash."""
 COOLING_S = 60.0
 """How often it is of a release that is kept warm for a time."""
-UNASKED = Verdict(outcome="unknown", rule="ready", evidence="no rollout is under way")
+UNASKED = Verdict(outcome="unknown", rule="ready", evidence="nothing serves")
 SWEEP_EVERY_S = 60.0
 """How often evidence that no rollout needs any more is looked for."""
 GONE_S = 3600.0
@@ -45,6 +48,10 @@ class Planned(NamedTuple):
     plan: TrafficPlan | None
     since: int
     latest: int
+
+
+Audited = Callable[[str, str, str], "Also"]
+"""What tells the audit chain, in the transaction of a change, that modelyard made it: the verb, the deployment and why."""
 
 
 class Driver:
@@ -60,6 +67,7 @@ class Driver:
         gather: Gather | None = None,
         asks: Gauges | None = None,
         truths: Truths | None = None,
+        audited: Audited | None = None,
         allowed_s: float = ALLOWED_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +79,8 @@ class Driver:
         self._judge = Judge(gather or functools.partial(evidence.merged, deployments.records))
         self._gauges = Gauges(deployments.records, clock=clock) if asks is None else asks
         self._truths = truths
+        self._audited = audited
+        self._stays: dict[str, str] = {}
         self._phases: dict[str, tuple[tuple[int, str], float]] = {}
         self._steps: dict[str, tuple[tuple[object, ...], float]] = {}
         self._told: dict[str, float] = {}
@@ -89,7 +99,7 @@ class Driver:
             reports = self.hosts.look()
             self._forget(reports)
             names = {each.deployment.name for each in stored}
-            for kept in (self._planned, self._phases, self._steps, self._told):
+            for kept in (self._planned, self._phases, self._steps, self._told, self._stays):
                 for name in kept.keys() - names:
                     del kept[name]
             is_moving = self.has_written = False
@@ -114,13 +124,15 @@ class Driver:
     def _drive(self, stored: Stored, reports: Sequence[hosts.Seen]) -> bool:
         deployment, rollout = stored.deployment, stored.deployment.rollout
         planned_at = self._planned_at(stored)
+        release = deployment.current if rollout is None else rollout.goal
+        readiness = UNASKED if release is None else hosts.readiness(reports, release.digest)
+        self._stays.pop(deployment.name, None)
         if rollout is None:
             self._phases.pop(deployment.name, None)
             self._judge.forget(deployment.name)
-            if deployment.warm is None or deployment.warm.keep_s is None:
+            if (deployment.warm is None or deployment.warm.keep_s is None) and readiness.outcome != "fail":
                 self._steps.pop(deployment.name, None)
                 return False
-        readiness = UNASKED if rollout is None else hosts.readiness(reports, rollout.goal.digest)
         truth = UNLABELLED
         if self._truths is not None:
             truth = self._truths.look(deployment, functools.partial(self._deployments.history, deployment.name))
@@ -128,19 +140,25 @@ class Driver:
         acknowledged = hosts.acknowledged(reports, deployment.name, planned_at)
         if acknowledged and readiness.outcome == "pass":
             self._phases.pop(deployment.name, None)  # it got there: a worker that starts again later has the whole time too
+        now = datetime.now(UTC)
         seen = machine.Seen(
             readiness=readiness,
             acknowledged=acknowledged,
             is_over=rollout is not None and self._is_over(deployment.name, (rollout.generation, rollout.phase)),
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            at=now.isoformat(timespec="milliseconds"),
             elapsed_s=self._elapsed_s(deployment),
             requests=judged.requests,
             guards=judged.guards,
             metric=judged.metric,
+            served_s=_served_s(deployment, now) if rollout is None and readiness.outcome == "fail" else 0.0,
         )
         following = machine.advance(deployment, seen)
+        if rollout is None and readiness.outcome == "fail" and following.rollout is None:
+            self._stays[deployment.name] = (
+                f"{_failing(deployment, readiness)}; there is nothing that it goes back to by itself: deploy another version"
+            )
         if following != deployment and self._is_due(deployment, following):
-            stored = self._deployments.put(following, expected=stored.revision)
+            stored = self._put(stored, following, readiness)
             self._told[deployment.name] = self._clock()
             self._planned_at(stored, is_own=True)
             if not machine.is_progress(deployment, following):
@@ -148,8 +166,18 @@ class Driver:
                 self.has_written = True
         return stored.deployment.rollout is not None
 
+    def _put(self, stored: Stored, following: Deployment, readiness: Verdict) -> Stored:
+        """Write the next state down; a rollout that nobody asked for is told, with why, in the history and in the audit chain."""
+        if stored.deployment.rollout is not None or following.rollout is None:
+            return self._deployments.put(following, expected=stored.revision)
+        why = _failing(stored.deployment, readiness)
+        told = None if self._audited is None else self._audited("rollback", following.name, why)
+        return self._deployments.put(following, expected=stored.revision, change=history.itself(why), also=told)
+
     def _tell(self, name: str) -> None:
-        """What evidence could not be had."""
+        """What evidence could not be had, and what keeps failing and stays."""
+        if name in self._stays:
+            self.trouble[name] = self._stays[name]
         for gathering in (self._gauges, self._truths):
             if gathering is not None and name in gathering.trouble:
                 self.trouble[name] = gathering.trouble[name]
@@ -207,3 +235,12 @@ class Driver:
             if seen.silent_s > GONE_S:
                 with contextlib.suppress(ModelyardError):  # it has come back, or the next tick tries again
                     self.hosts.forget(seen)
+
+
+def _served_s(deployment: Deployment, now: datetime) -> float:
+    """How long ago the last rollout ended, by the time of day: a day more or less is no harm here, and it outlives whoever leads."""
+    return 0.0 if deployment.last is None else (now - datetime.fromisoformat(deployment.last.ended_at)).total_seconds()
+
+
+def _failing(deployment: Deployment, readiness: Verdict) -> str:
+    return f"version {0 if deployment.current is None else deployment.current.version} keeps failing: {readiness.evidence}"

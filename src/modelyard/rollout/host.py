@@ -117,6 +117,9 @@ class Host:
         applied: dict[str, int] = {}
         readiness: dict[Digest, Verdict] = {}
         lagging: list[str] = []
+        failing = {
+            digest: why for worker in state.workers for digest, model in worker.models.items() if model.state == "ready" and (why := model.failure)
+        }
         for each in stored:
             name = each.deployment.name
             derived = self._derived.get(name)
@@ -124,6 +127,8 @@ class Host:
             if not is_in_force:
                 lagging.append(name)
             if each.deployment.rollout is None:
+                if each.deployment.current is not None and each.deployment.current.digest in failing:
+                    readiness[each.deployment.current.digest] = failing[each.deployment.current.digest]
                 continue
             if derived is not None and is_in_force:
                 applied[name] = each.revision

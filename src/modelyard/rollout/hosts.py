@@ -33,7 +33,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `instance` is its control process, of which there is one at a time. It `counts` for steps once its workers have acted by every record that this
     host can carry out. `applied` gives, for each deployment under rollout, the revision of the record whose plan all its workers act by; `readiness`
-    judges each digest that these plans name; `lagging` are the deployments whose newest plan is not in force here, and `trouble` says why.
+    judges each digest that these plans name, and says of what serves without a rollout where it keeps failing; `lagging` are the deployments whose
+    newest plan is not in force here, and `trouble` says why.
     """
 
     id: str

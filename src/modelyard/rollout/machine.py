@@ -21,6 +21,8 @@ from modelyard.types import TrafficPlan, Verdict
 DIRECT = Strategy(steps=(Step(weight=100),), mirror=0.0)
 FLIPS = ("direct", "blue-green")
 """Strategies whose traffic moves in one flip."""
+PROVEN_S = 86_400.0
+"""A release that has served for longer is not left by itself: what is new then is what it is asked, and what served before was never asked it."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,8 +30,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     `readiness` of the goal; whether the plan in force is `acknowledged`; whether the time for loading and switching `is_over`; the time (UTC).
     Of the step in force: `elapsed_s` so far, the candidate's `requests` (of a step of 0 %: mirrored ones), the verdict of each guard in order, and
-    for an A/B test the one of its metric: pass when the candidate is the better, fail when the champion is. Without a rollout `elapsed_s` is how
-    long the warm release has been.
+    for an A/B test the one of its metric: pass when the candidate is the better, fail when the champion is. Without a rollout `readiness` is that
+    of what serves, `served_s` how long ago the last rollout ended, and `elapsed_s` how long the warm release has been.
     """
 
     readiness: Verdict
@@ -40,6 +42,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     guards: tuple[Verdict, ...] = ()
     metric: Verdict | None = None
+    served_s: float = 0.0
 
 
 def begin(
@@ -129,11 +132,12 @@ def advance(deployment: Deployment, seen: Seen) -> Deployment:
     """The next state.
 
     Laws (`tests/property/test_rollouts.py`): it never leaves a rollout but by success or by going back; a step is never left while a guard fails,
-    nor held without a reason; generations only grow; without a rollout nothing changes but that a warm release's time ends.
+    nor held without a reason; generations only grow; without a rollout nothing changes but that a warm release's time ends, or that a
+    release that keeps failing soon after its deploy is left, once, for what served before.
     """
     rollout = deployment.rollout
     if rollout is None:
-        return _cool(deployment, seen)
+        return begin_back(deployment, at=seen.at, by=ITSELF) if _is_left(deployment, seen) else _cool(deployment, seen)
     if seen.readiness.outcome == "fail":
         return _back(deployment, rollout, seen.readiness, seen)
     if failed := _failed(rollout, seen):
@@ -236,6 +240,24 @@ def _entering(rollout: Rollout) -> int:
 
 def _needs_approval(rollout: Rollout, index: int) -> bool:
     return rollout.strategy.steps[index].approval and all(approval.step != index for approval in rollout.approvals)
+
+
+def _is_left(deployment: Deployment, seen: Seen) -> bool:
+    """Whether what serves fails, a deploy brought it here not long ago, and something else served before.
+
+    What was gone back to is not left: the last rollout was none that brought it here by a deploy.
+    """
+    last, current = deployment.last, deployment.current
+    return (
+        seen.readiness.outcome == "fail"
+        and seen.served_s <= PROVEN_S
+        and last is not None
+        and last.kind == "deploy"
+        and last.verdict.outcome == "pass"
+        and current is not None
+        and bool(deployment.previous)
+        and deployment.previous[-1].digest != current.digest
+    )
 
 
 def _failed(rollout: Rollout, seen: Seen) -> Verdict | None:

@@ -183,7 +183,7 @@ class Target(Protocol):
         """Serve `name` no longer; return a ticket as `converge` does."""
 
     def readiness(self, digest: Digest) -> Verdict:
-        """`pass` when every part that serves has `digest` ready, `fail` when one cannot (its own verdict), else `unknown`."""
+        """`pass` when every part that serves has `digest` ready, `fail` when one cannot or it keeps ending (its own verdict), else `unknown`."""
 
     def has_applied(self, ticket: int) -> bool:
         """Whether every living part that serves acts by the plan of `ticket` or a later one; False when none lives."""

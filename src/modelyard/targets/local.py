@@ -56,8 +56,8 @@ class Local:
             return Verdict(outcome="unknown", rule="ready", evidence="the data plane is not running")
         states = [worker.models.get(digest) for worker in workers]
         for state in states:
-            if state is not None and state.state == "failed":
-                return state.verdict or Verdict(outcome="fail", rule="load", evidence="a worker could not load the model")
+            if state is not None and (failure := state.failure) is not None:
+                return failure
         ready = sum(state is not None and state.state == "ready" for state in states)
         return Verdict(
             outcome="pass" if ready == len(serve.slots) else "unknown",

@@ -52,6 +52,43 @@ def test_a_worker_that_cannot_load_it_sends_it_back(world: World) -> None:
     assert set(read_plan(world.home / "plan.json").placements) == {world.release(1).digest}
 
 
+def test_what_keeps_failing_after_its_deploy_is_left_once_told_and_audited(world: World) -> None:
+    for number in (1, 2):
+        world.begin(number)
+        world.finish()
+    world.work(crashing=2)
+    assert world.turn() and world.weights() == {2: 100}
+    deployment = world.finish()
+    assert deployment.current == world.release(1) and world.weights() == {1: 100}
+    assert world.told == [("rollback", "churn", "version 2 keeps failing: 5 ended")]
+    (told,) = [event for event in world.deployments.history("churn") if event.what == "rollback"]
+    assert (told.by, told.version, told.why) == ("modelyard", 1, "version 2 keeps failing: 5 ended: direct")
+    world.work(crashing=1)
+    assert not world.turn() and not world.turn() and world.weights() == {1: 100} and len(world.told) == 1
+    assert "version 1 keeps failing: 5 ended; there is nothing" in world.driver.trouble["churn"]
+    world.work()
+    assert not world.turn() and not world.driver.trouble
+
+
+def test_one_host_on_which_it_keeps_failing_is_enough_and_a_step_of_a_canary_goes_back_as_well(world: World) -> None:
+    other = world.join("two")
+    world.begin(1)
+    world.finish()
+    world.begin(2)
+    world.turn()
+    world.work()
+    world.turn()
+    world.machine.work()
+    other.work(crashing=world.release(2).digest)
+    assert not world.turn() and world.weights() == {1: 100}
+    last = world.deployments.get("churn").deployment.last
+    assert last is not None and last.verdict.rule == "isolated-crashes" and not world.told
+    world.begin(3)
+    world.finish()
+    other.work(crashing=world.release(3).digest)
+    assert world.turn() and world.finish().current == world.release(1)
+
+
 def test_what_takes_too_long_goes_back(world: World) -> None:
     world.begin(1)
     world.finish()

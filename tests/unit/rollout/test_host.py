@@ -88,6 +88,17 @@ def test_another_deployments_change_takes_no_acknowledgement_back(world: World) 
     assert set(world.machine.host.report.applied) == {"churn"}, "its workers act by a newer sequence's older part"
 
 
+def test_what_serves_and_keeps_failing_is_reported_without_a_rollout_until_it_no_longer_does(world: World) -> None:
+    world.begin(1)
+    world.finish()
+    world.work(crashing=1)
+    world.machine.tick()
+    assert {digest: why.rule for digest, why in world.machine.host.report.readiness.items()} == {world.release(1).digest: "isolated-crashes"}
+    world.work(failed=1)  # a worker that starts again and cannot load it is no reason to leave what serves elsewhere
+    world.machine.tick()
+    assert world.machine.host.report.readiness == {}
+
+
 def test_a_host_at_rest_writes_nothing(world: World) -> None:
     world.begin(1)
     world.finish()

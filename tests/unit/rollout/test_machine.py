@@ -22,8 +22,8 @@ def release(version: int) -> Release:
     return Release(model="churn", version=version, digest=digest, index=digest)
 
 
-def seen(readiness: Verdict = READY, *, acknowledged: bool = True, is_over: bool = False) -> machine.Seen:
-    return machine.Seen(readiness=readiness, acknowledged=acknowledged, is_over=is_over, at="now")
+def seen(readiness: Verdict = READY, *, acknowledged: bool = True, is_over: bool = False, served_s: float = 0.0) -> machine.Seen:
+    return machine.Seen(readiness=readiness, acknowledged=acknowledged, is_over=is_over, at="now", served_s=served_s)
 
 
 def begun(deployment: Deployment, version: int, kind: Any = "deploy") -> Deployment:
@@ -135,6 +135,32 @@ def test_history_is_bounded(empty: Deployment) -> None:
 def test_without_a_rollout_nothing_changes(serving: Deployment) -> None:
     for what in (seen(), seen(BROKEN), seen(WAITING, is_over=True)):
         assert machine.advance(serving, what) is serving
+
+
+def test_what_fails_soon_after_its_deploy_is_left_once_for_what_served_before(serving: Deployment) -> None:
+    deployment = settled(serving, 2)
+    left = machine.advance(deployment, seen(BROKEN))
+    assert left.rollout is not None and (left.rollout.kind, left.rollout.goal, left.rollout.by) == ("rollback", release(1), "modelyard")
+    back = machine.advance(machine.advance(left, seen()), seen())
+    assert (back.current, back.previous, back.rollout) == (release(1), (), None)
+
+
+def test_what_was_gone_back_to_is_not_left(serving: Deployment) -> None:
+    three = settled(settled(serving, 2), 3)
+    back = settled(three, 2, "rollback")
+    failed = machine.advance(begun(three, 4), seen(BROKEN))
+    unable = machine.advance(machine.advance(three, seen(BROKEN)), seen(BROKEN))
+    for deployment in (back, failed, unable):
+        assert deployment.previous and deployment.rollout is None
+        assert machine.advance(deployment, seen(BROKEN)) is deployment
+
+
+def test_what_has_served_for_long_or_had_nothing_else_before_it_stays(serving: Deployment) -> None:
+    deployment = settled(serving, 2)
+    assert machine.advance(deployment, seen(BROKEN, served_s=machine.PROVEN_S + 1)) is deployment
+    assert machine.advance(deployment, seen(WAITING)) is deployment
+    twin = msgspec.structs.replace(deployment, previous=(msgspec.structs.replace(release(2), version=7),))
+    assert machine.advance(twin, seen(BROKEN)) is twin
 
 
 CANARY = Strategy(

@@ -117,6 +117,14 @@ def test_one_failure_fails_with_the_workers_verdict(local: Local, run: Path) -> 
     assert local.readiness(ONE) == why
 
 
+def test_what_is_ready_and_keeps_ending_fails_and_what_only_grows_does_not(local: Local, run: Path) -> None:
+    why = Verdict(outcome="fail", rule="isolated-crashes", evidence="5 processes of the model ended within 60 s")
+    report(run, worker(0, one=READY), worker(1, one=ModelState(state="ready", verdict=why)))
+    assert local.readiness(ONE) == why
+    report(run, worker(0, one=READY), worker(1, one=ModelState(state="ready", verdict=Verdict(outcome="warn", rule="memory", evidence=""))))
+    assert local.readiness(ONE).outcome == "pass"
+
+
 def test_a_plan_is_acknowledged_by_all_or_not(local: Local, run: Path) -> None:
     report(run, worker(0, 7), worker(1, 6))
     assert not local.has_applied(7) and local.has_applied(6)
