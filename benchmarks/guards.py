@@ -24,7 +24,7 @@ from modelyard.rollout.guards.shares import _line
 ROLLOUTS, RATE = 1000, 500
 STEPS, LEAST_S, LEAST_REQUESTS = (0.01, 0.1, 0.5, 1.0), 60, 100
 ALPHA, MIRROR = 0.05, 0.05
-FIRST, BUCKETS = 78, 64  # from 0.86 ms to 0.22 s
+FIRST, BUCKETS = 312, 256  # from 0.86 ms to 0.22 s
 SETS = {
     "mixed": ("error_rate<0.5%", "p50<1.15x", "p99<1.2x", "disagreement<3%"),
     "ratios": ("error_rate<1.5x", "p50<1.2x", "p95<1.2x", "p99<1.2x"),

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 SUFFIX = ".segment"
 SEGMENT_LIMIT_BYTES = 256 << 20
-_MAGIC = b"modelyard segment 1\n"
+_MAGIC = b"modelyard segment 2\n"
+_COARSE = b"modelyard segment 1\n"
+"""As 0.1.0 wrote them: latencies in buckets of an eighth of an octave."""
 _HASH_BYTES = 32
 _LOOK_S = 5.0
 _INPUTS_UNTIL = 0.6
 _PREDICTIONS_UNTIL = 0.85
-_BUCKETS_PER_OCTAVE = 8
+_BUCKETS_PER_OCTAVE = 32
 _LAST_BUCKET = 35 * _BUCKETS_PER_OCTAVE  # 2^35 µs: nine hours
 _OFFSET = math.log2(1e6) * _BUCKETS_PER_OCTAVE + 1e-9
 _FEW = 8
@@ -205,7 +207,7 @@ def prediction_id(id: str, row: int, rows: int) -> str:
 
 
 class Latencies:
-    """Counts of latencies by bucket; bucket b holds 2^(b/8) to 2^((b+1)/8) µs. One thread owns it."""
+    """Counts of latencies by bucket; bucket b holds 2^(b/32) to 2^((b+1)/32) µs. One thread owns it."""
 
     __slots__ = ("_counts",)
 
@@ -226,6 +228,11 @@ class Latencies:
         return {int(bucket): int(self._counts[bucket]) for bucket in np.flatnonzero(self._counts)}
 
 
+def refined(buckets: Mapping[int, int]) -> dict[int, int]:
+    """Counts by the buckets of 0.1.0, eight to an octave, by those of today: each in the middle of its four."""
+    return {min(4 * bucket + 2, _LAST_BUCKET): count for bucket, count in buckets.items()}
+
+
 def bucket_edge_s(bucket: int) -> float:
     """The least latency of a bucket, in seconds; the first also holds whatever is shorter."""
     return float(2 ** (bucket / _BUCKETS_PER_OCTAVE)) * 1e-6 if bucket > 0 else 0.0
@@ -240,7 +247,7 @@ def bucket_place(seconds: float) -> float:
 
 
 def quantile_s(buckets: Mapping[int, int], share: float) -> float:
-    """The latency that `share` of the requests do not exceed, within 4.5 %; NaN without requests."""
+    """The latency that `share` of the requests do not exceed, within 1.1 %; NaN without requests."""
     wanted = share * sum(buckets.values())
     seen = 0
     for bucket in sorted(buckets):
@@ -312,9 +319,9 @@ def encode(segment: Segment) -> bytes:
 
 
 def decode(data: bytes) -> Segment:
-    """`decode(encode(s)) == s`. Raises MalformedPayload for anything else, whole or in part."""
+    """`decode(encode(s)) == s`; a segment of 0.1.0 is read too. Raises MalformedPayload for anything else, whole or in part."""
     head = len(_MAGIC) + _HASH_BYTES
-    if not data.startswith(_MAGIC) or hashlib.sha256(data[head:]).digest() != data[len(_MAGIC) : head]:
+    if not data.startswith((_MAGIC, _COARSE)) or hashlib.sha256(data[head:]).digest() != data[len(_MAGIC) : head]:
         raise MalformedPayload("not a whole segment")
     try:
         segment = msgspec.msgpack.decode(data[head:], type=Segment)
@@ -326,6 +333,9 @@ def decode(data: bytes) -> Segment:
                 times_array(rows)
                 for item in rows.columns:
                     column_array(item, len(rows.ids))
+    if data.startswith(_COARSE):
+        parts = tuple(msgspec.structs.replace(part, latencies=refined(part.latencies)) for part in segment.parts)
+        return msgspec.structs.replace(segment, parts=parts)
     return segment
 
 

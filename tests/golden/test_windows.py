@@ -37,6 +37,7 @@ def test_a_file_of_a_past_format_is_carried_on_in_place(number: int, tmp_path: P
     assert windows.take({"0-7-2": new, "0-7-3": new}, day_of=lambda at: "1970-01-01") == 1, "0-7-2 was taken in before"
     found = windows.seen("churn", since=0)
     assert {(version, digest): window.requests for (version, digest), window in found.items()} == {(1, A): 12, (2, B): 27}
+    assert {bucket % 4 for bucket in found[1, A].latencies} == {2}, "in the middle of the four that one of the first format became"
     assert found[2, B].failures == {"model_failed": Failures(requests=4, seconds=1.0)}
     counts = windows.counts("churn", A, since=0)
     assert counts is not None

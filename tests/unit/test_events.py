@@ -247,3 +247,12 @@ def test_a_bucket_has_a_place_and_an_edge() -> None:
         assert found.buckets() == {bucket: 1}
     assert (events.bucket_edge_s(0), events.bucket_place(0.0)) == (0.0, 0.0)
     assert 0 < events.bucket_place(1e-9) < 1
+
+
+def test_a_segment_of_the_first_release_is_read_with_its_latencies_in_todays_buckets():
+    part = events.Part(name="churn", version=1, digest="sha256:" + "a" * 64, requests=5, latencies={104: 5})  # eight to an octave: 8.2 ms and more
+    body = msgspec.msgpack.encode(events.Segment(slot=0, pid=7, started_at=1.0, ended_at=2.0, parts=(part,)))
+    found = events.decode(b"modelyard segment 1\n" + hashlib.sha256(body).digest() + body)
+    assert found.parts[0].latencies == {418: 5}
+    assert events.bucket_edge_s(416) == pytest.approx(2**13 * 1e-6) == pytest.approx(events.quantile_s(found.parts[0].latencies, 0.5), rel=0.06)
+    assert events.decode(events.encode(found)) == found

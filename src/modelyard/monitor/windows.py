@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from modelyard.errors import Conflict, InvalidConfig, ModelyardError, StorageFull, Tampered, Unavailable, UnsupportedFormat
-from modelyard.events import Failures, Part, Rows, Segment
+from modelyard.events import Failures, Part, Rows, Segment, refined
 from modelyard.files import translate
 from modelyard.monitor import profile
 from modelyard.monitor.evidence import Seen, of, summed
@@ -53,7 +53,7 @@ CREATE TABLE evidence (
 ) WITHOUT ROWID;
 """
 _STEPS = (_TABLES, _EVIDENCE)
-"""What each format adds to the one before it."""
+"""What each format adds to the one before it; the second also has finer buckets of latencies."""
 
 VERSION = len(_STEPS)
 
@@ -127,6 +127,8 @@ class Windows:
                 found = connection.execute("PRAGMA user_version").fetchone()[0]
                 for statement in "".join(_STEPS[found:]).split(";\n"):
                     connection.execute(statement)
+                if found == 1:
+                    _refine(connection)
                 if found == 0:
                     connection.execute(f"PRAGMA application_id={secrets.randbelow(2**31 - 1) + 1:d}")
                 if found < VERSION:
@@ -349,6 +351,15 @@ class Windows:
             yield
         except sqlite3.Error as error:
             raise _error(error, self._path) from error
+
+
+def _refine(connection: sqlite3.Connection) -> None:
+    """Put the latencies of format 1 into today's buckets."""
+    key = ("name", "start", "version", "digest")
+    for row in connection.execute(f"SELECT latencies, {', '.join(key)} FROM windows").fetchall():  # noqa: S608  constants
+        latencies = refined(msgspec.msgpack.decode(row[0], type=dict[int, int]))
+        query = "UPDATE windows SET latencies = ? WHERE name = ? AND start = ? AND version = ? AND digest = ?"
+        connection.execute(query, (msgspec.msgpack.encode(latencies), *row[1:]))
 
 
 _GROUP = "kind, name, day, version, digest, form"
