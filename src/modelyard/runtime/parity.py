@@ -135,12 +135,12 @@ def _compare(theirs: Array, ours: Array, rows: int, tolerance: Tolerance, *, is_
         over = (theirs != ours).reshape(rows, -1).any(axis=1)
         return np.where(over, np.inf, 0.0), Difference(max_abs=0.0, max_rel=0.0, rows_over=int(over.sum()))
     x, y = theirs.reshape(rows, -1).astype(np.float64), ours.reshape(rows, -1).astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # beside a number that is almost none any other is as far off as can be
         delta = np.abs(x - y)
         alike = (x == y) | (np.isnan(x) & np.isnan(y))
         delta = np.where(alike, 0.0, np.where(np.isnan(delta), np.inf, delta))
         excess = np.where(alike, 0.0, delta / np.where(np.isfinite(x), allowed(tolerance, x), 1.0))
-        relative = np.where((x == 0) | ~np.isfinite(x), 0.0, delta / np.abs(x))
+        relative = np.where((x == 0) | ~np.isfinite(x), 0.0, np.minimum(delta / np.abs(x), np.finfo(np.float64).max))
     per_row = excess.max(axis=1, initial=0.0)
     return per_row, Difference(max_abs=float(delta.max(initial=0.0)), max_rel=float(relative.max(initial=0.0)), rows_over=int((per_row > 1).sum()))
 
