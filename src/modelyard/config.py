@@ -30,6 +30,9 @@ DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
 """Whose names metrics have beside ours."""
 STORES = ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """What opens the stores of records and blobs, which the data plane has no business with."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Processes are what is many: numpy would start a thread per core, which only wait for work, and wait busily."""
+
 LOG_FORMATS = ("auto", "json", "text")
 """`auto` is text where stderr is a terminal, JSON elsewhere."""
 
@@ -314,8 +317,7 @@ def quiet_onnxruntime() -> None:
 def bare_environment() -> dict[str, str]:
     """The environment for a process that runs a model's own code: where the system's libraries lie, one thread, and nothing else of this one's."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**kept, **threads, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "ORT_DISABLE_TELEMETRY": "1"}
+    return {**kept, **ONE_THREAD, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def _told(value: Any) -> Any:
@@ -328,11 +330,15 @@ def without_password(value: object) -> str:
 
 
 def child_environment(settings: Settings, *, is_serve: bool = False) -> dict[str, str]:
-    """The environment for a process of ours: this one's, with every setting that is in force spelled out; for the data plane without `STORES`."""
+    """The environment for a process of ours: this one's, with every setting that is in force spelled out; for the data plane without `STORES`.
+
+    There numpy has one thread, unless this environment says otherwise.
+    """
     fields = msgspec.structs.fields(Settings)
     spelled = {PREFIX + field.name.upper(): str(getattr(settings, field.name)) for field in fields}
     environment = {**os.environ, **spelled, "ORT_DISABLE_TELEMETRY": "1"}
     if is_serve:
+        environment = {**ONE_THREAD, **environment}
         spelled_out = {f"{PREFIX}RECORDS_URL": "", f"{PREFIX}BLOBS_URL": ""}
         environment = {name: value for name, value in environment.items() if name not in STORES} | spelled_out
     return environment

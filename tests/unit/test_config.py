@@ -202,4 +202,12 @@ def test_the_data_plane_is_not_told_of_the_stores(tmp_path: Path, monkeypatch: p
     told, not_told = config.child_environment(settings), config.child_environment(settings, is_serve=True)
     assert told["MODELYARD_RECORDS_URL"] == settings.records_url and told["AWS_SECRET_ACCESS_KEY"] == "s3cr3t"
     assert "s3cr3t" not in "".join(not_told.values()) and not_told["MODELYARD_RECORDS_URL"] == not_told["MODELYARD_BLOBS_URL"] == ""
-    assert not_told.keys() == told.keys() - {"AWS_SECRET_ACCESS_KEY"}
+    assert not_told.keys() - config.ONE_THREAD.keys() == told.keys() - {"AWS_SECRET_ACCESS_KEY"} - config.ONE_THREAD.keys()
+
+
+def test_the_data_plane_counts_with_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    assert config.child_environment(config.load(), is_serve=True)["OPENBLAS_NUM_THREADS"] == "1"
+    assert "OPENBLAS_NUM_THREADS" not in config.child_environment(config.load())
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    assert config.child_environment(config.load(), is_serve=True)["OPENBLAS_NUM_THREADS"] == "3"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 
 from modelyard.bundle import selfcontained
@@ -82,6 +81,8 @@ def _code(path: str, data: bytes) -> None:
 
 
 def _data(path: str, data: bytes) -> None:
+    import zipfile  # with what it unpacks by: only models that are code hold members
+
     if (what := pickled(data)) is not None:
         raise _refused(path, f"it is {what}, which runs code when it is read; {_SAFE_WAY}", "format")
     if not path.endswith(DATA):
@@ -114,6 +115,8 @@ def pickled(data: bytes) -> str | None:
     if data.startswith(b"\x89HDF\r\n\x1a\n"):
         return "an HDF5 file"
     if data.startswith(b"PK\x03\x04"):
+        import zipfile
+
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 names = archive.namelist()
@@ -140,6 +143,8 @@ def _safetensors(path: str, data: bytes) -> None:
 
 
 def _archive(path: str, data: bytes) -> None:
+    import zipfile
+
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
         if sum(entry.file_size for entry in entries) > UNPACKED_LIMIT_BYTES:

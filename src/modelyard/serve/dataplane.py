@@ -29,7 +29,6 @@ from modelyard.serve.leisure import Leisure
 from modelyard.serve.loading import Loaded
 from modelyard.serve.metrics import CANCELLED, Meter
 from modelyard.serve.router import Router, champion
-from modelyard.serve.shadow import Shadow
 from modelyard.serve.sticky import first_value
 from modelyard.serve.suspects import Board, Suspects
 from modelyard.serve.turns import Turns
@@ -37,6 +36,7 @@ from modelyard.types import Digest, InferenceResponse, Schema, TrafficPlan, pars
 
 if TYPE_CHECKING:
     from modelyard.serve.observe import Recorder
+    from modelyard.serve.shadow import Shadow
     from modelyard.serve.tracing import Tracer
     from modelyard.types import Array
 
@@ -275,11 +275,15 @@ class Deployment:
 
     def enter(self, leisure: Leisure) -> None:
         """From now on what its versions see is counted under this plan; where there are several, their outputs by the champion's bins too."""
-        self.champion.shadows = tuple(
-            Shadow(self.champion, version, share, leisure=leisure, fit=partial(self.fit, version))
-            for digest, share in self.plan.shadows.items()
-            if (version := self.by_digest.get(digest)) is not None and version is not self.champion
-        )
+        self.champion.shadows = ()
+        if self.plan.shadows:
+            from modelyard.serve.shadow import Shadow
+
+            self.champion.shadows = tuple(
+                Shadow(self.champion, version, share, leisure=leisure, fit=partial(self.fit, version))
+                for digest, share in self.plan.shadows.items()
+                if (version := self.by_digest.get(digest)) is not None and version is not self.champion
+            )
         known = self.champion.recorder
         compared = known.answers if known is not None and len(self.by_digest) > 1 else None
         for version in self.by_digest.values():

@@ -27,15 +27,15 @@ from modelyard.serve.errors import STATUS
 from modelyard.serve.http import Head
 from modelyard.serve.log import Level, Log
 from modelyard.serve.metrics import Meter
-from modelyard.serve.repository import Change, Repository
 from modelyard.serve.routes import ROUTES
 from modelyard.serve.routes.base import Methods, Route, Routes
 from modelyard.serve.rpc import Call
 from modelyard.serve.server import Exchange
-from modelyard.serve.tracing import Tracer
 
 if TYPE_CHECKING:
     from modelyard.serve.explaining import Explaining
+    from modelyard.serve.repository import Change, Repository
+    from modelyard.serve.tracing import Tracer
 
 T = TypeVar("T")
 

@@ -23,7 +23,6 @@ from modelyard.serve.errors import GRPC, INTERNAL, NOT_FOUND, STATUS, UNAVAILABL
 from modelyard.serve.grpc import Head
 from modelyard.serve.grpc_tensorflow import TensorFlowServing
 from modelyard.serve.metrics import Meter
-from modelyard.serve.repository import Change, refuse_overrides
 from modelyard.serve.rpc import Call, Route, Talk
 from modelyard.types import TensorSpec
 
@@ -185,6 +184,8 @@ class GrpcEdge:
 
     def _change(self, verb: Literal["load", "unload"], call: Call) -> None:
         asked = parse(kind("inference.RepositoryModelLoadRequest"), call.body)  # the request to unload has the same fields
+        from modelyard.serve.repository import Change, refuse_overrides
+
         refuse_overrides(asked.parameters)
         name = asked.model_name or asked.repository_name  # KServe's clients give the name in the first field
         done = partial(call.reply, wire.tagged(1, name.encode()) + wire.integer(2, 1))

@@ -374,7 +374,9 @@ def _tidy(run: Path) -> None:
 
 def _open_sockets(host: str, port: int, count: int, run: Path, *, setting: str = "port") -> list[socket.socket]:
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # As bytes where it may be: a text is always put through IDNA, whose tables are large.
+        name = host.encode() if host.isascii() else host
+        family, _, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
         raise InvalidConfig(f"no such address: {host}", field="host", rule="address") from error
     until = time.monotonic() + (10.0 if _is_orphaned(run, port) else 0.0)

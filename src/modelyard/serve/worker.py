@@ -22,7 +22,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelyard import config
 from modelyard.config import Settings
@@ -31,7 +31,7 @@ from modelyard.protocols import messages
 from modelyard.runtime.isolated import Isolated, Isolation
 from modelyard.security.audit import AuditLog, FileLines
 from modelyard.security.uses import EVERY_S
-from modelyard.serve import card, tracing
+from modelyard.serve import card
 from modelyard.serve.access import Access
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
 from modelyard.serve.edge import Edge
@@ -44,7 +44,6 @@ from modelyard.serve.log import Log
 from modelyard.serve.metrics import Metrics
 from modelyard.serve.observe import Observer
 from modelyard.serve.openapi import is_complete, v1_request
-from modelyard.serve.repository import Repository
 from modelyard.serve.router import champion
 from modelyard.serve.rpc import GrpcServer
 from modelyard.serve.server import Server
@@ -52,6 +51,9 @@ from modelyard.serve.suspects import Board
 from modelyard.serve.tls import open_tls
 from modelyard.serve.watch import Watch
 from modelyard.types import Digest, HostPlan, ModelState, Placement, Principal, TrafficPlan, WorkerState, learn, read_plan, write_worker_state
+
+if TYPE_CHECKING:
+    from modelyard.serve.tracing import Tracer
 
 WATCH_S = 0.05
 KEYS_S = 0.2
@@ -113,8 +115,11 @@ class Worker:
         self.edge = Edge(self.plane, settings, meter=self.metrics.server, metrics=self._metrics_text, access=self.access, log=self.log)
         self.edge.health = lambda: self.watch.health
         self.edge.on_long = self._on_long
-        release = self.edge.release if settings.trace_endpoint else ""  # looking it up takes as long as importing numpy's core
-        self.tracer = self.edge.tracer = tracing.open(settings, slot=slot, release=release)
+        self.tracer: Tracer | None = None
+        if settings.trace_endpoint:
+            from modelyard.serve import tracing
+
+            self.tracer = self.edge.tracer = tracing.open(settings, slot=slot, release=self.edge.release)
         self.server = Server(
             settings, handle=self.edge.handle, on_failed=self.edge.fail, on_refused=self.edge.refused, admit_large=self.edge.admit_large
         )
@@ -544,6 +549,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
     channel = socket.socket(fileno=arguments.channel)
     worker = Worker(settings, slot=arguments.slot, plan=arguments.plan, run=arguments.run, spool=arguments.spool)
     if arguments.dynamic is not None:
+        from modelyard.serve.repository import Repository
+
         worker.edge.repository = Repository(arguments.dynamic, settings, plan=arguments.plan, run=arguments.run)
     await worker.serve(listener, channel, None if arguments.grpc is None else socket.socket(fileno=arguments.grpc))
 

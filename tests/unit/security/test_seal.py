@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509 import load_der_x509_certificate
 
 from modelyard.errors import InvalidConfig, InvalidInput, NotFound, SealInvalid, UntrustedSigner
-from modelyard.security.seal import LocalSigner, Trust, key_id, local_signer, public_pem, seal, verify_key
+from modelyard.security.seal import LocalSigner, Trust, key_id, load_public, local_signer, public_pem, seal, verify_key
 from modelyard.security.statement import message, read_bundle, read_statement, write_bundle
 from modelyard.types import Digest
 
@@ -175,6 +175,34 @@ def test_a_wrong_predicate_is_refused_under_a_good_signature_too(shared_data: Pa
 def test_importing_the_seals_does_not_import_cryptography() -> None:
     code = "import sys, modelyard.security.seal; print('cryptography' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_a_key_in_any_form_of_pem_is_the_same_key(signer: LocalSigner) -> None:
+    usual = signer.public_pem
+    known = load_public(usual).public_numbers()
+    for other in (usual.replace(b"\n", b"\r\n"), b"a comment\n" + usual, usual.rstrip(b"\n")):
+        assert load_public(other).public_numbers() == known
+
+
+def test_a_key_that_is_no_point_of_the_curve_is_refused(signer: LocalSigner) -> None:
+    head, body, tail = signer.public_pem.partition(b"\n")[0], b"".join(signer.public_pem.splitlines()[1:-1]), b"-----END PUBLIC KEY-----\n"
+    der = bytearray(base64.b64decode(body))
+    der[-1] ^= 1
+    with pytest.raises(InvalidInput):
+        load_public(head + b"\n" + base64.b64encode(der) + b"\n" + tail)
+
+
+def test_verifying_the_own_seal_loads_no_reader_of_all_kinds_of_keys(tmp_path: Path, signer: LocalSigner) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "signing.pub").write_bytes(signer.public_pem)
+    (tmp_path / "seal").write_bytes(seal(signer, subject=SUBJECT, members=MEMBERS))
+    code = (
+        "import sys; from pathlib import Path; from modelyard.security.seal import Trust; own, sealed, subject, *members = sys.argv[1:];"
+        "Trust(Path(own)).verify(Path(sealed).read_bytes(), subject=subject, members=dict(zip(members[::2], members[1::2])));"
+        "sys.exit('cryptography.hazmat.primitives.serialization' in sys.modules or 'cryptography' not in sys.modules)"
+    )
+    flat = [word for pair in MEMBERS.items() for word in pair]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "own"), str(tmp_path / "seal"), SUBJECT, *flat], check=True)
 
 
 def test_public_pem_is_canonical(signer: LocalSigner) -> None:

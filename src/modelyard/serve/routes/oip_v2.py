@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from modelyard.errors import MalformedPayload
 from modelyard.security.policy import INVOKE, LOAD, SEE
 from modelyard.serve.dataplane import Deployment
-from modelyard.serve.repository import Change, refuse_overrides
 from modelyard.serve.routes.base import Methods, Route
 
 if TYPE_CHECKING:
     from modelyard.serve.edge import Edge
+    from modelyard.serve.repository import Change
     from modelyard.serve.server import Exchange
     from modelyard.types import TensorSpec
 
@@ -74,10 +74,14 @@ class OipV2:
         self.edge.json(exchange, self.edge.index(exchange.head.caller, names))
 
     def _load(self, exchange: Exchange, route: Route) -> None:
+        from modelyard.serve.repository import Change
+
         _refuse_overrides(exchange.body)
         self._change(exchange, Change("load", route.model, timeout_s=exchange.head.timeout_s))
 
     def _unload(self, exchange: Exchange, route: Route) -> None:
+        from modelyard.serve.repository import Change
+
         _refuse_overrides(exchange.body)
         self._change(exchange, Change("unload", route.model, timeout_s=exchange.head.timeout_s))
 
@@ -116,6 +120,8 @@ def _refuse_overrides(body: bytes | bytearray) -> None:
         names = sorted(parameters)
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise MalformedPayload('the body is empty, or {"parameters": {…}}', field="body", rule="json") from error
+    from modelyard.serve.repository import refuse_overrides
+
     refuse_overrides(names)
 
 

@@ -17,7 +17,6 @@ from modelyard.config import cores
 from modelyard.errors import MalformedPayload
 from modelyard.security.policy import INVOKE, LOAD, SEE
 from modelyard.serve.dataplane import Deployment
-from modelyard.serve.repository import Change
 from modelyard.serve.routes.base import Methods, Route
 
 if TYPE_CHECKING:
@@ -59,10 +58,14 @@ class SageMaker:
             asked = msgspec.json.decode(exchange.body, type=_Load)
         except msgspec.MsgspecError as error:
             raise MalformedPayload('the body is {"model_name": "…", "url": "/…"}', field="body", rule="json") from error
+        from modelyard.serve.repository import Change
+
         change = Change("load", asked.model_name, place=asked.url, is_new=True, timeout_s=exchange.head.timeout_s)
         self.edge.change(change, exchange.head.caller, partial(self.edge.json, exchange, {}), partial(self.edge.fail, exchange))
 
     def _unload(self, exchange: Exchange, route: Route) -> None:
+        from modelyard.serve.repository import Change
+
         change = Change("unload", route.model, timeout_s=exchange.head.timeout_s)
         self.edge.change(change, exchange.head.caller, partial(self.edge.json, exchange, {}), partial(self.edge.fail, exchange))
 
