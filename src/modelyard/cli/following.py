@@ -41,6 +41,11 @@ def duration(seconds: float) -> str:
     return f"{whole}s"
 
 
+def percent(share: float) -> str:
+    """A share for people: `5 %`, `0.25 %`."""
+    return f"{100 * share:.3g} %"
+
+
 class Line:
     """The line, from `with` to its end."""
 
@@ -79,7 +84,7 @@ def _parts(rollout: Rollout) -> Iterator[str]:
     if rollout.phase == "holding":
         yield f"{what} by {rollout.strategy.kind}: loading it beside what serves"
     else:
-        share = f"{step.weight} %" if step.weight else f"{rollout.strategy.mirror or 0:.0%} mirrored"
+        share = f"{step.weight} %" if step.weight else f"{percent(rollout.strategy.mirror or 0)} mirrored"
         yield f"{what} by {rollout.strategy.kind}: {share} (step {rollout.step + 1} of {len(steps)})"
     if rollout.phase == "switching":
         yield "telling every worker"

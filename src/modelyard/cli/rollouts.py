@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from modelyard import config
-from modelyard.cli.following import duration, said
+from modelyard.cli.following import duration, percent, said
 from modelyard.cli.show import Home, Json, emit_json, escape, line, short, table, verdicts
 from modelyard.cli.strategic import strategic
 from modelyard.cli.world import connect, named, require_reference
@@ -150,10 +150,10 @@ def steps(wanted: Strategy, *, first: int, old: int | None) -> list[str]:
 
 def _enters(wanted: Strategy, step: Step) -> str:
     approved = "once somebody else has approved it, " if step.approval else ""
-    mirrored = f", {wanted.mirror:.3g} of the champion's requests mirrored" if wanted.mirror and 0 < step.weight < 100 else ""
+    mirrored = f", {percent(wanted.mirror)} of the champion's requests mirrored" if wanted.mirror and 0 < step.weight < 100 else ""
     sticky = f", each {wanted.sticky} with one version" if wanted.sticky and 0 < step.weight < 100 else ""
     if step.weight == 0:
-        return f"{approved}{wanted.mirror or 0:.0%} of the requests asked of both, answered by the old one"
+        return f"{approved}{percent(wanted.mirror or 0)} of the requests asked of both, answered by the old one"
     return f"{approved}{step.weight} % of the requests{sticky}{mirrored}"
 
 

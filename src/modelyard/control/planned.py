@@ -44,9 +44,9 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def guards(strategy: Strategy) -> tuple[PlannedGuard, ...]:
     """The guards of a completed strategy, an A/B test's metric last."""
     alpha = strategies.share_of_alpha(strategy)
-    judged = tuple(_planned(text, alpha) for text in strategy.guards)
+    judged = tuple(_planned(text, alpha, strategy.kind) for text in strategy.guards)
     decider = strategies.deciding(strategy)
-    return judged if decider is None else (*judged, msgspec.structs.replace(_planned(str(decider), alpha), decides=True))
+    return judged if decider is None else (*judged, msgspec.structs.replace(_planned(str(decider), alpha, strategy.kind), decides=True))
 
 
 def notes(strategy: Strategy, *, name: str) -> tuple[str, ...]:
@@ -64,7 +64,9 @@ def notes(strategy: Strategy, *, name: str) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _planned(text: str, alpha: float) -> PlannedGuard:
+def _planned(text: str, alpha: float, kind: str) -> PlannedGuard:
     guard = parse(text)
     is_certain = guard.metric not in METRICS  # golden records are replayed, and there is no chance in it
-    return PlannedGuard(guard=str(guard), needs=", ".join(sorted(guard.needs)), alpha=0.0 if is_certain else alpha)
+    # A shadow answers nobody: what a live version shows is seen of its mirrored requests.
+    needs = {"mirror"} if kind == "shadow" and guard.metric in strategies.MIRRORED else guard.needs
+    return PlannedGuard(guard=str(guard), needs=", ".join(sorted(needs)), alpha=0.0 if is_certain else alpha)

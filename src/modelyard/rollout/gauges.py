@@ -110,8 +110,7 @@ class Gauges:
 
 def sampled(had: Samples, guard: Guard, value: float, champion: float | None) -> Samples:
     """`had` and one more."""
-    bound = guard.bound(0.0 if champion is None else champion)
-    is_kept = {"<": value < bound, "<=": value <= bound, ">": value > bound, ">=": value >= bound}[guard.sign]
+    is_kept = guard.keeps(value, 0.0 if champion is None else champion)
     return msgspec.structs.replace(had, taken=had.taken + 1, broken=had.broken + (not is_kept), value=value, champion=champion)
 
 

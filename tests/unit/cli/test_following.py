@@ -41,7 +41,7 @@ def test_a_step_is_told_with_all_that_it_waits_for() -> None:
     assert "telling every worker" in said(of(phase="switching"))
     assert said(of(pause=Pause(by="key:ann", why="lunch", at="t"))).endswith("paused by key:ann: lunch")
     assert said(of(forced="key:ann")).endswith("promoted by key:ann")
-    assert "100% mirrored" in said(of(strategy=complete(Strategy(kind="shadow")), step=0))
+    assert "100 % mirrored" in said(of(strategy=complete(Strategy(kind="shadow")), step=0))
     assert said(Deployment(name="churn", model="churn", generation=4)) == "no rollout is under way"
 
 

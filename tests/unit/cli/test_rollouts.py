@@ -18,7 +18,7 @@ def test_a_canary_is_told_step_by_step() -> None:
     wanted = strategy(Written(strategy="canary", steps=(1, 100), guards=("p99<1.2x",), approve=(100,), sticky="header:x-user", mirror="5%"))
     assert steps(wanted, first=5, old=3) == [
         "load it beside what serves, replay its golden records, at 0 %",
-        "1 % of the requests, each header:x-user with one version, 0.05 of the champion's requests mirrored (generation 5), until 5m 00s, "
+        "1 % of the requests, each header:x-user with one version, 5 % of the champion's requests mirrored (generation 5), until 5m 00s, "
         "100 requests, no guard failed and every estimate on its side; paused after 1d 00h",
         "once somebody else has approved it, 100 % of the requests (generation 6), until 5m 00s, 100 requests, no guard failed and every estimate "
         "on its side; paused after 1d 00h",
@@ -30,7 +30,7 @@ def test_a_flip_and_a_shadow() -> None:
     assert steps(complete(Strategy()), first=1, old=None) == ["100 % of the requests (generation 1)"]
     assert steps(complete(Strategy(kind="blue-green")), first=2, old=1)[-1].startswith("done: version 1 is kept ready until the next rollout")
     shadow = steps(complete(Strategy(kind="shadow")), first=2, old=1)
-    assert shadow[1].startswith("100% of the requests asked of both, answered by the old one") and "somebody promotes it" in shadow[1]
+    assert shadow[1].startswith("100 % of the requests asked of both, answered by the old one") and "somebody promotes it" in shadow[1]
     split = steps(complete(Strategy(kind="ab", metric="accuracy", sticky="field:user")), first=2, old=1)
     assert "the better by accuracy is known" in split[1] and split[2] == "100 % of the requests (generation 3)"
 

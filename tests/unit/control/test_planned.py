@@ -19,6 +19,11 @@ def test_guards_share_what_may_be_spent_and_golden_takes_no_part() -> None:
     assert [each.alpha for each in found] == pytest.approx([0.025, 0.0, 0.025])
 
 
+def test_a_shadow_is_judged_by_what_is_mirrored() -> None:
+    told = planned.guards(complete(Strategy(kind="shadow", guards=("error_rate<1%", "disagreement<3%", "golden"))))
+    assert [each.needs for each in told] == ["mirror", "mirror", "golden"]
+
+
 def test_an_experiments_metric_is_the_last_guard_and_decides() -> None:
     found = planned.guards(complete(Strategy(kind="ab", metric="accuracy", sticky="header:x", guards=("error_rate<1%",))))
     assert [each.decides for each in found] == [False, True] and found[-1].needs == "labels"

@@ -119,7 +119,15 @@ def test_each_generation_has_its_own_samples_until_no_rollout_needs_them(world: 
 
 @pytest.mark.parametrize(
     ("text", "value", "champion", "broken"),
-    [(BELOW, 5.0, None, 1), ("prometheus(up)<=5", 5.0, None, 0), (RATIO, 4.4, 3.0, 0), (RATIO, 4.6, 3.0, 1), ("prometheus(up)>=1", 0.0, None, 1)],
+    [
+        (BELOW, 5.0, None, 1),
+        ("prometheus(up)<=5", 5.0, None, 0),
+        (RATIO, 4.4, 3.0, 0),
+        (RATIO, 4.6, 3.0, 1),
+        (RATIO, 0.0, 0.0, 0),
+        (RATIO, 0.1, 0.0, 1),
+        ("prometheus(up)>=1", 0.0, None, 1),
+    ],
 )
 def test_a_sample_lies_within_or_beyond(text: str, value: float, champion: float | None, broken: int) -> None:
     assert sampled(Samples(), parse(text), value, champion) == Samples(taken=1, broken=broken, value=value, champion=champion)

@@ -60,7 +60,8 @@ def judge(guard: Guard, strata: Sequence[Stratum], *, alpha: float) -> Verdict:
     needed = math.log(1 / alpha)
     failing, passing = finding.failing(1.0), finding.passing(1.0)
     bound = guard.bound(finding.champion)
-    holds = _holds(guard, finding.estimate, bound)
+    is_known = not (math.isnan(finding.estimate) or math.isnan(bound))
+    holds = float(guard.keeps(finding.estimate, finding.champion)) if is_known else math.nan
     outcome: Outcome = "fail" if failing >= needed else "pass" if passing >= needed else "unknown"
     if outcome == "fail" and finding.broken_before and finding.worse is not None and finding.worse() < needed:
         outcome = "warn"
@@ -90,13 +91,6 @@ def _golden(guard: Guard, strata: Sequence[Stratum]) -> Verdict:
         return Verdict(outcome="unknown", rule=str(guard), evidence="no worker of the candidate has replayed its golden records yet")
     numbers = {"holds": 1.0} if told.outcome == "pass" else {"holds": 0.0} if told.outcome == "fail" else {}
     return Verdict(outcome=told.outcome, rule=str(guard), evidence=told.evidence, numbers=told.numbers | numbers)
-
-
-def _holds(guard: Guard, estimate: float, bound: float) -> float:
-    if math.isnan(estimate) or math.isnan(bound):
-        return math.nan
-    kept = {"<": estimate < bound, "<=": estimate <= bound, ">": estimate > bound, ">=": estimate >= bound}
-    return float(kept[guard.sign])
 
 
 def _missing(finding: Finding, needed: float, holds: float) -> float:

@@ -97,6 +97,13 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return self.limit * champion
         return self.limit + champion if self.form == "difference" else self.limit
 
+    def keeps(self, value: float, champion: float) -> bool:
+        """Whether `value` keeps to the bound where the champion's is `champion`. Two zeros keep to any ratio: there is nothing to tell them by."""
+        if self.form == "ratio" and value == champion == 0:
+            return True
+        bound = self.bound(champion)
+        return {"<": value < bound, "<=": value <= bound, ">": value > bound, ">=": value >= bound}[self.sign]
+
     def __str__(self) -> str:
         if self.form == "stands":
             return self.metric

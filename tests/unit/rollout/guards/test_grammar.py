@@ -85,6 +85,13 @@ def test_a_bound_follows_the_champion() -> None:
     assert parse("p99<30ms").bound(2.0) == pytest.approx(0.03)
 
 
+def test_a_value_keeps_to_its_bound_or_not() -> None:
+    ratio = parse("error_rate<1.5x")
+    assert ratio.keeps(0.0, 0.0) and ratio.keeps(0.02, 0.015) and not ratio.keeps(0.001, 0.0) and not ratio.keeps(0.015, 0.01)
+    assert not parse("error_rate<champion").keeps(0.0, 0.0), "a version that shall be better is not while both are at nothing"
+    assert parse("auc>=champion-0.01").keeps(0.9, 0.9) and not parse("auc>=0.8").keeps(0.79, 0.9)
+
+
 def test_every_metric_can_be_written() -> None:
     for name, metric in METRICS.items():
         sign = "<" if metric.better != "higher" else ">"

@@ -82,6 +82,14 @@ def test_the_estimate_decides_the_side_while_the_test_is_undecided() -> None:
     assert not is_on_its_side(bad)
 
 
+def test_two_versions_that_fail_nothing_keep_to_a_ratio() -> None:
+    ratio = parse("error_rate<1.5x")
+    neither = judge(ratio, [stratum(Counted(1000, 0), Counted(1000, 0))], alpha=ALPHA)
+    one = judge(ratio, [stratum(Counted(1000, 1), Counted(1000, 0))], alpha=ALPHA)
+    assert is_on_its_side(neither), "a step would never be left"
+    assert not is_on_its_side(one)
+
+
 @pytest.mark.parametrize("text", ["error_rate<0.5%", "error_rate<1.5x", "p50<1.2x", "p99<50ms"])
 def test_the_same_counts_give_the_same_verdict(text: str) -> None:
     rng = np.random.default_rng(7)
