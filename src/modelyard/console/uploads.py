@@ -9,7 +9,9 @@ import asyncio
 import hashlib
 import os
 import secrets
+import shutil
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +26,12 @@ from modelyard.errors import MalformedPayload, Overloaded, PayloadTooLarge, Unsu
 MOST = 4
 """Uploads at once."""
 
+OF_ONE = 2
+"""Of one caller: who sends slowly, on purpose or not, must not keep all others out."""
+
+CALLED = "bundle.tar"
+"""The name that refusals tell."""
+
 MEDIA = ("application/x-tar", "application/octet-stream")
 SILENT_S = 30.0
 RATE_BYTES_S = 16 << 10
@@ -37,10 +45,10 @@ class Uploads:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._count = 0
+        self._by_caller: Counter[str] = Counter()
         if folder.is_dir():
             for left in folder.iterdir():
-                left.unlink(missing_ok=True)
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def receive(self, request: Request) -> AsyncIterator[tuple[Path, str]]:
@@ -54,17 +62,17 @@ class Uploads:
         declared = request.headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > ARCHIVE_LIMIT_BYTES:
             raise PayloadTooLarge(f"a bundle's archive has at most {ARCHIVE_LIMIT_BYTES:,} bytes")
-        if self._count >= MOST:
-            raise Overloaded(f"{MOST} bundles are being received already; try again", retry_after_s=2.0)
-        self._count += 1
+        caller = request.scope["principal"].name
+        if self._by_caller.total() >= MOST or self._by_caller[caller] >= OF_ONE:
+            raise Overloaded(f"{MOST} bundles are being received already, or {OF_ONE} of yours; try again", retry_after_s=2.0)
+        self._by_caller[caller] += 1
+        place = self._folder / secrets.token_hex(16)
         try:
-            path = files.make_folder(self._folder) / f"{secrets.token_hex(16)}.tar"
-            try:
-                yield path, await self._write(request, path)
-            finally:
-                path.unlink(missing_ok=True)
+            path = files.make_folder(place) / CALLED
+            yield path, await self._write(request, path)
         finally:
-            self._count -= 1
+            shutil.rmtree(place, ignore_errors=True)
+            self._by_caller -= Counter({caller: 1})  # who has none left is forgotten
 
     async def _write(self, request: Request, path: Path) -> str:
         digest = hashlib.sha256()

@@ -11,11 +11,12 @@ import pytest
 from starlette.requests import Request
 
 from modelyard.console import uploads
-from modelyard.console.uploads import MOST, Uploads
+from modelyard.console.uploads import MOST, OF_ONE, Uploads
 from modelyard.errors import MalformedPayload, ModelyardError, Overloaded, PayloadTooLarge, StorageFull, UnsupportedMedia
+from modelyard.types import Principal
 
 
-def sending(*parts: bytes | float | None, media: str = "application/x-tar", length: int | None = None) -> Request:
+def sending(*parts: bytes | float | None, media: str = "application/x-tar", length: int | None = None, by: str = "ann") -> Request:
     """A request whose body comes in `parts`: bytes, seconds of silence, or None for a caller who goes."""
     left = list(parts)
 
@@ -27,7 +28,7 @@ def sending(*parts: bytes | float | None, media: str = "application/x-tar", leng
         return {"type": "http.request", "body": left.pop(0) if left else b"", "more_body": bool(left)}
 
     headers = [(b"content-type", media.encode())] + ([(b"content-length", str(length).encode())] if length is not None else [])
-    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}, receive)
+    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers, "principal": Principal(by)}, receive)
 
 
 async def take(folder: Uploads, request: Request) -> tuple[bytes, str]:
@@ -65,11 +66,13 @@ def test_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_so_many_at_once_and_no_more(tmp_path: Path) -> None:
     folder = Uploads(tmp_path)
 
-    async def all_at_once() -> list[Any]:
-        return await asyncio.gather(*(take(folder, sending(b"x", 0.2, b"y")) for _ in range(MOST + 1)), return_exceptions=True)
+    async def all_at_once(*callers: str) -> list[Any]:
+        return await asyncio.gather(*(take(folder, sending(b"x", 0.2, b"y", by=each)) for each in callers), return_exceptions=True)
 
-    said = asyncio.run(all_at_once())
+    said = asyncio.run(all_at_once(*map(str, range(MOST + 1))))
     assert sum(isinstance(each, Overloaded) for each in said) == 1 and sum(isinstance(each, tuple) for each in said) == MOST
+    said = asyncio.run(all_at_once(*["ann"] * (OF_ONE + 1), "bob"))
+    assert [isinstance(each, Overloaded) for each in said] == [False] * OF_ONE + [True, False], "she keeps him not out"
     assert asyncio.run(take(folder, sending(b"x")))[0] == b"x"
 
 

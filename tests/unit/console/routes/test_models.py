@@ -73,6 +73,8 @@ def test_what_is_no_bundle_is_refused_and_nothing_stays(api: Api) -> None:
         (tar, "text/plain", 415),
     ):
         assert api.ask("POST", "/bundles?name=bad", content=content, headers={"content-type": media}).status_code == status
+    told = api.ask("POST", "/bundles", content=b"x" * 2000, headers={"content-type": "application/x-tar"}).json()["error"]
+    assert told["field"] == "bundle.tar" and told["message"].startswith("bundle.tar is")
     flipped = bytearray(tar)
     flipped[tar.index(b"schema") + 3] ^= 1
     assert api.ask("POST", "/bundles?name=bad", content=bytes(flipped), headers={"content-type": "application/x-tar"}).status_code == 422
@@ -93,11 +95,12 @@ def test_a_bundle_is_taken_up_to_a_cap_whatever_is_declared(api: Api, monkeypatc
 
 
 def test_what_a_killed_process_was_receiving_is_removed(api: Api) -> None:
-    left = api.plane.settings.uploads / "left.tar"
-    left.parent.mkdir(exist_ok=True)
-    left.write_bytes(b"x")
+    folder = api.plane.settings.uploads
+    (folder / "received").mkdir(parents=True)
+    for left in (folder / "sent.tar", folder / "received" / "bundle.tar"):
+        left.write_bytes(b"x")
     api.build()
-    assert not left.exists()
+    assert os.listdir(folder) == []
 
 
 def test_a_key_for_some_models_sees_and_changes_those_alone(api: Api) -> None:
