@@ -1,8 +1,8 @@
 """Runs the benchmarks: `python -m benchmarks [--no-write] [NAME…]`.
 
 Prints one line per item, `NAME FIGURE BAR PASS|FAIL`, and a count last; exits 1 when an item fails. A run of everything also
-writes the table into docs/benchmarks.md between its markers, and the parity table into docs/parity.md, unless something else kept the
-machine busy when it began: such figures must not be kept. It holds no measurement.
+writes its two tables into docs/benchmarks.md between their markers, and the parity table into docs/parity.md, unless something else kept the
+machine busy when it began: such figures must not be kept. A run of all that one table holds writes that table. It holds no measurement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.items import Item
 
 # name -> "module:function"; each function gives the list of its items.
-BENCHMARKS = {
+SERVING = {
     "serving": "benchmarks.serving:run",
     "many": "benchmarks.many:run",
     "adult": "benchmarks.adult:run",
@@ -29,12 +29,20 @@ BENCHMARKS = {
     "packaging": "benchmarks.packaging:run",
     "profile": "benchmarks.profiles:run",
     "starts": "benchmarks.starts:run",
+}
+VERSIONS = {
     "guards": "benchmarks.guards:run",
     "canary": "benchmarks.rollouts:canary",
+    "shadow": "benchmarks.rollouts:shadow",
     "deploys": "benchmarks.deploys:run",
     "records": "benchmarks.records:run",
-    "shadow": "benchmarks.rollouts:shadow",
 }
+BENCHMARKS = SERVING | VERSIONS
+TABLES = (
+    (SERVING, ("<!-- figures: begin -->", "<!-- figures: end -->")),
+    (VERSIONS, ("<!-- versions: begin -->", "<!-- versions: end -->")),
+)
+"""Each table of docs/benchmarks.md: what it holds, and its markers."""
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
 PAGES = {"stages": "benchmarks.stages:table", "parity": "benchmarks.parity_table:table", "judged": "benchmarks.guards:table"}
 # where a table stands that is not the figures of its own page: page in docs, and its markers.
@@ -126,7 +134,7 @@ def main() -> int:
         print(f"something else takes {share:.0%} of this machine: figures are printed, the pages under docs stay as they are", file=sys.stderr)
         keeps = False
     wanted = arguments.names or [*BENCHMARKS, *PAGES]
-    items: list[Item] = []
+    found: dict[str, list[Item]] = {}
     broken: list[str] = []
     for name in wanted:
         try:
@@ -137,19 +145,23 @@ def main() -> int:
                     page, marks = PLACES.get(name, (name, (BEGIN, END)))
                     write_page(page, body, marks)
                 continue
+            items: list[Item] = []
             for item in load(BENCHMARKS[name])():
                 items.append(item)
                 print(item.line, flush=True)
+            found[name] = items
         except Exception:  # one broken benchmark must not hide the figures of the others  # noqa: BLE001
             traceback.print_exc()
             broken.append(name)
             print(f"{name} nan - FAIL", flush=True)
-    if not arguments.names and keeps and not broken:
-        write_page("benchmarks", markdown(items))
-    passed = sum(item.passed for item in items)
-    if items or broken:
-        print(f"{passed} of {len(items) + len(broken)} reach their bar")
-    return 0 if passed == len(items) + len(broken) else 1
+    for names, marks in TABLES:
+        if keeps and names.keys() <= found.keys():
+            write_page("benchmarks", markdown([item for name in names for item in found[name]]), marks)
+    total = sum(map(len, found.values())) + len(broken)
+    passed = sum(item.passed for each in found.values() for item in each)
+    if total:
+        print(f"{passed} of {total} reach their bar")
+    return 0 if passed == total else 1
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, PLACES, ROOT, busy_share, load, replace_between
+from benchmarks.__main__ import BEGIN, BENCHMARKS, END, PAGES, PLACES, ROOT, TABLES, busy_share, load, replace_between
 from benchmarks.items import Item, ratio
 from benchmarks.peers.__main__ import IN_README
 
@@ -51,6 +51,11 @@ def test_only_what_stands_between_the_markers_is_replaced():
     assert replace_between(page, "new", "<!-- other: begin -->", "<!-- other: end -->") == page[::-1].replace("dlo", "wen", 1)[::-1]
     with pytest.raises(ValueError, match="markers"):
         replace_between("head", "new")
+
+
+@pytest.mark.parametrize("marks", [marks for _, marks in TABLES])
+def test_each_table_of_figures_has_its_place(marks):
+    assert "new" in replace_between((ROOT / "docs/benchmarks.md").read_text("utf-8"), "new", *marks)
 
 
 @pytest.mark.parametrize("target", [*BENCHMARKS.values(), *PAGES.values()])
