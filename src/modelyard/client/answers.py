@@ -140,6 +140,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         """The version that serves."""
         return None if self.current is None else self.current.version
 
+    @property
+    def in_force(self) -> int:
+        """The generation that the traffic has now: what to say as `expected_generation` so that a change is one of this state."""
+        return self.generation if self.rollout is None or self.rollout.phase == "holding" else self.rollout.generation
+
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a deployment: its percent of the traffic, and how many workers have it ready."""

@@ -211,6 +211,8 @@ def _translated(error: Exception, send: Send) -> ModelyardError:
         return error
     if isinstance(error, httpx.TimeoutException):
         told: ModelyardError = DeadlineExceeded(f"{where} did not answer in time")
+    elif isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError) and not isinstance(error, httpx.ConnectError):
+        told = Unavailable(f"{where} broke off before it had answered; what it was asked may be done all the same")
     elif isinstance(error, httpx.TransportError | httpx.InvalidURL):
         told = Unavailable(f"nothing answers at {where}")
     elif isinstance(error, OSError) and send.upload is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -79,6 +80,22 @@ def test_what_the_network_does_is_told_and_not_raised(carry_out: Any, tmp_path: 
     assert type(carry_out(Send("POST", "http://[/x", {}, b"", 5.0))) is Unavailable
     assert type(carry_out(Send("POST", "http://127.0.0.1:1/x", {}, None, 5.0, upload=tmp_path / "none"))) is NotFound
     assert carry_out(Pause(0.0)) is None
+
+
+def test_an_answer_that_broke_off_is_not_called_none(carry_out: Any) -> None:
+    """Whoever hears that nothing answers may ask a second time, and go back twice."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            line, _ = listener.accept()
+            line.recv(65536)
+            line.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        told = carry_out(Send("POST", f"http://127.0.0.1:{listener.getsockname()[1]}/", {}, b"", 5.0))
+        thread.join()
+    assert isinstance(told, Unavailable) and "may be done" in told.message
 
 
 def test_a_server_that_does_not_answer_is_late(carry_out: Any) -> None:
