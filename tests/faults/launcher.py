@@ -647,6 +647,13 @@ def _unloadable() -> None:
     worker.load_bundle = broken
 
 
+def _going_back() -> None:
+    """Nothing that serves is left by itself."""
+    from modelyard.rollout import machine
+
+    machine._is_left = lambda deployment, seen: False  # type: ignore[assignment]
+
+
 def _guards() -> None:
     """Guards that never fail."""
     import msgspec
@@ -713,6 +720,7 @@ WIRINGS: dict[str, Callable[[], None]] = {
     "looking for damage": _looking_for_damage,
     "standing plans": _standing_plans,
     "unloadable": _unloadable,
+    "going back": _going_back,
     "guards": _guards,
     "monotonic time": _monotonic_time,
     "expiry": _expiry,

@@ -117,6 +117,15 @@ def packaged(model: str) -> None:
     isolated.package(shelf(), model)
 
 
+@cache
+def packaged_twice(first: str, second: str, *, name: str) -> None:
+    """Have two of these classes on the shelf as versions 1 and 2 of `name`."""
+    import isolated
+
+    for model in (first, second):
+        isolated.package(shelf(), model, name=name)
+
+
 class Tally:
     """What a run of the load generator found."""
 
