@@ -295,8 +295,11 @@ class Connection(asyncio.Protocol):
         if self._is_between:
             end = data.find(b"\r\n\r\n") + 4
             head = self.server.heads.get(data[:end])
-            if head is not None and len(data) - end == head.length:
-                self._dispatch(head, data[end:], now)
+            if head is not None and len(data) - end <= head.length:
+                if len(data) - end == head.length:
+                    self._dispatch(head, data[end:], now)
+                else:
+                    self._receive(head, memoryview(data)[end:])
                 return
             if self._parser is None and self.phase == HEADER and self.server.adopt is not None and data.startswith(PREFACE):
                 self.server.adopt(self._let_go(), data)
@@ -341,6 +344,22 @@ class Connection(asyncio.Protocol):
             return  # `_feed` reads the head again without the offer
         version = parser.get_http_version()
         head = Head(parser.get_method(), self._url, version, self._headers, keep_alive=parser.should_keep_alive())
+        self._expect(head)
+
+    def _receive(self, head: Head, part: memoryview) -> None:
+        """Begin the message of a head that was read before, whose body is still on its way; the parser sees nothing of it."""
+        self.on_message_begin()
+        try:
+            self._expect(head)
+            self._missing = head.length
+            if part:
+                self._gather(part)
+        except Refused as refused:
+            if self.phase != CLOSING:
+                self.refuse(refused.status, refused.message, refused.rule)
+
+    def _expect(self, head: Head) -> None:
+        """Let the body behind `head` come, or refuse it."""
         self._head = head
         settings = self.server.settings
         # Whatever is no bulk form and has no binary parts is read as JSON, whatever it calls itself.
@@ -443,6 +462,8 @@ class Connection(asyncio.Protocol):
                 return
             if self.phase == BODY and self._head is not None:
                 if not self._head.is_chunked:
+                    if first is not None:
+                        self._keep(first, self._head, len(first) - len(view) - len(self._body))
                     self._parts = [self._body] if self._body else []
                     self._missing = self._head.length - len(self._body)
                     view = memoryview(self._gather(view))
@@ -489,11 +510,15 @@ class Connection(asyncio.Protocol):
 
     def _remember(self, data: bytes) -> None:
         """Keep the head of `data` when it was exactly one whole message: then the same head, byte for byte, means the same again."""
-        end = data.find(b"\r\n\r\n") + 4
         head = self.server.last_head
-        if head is None or not head.is_cacheable or head.is_chunked or head.coding or head.expects_continue or end > KNOWN_HEAD_BYTES:
+        if head is not None and self._is_between:
+            self._keep(data, head, len(data) - head.length)
+
+    def _keep(self, data: bytes, head: Head, end: int) -> None:
+        """Keep `head` if it is the first `end` bytes of `data`, and means the same whenever it comes."""
+        if not head.is_cacheable or head.is_chunked or head.coding or head.expects_continue or end > KNOWN_HEAD_BYTES:
             return
-        if self._is_between and len(data) - end == head.length:
+        if data.find(b"\r\n\r\n") + 4 == end:
             heads = self.server.heads
             if len(heads) >= KNOWN_HEADS:
                 heads.clear()

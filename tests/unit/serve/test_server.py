@@ -119,6 +119,49 @@ def test_a_known_head_with_another_length_of_body_goes_the_long_way(bench: Bench
     assert [bytes(exchange.body) for exchange in bench.asked] == [b"abcd", b"abcd", b""]
 
 
+def test_the_head_of_a_body_in_parts_is_known_again_and_asked_for_each_time(bench: Bench) -> None:
+    asked: list[Any] = []
+
+    def admit(head: Any) -> bool:
+        asked.append(head)
+        if len(asked) == 4:
+            raise Unauthenticated("no longer")
+        return True
+
+    bench.server.admit_large = admit
+    bench.server.on_failed = lambda exchange, error: exchange.reply(401, b"", error.message.encode())
+    connection, transport = bench.connect()
+    sent = POST % (len(BODY), b"") + BODY
+    for cut in (60_000, sent.index(b"\r\n\r\n") + 4, 90_000):
+        connection.data_received(sent[:cut])
+        assert connection.phase == under_test.BODY
+        connection.data_received(sent[cut:])
+        bench.asked[-1].reply(200, b"", b"")
+    heads = [exchange.head for exchange in bench.asked]
+    assert heads[0] is heads[1] is heads[2] and heads == asked
+    assert all(exchange.body == BODY for exchange in bench.asked)
+    connection.data_received(sent[:60_000])
+    assert b" 401 " in transport.data and connection.phase == CLOSING and len(bench.asked) == 3
+
+
+def test_a_known_head_whose_body_does_not_come_is_refused_as_any(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    sent = POST % (len(BODY), b"") + BODY
+    connection.data_received(sent[:60_000])
+    connection.data_received(sent[60_000:])
+    bench.asked[-1].reply(200, b"", b"")
+    connection.data_received(sent[:60_000])
+    connection.eof_received()
+    assert b" 400 " in transport.data and len(bench.asked) == 1
+
+
+@pytest.mark.parametrize("header", [b"Expect: 100-continue\r\n", b"Content-Encoding: gzip\r\n"])
+def test_a_head_that_is_handled_apart_is_read_anew(bench: Bench, header: bytes) -> None:
+    connection, _ = bench.connect()
+    connection.data_received((POST % (len(BODY), header) + BODY)[:60_000])
+    assert connection.phase == under_test.BODY and not bench.server.heads
+
+
 def test_known_heads_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(under_test, "KNOWN_HEADS", 3)
     connection, _ = bench.connect()
