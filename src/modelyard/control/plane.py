@@ -489,6 +489,7 @@ class ControlPlane:
         """Serve `name` no longer and forget its deployment, which is returned. Raises NotFound, or Conflict when the generation is another."""
         with self._audited(principal, "undeploy", name) as told:
             found = self._remove(name, Change(principal.name, _now()), told, expected=expected_generation)
+        with contextlib.suppress(ModelyardError):  # it is out of service; what could not be done at once here each host's loop does
             self.targets[found.deployment.target].remove(name)
         return found.deployment
 

@@ -23,6 +23,7 @@ from modelyard.errors import (
     NotFound,
     Rejected,
     SchemaMismatch,
+    StorageFull,
     Tampered,
     UnsupportedFormat,
     UntrustedSigner,
@@ -306,6 +307,16 @@ def test_a_deploy_is_not_refused_for_the_time_of_a_warm_release(tmp_path: Path, 
         plane.deploy(ANN, "line:2")
     change = lambda now: msgspec.structs.replace(now, warm=Warm(release=first, keep_s=60.0))  # noqa: E731
     assert plane.deploy(ANN, "line:2").rollout is not None
+
+
+def test_what_is_out_of_service_is_not_called_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: str) -> int:
+        raise StorageFull("no space left for plan.json")
+
+    plane = rolling(tmp_path)
+    monkeypatch.setattr(plane.targets["local"], "remove", full)
+    assert plane.undeploy(ANN, "line").name == "line" and plane.deployments.find("line") is None
+    assert [(entry.action, entry.outcome) for entry in plane.audit.entries()] == [("undeploy", "done")]
 
 
 def test_a_name_that_comes_back_goes_on_with_its_generations(tmp_path: Path) -> None:
