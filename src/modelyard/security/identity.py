@@ -27,7 +27,7 @@ ID_DIGITS = 12
 _RANDOM_CHARACTERS = 43  # 32 bytes in unpadded base64url
 _CHECKSUM_CHARACTERS = 6
 _LENGTH = len(PREFIX) + _RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS
-_KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{20,}}")
+_KEY = re.compile(rf"{PREFIX}(?=[a-z0-9_-]*[A-Z])[A-Za-z0-9_-]{{20,}}")  # a name, which may be as long, has no capitals
 _REFUSED = "no valid access key; send `Authorization: Bearer my_…`"
 
 

@@ -47,7 +47,8 @@ def test_no_key_is_written_down(path: Path) -> None:
     log, key = AuditLog(FileLines(path)), mint()
     log.record(WHO, "trust-remove", key, outcome="begun", detail=f"by {key[:30]}, not {key}")
     assert b"my_***" in path.read_bytes() and key[3:20].encode() not in path.read_bytes()
-    assert log.verify() == 1
+    log.record(WHO, "delete", name := "my_model_of_customers_that_leave:3", outcome="done")
+    assert [entry.subject for entry in log.entries()][1] == name and log.verify() == 2
 
 
 def test_an_empty_log_verifies(path: Path) -> None:
