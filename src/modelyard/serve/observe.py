@@ -39,6 +39,8 @@ _LARGE_RUNS = 8
 """Large requests wait for so many: what a look costs beside its rows is shared, and the model has left the caches cold."""
 _LARGE_ROWS = 64
 """From so many rows in a run on, chosen rows are taken out of each run, and not out of all runs end to end."""
+_LARGE_RUN_BYTES = 64 << 10
+"""The same from so many bytes on: of images one in many is chosen."""
 _WIDE_ROWS = 64
 """So many wide rows are counted together, of which only the counted elements are held: of fewer, each would fetch bins and counts anew."""
 _SMALLEST_SHARE = 2.0**-20
@@ -364,7 +366,7 @@ def _counted_rows(schema: Schema) -> int:
 
 
 def _rows(arrays: Mapping[str, Array], chosen: Array) -> dict[str, Array]:
-    return {name: values[chosen] for name, values in arrays.items()}
+    return {name: values.take(chosen, axis=0) for name, values in arrays.items()}  # half the time of values[chosen]
 
 
 _Run = tuple[list[str], list[int], Mapping[str, "Array"], Mapping[str, "Array"], list[float], float]
@@ -454,7 +456,7 @@ class _Block:
             yield inputs, {name: self._fit(_OUTPUTS, name, [values]) for name, values in run[_OUTPUTS].items()}
 
     def _pick(self, place: Literal[2, 3], chosen: Array) -> dict[str, Array]:
-        if place in self._joined or self.rows < _LARGE_ROWS * len(self._runs) or len(self._runs) == 1:
+        if place in self._joined or len(self._runs) == 1 or not self._is_large(place):
             return _rows(self._join(place), chosen)
         ends = list(accumulate(sum(run[1]) for run in self._runs))
         bounds = chosen.searchsorted([0, *ends]).tolist()
@@ -464,6 +466,11 @@ class _Block:
             if last > first
         ]
         return {name: self._fit(place, name, [part[name] for part in parts]) for name in parts[0]}
+
+    def _is_large(self, place: Literal[2, 3]) -> bool:
+        """Whether the runs have so many rows, or so wide ones, that it pays to take the chosen out of each."""
+        runs = self._runs
+        return self.rows >= _LARGE_ROWS * len(runs) or sum(values.nbytes for values in runs[0][place].values()) >= _LARGE_RUN_BYTES
 
     def logged(self, place: Literal[2, 3], chosen: Array) -> dict[str, Array]:
         """The chosen rows as the log keeps them."""

@@ -284,6 +284,16 @@ def test_chosen_rows_of_large_runs_are_those_of_all_runs_end_to_end() -> None:
     assert not picked._joined
 
 
+@pytest.mark.parametrize(("width", "is_joined"), [(100, True), (20_000, False)])
+def test_few_chosen_of_wide_rows_are_taken_without_putting_all_end_to_end(width: int, is_joined: bool) -> None:
+    images = np.random.default_rng(0).random((5, 1, width), dtype=np.float32)
+    runs: list[observe._Run] = [([f"id{at}"], [1], {"X": image}, {"y": np.array([at])}, [0.0], 0.0) for at, image in enumerate(images)]
+    block = observe._Block(runs, 5, {})
+    chosen = np.array([1, 4])
+    assert (block.inputs(chosen)["X"] == images[chosen, 0]).all() and block.outputs(chosen)["y"].tolist() == [1, 4]
+    assert (observe._INPUTS in block._joined) == is_joined
+
+
 def test_large_requests_wait_for_their_like(world: World) -> None:
     rows = profile.BLOCK_ROWS
     for number in range(observe._LARGE_RUNS):
