@@ -120,7 +120,7 @@ def _show(told: Planned) -> None:
         return
     serves = "nothing serves yet" if current is None else f"version {current.version} serves as generation {told.generation}"
     line(f"  {serves}")
-    for number, sentence in enumerate(steps(told.strategy, first=told.generation + 1, old=None if current is None else current.version), 1):
+    for number, sentence in enumerate(_sentences(told), 1):
         line(f"  {number}. {escape(sentence)}")
     if told.guards:
         columns = ["guard", "needs", "false alarm", ""]
@@ -131,10 +131,15 @@ def _show(told: Planned) -> None:
         line(escape(note))
 
 
-def steps(wanted: Strategy, *, first: int, old: int | None) -> list[str]:
-    """What each step of a completed strategy does, in a sentence; `first` is the generation of the first."""
+def _sentences(told: Planned) -> list[str]:
+    old = None if told.current is None else told.current.version
+    return steps(told.strategy, first=told.generation + 1, old=old, is_warm=told.is_warm)
+
+
+def steps(wanted: Strategy, *, first: int, old: int | None, is_warm: bool = False) -> list[str]:
+    """What each step of a completed strategy does, in a sentence; `first` is the generation of the first. One that `is_warm` need not be loaded."""
     told = []
-    if old is not None:
+    if old is not None and not is_warm:
         told.append("load it beside what serves, replay its golden records, at 0 %")
     for number, step in enumerate(wanted.steps):
         told.append(f"{_enters(wanted, step)} (generation {first + number}){_leaves(wanted, step, is_last=number == len(wanted.steps) - 1)}")

@@ -90,6 +90,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     current: Release | None = None
     gates: tuple[Verdict, ...] = ()
     is_there: bool = False
+    is_warm: bool = False
     notes: tuple[str, ...] = ()
 
 

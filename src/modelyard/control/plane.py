@@ -368,6 +368,7 @@ class ControlPlane:
             guards=planned.guards(wanted.strategy),
             gates=() if wanted.is_there else self._gates(wanted, breaking=breaking),
             is_there=wanted.is_there,
+            is_warm=wanted.before.warm is not None and wanted.before.warm.release.digest == wanted.goal.digest,
             notes=planned.notes(wanted.strategy, name=wanted.before.name),
         )
 

@@ -27,7 +27,8 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A deploy that would be accepted now: `goal` beside or instead of `current`, by a completed `strategy`; `generation` is the latest
     that the name has had.
 
-    `is_there`: `goal` serves already, or is on its way by the same strategy, so that a deploy changes nothing. `notes` are what else to know.
+    `is_there`: `goal` serves already, or is on its way by the same strategy, so that a deploy changes nothing; `is_warm`: it is kept ready, and need
+    not be loaded. `notes` are what else to know.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     guards: tuple[PlannedGuard, ...] = ()
     gates: tuple[Verdict, ...] = ()
     is_there: bool = False
+    is_warm: bool = False
     notes: tuple[str, ...] = ()
 
 

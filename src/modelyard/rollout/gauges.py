@@ -18,6 +18,7 @@ from modelyard.errors import Conflict, ModelyardError
 from modelyard.registry.base import RecordStore
 from modelyard.rollout import prometheus
 from modelyard.rollout.guards import Guard, Samples, parse
+from modelyard.rollout.strategies import is_shown
 from modelyard.targets.base import Deployment
 
 KIND = "samples"
@@ -55,7 +56,8 @@ class Gauges:
         url = None if rollout is None else rollout.strategy.prometheus
         if rollout is None or current is None or url is None or not rollout.generations:
             return {}
-        guards = [guard for guard in map(parse, rollout.strategy.guards) if guard.query]
+        weight = rollout.strategy.steps[rollout.step].weight
+        guards = [guard for guard in map(parse, rollout.strategy.guards) if guard.query and is_shown(guard, weight)]
         if rollout.phase == "watching":
             for guard in guards:
                 key = (deployment.name, rollout.generation, str(guard))

@@ -14,7 +14,9 @@ from typing import Literal
 import msgspec
 
 from modelyard.errors import Conflict, Forbidden
+from modelyard.rollout.guards.grammar import parse
 from modelyard.rollout.history import ITSELF
+from modelyard.rollout.strategies import is_shown
 from modelyard.targets.base import HISTORY, Approval, Deployment, Outcome, Pause, Release, Rollout, Step, Strategy, Warm
 from modelyard.types import TrafficPlan, Verdict
 
@@ -176,7 +178,7 @@ def resume(deployment: Deployment) -> Deployment:
     rollout = _under_way(deployment, "resume")
     if rollout.pause is None:
         raise Conflict(f"{deployment.name} is not paused; see: modelyard status", rule="pause")
-    return _with(deployment, msgspec.structs.replace(rollout, pause=None, resumed_s=rollout.elapsed_s))
+    return _with(deployment, msgspec.structs.replace(rollout, pause=None, waits="", resumed_s=rollout.elapsed_s))
 
 
 def promote(deployment: Deployment, *, by: str, at: str) -> Deployment:
@@ -301,7 +303,9 @@ def _waits(rollout: Rollout, seen: Seen) -> str:
         return f"the candidate has had fewer than {step.minimum_requests:,} requests"
     if len(seen.guards) < len(strategy.guards):
         return "not every guard has judged yet"
-    for verdict in seen.guards:
+    for text, verdict in zip(strategy.guards, seen.guards, strict=False):
+        if not is_shown(parse(text), step.weight):
+            continue  # no more can be seen of it that would ever move it to the other side; it may still fail by what comes in late
         if strategy.strict and verdict.outcome != "pass":
             return f"{verdict.rule} has not passed yet"
         if not is_on_its_side(verdict):

@@ -59,6 +59,7 @@ def complete(strategy: Strategy) -> Strategy:
     _require_guards(strategy, guards)
     filled = msgspec.structs.replace(strategy, guards=tuple(map(str, guards)), steps=_steps(strategy), mirror=_mirror(strategy, guards))
     _require_steps(filled)
+    _require_beside(filled, guards)
     return filled
 
 
@@ -77,6 +78,13 @@ def deciding(strategy: Strategy) -> Guard | None:
         names = [name for name, each in METRICS.items() if each.better is not None and each.compares]
         raise _refused(f"an A/B test decides by {', '.join(names)}, or by prometheus(QUERY)>champion", "metric", "known")
     return guard
+
+
+def is_shown(guard: Guard, weight: int) -> bool:
+    """Whether a step of this weight has anything to show to `guard`: at 100 % nothing of the champion is seen any more, so what holds the candidate
+    against it has been earned in the step before.
+    """
+    return weight < 100 or not (guard.compares or guard.metric == "prediction_shift" or "mirror" in guard.needs)
 
 
 def share_of_alpha(strategy: Strategy) -> float:
@@ -121,7 +129,7 @@ def _require_options(strategy: Strategy) -> None:
         ("keep_warm_s", strategy.keep_warm_s is not None, ("direct", "blue-green", "canary", "shadow", "ab")),
     ):
         if is_given and kind not in kinds:
-            raise _refused(f"{name} is nothing that {kind} can honour; it goes with {' or '.join(kinds)}", name, "strategy")
+            raise _refused(f"{name} is nothing that {kind} can honour; it goes with {_either(kinds)}", name, "strategy")
     if strategy.mirror is not None and not 0 <= strategy.mirror <= 1:
         raise _refused("mirror is a share from 0 to 100 %", "mirror", "range")
     if not 0 < strategy.max_time_s <= MAX_S:
@@ -163,12 +171,6 @@ def _require_guards(strategy: Strategy, guards: tuple[Guard, ...]) -> None:
             continue
         if lacks:
             raise _refused(f"the guard {guard} needs {_EVIDENCE[lacks[0]]}, which {kind} does not gather; {_instead(lacks[0])}", "guard", "evidence")
-        if kind == "blue-green" and (guard.compares or guard.metric == "prediction_shift"):
-            raise _refused(
-                f"the guard {guard} compares both versions at one time, and here one answers after the other: bound it alone, or use a canary",
-                "guard",
-                "evidence",
-            )
     if any("mirror" in guard.needs for guard in guards) and strategy.mirror == 0:
         raise _refused("a guard on disagreement needs a share of the requests to be mirrored: mirror above 0", "mirror", "evidence")
     asks = any("prometheus" in guard.needs for guard in judged)
@@ -187,7 +189,7 @@ _EVIDENCE = {
 
 
 def _instead(need: str) -> str:
-    return f"it goes with {' or '.join(kind for kind, gathers in GATHERS.items() if need in gathers)}"
+    return f"it goes with {_either([kind for kind, gathers in GATHERS.items() if need in gathers])}"
 
 
 def _steps(strategy: Strategy) -> tuple[Step, ...]:
@@ -240,6 +242,18 @@ def _require_steps(strategy: Strategy) -> None:
             )
 
 
+def _require_beside(strategy: Strategy, guards: tuple[Guard, ...]) -> None:
+    first = strategy.steps[0].weight
+    for guard in guards:
+        if not is_shown(guard, first):
+            raise _refused(
+                f"the guard {guard} compares both versions at one time, and here one answers after the other: bound it alone,"
+                " or use a canary with a step below 100 %",
+                "guard",
+                "evidence",
+            )
+
+
 def _require_task(guard: Guard, schema: Schema) -> None:
     metric = guard.metric
     if metric in ("accuracy", "auc") and schema.task != "classification":
@@ -258,6 +272,11 @@ def _require_prometheus_url(url: str | None) -> None:
 
 def _listed(values: Sequence[object]) -> str:
     return ", ".join(map(str, values))
+
+
+def _either(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _refused(message: str, field: str, rule: str) -> InvalidConfig:

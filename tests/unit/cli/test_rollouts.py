@@ -29,6 +29,7 @@ def test_a_canary_is_told_step_by_step() -> None:
 def test_a_flip_and_a_shadow() -> None:
     assert steps(complete(Strategy()), first=1, old=None) == ["100 % of the requests (generation 1)"]
     assert steps(complete(Strategy(kind="blue-green")), first=2, old=1)[-1].startswith("done: version 1 is kept ready until the next rollout")
+    assert steps(complete(Strategy()), first=2, old=1, is_warm=True)[0] == "100 % of the requests (generation 2)", "nothing is loaded for it"
     shadow = steps(complete(Strategy(kind="shadow")), first=2, old=1)
     assert shadow[1].startswith("100 % of the requests asked of both, answered by the old one") and "somebody promotes it" in shadow[1]
     split = steps(complete(Strategy(kind="ab", metric="accuracy", sticky="field:user")), first=2, old=1)

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -438,6 +439,10 @@ def test_a_plan_tells_what_a_deploy_then_does(lines: ControlPlane) -> None:
     assert [step.weight for step in told.strategy.steps] == [1, 10, 50, 100] and told.strategy.mirror == 0.05
     assert (told.goal.version, told.generation, told.is_there) == (2, 5, False) and {verdict.rule for verdict in told.gates} >= {"seal", "schema"}
     assert lines.deployments.get("line") == before and list(lines.audit.entries()) == [], "nothing is changed"
+    assert not told.is_warm
+    warm = lines.deployments.put(msgspec.structs.replace(before.deployment, warm=Warm(release=told.goal)), expected=before.revision)
+    assert lines.plan_deploy("line:2", strategy=CANARY).is_warm
+    lines.deployments.put(before.deployment, expected=warm.revision)
     begun = lines.deploy(ANN, "line:2", strategy=CANARY, expected_generation=5)
     assert begun.rollout is not None and begun.rollout.strategy == told.strategy and begun.rollout.by == "key:ann"
     assert lines.deploy(BOB, "line:2", strategy=CANARY) == begun, "again is nothing new"

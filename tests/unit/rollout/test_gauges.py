@@ -14,7 +14,7 @@ from modelyard.registry.records import SqliteRecords
 from modelyard.rollout import gauges
 from modelyard.rollout.gauges import EVERY_S, Gauges, sampled, sweep, taken
 from modelyard.rollout.guards import Samples, parse
-from modelyard.targets.base import Deployment, Release, Rollout, Strategy
+from modelyard.targets.base import Deployment, Release, Rollout, Step, Strategy
 from modelyard.types import Digest
 
 OLD, NEW = (
@@ -24,8 +24,8 @@ BELOW = "prometheus(up)<5"
 RATIO = 'prometheus(x{v="{version}"})<1.5x'
 
 
-def rolling(*guards: str, phase: str = "watching", generation: int = 5) -> Deployment:
-    strategy = Strategy(kind="canary", guards=guards, prometheus="http://metrics.example")
+def rolling(*guards: str, phase: str = "watching", generation: int = 5, weight: int = 10) -> Deployment:
+    strategy = Strategy(kind="canary", steps=(Step(weight=weight),), guards=guards, prometheus="http://metrics.example")
     rollout = Rollout(
         kind="deploy", strategy=strategy, goal=NEW, generation=generation, phase=phase, started_at="t", generations=tuple(range(5, generation + 1))
     )  # type: ignore[call-arg]
@@ -102,6 +102,7 @@ def test_nothing_is_asked_without_a_step_in_force_or_without_such_a_guard(world:
     for deployment in (
         rolling(BELOW, phase="switching"),
         rolling("error_rate<1%"),
+        rolling(RATIO, weight=100),
         msgspec.structs.replace(rolling(BELOW), rollout=None),
         msgspec.structs.replace(rolling(BELOW), current=None),
     ):

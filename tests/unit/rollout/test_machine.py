@@ -268,6 +268,21 @@ def test_a_step_that_takes_too_long_is_paused_and_says_so(serving: Deployment) -
     assert again.rollout is not None and again.rollout.pause is not None
 
 
+@pytest.mark.parametrize(("guard", "is_held"), [("p99<1.2x", False), ("disagreement<3%", False), ("p99<20ms", True), ("golden", True)])
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_nothing_more_is_seen_of_holds_no_last_step(serving: Deployment, guard: str, is_held: bool, strict: bool) -> None:
+    wrong = Verdict(outcome="unknown", rule=guard, evidence="", numbers={"holds": 0.0})
+    strategy = msgspec.structs.replace(CANARY, guards=(guard,), strict=strict, steps=(Step(weight=10), Step(weight=100)))
+    first = under_way(serving, strategy)
+    assert machine.advance(first, watched(guard=wrong)).rollout is not None, "a step beside the champion waits for it"
+    last = machine.advance(machine.advance(first, watched(guard=msgspec.structs.replace(wrong, outcome="pass"))), seen())
+    assert last.rollout is not None and last.rollout.step == 1
+    ended = machine.advance(last, watched(guard=wrong))
+    assert (ended.rollout is not None) == is_held
+    failed = machine.advance(last, watched(guard=msgspec.structs.replace(wrong, outcome="fail")))
+    assert failed.rollout is None and failed.current == release(1), "what comes in late may still take it back"
+
+
 def test_a_pause_keeps_the_step_until_it_is_resumed(serving: Deployment) -> None:
     strategy = msgspec.structs.replace(CANARY, steps=CANARY.steps[::2])
     paused = machine.pause(under_way(serving, strategy), by="bob", why="lunch", at="now")
@@ -275,7 +290,9 @@ def test_a_pause_keeps_the_step_until_it_is_resumed(serving: Deployment) -> None
     assert weights(held)[0] == {1: 90, 2: 10} and held.rollout is not None and held.rollout.pause is not None and held.rollout.pause.why == "lunch"
     with pytest.raises(Conflict, match="paused already"):
         machine.pause(held, by="ann", why="", at="")
-    assert weights(machine.advance(machine.resume(held), watched()))[0] == {2: 100}
+    resumed = machine.resume(held)
+    assert resumed.rollout is not None and resumed.rollout.waits == "", "it waits for nothing that is over"
+    assert weights(machine.advance(resumed, watched()))[0] == {2: 100}
 
 
 def test_a_step_with_approval_waits_for_somebody_else(serving: Deployment) -> None:

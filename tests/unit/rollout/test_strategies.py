@@ -92,7 +92,9 @@ def test_guards_are_kept_as_they_are_read() -> None:
         ({"kind": "canary", "prometheus": "http://x"}, "leave its URL out"),
         ({"kind": "blue-green", "guards": ("p99<1.2x",)}, "compares both versions"),
         ({"kind": "blue-green", "guards": ("prediction_shift<0.1",)}, "compares both versions"),
-        ({"kind": "blue-green", "guards": ("disagreement<3%",)}, "goes with canary or shadow or ab"),
+        ({"kind": "canary", "steps": (Step(weight=100),), "guards": ("p99<1.2x",)}, "compares both versions"),
+        ({"kind": "canary", "steps": (Step(weight=100),), "guards": ("disagreement<3%",)}, "compares both versions"),
+        ({"kind": "blue-green", "guards": ("disagreement<3%",)}, "goes with canary, shadow or ab"),
         ({"kind": "shadow", "guards": ("p99<20ms",)}, "live requests, which shadow does not gather"),
         ({"kind": "shadow", "guards": ("auc>=champion-0.01",)}, "labelled answers, which shadow"),
         ({"kind": "shadow", "mirror": 0.0}, "a share above 0"),
@@ -125,7 +127,7 @@ def test_what_each_strategy_gathers_is_accepted(kind: Any) -> None:
     assert complete(Strategy(**options, guards=("prometheus(up)<5",), prometheus="http://localhost:9090"))
 
 
-@pytest.mark.parametrize(("metric", "guard"), [("accuracy", "accuracy>champion+0%"), ("p99", "p99<champion+0s"), ("mae", "mae<champion+0")])
+@pytest.mark.parametrize(("metric", "guard"), [("accuracy", "accuracy>champion"), ("p99", "p99<champion"), ("mae", "mae<champion")])
 def test_an_experiment_decides_for_the_better(metric: str, guard: str) -> None:
     decider = deciding(Strategy(**{**AB, "metric": metric}))
     assert decider is not None and decider.compares and decider.number == 0 and decider.metric == metric

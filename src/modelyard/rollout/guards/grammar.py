@@ -110,6 +110,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         name = f"prometheus({self.query})" if self.metric == "prometheus" else self.metric
         number = f"{abs(self.number):.17g}" if float(f"{self.number:.15g}") != self.number else f"{abs(self.number):.15g}"
         if self.form == "difference":
+            if self.number == 0 and self.unit == next(iter(_UNITS[METRICS[self.metric].units])):
+                return f"{name}{self.sign}champion"
             return f"{name}{self.sign}champion{'-' if self.number < 0 else '+'}{number}{self.unit}"
         return f"{name}{self.sign}{'-' if self.number < 0 else ''}{number}{self.unit}"
 
