@@ -256,7 +256,8 @@ def _record(records: Records, name: str, built: Built, summary: dict[str, Any]) 
 def _refuse_if_needed(records: Records, what: str, digest: Digest) -> None:
     for deployment in records.list(DEPLOYMENT):
         if digest in deployment.body.get("digests", ()):
-            raise Conflict(f"{what} is deployed as {deployment.key}; run: modelyard undeploy {deployment.key}")
+            name = deployment.key
+            raise Conflict(f"{what} is deployed as {name}; run: modelyard undeploy {name}, or modelyard abort {name} where a rollout only brings it")
         if any(step.get("digest") == digest for step in deployment.body.get("history", ())):
             raise Conflict(f"{what} is what a rollback of {deployment.key} would go back to; undeploy it first")
 

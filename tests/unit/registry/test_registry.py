@@ -94,7 +94,7 @@ def test_a_version_that_is_needed_is_not_deleted(home: Registry, make: Callable[
     versions = [home.add("churn", make(number)) for number in range(1, 5)]
     home.set_alias("churn", "champion", 1)
     deploy(home, "live", [versions[1]], [versions[2]])
-    for number, why in ((1, "alias champion"), (2, "deployed as live"), (3, "rollback of live")):
+    for number, why in ((1, "alias champion"), (2, "deployed as live.*modelyard abort live"), (3, "rollback of live")):
         with pytest.raises(Conflict, match=why):
             home.delete("churn", number)
     home.delete("churn", 4)
