@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     insecure: bool = False
     keys_file: str = ""
     allowed_hosts: str = ""
+    prometheus_urls: str = "http://127.0.0.1:9090,http://localhost:9090"
     vertex_health_route: str = ""
     vertex_predict_route: str = ""
     insecure_loading: bool = False

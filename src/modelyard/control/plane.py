@@ -375,6 +375,7 @@ class ControlPlane:
     def _wanted(self, reference: str, name: str | None, strategy: Strategy | None, expected: int | None) -> Wanted:
         """What a deploy is about, as far as it can be refused without opening the bundle."""
         completed = strategies.complete(strategy or Strategy())
+        strategies.require_reach(completed, self.settings.prometheus_urls)
         version = self.registry.resolve(reference)
         called = parse_name(name or version.name)
         found = self.deployments.find(called)

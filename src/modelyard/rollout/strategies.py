@@ -118,6 +118,16 @@ def require_fit(strategy: Strategy, *, has_champion: bool, schema: Schema, break
             )
 
 
+def require_reach(strategy: Strategy, allowed: str) -> None:
+    """Return when what the guards ask is among `allowed`, URLs separated by commas. Raises InvalidConfig.
+
+    Whoever may deploy would else have the control process ask any address of its network.
+    """
+    urls = [url.strip().rstrip("/") for url in allowed.split(",")]
+    if strategy.prometheus is not None and strategy.prometheus.rstrip("/") not in urls:
+        raise _refused("guards may ask a Prometheus that the setting prometheus_urls of the control process names", "prometheus", "allowed")
+
+
 def _require_options(strategy: Strategy) -> None:
     kind = strategy.kind
     for name, is_given, kinds in (

@@ -169,3 +169,12 @@ def test_what_fits_is_let_pass() -> None:
 def test_an_approval_is_of_a_step_that_there_is() -> None:
     with pytest.raises(InvalidConfig, match="no step of 7 %"):
         strategies.steps((1, 100), approvals=(7,))
+
+
+def test_guards_ask_only_what_the_settings_name() -> None:
+    strategy = complete(Strategy(kind="canary", guards=("prometheus(up)<1",), prometheus="http://prometheus:9090/"))
+    strategies.require_reach(strategy, "http://127.0.0.1:9090, http://prometheus:9090")
+    for allowed in ("", "http://127.0.0.1:9090", "http://prometheus:9090/other", "http://prometheus"):
+        with pytest.raises(InvalidConfig, match="prometheus_urls"):
+            strategies.require_reach(strategy, allowed)
+    strategies.require_reach(complete(Strategy(kind="canary")), "")
