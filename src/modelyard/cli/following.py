@@ -82,7 +82,8 @@ def _parts(rollout: Rollout) -> Iterator[str]:
     step = steps[rollout.step]
     what = f"{rollout.kind} of {rollout.goal.model}:{rollout.goal.version}"
     if rollout.phase == "holding":
-        yield f"{what} by {rollout.strategy.kind}: loading it beside what serves"
+        # It waits for somebody only once it is ready.
+        yield f"{what} by {rollout.strategy.kind}: {'ready' if rollout.waits else 'loading it'} beside what serves"
     else:
         share = f"{step.weight} %" if step.weight else f"{percent(rollout.strategy.mirror or 0)} mirrored"
         yield f"{what} by {rollout.strategy.kind}: {share} (step {rollout.step + 1} of {len(steps)})"

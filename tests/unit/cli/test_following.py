@@ -37,7 +37,8 @@ def test_a_step_is_told_with_all_that_it_waits_for() -> None:
         "deploy of churn:4 by canary: 10 % (step 2 of 4)  ·  3m 05s of 5m 00s  ·  1,204 of 100 requests"
         "  ·  p99<1.2x open  ·  waits: it takes at least 300 s"
     )
-    assert "loading it beside what serves" in said(of(phase="holding"))
+    assert "loading it beside what serves" in said(of(phase="holding", waits=""))
+    assert ": ready beside what serves" in said(of(phase="holding", waits="the step of 10 % needs an approval"))
     assert "telling every worker" in said(of(phase="switching"))
     assert said(of(pause=Pause(by="key:ann", why="lunch", at="t"))).endswith("paused by key:ann: lunch")
     assert said(of(forced="key:ann")).endswith("promoted by key:ann")
