@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,8 @@ SAMPLE, SEED = 12, 9
 """Points of each verb in the short form; the long one takes all."""
 WIRED = ("quick gates", "failpoints")
 OFFSETS = (0.0, 1000.0)
+SPARE = "spare"
+"""A model whose one version serves nothing and is deleted."""
 
 
 class Verb(NamedTuple):
@@ -35,6 +38,12 @@ class Verb(NamedTuple):
     after: int | None
     begins_moving: bool = False
     """Whether it changes a rollout that is under way, which goes on where the change was not written down."""
+    is_deletion: bool = False
+    """Whether `before` and `after` are the version of SPARE that is registered, whatever its number, and not one that serves."""
+
+    def found(self, running: Control) -> int | None:
+        """What is there now of what it changes."""
+        return running.serving(self.subject) if not self.is_deletion else 1 if _spares(running) else None
 
 
 def _serving(running: Control, name: str, *versions: int) -> None:
@@ -76,7 +85,21 @@ VERBS = (
     Verb("abort", "line", lambda c: _moving(c, "line"), lambda c: c.ask("POST", "/deployments/line/abort"), 1, 1, begins_moving=True),
     Verb("first", "other", lambda c: _gone(c, "other"), lambda c: c.deploy("other", "line:2"), None, 2),
     Verb("undeploy", "other", lambda c: _serving(c, "other", 2), lambda c: c.ask("DELETE", "/deployments/other"), 2, None),
+    Verb("delete", "line", lambda c: _spare(c), lambda c: c.ask("DELETE", f"/models/{SPARE}/versions/{_spares(c)[-1]}"), 1, None, is_deletion=True),
 )
+
+
+def _spares(running: Control) -> list[int]:
+    """The versions of SPARE that are registered."""
+    reply = running.ask("GET", f"/models/{SPARE}/versions")
+    assert reply.status in {200, 404}, reply
+    return [each["version"] for each in reply.json()] if reply.status == 200 else []
+
+
+def _spare(running: Control) -> None:
+    """Have a version of SPARE."""
+    if not _spares(running):
+        running.home.add("line", name=SPARE, offset=2000.0)
 
 
 def _gone(running: Control, name: str) -> None:
@@ -92,6 +115,7 @@ class Killing:
         self.points = self.between = self.late = self.lost = 0
         self.slowest_s = 0.0
         self.notes: list[str] = []
+        self.verbs: Counter[str] = Counter()
         self._scene, self._home, self._running = scene_, home, running
 
     def at(self, verb: Verb, point: str) -> None:
@@ -107,12 +131,13 @@ class Killing:
         if not is_reached:  # not this time: what others did was counted with it
             running.kill()
         self.points += is_reached
+        self.verbs[verb.name] += is_reached
         running.start(*WIRED)
         is_told = reply.status in {200, 202}
         goes_on = verb.begins_moving and not is_told
         limit_s = 2.0 if self._scene.is_control else CONVERGED_S
         took_s = probes.wait(lambda: running.is_settled(verb.subject) or (goes_on and _is_moving(running, verb.subject)), limit_s, 0.01)
-        version = running.serving(verb.subject)
+        version = verb.found(running)
         is_lost = is_told and version != verb.after
         is_between = version not in {verb.before, verb.after} or generation > (_generation(self._home, verb.subject) or generation)
         self.lost, self.between, self.late = self.lost + is_lost, self.between + is_between, self.late + (took_s is None)
@@ -141,6 +166,7 @@ def run(scene_: Scene) -> None:
         strays = _strays(home)
         tally = loading.end(now=True)
     scene_.item("points", found.points, LEAST, better="higher", exact=True, note="at which the control process was killed")
+    scene_.item("verbs", sum(count > 0 for count in found.verbs.values()), len(VERBS), better="higher", exact=True, note=f"{dict(found.verbs)}")
     scene_.item("neither_old_nor_new", found.between, 0, exact=True, note="; ".join(found.notes[:4]))
     scene_.item("not_converged", found.late, 0, exact=True, note=f"within {CONVERGED_S:g} s; the slowest took {found.slowest_s:.2f} s")
     scene_.item("acknowledged_lost", found.lost, 0, exact=True)
@@ -191,8 +217,8 @@ FAULT = Fault(
     name="killed-controller",
     title="kill -9 of the control process at its failpoints",
     method=(
-        "Deploy, rollback, promote and abort of a canary, first deploy and undeploy are each run once while the calls of stores and sinks are "
-        "counted (audit appends, record writes, commits, writes of the plan, and what these ask of the system); then once per point, at which "
+        "Deploy, rollback, promote and abort of a canary, first deploy, undeploy and delete are each run once while the calls of stores and sinks "
+        "are counted (audit appends, record writes, commits, writes of the plan, and what these ask of the system); then once per point, at which "
         f"the process is killed (at {SAMPLE} of each verb's by chance; in the long form at all). Another is started at once. 100 requests a "
         "second are asked of the deployment meanwhile. The golden gate, which starts a process of its own, is left out."
     ),
