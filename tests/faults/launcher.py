@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,7 +181,53 @@ def _failpoints() -> None:
         points.system(method)
 
 
+def _pausing() -> None:
+    """The leader stops itself (SIGSTOP) at a write that a file asks for, and says in another what became of that write once it woke up.
+
+    `before`: it has decided, by what it read, and not begun to write; `inside`: it has written and not committed.
+    """
+    import signal
+
+    from modelyard.rollout.election import Fenced
+
+    plain, sign = Fenced.transaction, FOLDER / "pause"
+
+    @contextmanager
+    def watched(self: Any) -> Any:
+        where = ""
+        with suppress(FileNotFoundError):
+            where = sign.read_text()
+            sign.unlink()
+
+        def stop(here: str) -> None:
+            if where == here:
+                (FOLDER / "paused").write_text(str(os.getpid()))
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # of this thread: it takes no step more, and all others stop with it
+
+        outcome = "refused"
+        try:
+            stop("before")
+            with plain(self) as records:
+                yield records
+                stop("inside")
+            outcome = "committed"
+        finally:
+            if where:
+                (FOLDER / "woken.new").write_text(outcome)
+                (FOLDER / "woken.new").replace(FOLDER / "woken")
+
+    Fenced.transaction = watched  # type: ignore[method-assign]
+
+
 # Defences taken away.
+
+
+def _terms() -> None:
+    """A leader whose writes look neither for its term nor for what they were decided on."""
+    from modelyard.rollout.election import Election
+
+    _compare_and_swap()
+    Election._require = lambda self, records, term: records.get("leader", "leader")  # type: ignore[method-assign, assignment]
 
 
 def _restarts() -> None:
@@ -710,6 +756,8 @@ def _elsewhere() -> None:
 WIRINGS: dict[str, Callable[[], None]] = {
     "failpoints": _failpoints,
     "quick gates": _quick_gates,
+    "pausing": _pausing,
+    "terms": _terms,
     "going on": _going_on,
     "syncing": _elsewhere,
     "trying again": _trying_again,
