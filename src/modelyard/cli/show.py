@@ -24,7 +24,8 @@ _MARKS = {"pass": "[green]pass[/green]", "warn": "[yellow]warn[/yellow]", "fail"
 
 def emit_json(value: Any) -> None:
     """Print `value` as one JSON document."""
-    print(msgspec.json.format(msgspec.json.encode(value, enc_hook=str, order="deterministic"), indent=2).decode())
+    plain = msgspec.to_builtins(value, enc_hook=str, str_keys=True, order="deterministic")  # versions may be keys, and JSON's are text
+    print(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode())
 
 
 def line(text: str) -> None:

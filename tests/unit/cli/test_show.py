@@ -43,3 +43,8 @@ def test_sizes_and_digests_are_short() -> None:
 def test_a_long_line_stays_one_line_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     show.line("x" * 500)
     assert capsys.readouterr().out == "x" * 500 + "\n"
+
+
+def test_numbers_may_be_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    show.emit_json({"answered": {10: 1, 2: 3}})
+    assert json.loads(capsys.readouterr().out) == {"answered": {"10": 1, "2": 3}}
