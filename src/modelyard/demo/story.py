@@ -65,8 +65,7 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             step.done(f"{replayed.requests:,} hours, {len(months)} months, one request each over two protocols; labels joined by prediction id")
         with teller.step("Watch") as step:
             refusal = _refusal(bundle, later, world)
-            curl, answer = _curl(bundle, world)
-            live = _status(world, requests=SINGLE_ENDPOINT + replayed.answered + 1)
+            live = _status(world, requests=SINGLE_ENDPOINT + replayed.answered)
             step.done(f"status has counted {live.requests:,} answers and profiled {live.profiled_rows:,} rows beside training's")
         with teller.step("Canary") as step:
             good = _release(world, bundle, hours, step, guards=releases.CHALLENGER_GUARDS)
@@ -74,6 +73,7 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
         with teller.step("Guard") as step:
             bad = _release(world, bundle, hours, step, guards=releases.BAD_GUARDS, factor=releases.MISTAKEN)
             step.done(*sent_back(bad))
+        curl, answer = _curl(bundle, world)
         world.is_kept = keep
         home = str(world.settings.home) if keep else None
         return Report(
