@@ -18,6 +18,7 @@ from modelyard.security.keys import FileKeys
 from serving import Home
 
 POISON, SECONDS, ENDS, BACK_S, STAYS_S = 666.0, 8.0, 5, 10.0, 3.0
+FORGOTTEN_S = 3.0  # a host reports once a second
 CANARY = {"kind": "canary", "steps": [{"weight": 50, "minimum_s": 600.0, "minimum_requests": 1}, {"weight": 100}]}
 
 
@@ -64,6 +65,9 @@ def _left(scene_: Scene) -> None:
         if not scene_.is_control:
             took_s = _canary(server, running, poison)
             scene_.item("canary_back", took_s, BACK_S, "s", note="a candidate without a guard, from the fifth end to the old version answering all")
+            # What ended lately is held against a version for as long as a worker has it.
+            assert probes.wait(lambda: not _is_degraded(server), 60.0, 0.1) is not None
+            time.sleep(FORGOTTEN_S)
         _settle(running, "twofold:2")
         for _ in range(ENDS):
             assert _ask(server, [POISON, next(poison), 0, 0], "twofold")[0] != 200

@@ -59,7 +59,7 @@ def _clients(scene_: Scene) -> None:
         client = Client(data_url=server.url)
         if scene_.without == "retry budget":
             for method in ("GET", "POST"):
-                client._http._budgets[method].take = lambda: True  # type: ignore[method-assign]
+                client._budgets.of(f"data {method}").take = lambda: True  # type: ignore[method-assign]
         client.inputs("sleeper")
         server.mark()
         callers = Callers(client)
