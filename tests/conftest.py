@@ -59,6 +59,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def lacks() -> Callable[[str], NoReturn]:
+    """Ends a test that needs what is not there: it skips, and fails in CI."""
+    return missing
+
+
+@pytest.fixture(scope="session")
 def component() -> Callable[[str], str]:
     """Finds a command on the PATH."""
 

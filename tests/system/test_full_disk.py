@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -71,12 +73,12 @@ print("WELL")
 """
 
 
-def test_a_full_disk(tmp_path: Path, keys: Path) -> None:
+def test_a_full_disk(tmp_path: Path, keys: Path, lacks: Callable[[str], NoReturn]) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     inside = ["unshare", "-rm", "sh", "-c", MOUNT, "sh", str(disk)]
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not let us mount a small disk")
+        lacks("leave to mount a small disk")
     arguments = [*inside, sys.executable, "-c", SCRIPT, str(ROOT / "tests/conftest.py"), str(disk), str(keys)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.stdout.endswith("WELL\n"), done.stdout + done.stderr

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -178,11 +177,8 @@ def test_the_command_line_asks_its_own_home_and_others(server: Running, mutual: 
         environment.undo()
 
 
-def test_the_printed_line_works(server: Running) -> None:
-    if shutil.which("curl") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI lacks curl")
-        pytest.skip("needs curl")
+def test_the_printed_line_works(server: Running, component: Callable[[str], str]) -> None:
+    component("curl")
     line = server.card["models"][0]["curl"]
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=20, check=False)
     assert "predictions" in done.stdout or '"name":"line"' in done.stdout, (line, done.stdout, done.stderr)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas
 import pytest
 
 from modelyard.client.wire import array_of, columns, tensor
@@ -38,7 +39,6 @@ def test_an_answer_is_read_in_its_type() -> None:
 
 
 def test_lists_frames_and_arrays_are_columns() -> None:
-    pandas = pytest.importorskip("pandas")
     for given in ({"a": [1.0, 2.0], "b": np.zeros(2)}, pandas.DataFrame({"b": [0.0, 0.0], "a": [1.0, 2.0]})):
         found = columns("m", (A, B), given)
         assert found["a"].tolist() == [[1.0], [2.0]] and found["b"].shape == (2, 1)
