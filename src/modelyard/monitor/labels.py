@@ -80,7 +80,10 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable by all
+            # SQLite would make it readable by all. One that is there is not touched: to close any descriptor of it takes this process's locks away.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            pass
         except OSError as error:
             raise translate(error, path) from error
         with self._translated():
