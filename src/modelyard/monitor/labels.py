@@ -7,10 +7,7 @@ still wait for it. The newest label of an id stands. It must not judge; truths a
 from __future__ import annotations
 
 import math
-import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +16,8 @@ import numpy as np
 
 from modelyard import events
 from modelyard.config import Settings
-from modelyard.errors import InvalidInput, StorageFull, Tampered, Unavailable
-from modelyard.files import translate
+from modelyard.errors import InvalidInput
+from modelyard.monitor.database import Database
 from modelyard.types import Digest, Scalar
 
 if TYPE_CHECKING:
@@ -74,27 +71,13 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     probability: Any
 
 
-class Ledger:
+class Ledger(Database):
     """The file. One thread owns an instance; any number of instances may be open. Raises StorageFull, Unavailable or Tampered."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            # SQLite would make it readable by all. One that is there is not touched: to close any descriptor of it takes this process's locks away.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise translate(error, path) from error
+        super().__init__(path, when_full="free some space and send the labels again")
         with self._translated():
-            self._connection = sqlite3.connect(path, timeout=15.0, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.executescript(_TABLES)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
 
     def give(self, name: str, labels: Sequence[tuple[str, Scalar]], *, at: float) -> Received:
         """Keep the labels of a deployment's predictions, by prediction id, all or none. Raises InvalidInput for what is no label."""
@@ -127,29 +110,6 @@ class Ledger:
         """Drop labels that came before a time: their predictions are no longer kept."""
         with self._translated(), self._transaction() as connection:
             connection.execute("DELETE FROM labels WHERE at < ?", (before,))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-                raise StorageFull(f"no space left for {self._path.name}; free some space and send the labels again") from error
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise Tampered(f"{self._path.name} is damaged; move it away to begin a new one") from error
-            raise Unavailable(f"{self._path.name} is not available now") from error
 
 
 def text(value: Scalar | None) -> str:

@@ -7,20 +7,18 @@ know what a shift is.
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from modelyard.errors import Conflict, InvalidConfig, ModelyardError, StorageFull, Tampered, Unavailable, UnsupportedFormat
+from modelyard.errors import Conflict, UnsupportedFormat
 from modelyard.events import Failures, Part, Rows, Segment, refined
-from modelyard.files import translate
 from modelyard.monitor import profile
+from modelyard.monitor.database import Database
 from modelyard.monitor.evidence import Seen, of, summed
 from modelyard.types import Digest
 
@@ -103,7 +101,7 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""
 
 
-class Windows:
+class Windows(Database):
     """The file. One thread owns an instance; any number of instances, in any processes, may be open at once.
 
     Raises, when opened and later: StorageFull, InvalidConfig (not writable), Unavailable (locked), Tampered (damaged), UnsupportedFormat (made
@@ -111,18 +109,8 @@ class Windows:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            # SQLite would make it readable by all. One that is there is not touched: to close any descriptor of it takes this process's locks away.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise translate(error, path) from error
+        super().__init__(path, when_full="observations wait in the spool. Free some space")
         with self._translated():
-            self._connection = sqlite3.connect(path, timeout=15.0, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
             with self._transaction() as connection:
                 found = connection.execute("PRAGMA user_version").fetchone()[0]
                 for statement in "".join(_STEPS[found:]).split(";\n"):
@@ -138,10 +126,6 @@ class Windows:
         if found > VERSION:
             self.close()
             raise UnsupportedFormat(f"{path.name} was written by a newer release of modelyard")
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
 
     # Taking in.
 
@@ -334,24 +318,6 @@ class Windows:
             marks = ", ".join("?" * len(kept))
             connection.execute(f"DELETE FROM taken WHERE at < ? AND name NOT IN ({marks})", (before, *kept))  # noqa: S608  question marks
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _error(error, self._path) from error
-
 
 def _refine(connection: sqlite3.Connection) -> None:
     """Put the latencies of format 1 into today's buckets."""
@@ -364,17 +330,6 @@ def _refine(connection: sqlite3.Connection) -> None:
 
 _GROUP = "kind, name, day, version, digest, form"
 _FIELDS = "started_at, ended_at, requests, rows, latencies, failures, dropped"
-
-
-def _error(error: sqlite3.Error, path: Path) -> ModelyardError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return StorageFull(f"no space left for {path.name}; observations wait in the spool. Free some space")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return InvalidConfig(f"{path.name} cannot be written")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return Tampered(f"{path.name} is damaged; move it away to begin a new one")
-    return Unavailable(f"{path.name} is not available now")
 
 
 def _window(segment: Segment, part: Part) -> Window:
