@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test fmt lint types house docs bench bench-peers faults faults-long check lock messages
+.PHONY: help setup demo test fmt lint types house docs bench bench-peers bench-monitor faults faults-long check lock messages
 
 help:  ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -57,6 +57,9 @@ bench: $(READY)  ## Benchmarks, as ratios within one run; rewrites the table in 
 
 bench-peers: $(READY)  ## Other model servers on the same forest; rewrites docs/peers.md and its chart
 	@$(BIN)/python -m benchmarks.peers
+
+bench-monitor: $(READY)  ## The bars of monitoring; rewrites the table in docs/monitoring-benchmarks.md
+	@$(BIN)/python -m benchmarks.monitor
 
 faults: $(READY)  ## Faults and abuse against a running server; rewrites the tables in README.md and docs/faults.md; FAULTS="1 24" runs some
 	@PYTHONPATH=tests/support $(BIN)/python -m tests.faults $(FAULTS_FLAGS) $(FAULTS)

@@ -132,12 +132,19 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The one noun for judgement: may we go on? `rule` names what was asked, `evidence` what was found, in a sentence."""
+    """The one noun for judgement: may we go on? `rule` names what was asked, `evidence` what was found, in a sentence.
+
+    Where it judges data: `window` is from when to before when (seconds since 1970, UTC), `columns` are the guilty ones, the worst first, and `harm`
+    is the estimated loss of the model's own figure (accuracy, or MAE relative to the reference's), 0 for none; None where nobody can tell.
+    """
 
     outcome: Outcome
     rule: str
     evidence: str
     numbers: dict[str, float] = {}
+    window: tuple[float, float] | None = None
+    columns: tuple[str, ...] = ()
+    harm: float | None = None
 
 
 class Principal(msgspec.Struct, frozen=True):

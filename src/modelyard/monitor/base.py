@@ -1,0 +1,102 @@
+"""The port of everything that judges what was seen of a deployment, and the values that it is handed.
+
+Hides nothing. A detector is a pure function: what it must remember between turns it gives out as bytes and is handed again, so that whoever judges
+after a restart, or on another host, goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from modelyard.events import Failures
+    from modelyard.monitor.profile import Profile
+    from modelyard.types import Array, Digest, Schema, Verdict
+
+MINUTE_S = 60
+
+
+class Minute(NamedTuple):
+    """What all workers and replicas saw of one version in one closed minute that begins at `start` (seconds since 1970, UTC).
+
+    `counts` is the vector of the profile (`monitor.profile.filled` reads it), None where no row was profiled. A minute without traffic has no Minute.
+    """
+
+    start: int
+    version: int
+    digest: Digest
+    requests: int
+    rows: int
+    latencies: Mapping[int, int]
+    failures: Mapping[str, Failures]
+    dropped: Mapping[str, int]
+    counts: Array | None
+
+
+class Labelled(NamedTuple):
+    """Predictions whose truth has come, a row each, in the order in which they were answered. Classes by their place in the schema.
+
+    `times` are of the answers, seconds since 1970; `probability` [n, classes] is empty where there is none.
+    """
+
+    times: Array
+    truth: Array
+    predicted: Array
+    probability: Array
+
+
+class Reference(NamedTuple):
+    """What live data of one version is held against, as its bundle tells it.
+
+    `importance` is each input feature's share of the answer, by its name in the profile (they sum to 1; empty: unknown, so that all count alike);
+    `quality` the figures on the reference rows.
+    """
+
+    digest: Digest
+    schema: Schema
+    profile: Profile
+    importance: Mapping[str, float]
+    quality: Mapping[str, float]
+
+
+class Evidence(NamedTuple):
+    """What one turn hands to a detector. `fresh` are the minutes that it has not been handed yet, oldest first; `recent` those of the window that
+    reports look at, `fresh` among them. `labelled` are the labelled predictions of the recent window, `false_pages` how often a month at most this
+    detector may page with nothing wrong, `now` the time of the turn.
+    """
+
+    name: str
+    reference: Reference
+    fresh: Sequence[Minute]
+    recent: Sequence[Minute]
+    labelled: Labelled | None
+    false_pages: float
+    now: float
+
+
+class Judged(NamedTuple):
+    """A detector's verdicts and what it is to be handed the next time. Nothing to say is a verdict too: `unknown`, with why."""
+
+    verdicts: tuple[Verdict, ...]
+    state: bytes
+
+
+class Detector(Protocol):
+    """Judges one side of what was seen. Pure; one instance serves any number of deployments.
+
+    `rule` begins the rule of each of its verdicts (`drift`, or `drift:age`). One that `pages` may wake somebody and has a share in the alarm budget;
+    the others only report.
+    """
+
+    @property
+    def rule(self) -> str: ...
+
+    @property
+    def pages(self) -> bool: ...
+
+    def judge(self, evidence: Evidence, state: bytes) -> Judged:
+        """Verdicts on `evidence`; `state` is what the last turn gave out, empty at the first. State of another release, or none of ours, begins anew
+        and says so. Never raises for what data may hold.
+        """
+        ...
