@@ -60,6 +60,7 @@ def server_struct(name: str) -> type[msgspec.Struct]:
         "Release": "targets.base", "Pause": "targets.base", "Step": "targets.base", "Strategy": "targets.base", "Rollout": "targets.base",
         "Outcome": "targets.base", "Deployment": "targets.base", "Serving": "control.status", "DeploymentStatus": "control.status",
         "Plane": "control.status", "Status": "control.status", "Event": "rollout.history", "Model": "registry", "Version": "registry",
+        "Overview": "monitor.overview", "Series": "monitor.overview", "Budget": "monitor.overview", "Chosen": "control.monitoring",
         "Planned": "control.planned", "Account": "monitor.labels", "Received": "monitor.labels",
         "Verified": "console.routes.models", "Key": "console.routes.access", "Trusted": "security.seal", "DataPlane": "console.routes.world",
     }  # fmt: skip

@@ -46,6 +46,7 @@ VERBS: dict[str, Verb] = {
     "abort": Verb("modelyard.cli.rollouts:abort", "End a rollout: back to what served before.", "The running world"),
     "approve": Verb("modelyard.cli.rollouts:approve", "Let a step of somebody else's rollout be entered.", "The running world"),
     "labels": Verb("modelyard.cli.labels:labels", "Give true answers of predictions, or show what became of them.", "The running world"),
+    "monitor": Verb("modelyard.cli.monitor:monitor", "Show how a deployment does, or say how it is watched.", "The running world"),
     "history": Verb("modelyard.cli.rollouts:history", "Show who did what to a deployment, and why.", "The running world"),
     "undeploy": Verb("modelyard.cli.world:undeploy", "Take a name out of service.", "The running world"),
     "rollback": Verb("modelyard.cli.world:rollback", "Go back to what served before.", "The running world"),
@@ -59,6 +60,9 @@ VERBS: dict[str, Verb] = {
     "config": Verb("modelyard.cli.config:config", "Show each setting, its value and where it came from.", "More"),
     "demo": Verb("modelyard.cli.demo:demo", "Train, package, deploy and watch a model on real data.", "More"),
 }
+
+PARTS: dict[str, dict[str, str]] = {"monitor": {}}
+"""What a verb can do beside, by its second word: "module:function". A thing of that name is asked for as `modelyard VERB -- NAME`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         _unknown(verb)
         return 2
+    part = PARTS.get(verb, {}).get(given[1] if len(given) > 1 else "")
+    if part is not None:
+        return run(f"{verb} {given[1]}", load(part), given[2:])
     return run(verb, load(VERBS[verb].place), given[1:])
 
 

@@ -251,3 +251,53 @@ class DataPlane(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     grpc: str | None = None
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """The course of one figure of a deployment, at equal steps; `unit` is /s, s, share, level (1 is an alarm) or empty."""
+
+    name: str
+    unit: str
+    values: tuple[float | None, ...]
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a month somebody may be woken for nothing, and how many pages of the last 30 days have been counted against it."""
+
+    false_pages_a_month: float
+    spent: float
+    left: float
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """How a deployment does, from `since` to before `until` (seconds since 1970, UTC); the latest `verdicts`, the most important first.
+
+    Those whose rule is in `pages` may wake somebody. `settings` are those of its `monitor.toml`.
+    """
+
+    name: str
+    version: int | None
+    digest: Digest | None
+    since: float
+    until: float
+    budget: Budget
+    requests: int = 0
+    rows: int = 0
+    judged_through: float | None = None
+    judged_at: float | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    pages: tuple[str, ...] = ()
+    series: tuple[Series, ...] = ()
+    late: int = 0
+    labels: Account | None = None
+    trouble: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """How a deployment is watched: what its `monitor.toml` says; `revision` 0 while nobody has said anything."""
+
+    settings: dict[str, Any]
+    revision: int = 0
+    by: str = ""
+    at: str = ""

@@ -219,6 +219,28 @@ class Verbs:
         """What became of all labels of a deployment."""
         return (yield from self._see(f"/deployments/{_part(name)}/labels", answers.Account))
 
+    @verb
+    def monitor(self, name: str, *, since: str | None = None) -> Steps[answers.Overview]:
+        """How a deployment does: verdicts, the alarm budget, courses from `since` (ISO 8601) on. Raises NotFound."""
+        start = f"?since={quote(since)}" if since is not None else ""
+        return (yield from self._see(f"/deployments/{_part(name)}/monitor{start}", answers.Overview))
+
+    @verb
+    def monitor_settings(self, name: str) -> Steps[answers.Chosen]:
+        """How a deployment is watched."""
+        return (yield from self._see(f"/deployments/{_part(name)}/monitor/settings", answers.Chosen))
+
+    @verb
+    def set_monitor_settings(
+        self, name: str, settings: Mapping[str, Any], *, expected_revision: int | None = None, key: str | None = None
+    ) -> Steps[answers.Chosen]:
+        """Let a deployment be watched as `settings` say, in the form of a `monitor.toml`; what they leave out is the default.
+
+        Raises InvalidConfig for what its model cannot honour, Conflict when they were changed since the expected revision.
+        """
+        body = {"settings": dict(settings), "expected_revision": expected_revision}
+        return (yield from self._change("PUT", f"/deployments/{_part(name)}/monitor/settings", body, answers.Chosen, key))
+
     @streaming(answers.Deployment)
     def watch(self, name: str, *, timeout_s: float | None = None) -> Steps[None]:
         """The deployment now and after each change, until no rollout is under way; `last` of the final one says how it ended.

@@ -2,8 +2,8 @@
 
 Hides the lock, the socket, and the loops beside the API: the host, which carries out on this machine what the records say; the driver, which takes
 rollouts from step to step while this process leads; the lease, by which others know that this host lives and who leads; the intake, which takes the
-workers' observations in, and the tally, which adds what was counted here to the evidence. It can be killed at any moment: all that it knows is in the
-records, the plan file and the log.
+workers' observations in, the tally, which adds what was counted here to the evidence, and the monitor, which judges each deployment once a minute
+while this process leads. It can be killed at any moment: all that it knows is in the records, the plan file and the log.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from modelyard.console.failures import Failures
 from modelyard.console.guard import Guard
 from modelyard.console.opening import Opening
 from modelyard.control.access import admin_key, home_keyring
+from modelyard.control.monitoring import Monitoring
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
 from modelyard.control.traffic import Watch
@@ -139,6 +140,7 @@ class Loops:
             ("lease", self._hold),
             ("intake", self._take_in),
             ("tally", self._tell),
+            ("monitor", self._judge),
             ("uses", self._write_uses),
         )
         self._threads = [threading.Thread(target=target, name=name) for name, target in loops]
@@ -247,6 +249,23 @@ class Loops:
                         self._wake_driver.set()
             except Exception as error:  # noqa: BLE001  # the counts are told by the next turn that goes well
                 self._failures.tell("tally", error)
+
+    def _judge(self) -> None:
+        """Judge each deployment once a minute, while this process leads."""
+        monitoring: Monitoring | None = None
+        term = 0
+        while not self._stop.is_set():
+            is_more = False
+            try:
+                if self._election.term != term:
+                    term = self._election.term
+                    monitoring = self._plane.monitoring(self._election.fenced(term)) if term else None
+                is_more = monitoring is not None and monitoring.turn()
+                self._failures.forget("monitor")
+            except Exception as error:  # noqa: BLE001  # what was seen waits: a turn that fails has kept nothing
+                self._failures.tell("monitor", error)
+            if not is_more:
+                self._stop.wait(REST_S)
 
     def _take_in(self) -> None:
         intake: Intake | None = None

@@ -22,8 +22,9 @@ import msgspec
 from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
 from modelyard.config import Settings
-from modelyard.control import audit, planned
+from modelyard.control import audit, monitoring, planned
 from modelyard.control.host import FetchedStock, HomeStock, host_id
+from modelyard.control.monitoring import Chosen, Monitoring
 from modelyard.control.once import Once
 from modelyard.control.planned import Planned
 from modelyard.control.progress import shown
@@ -31,6 +32,8 @@ from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, Mode
 from modelyard.monitor.intake import log_path, windows_path
 from modelyard.monitor.labels import Account, Answers, Ledger, Received, account, answers, labels_path
 from modelyard.monitor.log import PredictionLog
+from modelyard.monitor.overview import Overview
+from modelyard.monitor.settings import Monitored, check
 from modelyard.monitor.windows import Windows
 from modelyard.rollout import machine, strategies
 from modelyard.rollout.deployments import Deployments, Stored
@@ -474,9 +477,37 @@ class ControlPlane:
         with self._observed() as (ledger, log, windows):
             return account(ledger, log, windows, name)
 
-    def _answers(self, name: str, since: float) -> dict[Digest, Answers]:
+    def answers(self, name: str, since: float) -> dict[Digest, Answers]:
+        """The labelled predictions of a deployment that were answered from `since` on (seconds since 1970), by version."""
         with self._observed() as (ledger, log, windows):
             return answers(ledger, log, windows, name, since=since)
+
+    def monitored(self, name: str) -> Chosen:
+        """How a deployment is watched. Raises NotFound."""
+        self.deployments.get(name)
+        return monitoring.chosen(self.registry.records, name)
+
+    def monitor_so(self, principal: Principal, name: str, settings: Monitored, *, expected_revision: int | None = None) -> Chosen:
+        """Let a deployment be watched so, from the next minute on.
+
+        Raises NotFound, InvalidConfig for what its model or this home cannot honour, or Conflict when somebody has said otherwise since the
+        expected revision (0: nobody had said anything).
+        """
+        deployment = self.deployments.get(name).deployment
+        check(settings)
+        if deployment.current is not None:
+            monitoring.require_fit(self._open(deployment.current), settings)
+        with self._audited(principal, "monitor", name, detail=monitoring.brief(settings)) as told, self.registry.records.transaction() as records:
+            told(records)
+            return monitoring.choose(records, name, settings, by=principal.name, at=_now(), expected=expected_revision)
+
+    def overview(self, name: str, *, since: datetime | None = None) -> Overview:
+        """What there is to tell of a deployment's watch, from `since` on. Raises NotFound."""
+        return monitoring.overview(self, name, since=None if since is None else since.timestamp())
+
+    def monitoring(self, records: RecordStore) -> Monitoring:
+        """What judges deployments once a minute; the control process that leads runs one, on the store as its term may write it."""
+        return Monitoring(self, records)
 
     @contextlib.contextmanager
     def _observed(self) -> Iterator[tuple[Ledger, PredictionLog, Windows]]:
@@ -536,7 +567,7 @@ class ControlPlane:
 
     def truths(self) -> Truths:
         """What finds this home's labels for a driver."""
-        return Truths(self._answers, functools.cache(lambda release: self._open(release).schema.classes))
+        return Truths(self.answers, functools.cache(lambda release: self._open(release).schema.classes))
 
     def election(self, membership: Membership) -> Election:
         """This control process's part in who leads."""
@@ -555,6 +586,10 @@ class ControlPlane:
             membership=membership,
             control=control,
         )
+
+    def opened(self, release: Release) -> bundle.Bundle:
+        """The verified bundle of what serves. Raises NotFound or Tampered."""
+        return self._open(release)
 
     def _open(self, version: Version | Release) -> bundle.Bundle:
         return bundle.open(self.registry.blobs, version.index, trust=self.trust)

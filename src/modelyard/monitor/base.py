@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from modelyard.events import Use
+from modelyard.monitor.settings import Monitored
 
 if TYPE_CHECKING:
     from modelyard.events import Failures
@@ -22,8 +22,7 @@ MINUTE_S = 60
 class Minute(NamedTuple):
     """What all workers and replicas saw of one version in one closed minute that begins at `start` (seconds since 1970, UTC).
 
-    `counts` is the vector of the profile (`monitor.profile.filled` reads it), None where no row was profiled. `use` is what serving it took. A minute
-    without traffic has no Minute.
+    `counts` is the vector of the profile (`monitor.profile.filled` reads it), None where no row was profiled. A minute without traffic has no Minute.
     """
 
     start: int
@@ -35,7 +34,6 @@ class Minute(NamedTuple):
     failures: Mapping[str, Failures]
     dropped: Mapping[str, int]
     counts: Array | None
-    use: Use = Use()
 
 
 class Labelled(NamedTuple):
@@ -48,6 +46,19 @@ class Labelled(NamedTuple):
     truth: Array
     predicted: Array
     probability: Array
+
+
+class Logged(NamedTuple):
+    """Rows of the prediction log whose inputs were sampled too, in the order in which they were answered.
+
+    `times` are of the answers, seconds since 1970; `inputs` and `outputs` named arrays with the rows first, tagged inputs as they were logged.
+    `truth` is as of Labelled, but -1 (of a number: NaN) for each row whose label has not come; None where none has.
+    """
+
+    times: Array
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    truth: Array | None = None
 
 
 class Reference(NamedTuple):
@@ -67,7 +78,8 @@ class Reference(NamedTuple):
 class Evidence(NamedTuple):
     """What one turn hands to a detector. `fresh` are the minutes that it has not been handed yet, oldest first; `recent` those of the window that
     reports look at, `fresh` among them. `labelled` are the labelled predictions of the recent window, `false_pages` how often a month at most this
-    detector may page with nothing wrong, `now` the time of the turn.
+    detector may page with nothing wrong, `now` the time of the turn. `logged` are the sampled rows of the recent window; `settings` are the
+    deployment's, and columns to ignore have no importance.
     """
 
     name: str
@@ -77,6 +89,8 @@ class Evidence(NamedTuple):
     labelled: Labelled | None
     false_pages: float
     now: float
+    logged: Logged | None = None
+    settings: Monitored = Monitored()
 
 
 class Judged(NamedTuple):

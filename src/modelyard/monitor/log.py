@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -85,7 +85,7 @@ class PredictionLog:
         paths = [str(path) for path in self.files("predictions", name)]
         if not paths:
             return
-        with _reading(), duckdb.connect(config={"threads": 1}) as connection:
+        with reading(), duckdb.connect(config={"threads": 1}) as connection:
             connection.register("wanted", {"id": _texts(ids)})
             read = f"read_parquet([{', '.join(map(_text, paths))}], union_by_name = true)"
             has = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {read}").fetchall()}  # noqa: S608  quoted
@@ -107,7 +107,7 @@ class PredictionLog:
         paths = [str(path) for path in self.files("predictions", name)]
         if not paths:
             return 0, 1.0
-        with _reading(), duckdb.connect(config={"threads": 1}) as connection:
+        with reading(), duckdb.connect(config={"threads": 1}) as connection:
             read = f"read_parquet([{', '.join(map(_text, paths))}], union_by_name = true)"
             count, share = connection.execute(f"SELECT count(*), coalesce(min(share), 1.0) FROM {read}").fetchall()[0]  # noqa: S608  quoted
         return int(count), float(share)
@@ -124,7 +124,8 @@ class PredictionLog:
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def reading() -> Iterator[None]:
+    """What DuckDB raises while the block reads the log is Unavailable."""
     import duckdb
 
     try:
@@ -158,15 +159,22 @@ def _columns(group: Staged) -> tuple[dict[str, Array], list[str]]:
         "share": np.repeat([rows.share for rows in group.pieces], counts),
     }
     selected = [_name(name) for name in _OURS]
-    used = set(_OURS)
+    called = column_names(item.name for item in group.pieces[0].columns)
     for place, item in enumerate(group.pieces[0].columns):
-        values = _joined(group.pieces, item.name)
-        shown = item.name
-        while shown.lower() in used:  # DuckDB's names know no case, and ours are taken
+        selected.append(f"{_spread(flat, f'c{place}', _joined(group.pieces, item.name))} AS {_name(called[item.name])}")
+    return flat, selected
+
+
+def column_names(names: Iterable[str]) -> dict[str, str]:
+    """What the log calls each of a model's inputs or outputs, in their order: DuckDB's names know no case, and ours are taken."""
+    used, called = set(_OURS), {}
+    for name in names:
+        shown = name
+        while shown.lower() in used:
             shown += "_"
         used.add(shown.lower())
-        selected.append(f"{_spread(flat, f'c{place}', values)} AS {_name(shown)}")
-    return flat, selected
+        called[name] = shown
+    return called
 
 
 def _joined(pieces: Sequence[Rows], name: str) -> Array:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from modelyard.errors import Conflict, UnsupportedFormat
-from modelyard.events import Failures, Part, Rows, Segment, Use, refined
+from modelyard.events import Failures, Part, Rows, Segment, refined
 from modelyard.monitor import profile
+from modelyard.monitor.base import Minute
 from modelyard.monitor.database import Database
 from modelyard.monitor.evidence import Seen, of, summed
 from modelyard.types import Digest
@@ -50,11 +51,8 @@ CREATE TABLE evidence (
   PRIMARY KEY (name, generation, digest)
 ) WITHOUT ROWID;
 """
-_USE = """
-ALTER TABLE windows ADD COLUMN use BLOB NOT NULL DEFAULT x'80';
-"""
-_STEPS = (_TABLES, _EVIDENCE, _USE)
-"""What each format adds to the one before it; the second also has finer buckets of latencies. 80 is an empty map in msgpack."""
+_STEPS = (_TABLES, _EVIDENCE)
+"""What each format adds to the one before it; the second also has finer buckets of latencies."""
 
 VERSION = len(_STEPS)
 
@@ -71,7 +69,6 @@ class Window(msgspec.Struct, kw_only=True):
     latencies: dict[int, int] = {}
     failures: dict[str, Failures] = {}
     dropped: dict[str, int] = {}
-    use: Use = Use()
 
     def add(self, other: Window) -> None:
         """Merge; exact, and in any order the same."""
@@ -81,7 +78,6 @@ class Window(msgspec.Struct, kw_only=True):
         self.rows += other.rows
         self.latencies = summed(self.latencies, other.latencies)
         self.dropped = summed(self.dropped, other.dropped)
-        self.use += other.use
         for code, more in other.failures.items():
             had = self.failures.get(code, Failures(requests=0, seconds=0.0))
             self.failures = {**self.failures, code: Failures(requests=had.requests + more.requests, seconds=had.seconds + more.seconds)}
@@ -185,9 +181,9 @@ class Windows(Database):
         had = connection.execute(query, key).fetchone()
         if had is not None:
             window.add(_read_window(had))
-        blobs = [msgspec.msgpack.encode(value) for value in (window.latencies, window.failures, window.dropped, window.use)]
+        blobs = [msgspec.msgpack.encode(value) for value in (window.latencies, window.failures, window.dropped)]
         values = (*key, window.started_at, window.ended_at, window.requests, window.rows, *blobs)
-        connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def _keep_counts(self, connection: sqlite3.Connection, place: tuple[str, int, Digest, float], vector: Array) -> None:
         query = "SELECT counts FROM profiles WHERE name = ? AND start = ? AND digest = ? AND share = ?"
@@ -291,6 +287,43 @@ class Windows(Database):
                 total = vector if total is None else _plus(total, vector)
         return total
 
+    def minutes(self, name: str, digest: Digest, *, since: float, until: float) -> list[Minute]:
+        """What was seen of one digest in each minute that begins from `since` to before `until` and had any traffic; the oldest first.
+
+        Counts that contradict each other within a minute are none.
+        """
+        of = (name, digest, since, until)
+        windows: dict[int, tuple[int, Window]] = {}
+        counts: dict[int, Array | None] = {}
+        query = f"SELECT start, version, {_FIELDS} FROM windows WHERE name = ? AND digest = ? AND start >= ? AND start < ? ORDER BY start, version"  # noqa: S608  a constant
+        with self._translated():
+            for start, version, *fields in self._connection.execute(query, of):
+                window = _read_window(fields)
+                if start in windows:  # one bundle under two numbers
+                    window.add(windows[start][1])
+                windows[start] = version, window
+            query = "SELECT start, counts FROM profiles WHERE name = ? AND digest = ? AND start >= ? AND start < ?"
+            for start, blob in self._connection.execute(query, of):
+                vector, had = profile.unpack(blob), counts.get(start)
+                if start in counts:
+                    counts[start] = None if had is None or had.shape != vector.shape else had + vector
+                else:
+                    counts[start] = vector
+        return [
+            Minute(
+                start=start,
+                version=version,
+                digest=digest,
+                requests=window.requests,
+                rows=window.rows,
+                latencies=window.latencies,
+                failures=window.failures,
+                dropped=window.dropped,
+                counts=counts.get(start),
+            )
+            for start, (version, window) in windows.items()
+        ]
+
     def evidence(self, name: str, generation: int) -> dict[Digest, Seen]:
         """Per digest, all that was seen while the plan of `name` had this generation."""
         query = "SELECT digest, seen FROM evidence WHERE name = ? AND generation = ?"
@@ -334,7 +367,7 @@ def _refine(connection: sqlite3.Connection) -> None:
 
 
 _GROUP = "kind, name, day, version, digest, form"
-_FIELDS = "started_at, ended_at, requests, rows, latencies, failures, dropped, use"
+_FIELDS = "started_at, ended_at, requests, rows, latencies, failures, dropped"
 
 
 def _window(segment: Segment, part: Part) -> Window:
@@ -346,12 +379,11 @@ def _window(segment: Segment, part: Part) -> Window:
         latencies=part.latencies,
         failures=part.failures,
         dropped=part.dropped,
-        use=part.use or Use(),
     )
 
 
 def _read_window(fields: Any) -> Window:
-    started_at, ended_at, requests, rows, latencies, failures, dropped, use = fields
+    started_at, ended_at, requests, rows, latencies, failures, dropped = fields
     return Window(
         started_at=started_at,
         ended_at=ended_at,
@@ -360,7 +392,6 @@ def _read_window(fields: Any) -> Window:
         latencies=msgspec.msgpack.decode(latencies, type=dict[int, int]),
         failures=msgspec.msgpack.decode(failures, type=dict[str, Failures]),
         dropped=msgspec.msgpack.decode(dropped, type=dict[str, int]),
-        use=msgspec.msgpack.decode(use, type=Use),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from modelyard import events
 from modelyard.errors import Conflict, InvalidConfig, NotFound, Tampered, UnsupportedFormat
-from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment, Use
+from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment
 from modelyard.monitor import profile
 from modelyard.monitor.evidence import Seen
 from modelyard.monitor.windows import Windows
@@ -61,16 +61,6 @@ def test_segments_count_once_and_add_up(windows: Windows) -> None:
     assert total.tolist() == [6, 3, 3]
     assert windows.troubles() == {"lost": 3}
     assert windows.names() == ("m",)
-
-
-def test_what_serving_took_adds_up_by_the_minute(windows: Windows) -> None:
-    one = Use(looks=1, cpu_us=10, ran_us=5, resident_bytes=100, most_resident_bytes=100, queued=2, most_queued=2)
-    other = Use(looks=1, cpu_us=30, ran_us=7, resident_bytes=60, most_resident_bytes=60)
-    windows.take({"a": seen(1000, use=one)}, day_of=day_of)
-    windows.take({"b": seen(1001, use=other), "c": seen(1002)}, day_of=day_of)
-    (window,) = windows.seen("m", since=0).values()
-    assert window.use == one + other == other + one
-    assert window.use == Use(looks=2, cpu_us=40, ran_us=12, resident_bytes=160, most_resident_bytes=100, queued=2, most_queued=2)
 
 
 def test_only_what_is_asked_for_is_told(windows: Windows) -> None:
@@ -178,3 +168,18 @@ def test_a_process_that_comes_and_goes_takes_nothing_of_another_along(tmp_path: 
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     first.take({"a": seen(1000)}, day_of=day_of)
     assert Windows(path).names() == ("m",)
+
+
+def test_minutes_are_told_one_by_one(windows: Windows) -> None:
+    windows.take({"a": seen(1000), "b": seen(1010, share=0.5), "c": seen(1100), "d": seen(1300)}, day_of=day_of)
+    found = windows.minutes("m", DIGEST, since=960, until=1260)
+    assert [(each.start, each.requests, each.version, each.latencies) for each in found] == [(960, 4, 1, {80: 4}), (1080, 2, 1, {80: 2})]
+    assert found[0].failures == {"schema_mismatch": Failures(requests=2, seconds=1.0)}
+    assert [None if each.counts is None else each.counts.tolist() for each in found] == [[4, 2, 2], [2, 1, 1]]
+    assert windows.minutes("m", Digest("sha256:" + "1" * 64), since=0, until=9999) == windows.minutes("other", DIGEST, since=0, until=9999) == []
+
+
+def test_a_minute_without_a_profile_has_no_counts_and_one_whose_counts_contradict_has_none_either(windows: Windows) -> None:
+    bare = Segment(slot=0, pid=1, started_at=999, ended_at=1000, parts=(Part(name="m", version=1, digest=DIGEST, requests=1, rows=1),))
+    windows.take({"a": bare, "b": seen(1100), "c": seen(1101, share=0.5, counts=(1, 1))}, day_of=day_of)
+    assert [each.counts for each in windows.minutes("m", DIGEST, since=0, until=9999)] == [None, None]

@@ -74,6 +74,9 @@ POST approve                 .       .         .        x        .     x       .
 GET history                  x       .         x        x        x     x       .
 POST labels                  .       .         x        .        x     x       .
 GET labels                   x       .         x        x        x     x       .
+GET monitor                  x       .         x        x        x     x       .
+GET settings                 x       .         x        x        x     x       .
+PUT settings                 .       .         .        .        x     x       .
 DELETE deployments/{name}    .       .         .        .        x     x       .
 GET audit                    .       .         .        .        .     .       x
 POST audit/verify            .       .         .        .        .     .       x

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from modelyard.console.operations import Operation
-from modelyard.console.routes import access, audit, deployments, models, world
+from modelyard.console.routes import access, audit, deployments, models, monitor, world
 
-OPERATIONS: tuple[Operation, ...] = (*world.OPERATIONS, *models.OPERATIONS, *access.OPERATIONS, *deployments.OPERATIONS, *audit.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (
+    *world.OPERATIONS,
+    *models.OPERATIONS,
+    *access.OPERATIONS,
+    *deployments.OPERATIONS,
+    *monitor.OPERATIONS,
+    *audit.OPERATIONS,
+)
 """In the order in which the document tells of them; the first whose path fits is asked."""

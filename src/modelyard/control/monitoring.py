@@ -1,0 +1,303 @@
+"""The leader's monitor: each deployment judged once a minute by what was seen of it, and what follows written down.
+
+Hides from where a turn's evidence comes (this home's windows, labels and log, the bundle's reference, the settings' record), and that all that a turn
+found is written in one transaction under the leader's term: whoever leads next goes on from there, and nothing is told twice. It must not judge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from modelyard import bundle
+from modelyard.errors import ModelyardError
+from modelyard.monitor import overview as told
+from modelyard.monitor import profile, watch
+from modelyard.monitor import settings as settings_of
+from modelyard.monitor.base import MINUTE_S, Detector, Labelled, Logged, Minute, Reference
+from modelyard.monitor.intake import log_path, windows_path
+from modelyard.monitor.labels import labels_path, text
+from modelyard.monitor.log import PredictionLog
+from modelyard.monitor.logged import Follower
+from modelyard.monitor.overview import Overview
+from modelyard.monitor.settings import Monitored
+from modelyard.monitor.watch import Kept, Seen, Span
+from modelyard.monitor.windows import Windows
+from modelyard.types import Digest
+
+if TYPE_CHECKING:
+    from modelyard.control.plane import ControlPlane
+    from modelyard.monitor.labels import Answers
+    from modelyard.registry.base import Record, Records, RecordStore, Stamp
+    from modelyard.targets.base import Release
+    from modelyard.types import Scalar
+
+KIND = "monitor"
+SETTINGS = "monitored"
+REFERENCES = 256
+"""How many bundles' references are kept at hand."""
+TURN_S = 5.0
+"""How long one turn judges before it writes down what it has; the rest of the deployments come at once in the next."""
+
+log = logging.getLogger("modelyard.control")
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """How a deployment is watched, who said so and when (UTC); `revision` 0 means that nobody has, and these are the defaults."""
+
+    settings: Monitored
+    revision: int = 0
+    by: str = ""
+    at: str = ""
+
+
+class Turned(NamedTuple):
+    """What one turn found of one deployment, and whether minutes that have closed wait for the next."""
+
+    kept: Kept
+    settings: Monitored
+    is_more: bool = False
+
+
+class Monitoring:
+    """Judges the deployments of one store, for one term of its leader, under which `records` are written. One thread owns it."""
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        records: RecordStore,
+        *,
+        clock: Callable[[], float] = time.time,
+        grace_s: float = watch.GRACE_S,
+        detectors: Mapping[str, Detector] | None = None,
+    ) -> None:
+        self._plane = plane
+        self._records = records
+        self._clock = clock
+        self._grace_s = grace_s
+        self._detectors = detectors
+        self._references: OrderedDict[Digest, Reference] = OrderedDict()
+        self._kept: dict[str, Kept] | None = None
+        self._chosen: tuple[Stamp, dict[str, Monitored]] | None = None
+        self._tried: dict[str, int] = {}
+        self._followers: dict[str, tuple[Digest, Follower]] = {}
+
+    def turn(self) -> bool:
+        """Judge what has closed since the last turn and write it down; whether more waits. Raises what the stores raise, and then nothing was."""
+        now = self._clock()
+        closed = watch.closed(now, grace_s=self._grace_s)
+        if self._kept is None:
+            self._kept = {record.key: read(record) for record in self._records.list(KIND)}
+        found = (each.deployment for each in self._plane.deployments.all())
+        deployed = {each.name: each.current for each in found if each.current is not None}
+        gone = self._kept.keys() - deployed.keys()
+        due = sorted((name for name in deployed if self._is_due(name, deployed[name], closed)), key=self._through)
+        if not due and not gone:
+            return False
+        if due and self._detectors is None:
+            self._detectors = watch.load()
+        turned: dict[str, Turned] = {}
+        began_s = time.monotonic()
+        with contextlib.closing(Windows(windows_path(self._plane.settings))) as windows:
+            for name in due:
+                turned[name] = self._judge(name, deployed[name], windows, closed=closed, now=now)
+                if time.monotonic() - began_s > TURN_S:
+                    break
+        with self._records.transaction() as records:
+            for name, each in turned.items():
+                records.put(KIND, name, body(each.kept), expected=None)
+            for name in gone:
+                records.delete(KIND, name, expected=None)
+        for name in gone:
+            self._followers.pop(name, None)
+        self._kept = {name: kept for name, kept in self._kept.items() if name not in gone} | {name: each.kept for name, each in turned.items()}
+        return len(turned) < len(due) or any(each.is_more for each in turned.values())
+
+    def _is_due(self, name: str, release: Release, closed: int) -> bool:
+        if self._tried.get(name) == closed:
+            return False
+        kept = (self._kept or {}).get(name)
+        if kept is None or kept.digest != release.digest:
+            return True
+        return not closed <= kept.through <= closed + MINUTE_S
+
+    def _through(self, name: str) -> int:
+        kept = (self._kept or {}).get(name)
+        return 0 if kept is None else kept.through
+
+    def _judge(self, name: str, release: Release, windows: Windows, *, closed: int, now: float) -> Turned:
+        settings, detectors = self._settings(name), self._detectors or {}
+        kept = (self._kept or {}).get(name)
+        if kept is None or kept.digest != release.digest:
+            kept = watch.begin(release.digest, release.version, settings=settings, now=now, before=kept)
+        try:
+            seen = self._see(name, release, windows, watch.span(kept, settings=settings, closed=closed), now=now)
+        except Exception as error:  # the others are judged all the same, and this one as soon as it can be
+            self._tried[name] = closed
+            why = error.message if isinstance(error, ModelyardError) else f"{type(error).__name__}; the log of the control process tells more"
+            log.error("what was seen of %s cannot be gathered", name, exc_info=None if isinstance(error, ModelyardError) else error)
+            why = f"what was seen cannot be gathered now, and is judged when it can be: {why}"
+            return Turned(watch.unjudged(kept, why, detectors, settings=settings, now=now), settings)
+        self._tried.pop(name, None)
+        after = watch.turn(kept, seen, detectors, settings=settings, pages=settings.false_pages_a_month)
+        for rule, why in after.failed.items():
+            log.error("the detector %s failed on %s: %s", rule, name, why)
+        return Turned(after, settings, is_more=after.through < closed)
+
+    def _see(self, name: str, release: Release, windows: Windows, span: Span, *, now: float) -> Seen:
+        """The evidence of a turn. Raises what home and bundle raise."""
+        reference = self._reference(release)
+        since = float(span.since)
+        return Seen(
+            name=name,
+            reference=reference,
+            minutes=windows.minutes(name, release.digest, since=since, until=span.until),
+            labelled=self._labelled(name, release, reference, since=since),
+            span=span,
+            now=now,
+            logged=self._logged(name, release, reference, since=since, until=float(span.until)),
+        )
+
+    def _labelled(self, name: str, release: Release, reference: Reference, *, since: float) -> Labelled | None:
+        if not labels_path(self._plane.settings).exists():
+            return None
+        found = self._plane.answers(name, since).get(release.digest)
+        if found is None:
+            return None
+        return rows(found, reference.schema.classes)
+
+    def _logged(self, name: str, release: Release, reference: Reference, *, since: float, until: float) -> Logged | None:
+        known = self._followers.get(name)
+        if known is None or known[0] != release.digest:
+            predictions = PredictionLog(log_path(self._plane.settings))
+            known = self._followers[name] = release.digest, Follower(predictions, name, release.digest, reference.schema)
+        found = known[1].look(since=since, until=until)
+        return None if found is None else found[1]
+
+    def _settings(self, name: str) -> Monitored:
+        stamp = self._records.stamp(SETTINGS)
+        if self._chosen is None or self._chosen[0] != stamp:
+            self._chosen = stamp, {record.key: _chosen(record).settings for record in self._records.list(SETTINGS)}
+        return self._chosen[1].get(name, Monitored())
+
+    def _reference(self, release: Release) -> Reference:
+        found = self._references.get(release.digest)
+        if found is None:
+            found = self._references[release.digest] = reference(self._plane.opened(release))
+            while len(self._references) > REFERENCES:
+                self._references.popitem(last=False)
+        return found
+
+
+def reference(opened: bundle.Bundle) -> Reference:
+    """What live data of a bundle is held against. Raises MalformedPayload."""
+    return Reference(digest=opened.digest, schema=opened.schema, profile=profile.reference(opened), importance={}, quality=opened.card.quality)
+
+
+def rows(found: Answers, classes: Sequence[Scalar] | None) -> Labelled:
+    """Labelled predictions as detectors read them: classes by their place; a truth or answer that is no class, or no number, is left out."""
+    if classes is None:
+        truth, predicted = (np.array([_number(each) for each in values]) for values in (found.truth, found.predicted))
+        known = np.isfinite(truth) & np.isfinite(predicted)
+    else:
+        places = {text(each): place for place, each in enumerate(classes)}
+        truth, predicted = (np.array([places.get(each, -1) for each in values], dtype=np.int64) for values in (found.truth, found.predicted))
+        known = (truth >= 0) & (predicted >= 0)
+    has_all = len(found.probability) == len(known)
+    return Labelled(
+        times=found.times[known],
+        truth=truth[known],
+        predicted=predicted[known],
+        probability=found.probability[known] if has_all else np.zeros((0, 0)),
+    )
+
+
+def require_fit(opened: bundle.Bundle, settings: Monitored) -> None:
+    """Raises InvalidConfig for what this model cannot honour."""
+    features = (feature.name for feature in profile.reference(opened).features)
+    settings_of.require_fit(settings, opened.schema, features=features, routes=())
+
+
+def brief(settings: Monitored) -> str:
+    """What differs from the defaults, for the audit log."""
+    return ", ".join(sorted(settings_of.plain(settings))) or "defaults"
+
+
+def chosen(records: Records, name: str) -> Chosen:
+    """How the deployment `name` is watched."""
+    record = records.get(SETTINGS, name)
+    return Chosen(settings=Monitored()) if record is None else _chosen(record)
+
+
+def choose(records: Records, name: str, settings: Monitored, *, by: str, at: str, expected: int | None) -> Chosen:
+    """Let it be watched so. Raises Conflict when the revision is not the expected one (None: any, 0: nobody has said anything)."""
+    said = Chosen(settings=settings, by=by, at=at)
+    return _chosen(records.put(SETTINGS, name, msgspec.to_builtins(said), expected=expected))
+
+
+def last(records: Records, name: str) -> Kept | None:
+    """What the last turn found of the deployment `name`; None where there was none yet."""
+    record = records.get(KIND, name)
+    return None if record is None else read(record)
+
+
+def overview(plane: ControlPlane, name: str, *, since: float | None = None, now: float | None = None) -> Overview:
+    """What there is to tell of the deployment `name` from `since` on (None: the window of its settings). Raises NotFound, or as the stores do."""
+    deployment = plane.deployments.get(name).deployment
+    records = plane.registry.records
+    settings, kept = chosen(records, name).settings, last(records, name)
+    until = time.time() if now is None else now
+    begin = until - settings.window_s if since is None else min(since, until - MINUTE_S)
+    begin = float(int(begin // MINUTE_S) * MINUTE_S)
+    release = deployment.current
+    found: list[Minute] = []
+    with contextlib.closing(Windows(windows_path(plane.settings))) as windows:
+        if release is not None:
+            found = windows.minutes(name, release.digest, since=begin, until=until)
+        trouble = [f"{count:,} segments or rows could not be kept ({kind})" for kind, count in windows.troubles().items()]
+    is_of_now = kept is not None and release is not None and kept.digest == release.digest
+    detectors = watch.load() if is_of_now else {}
+    return told.overview(
+        name,
+        kept if is_of_now else None,
+        found,
+        settings=settings,
+        span=(begin, until),
+        labels=plane.labelled(name) if labels_path(plane.settings).exists() else None,
+        may_page=lambda verdict: watch.is_page(verdict, detectors, settings),
+        trouble=trouble,
+    )
+
+
+def body(kept: Kept) -> dict[str, Any]:
+    """What is kept, as a record's body."""
+    told: dict[str, Any] = msgspec.to_builtins(kept, str_keys=True)
+    return told
+
+
+def read(record: Record) -> Kept:
+    """`read` of a record with the body `body(kept)` is `kept`. What another release wrote and this one cannot read is begun anew."""
+    try:
+        return msgspec.convert(record.body, Kept, str_keys=True)
+    except msgspec.ValidationError:
+        log.warning("what was kept of %s is of another release: its watch begins anew", record.key)
+        return Kept(version=0, digest=Digest(""))
+
+
+def _chosen(record: Record) -> Chosen:
+    return msgspec.structs.replace(msgspec.convert(record.body, Chosen), revision=record.revision)
+
+
+def _number(written: str) -> float:
+    try:
+        return float(written)
+    except ValueError:
+        return math.nan

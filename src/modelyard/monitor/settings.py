@@ -1,0 +1,182 @@
+"""How one deployment is watched: what a `monitor.toml` may say, with defaults that need no tuning.
+
+Hides how it is written, and that what this release does not know, or the model does not have, is refused by name. Pure. Where it is kept, and who may
+set it, is the control plane's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from modelyard.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from modelyard.types import Schema
+
+LIMIT_BYTES = 32 << 10
+NAMES = 1024
+"""The most columns that one list names."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=NAMES)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What every detector can be told: to be silent, or to report where it would page."""
+
+    enabled: bool = True
+    pages: bool = True
+
+
+class Drift(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`smallest_shift`: the least that is worth a page, in standard deviations of the reference."""
+
+    smallest_shift: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.1
+
+
+class Slo(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`answered`: the share of requests to be answered; with `latency_s`, `latency_share` of them within it."""
+
+    answered: Share = 0.999
+    latency_s: Positive | None = None
+    latency_share: Share = 0.99
+
+
+class Slices(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`columns` to search for parts that fare worse (none: all), and the groups of `fairness` columns to be held beside each other."""
+
+    columns: Names = ()
+    fairness: Names = ()
+
+
+class Bound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Where a figure of the model must lie, whatever it was on the reference."""
+
+    least: float | None = None
+    most: float | None = None
+
+
+class Monitored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Everything that can be said of how a deployment is watched.
+
+    `false_pages_a_month` is the alarm budget: how often somebody is woken for nothing, at most, on average. Reports look at the last `window_s`.
+    Columns to `ignore` are not judged at all. What fails must hold for `for_s` before it is an alert, which goes to `routes` (none: to all).
+    `bounds` are by figure: accuracy, auc, mae, rmse. Then a table for each detector, by its rule.
+    """
+
+    false_pages_a_month: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 1.0
+    window_s: Annotated[float, msgspec.Meta(ge=300, le=30 * 86_400)] = 21_600.0
+    for_s: Annotated[float, msgspec.Meta(ge=0, le=30 * 86_400)] = 0.0
+    ignore: Names = ()
+    routes: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] | None = None
+    bounds: dict[str, Bound] = {}
+    drift: Drift = Drift()
+    shift: Section = Section(pages=False)
+    multivariate: Section = Section(pages=False)
+    concept: Section = Section()
+    performance: Section = Section()
+    estimated_performance: Section = Section()
+    operations: Section = Section()
+    slo: Slo = Slo()
+    quality: Section = Section()
+    slices: Slices = Slices(pages=False)
+
+    def section(self, rule: str) -> Section:
+        """What is said of the detector with this rule; of one without a table, what is said of all by default."""
+        found = getattr(self, rule, None)
+        return found if isinstance(found, Section) else Section()
+
+
+FIGURES = ("accuracy", "auc", "mae", "rmse")
+
+
+def parse(text: str) -> Monitored:
+    """What a `monitor.toml` says. Raises InvalidConfig naming what is unknown, of another type or range, or no TOML."""
+    if len(text) > LIMIT_BYTES:
+        raise InvalidConfig(f"monitor.toml has at most {LIMIT_BYTES >> 10} KiB", field="settings", rule="size")
+    try:
+        given = msgspec.toml.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidConfig(f"monitor.toml cannot be read as TOML: {error}", field="settings", rule="form") from error
+    return read(given)
+
+
+def read(given: Any) -> Monitored:
+    """Settings from plain values, as a TOML or JSON document has them. Raises InvalidConfig."""
+    try:
+        settings = msgspec.convert(given, Monitored)
+    except msgspec.ValidationError as error:
+        allowed = f"; it may say {_allowed(str(error))}" if "unknown field" in str(error) else ""
+        raise InvalidConfig(f"monitor.toml: {error}{allowed}", field="settings", rule="known" if allowed else "form") from error
+    check(settings)
+    return settings
+
+
+def plain(settings: Monitored) -> dict[str, Any]:
+    """What differs from the defaults, as plain values: `read(plain(s)) == s`."""
+    told: dict[str, Any] = msgspec.to_builtins(settings)
+    return told
+
+
+def check(settings: Monitored) -> None:
+    """Raises InvalidConfig for what no model could honour."""
+    if not all(map(math.isfinite, _numbers(msgspec.to_builtins(settings)))):
+        raise InvalidConfig("monitor.toml: a number is finite", field="settings", rule="range")
+    for figure, bound in settings.bounds.items():
+        if figure not in FIGURES:
+            raise InvalidConfig(f"bounds are of {', '.join(FIGURES)}, not of {figure}", field="bounds", rule="known")
+        if bound.least is None and bound.most is None:
+            raise InvalidConfig(f"the bound of {figure} says least, most or both", field="bounds", rule="required")
+        if bound.least is not None and bound.most is not None and bound.least > bound.most:
+            raise InvalidConfig(f"the bound of {figure} has a least above its most", field="bounds", rule="range")
+
+
+def require_fit(settings: Monitored, schema: Schema, *, features: Iterable[str], routes: Collection[str]) -> None:
+    """Raises InvalidConfig for what the model with this `schema`, and a home with these `routes`, cannot honour. `features` are of its profile."""
+    inputs = {spec.name for spec in schema.inputs}
+    named = {"ignore": settings.ignore, "slices.columns": settings.slices.columns, "slices.fairness": settings.slices.fairness}
+    known = {"ignore": {*inputs, *(spec.name for spec in schema.outputs), *features}}
+    for field, columns in named.items():
+        allowed = known.get(field, inputs)
+        for column in columns:
+            if column not in allowed:
+                raise InvalidConfig(f"{field}: the model has no column {column}; it has {_list(sorted(allowed))}", field=field, rule="column")
+    wanted = {"classification": ("accuracy", "auc"), "regression": ("mae", "rmse")}.get(schema.task, ())
+    for figure in settings.bounds:
+        if figure not in wanted:
+            raise InvalidConfig(f"bounds: {figure} is no figure of this model; it has {_list(wanted)}", field="bounds", rule="task")
+    for route in settings.routes or ():
+        if route not in routes:
+            raise InvalidConfig(f"routes: there is no route {route}; settings.toml has {_list(sorted(routes))}", field="routes", rule="known")
+
+
+def _numbers(value: Any) -> Iterable[float]:
+    if isinstance(value, dict):
+        for each in value.values():
+            yield from _numbers(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, float):
+        yield value
+
+
+def _allowed(said: str) -> str:
+    """The fields of that part of the settings which an error of msgspec speaks of."""
+    part = said.rpartition("$.")[2].partition("`")[0] if "$." in said else ""
+    found = getattr(Monitored(), part.split(".")[0], None) if part else None
+    fields = found.__struct_fields__ if isinstance(found, msgspec.Struct) else Monitored.__struct_fields__
+    return ", ".join(fields)
+
+
+def _list(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    return (", ".join(shown[:12]) + more) or "none"

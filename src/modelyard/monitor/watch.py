@@ -1,0 +1,292 @@
+"""One deployment's turn: the minutes that have closed since the last, every detector's verdicts on them, and what is to be kept until the next.
+
+Hides which detectors there are and how they share the alarm budget, that rows come late and clocks jump, and that a detector may fail: then its
+verdict is `unknown` and the others judge all the same. Pure: what was seen comes in, what is kept goes out. It must not know where either lies.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from modelyard.monitor.base import MINUTE_S, Detector, Evidence, Labelled, Logged, Minute, Reference
+from modelyard.types import Digest, Verdict
+
+if TYPE_CHECKING:
+    from modelyard.monitor.settings import Monitored
+
+DETECTORS: dict[str, str] = {}
+"""Rule -> "module:Class"; loaded when the first deployment is judged."""
+
+GRACE_S = 20.0
+"""How long after its end a minute is judged: what workers and replicas counted in it has come by then."""
+CATCH_UP = 240
+"""How many minutes that had traffic one turn judges at most; the next goes on from there."""
+AWAY_S = 7 * 86_400
+"""What lies further back than this is not judged any more after an absence."""
+TRACKED = 80
+"""How many points of each figure's course are kept, the latest: a little more than the window."""
+_ORDER = {"fail": 0, "warn": 1, "unknown": 2, "pass": 3}
+
+
+class Span(NamedTuple):
+    """Which minutes a turn needs: those that begin from `since` to before `until`; `start` is the first that is judged."""
+
+    since: int
+    start: int
+    until: int
+
+
+class Seen(NamedTuple):
+    """What was found of a deployment's release in the `span` of a turn, at the time `now`: its `minutes`, oldest first."""
+
+    name: str
+    reference: Reference
+    minutes: Sequence[Minute]
+    labelled: Labelled | None
+    span: Span
+    now: float
+    logged: Logged | None = None
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of a deployment between turns. Minutes that begin before `through` were handed to the detectors.
+
+    `handed` are the requests of those that reports still look at, so that what comes later is counted: `late` requests in all. `track` is the course
+    of figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the detectors that could not judge, and why.
+    """
+
+    version: int
+    digest: Digest
+    through: int = 0
+    judged_at: float = 0.0
+    states: dict[str, bytes] = {}
+    handed: dict[int, int] = {}
+    late: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+    track: dict[str, tuple[tuple[int, float], ...]] = {}
+    failed: dict[str, str] = {}
+
+
+def load(rules: Mapping[str, str] = DETECTORS) -> dict[str, Detector]:
+    """The detectors, by rule."""
+    found: dict[str, Detector] = {}
+    for rule, place in rules.items():
+        module, _, name = place.partition(":")
+        found[rule] = getattr(import_module(module), name)()
+    return found
+
+
+def closed(now: float, *, grace_s: float = GRACE_S) -> int:
+    """The start of the first minute that is not closed yet."""
+    return int((now - grace_s) // MINUTE_S) * MINUTE_S
+
+
+def begin(digest: Digest, version: int, *, settings: Monitored, now: float, before: Kept | None = None) -> Kept:
+    """What is kept of a release that was never judged: it is judged from the last window on. What detectors knew of the release `before` it they are
+    handed: some of it may hold for the traffic, whoever answers.
+    """
+    through = int((now - settings.window_s) // MINUTE_S) * MINUTE_S
+    return Kept(version=version, digest=digest, through=through, states={} if before is None else before.states)
+
+
+def span(kept: Kept, *, settings: Monitored, closed: int) -> Span:
+    """Which minutes the next turn needs, when those before `closed` are over: what was not judged yet, and the window before it."""
+    start = kept.through
+    if start > closed + MINUTE_S:
+        start = closed
+    elif start < closed - AWAY_S:
+        start = closed - AWAY_S
+    return Span(int((start - settings.window_s) // MINUTE_S) * MINUTE_S, start, max(start, closed))
+
+
+def turn(kept: Kept, seen: Seen, detectors: Mapping[str, Detector], *, settings: Monitored, pages: float) -> Kept:
+    """Judge what has closed since the last turn. `pages` is how often a month this deployment may page with nothing wrong.
+
+    Never raises for what a detector does.
+    """
+    start, reached, now = seen.span.start, seen.span.until, seen.now
+    ours = _gaps(kept, seen.span)
+    fresh = [minute for minute in seen.minutes if start <= minute.start < reached]
+    if len(fresh) > CATCH_UP:  # what is past is judged as of then
+        fresh = fresh[:CATCH_UP]
+        reached = fresh[-1].start + MINUTE_S
+        now = float(reached)
+    window = int((reached - settings.window_s) // MINUTE_S) * MINUTE_S
+    recent = [minute for minute in seen.minutes if window <= minute.start < reached]
+    handed, late = _late(kept, seen.minutes, before=start)
+    if late:
+        ours.append(_came_late(late, kept.late + late, seen.span))
+    ran: dict[str, tuple[Verdict, ...]] = {}
+    states: dict[str, bytes] = {}
+    failed: dict[str, str] = {}
+    paging = [rule for rule, detector in detectors.items() if _pages(detector, settings)]
+    reference = _unignored(seen.reference, settings.ignore)
+    for rule, detector in detectors.items():
+        if not settings.section(rule).enabled:
+            continue
+        share = pages / len(paging) if rule in paging else 0.0
+        evidence = Evidence(
+            name=seen.name,
+            reference=reference,
+            fresh=fresh,
+            recent=recent,
+            labelled=seen.labelled,
+            false_pages=share,
+            now=now,
+            logged=seen.logged,
+            settings=settings,
+        )
+        state = kept.states.get(rule, b"")
+        try:
+            judged = detector.judge(evidence, state)
+            ran[rule], states[rule] = tuple(map(_finite, judged.verdicts)), judged.state
+        except Exception as error:  # noqa: BLE001  # one detector's fault must not end the others' watch
+            failed[rule] = repr(error)
+            said = "this detector failed; the log of the control process says how, and what it knew before stands"
+            ran[rule], states[rule] = (Verdict(outcome="unknown", rule=rule, evidence=said),), state
+    verdicts = _without_ignored((*ours, *(each for given in ran.values() for each in given)), settings.ignore)
+    return msgspec.structs.replace(
+        kept,
+        version=max((minute.version for minute in fresh), default=kept.version),
+        through=reached,
+        judged_at=seen.now,
+        states=states,
+        handed={start: requests for start, requests in {**handed, **{each.start: each.requests for each in fresh}}.items() if start >= window},
+        late=kept.late + late,
+        verdicts=tuple(sorted(verdicts, key=lambda verdict: importance(verdict, detectors, settings))),
+        track=_tracked(kept.track, verdicts, at=reached - MINUTE_S, step_s=max(MINUTE_S, int(settings.window_s / TRACKED * 1.1))),
+        failed=failed,
+    )
+
+
+def unjudged(kept: Kept, why: str, detectors: Iterable[str], *, settings: Monitored, now: float) -> Kept:
+    """What is kept where nothing could be judged: every detector's verdict is unknown, and what was seen is judged when it can be."""
+    rules = ("watch", *(rule for rule in detectors if settings.section(rule).enabled))
+    verdicts = tuple(Verdict(outcome="unknown", rule=rule, evidence=why) for rule in rules)
+    return msgspec.structs.replace(kept, judged_at=now, verdicts=verdicts, failed={})
+
+
+def is_page(verdict: Verdict, detectors: Mapping[str, Detector], settings: Monitored) -> bool:
+    """Whether a failing verdict may wake somebody: its detector pages, and was not told otherwise."""
+    detector = detectors.get(verdict.rule.partition(":")[0])
+    return verdict.outcome == "fail" and detector is not None and _pages(detector, settings)
+
+
+def importance(verdict: Verdict, detectors: Mapping[str, Detector], settings: Monitored) -> tuple[float, ...]:
+    """By which verdicts are sorted, the most important first: what pages, then by outcome, harm and effect."""
+    harm = 0.0 if verdict.harm is None else verdict.harm
+    effect = abs(verdict.numbers.get("effect", 0.0))
+    return (
+        0.0 if is_page(verdict, detectors, settings) else 1.0,
+        float(_ORDER[verdict.outcome]),
+        *(-each if math.isfinite(each) else 0.0 for each in (harm, effect)),
+    )
+
+
+def _finite(verdict: Verdict) -> Verdict:
+    """A verdict that JSON can hold: what is no number is left out, what is beyond all numbers is the largest."""
+    numbers = {name: _bounded(value) for name, value in verdict.numbers.items() if not math.isnan(value)}
+    harm = None if verdict.harm is None or math.isnan(verdict.harm) else _bounded(verdict.harm)
+    return msgspec.structs.replace(verdict, numbers=numbers, harm=harm)
+
+
+def _bounded(value: float) -> float:
+    return min(max(float(value), -sys.float_info.max), sys.float_info.max)
+
+
+def _pages(detector: Detector, settings: Monitored) -> bool:
+    section = settings.section(detector.rule)
+    return detector.pages and section.enabled and section.pages
+
+
+def _late(kept: Kept, minutes: Sequence[Minute], *, before: int) -> tuple[dict[int, int], int]:
+    """What was handed or counted of each minute before `before`, and how many requests have come to them since."""
+    handed, late = dict(kept.handed), 0
+    if not kept.judged_at:  # nothing was judged yet: nothing is late
+        return handed, 0
+    for minute in minutes:
+        if minute.start < before:
+            more = minute.requests - handed.get(minute.start, 0)
+            if more > 0:
+                late += more
+            handed[minute.start] = minute.requests
+    return handed, late
+
+
+def _gaps(kept: Kept, span: Span) -> list[Verdict]:
+    """What is to be said of minutes that are judged twice, or never, since the clock or the monitor was away."""
+    minutes = (span.start - kept.through) // MINUTE_S
+    if minutes == 0:
+        return []
+    if minutes < 0:
+        said = f"the clock stands {-minutes:,} minutes before what was judged; what is seen from now on is judged, perhaps again"
+        return [Verdict(outcome="unknown", rule="watch:clock", evidence=said, numbers={"minutes": float(-minutes)})]
+    said = f"{minutes:,} minutes were not judged: nobody watched for longer than {AWAY_S // 86_400} days"
+    window = (float(kept.through), float(span.start))
+    return [Verdict(outcome="unknown", rule="watch:away", evidence=said, numbers={"minutes": float(minutes)}, window=window)]
+
+
+def _came_late(late: int, total: int, span: Span) -> Verdict:
+    return Verdict(
+        outcome="warn",
+        rule="watch:late",
+        evidence=f"{late:,} requests came after their minutes were judged ({total:,} in all); reports count them, what pages does not",
+        numbers={"late": float(late), "late_total": float(total)},
+        window=(float(span.since), float(span.start)),
+    )
+
+
+def _unignored(reference: Reference, ignore: Sequence[str]) -> Reference:
+    """The reference in which columns to ignore have no importance, whatever it says of them."""
+    if not ignore:
+        return reference
+    inputs = [feature for feature in reference.profile.features if feature.role == "input"]
+    hidden = {feature.name for feature in inputs if feature.name in ignore or feature.source in ignore}
+    if not hidden:
+        return reference
+    known = reference.importance or dict.fromkeys((feature.name for feature in inputs), 1.0)
+    kept = {name: 0.0 if name in hidden else share for name, share in known.items()}
+    total = sum(kept.values())
+    return reference._replace(importance={name: share / total for name, share in kept.items()} if total else kept)
+
+
+def _without_ignored(verdicts: Sequence[Verdict], ignore: Sequence[str]) -> tuple[Verdict, ...]:
+    """Those that are about no column to ignore; of several columns, one that is judged is enough."""
+    hidden = set(ignore)
+    if not hidden:
+        return tuple(verdicts)
+
+    def is_hidden(verdict: Verdict) -> bool:
+        _, _, about = verdict.rule.partition(":")
+        sources = {column.partition("[")[0] for column in verdict.columns}
+        return about in hidden or (bool(verdict.columns) and (set(verdict.columns) <= hidden or sources <= hidden))
+
+    return tuple(verdict for verdict in verdicts if not is_hidden(verdict))
+
+
+def _tracked(
+    track: Mapping[str, tuple[tuple[int, float], ...]], verdicts: Sequence[Verdict], *, at: int, step_s: int
+) -> dict[str, tuple[tuple[int, float], ...]]:
+    """The course of each detector's largest level (a value beside its threshold), one turn further."""
+    points: dict[str, float] = {}
+    for verdict in verdicts:
+        rule = verdict.rule.partition(":")[0]
+        value, threshold = verdict.numbers.get("value"), verdict.numbers.get("threshold")
+        if value is not None and threshold:
+            level = float(f"{value / threshold:.4g}")
+            if math.isfinite(level):
+                points[rule] = max(level, points.get(rule, 0.0))
+    start = at // step_s * step_s
+    kept = dict(track)
+    for name, value in points.items():
+        before = kept.get(name, ())
+        if before and before[-1][0] == start:
+            before, value = before[:-1], max(value, before[-1][1])  # noqa: PLW2901  the step so far
+        kept[name] = (*before, (start, value))[-TRACKED:]
+    return kept

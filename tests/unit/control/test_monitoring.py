@@ -1,0 +1,261 @@
+"""The leader's monitor on a real home: what is judged, when, against what, and what is written down."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from watching import START, Told, deployed, segment, spooled
+
+from modelyard import config
+from modelyard.control import monitoring
+from modelyard.control.monitoring import Monitoring, last
+from modelyard.control.plane import ControlPlane, local_principal
+from modelyard.errors import Conflict, InvalidConfig, ModelyardError, NotFound, Unavailable
+from modelyard.monitor import watch
+from modelyard.monitor.intake import Intake
+from modelyard.monitor.labels import Answers
+from modelyard.monitor.settings import Drift, Monitored, Section
+from modelyard.monitor.watch import GRACE_S
+from modelyard.types import Verdict
+from serving import Home
+
+WHO = local_principal()
+
+
+class Watched:
+    """A home with a deployment of `line`, a clock that tests move, and the leader's monitor with a detector that is told what to say."""
+
+    def __init__(self, folder: Path) -> None:
+        home = Home(folder)
+        home.add("line")
+        home.add("line", offset=1.0)
+        self.plane = ControlPlane(config.load({"home": folder, "retention_days": 100_000}))
+        self.release = deployed(self.plane, "line:1")
+        self.now = START + GRACE_S + 1
+        self.detector = Told()
+        self.intake = Intake(self.plane.settings)
+        self.monitoring = self.again()
+
+    def again(self) -> Monitoring:
+        """The monitor of another term, or process."""
+        return Monitoring(self.plane, self.plane.registry.records, clock=lambda: self.now, detectors={"told": self.detector})
+
+    def see(self, at: float, *, rows: int = 3, ids: tuple[str, ...] = (), name: str | None = None) -> None:
+        """Let `rows` be answered at a time."""
+        inputs = {"a": np.full((rows, 1), 0.5), "b": np.full((rows, 1), 2), "c": np.full((rows, 1), 0.5, np.float32)}
+        spooled(self.plane, segment(self.plane, self.release, at, inputs, {"prediction": np.full(rows, 70.5)}, ids=ids, name=name))
+        self.intake.drain()
+
+    def kept(self, name: str = "line") -> Any:
+        return last(self.plane.registry.records, name)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    watched = Watched(tmp_path / "home")
+    yield watched
+    watched.intake.close()
+    watched.plane.close()
+
+
+def test_a_minute_is_judged_once_it_is_over_and_written_down(watched: Watched) -> None:
+    watched.see(START + 30)
+    watched.monitoring.turn()
+    assert watched.detector.starts == []
+    watched.now = START + 60 + GRACE_S
+    assert not watched.monitoring.turn()
+    assert watched.detector.starts == [START]
+    (evidence,) = watched.detector.handed[-1:]
+    assert evidence.fresh[0].counts is not None and evidence.reference.profile.rows == 64 and evidence.name == "line"
+    kept = watched.kept()
+    assert kept.through == START + 60 and kept.version == 1 and kept.digest == watched.release.digest and kept.verdicts[0].rule == "told"
+    handed = len(watched.detector.handed)
+    assert not watched.monitoring.turn() and len(watched.detector.handed) == handed, "nothing is due until the next minute is over"
+
+
+def test_who_takes_over_goes_on_where_the_last_one_stopped(watched: Watched) -> None:
+    for place in range(3):
+        watched.see(START + 60 * place + 30)
+    watched.now = START + 120 + GRACE_S
+    watched.monitoring.turn()
+    watched.now = START + 240 + GRACE_S
+    other = watched.again()
+    other.turn()
+    assert watched.detector.starts == [START, START + 60, START + 120]
+    assert watched.kept().verdicts[0].numbers == {"minutes": 3.0}
+
+
+def test_what_could_not_be_written_is_judged_again(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.see(START + 30)
+    watched.now = START + 60 + GRACE_S
+    records = watched.plane.registry.records
+
+    @contextlib.contextmanager
+    def away() -> Iterator[Any]:
+        raise Unavailable("the store is away")
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(records), "transaction", lambda _: away())
+        with pytest.raises(Unavailable):
+            watched.monitoring.turn()
+    watched.monitoring.turn()
+    assert watched.detector.starts == [START, START] and watched.kept().verdicts[0].numbers == {"minutes": 1.0}, "its state was not kept either"
+
+
+def test_another_version_begins_anew_and_what_is_gone_is_forgotten(watched: Watched) -> None:
+    watched.see(START + 30)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    assert watched.kept().verdicts[0].numbers == {"minutes": 1.0}
+    second = deployed(watched.plane, "line:2")
+    assert not watched.monitoring.turn()
+    assert watched.kept().digest == second.digest and watched.detector.handed[-1].fresh == [] and watched.detector.handed[-1].recent == []
+    watched.plane.deployments.remove(watched.plane.deployments.get("line"))
+    assert not watched.monitoring.turn()
+    assert watched.kept() is None
+
+
+def test_a_version_that_cannot_be_read_is_unknown_and_judged_when_it_can_be(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.see(START + 30)
+    watched.now = START + 60 + GRACE_S
+
+    def broken(*_: object) -> object:
+        raise NotFound("its blobs are away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ControlPlane, "opened", broken)
+        assert not watched.monitoring.turn()
+        assert not watched.monitoring.turn()
+    assert [(said.outcome, said.rule) for said in watched.kept().verdicts] == [("unknown", "watch"), ("unknown", "told")]
+    assert "its blobs are away" in watched.kept().verdicts[0].evidence and not watched.detector.handed
+    watched.now += 60
+    watched.monitoring.turn()
+    assert watched.detector.starts == [START]
+
+
+def test_what_cannot_be_gathered_of_one_holds_up_no_other(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed(watched.plane, "line:2", name="other")
+    watched.now = START + 60 + GRACE_S
+    see = Monitoring._see
+
+    def one(self: Monitoring, name: str, *given: Any, **more: Any) -> Any:
+        if name == "line":
+            raise ZeroDivisionError("a bug")
+        return see(self, name, *given, **more)
+
+    monkeypatch.setattr(Monitoring, "_see", one)
+    assert not watched.monitoring.turn()
+    assert watched.kept().verdicts[0].outcome == "unknown" and "ZeroDivisionError" in watched.kept().verdicts[0].evidence
+    assert watched.kept("other").verdicts[0].outcome == "pass"
+
+
+def test_after_an_absence_turns_are_bounded_and_say_that_more_waits(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "CATCH_UP", 2)
+    for place in range(5):
+        watched.see(START + 60 * place + 30)
+    watched.now = START + 300 + GRACE_S
+    assert watched.monitoring.turn() and watched.kept().through == START + 120
+    assert watched.monitoring.turn() and not watched.monitoring.turn()
+    assert watched.detector.starts == [START + 60 * place for place in range(5)] and watched.kept().through == START + 300
+
+
+def test_a_turn_that_takes_long_leaves_the_rest_to_the_next(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed(watched.plane, "line:1", name="other")
+    monkeypatch.setattr(monitoring, "TURN_S", -1.0)
+    watched.now = START + 60 + GRACE_S
+    assert watched.monitoring.turn()
+    assert not watched.monitoring.turn()
+    assert [evidence.name for evidence in watched.detector.handed] == ["line", "other"]
+
+
+def test_settings_count_from_the_next_turn_on(watched: Watched) -> None:
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    assert watched.detector.handed[-1].false_pages == 1.0
+    chosen = watched.plane.monitor_so(WHO, "line", Monitored(false_pages_a_month=4.0, ignore=("a",)), expected_revision=0)
+    assert chosen.by == WHO.name and chosen.revision > 0 and watched.plane.monitored("line") == chosen
+    watched.now += 60
+    watched.monitoring.turn()
+    assert watched.detector.handed[-1].false_pages == 4.0 and watched.detector.handed[-1].settings.ignore == ("a",)
+
+
+def test_settings_that_nobody_could_honour_are_refused_and_nothing_is_changed(watched: Watched) -> None:
+    for settings, says in ((Monitored(ignore=("town",)), "no column town"), (Monitored(bounds={"f1": monitoring.settings_of.Bound()}), "f1")):
+        with pytest.raises(InvalidConfig, match=says):
+            watched.plane.monitor_so(WHO, "line", settings)
+    with pytest.raises(NotFound):
+        watched.plane.monitor_so(WHO, "other", Monitored())
+    assert watched.plane.monitored("line") == monitoring.Chosen(settings=Monitored())
+    assert watched.plane.monitored("line").revision == 0
+
+
+def test_of_two_who_saw_the_same_settings_one_loses(watched: Watched) -> None:
+    first = watched.plane.monitor_so(WHO, "line", Monitored(drift=Drift(smallest_shift=0.2)), expected_revision=0)
+    with pytest.raises(Conflict):
+        watched.plane.monitor_so(WHO, "line", Monitored(), expected_revision=0)
+    second = watched.plane.monitor_so(WHO, "line", Monitored(quality=Section(enabled=False)), expected_revision=first.revision)
+    assert second.settings.drift == Drift() and monitoring.brief(second.settings) == "quality" and monitoring.brief(Monitored()) == "defaults"
+    entries = [each.entry for each in watched.plane.audit_list() if each.entry.action == "monitor"]
+    assert [(entry.outcome, entry.detail) for entry in entries] == [("done", "drift"), ("failed", "conflict"), ("done", "quality")]
+
+
+def test_labels_reach_the_detectors(watched: Watched) -> None:
+    watched.see(START + 30, ids=("x", "y", "z"))
+    watched.plane.labels(WHO, "line", [("x", 70.0), ("y", 71), ("z", "no number"), ("q", 1)])
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    found = watched.detector.handed[-1].labelled
+    assert found is not None and sorted(found.truth.tolist()) == [70.0, 71.0] and found.predicted.tolist() == [70.5, 70.5]
+    assert found.times.tolist() == [START + 30] * 2
+
+
+def test_classes_are_told_by_their_place() -> None:
+    found = Answers(
+        times=np.arange(4.0),
+        truth=np.array(["1", "0", "2", "1"], object),
+        predicted=np.array(["1", "1", "0", "7"], object),
+        probability=np.full((4, 2), 0.5),
+    )
+    rows = monitoring.rows(found, (0, 1))
+    assert rows.truth.tolist() == [1, 0] and rows.predicted.tolist() == [1, 1] and rows.probability.shape == (2, 2)
+    without = monitoring.rows(msgspec.structs.replace(found, probability=np.zeros((0, 0))), (0, 1))
+    assert len(without.times) == 2 and without.probability.size == 0
+
+
+def test_an_overview_tells_what_was_judged_and_seen(watched: Watched) -> None:
+    watched.see(START + 30, ids=("x", "y", "z"))
+    watched.plane.labels(WHO, "line", [("x", 70.0)])
+    before = monitoring.overview(watched.plane, "line", now=START + 90)
+    assert before.judged_through is None and before.requests == 3 and before.version is None
+    watched.detector.say = (Verdict(outcome="fail", rule="told:a", evidence="moved", numbers={"value": 3.0, "threshold": 2.0}),)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    found = monitoring.overview(watched.plane, "line", now=START + 90)
+    assert found.judged_through == START + 60 and found.version == 1 and found.verdicts[0].rule == "told:a"
+    assert found.labels is not None and found.labels.matched == 1
+    assert {series.name for series in found.series} == {"requests", "p50", "p99", "errors", "told"}
+    assert monitoring.overview(watched.plane, "line", since=START, now=START + 90).since == START
+    with pytest.raises(NotFound):
+        monitoring.overview(watched.plane, "nobody")
+
+
+def test_what_a_home_could_not_keep_is_told_as_trouble(watched: Watched) -> None:
+    (watched.plane.settings.spool / "0-1-1.segment").write_bytes(b"no segment")
+    watched.intake.drain()
+    assert monitoring.overview(watched.plane, "line", now=START + 90).trouble == ("1 segments or rows could not be kept (corrupt)",)
+
+
+def test_what_another_release_wrote_begins_anew(watched: Watched) -> None:
+    watched.plane.registry.records.put(monitoring.KIND, "line", {"version": "three"}, expected=None)
+    watched.now = START + 60 + GRACE_S
+    watched.again().turn()
+    assert watched.kept().version == 1
+    with pytest.raises(ModelyardError):
+        watched.plane.overview("nobody")

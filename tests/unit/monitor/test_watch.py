@@ -1,0 +1,213 @@
+"""One deployment's turn: what is handed to detectors, and what is said when time, rows or a detector are not as they should be."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+from watching import START, Told
+
+from modelyard.monitor import watch
+from modelyard.monitor.base import MINUTE_S, Minute, Reference
+from modelyard.monitor.profile import FeatureProfile, Profile
+from modelyard.monitor.settings import Drift, Monitored, Section
+from modelyard.monitor.watch import AWAY_S, CATCH_UP, Kept, Seen, Span, begin, closed, importance, is_page, span, turn
+from modelyard.types import Digest, Schema, Verdict
+
+DIGEST = Digest("sha256:" + "1" * 64)
+FEATURES = tuple(FeatureProfile(name=name, role="input", kind="missing", source=name.partition("[")[0]) for name in ("a", "b", "X[0]"))
+REFERENCE = Reference(
+    digest=DIGEST, schema=Schema(inputs=(), outputs=(), layout="frame", task="other"), profile=Profile(features=FEATURES), importance={}, quality={}
+)
+DEFAULTS = Monitored()
+NOW = START + 30 * MINUTE_S
+
+
+def minute(start: float, *, requests: int = 2) -> Minute:
+    return Minute(
+        start=int(start), version=3, digest=DIGEST, requests=requests, rows=requests, latencies={}, failures={}, dropped={}, counts=np.zeros(3, int)
+    )
+
+
+def minutes(first: int, last: int, **more: int) -> list[Minute]:
+    return [minute(START + place * MINUTE_S, **more) for place in range(first, last)]
+
+
+def judged(kept: Kept, found: list[Minute], *detectors: Told, now: float = NOW, settings: Monitored = DEFAULTS, pages: float = 1.0) -> Kept:
+    over = closed(now)
+    seen = Seen(name="m", reference=REFERENCE, minutes=found, labelled=None, span=span(kept, settings=settings, closed=over), now=now)
+    wanted = [each for each in seen.minutes if seen.span.since <= each.start < seen.span.until]
+    return turn(kept, seen._replace(minutes=wanted), {each.rule: each for each in detectors}, settings=settings, pages=pages)
+
+
+def fresh(now: float = NOW) -> Kept:
+    return begin(DIGEST, 3, settings=DEFAULTS, now=now)
+
+
+def test_a_minute_is_over_when_what_was_counted_in_it_has_had_time_to_come() -> None:
+    assert closed(START + 60 + watch.GRACE_S) == START + 60
+    assert closed(START + 59 + watch.GRACE_S) == START
+    assert closed(START + 60, grace_s=0) == START + 60
+
+
+def test_each_minute_is_handed_once_and_states_go_on() -> None:
+    told = Told()
+    first = judged(fresh(), minutes(0, 10), told, now=START + 5 * MINUTE_S + watch.GRACE_S)
+    second = judged(first, minutes(0, 10), told, now=START + 8 * MINUTE_S + watch.GRACE_S)
+    assert told.starts == [START + place * MINUTE_S for place in range(8)]
+    assert second.verdicts[0].numbers == {"minutes": 8.0} and second.through == START + 8 * MINUTE_S
+    assert [len(evidence.recent) for evidence in told.handed] == [5, 8] and second.version == 3
+
+
+def test_a_new_release_begins_with_what_detectors_knew_and_nothing_else() -> None:
+    told = Told()
+    before = judged(fresh(), minutes(0, 10), told)
+    after = begin(Digest("sha256:" + "2" * 64), 4, settings=DEFAULTS, now=NOW, before=before)
+    assert after.states == before.states and after.verdicts == () and after.handed == {} and after.through < before.through
+
+
+def test_without_traffic_detectors_are_asked_all_the_same() -> None:
+    told = Told()
+    assert judged(fresh(), [], told).verdicts[0].rule == "told" and told.handed[0].fresh == []
+
+
+def test_the_budget_is_split_among_those_that_page() -> None:
+    page, other, report, quiet = Told("page"), Told("drift"), Told("report", pages=False), Told("shift")
+    settings = Monitored(drift=Drift(pages=False), shift=Section(enabled=False))
+    after = judged(fresh(), minutes(0, 3), page, other, report, quiet, settings=settings, pages=4.0)
+    assert [each.handed[0].false_pages for each in (page, other, report)] == [4.0, 0.0, 0.0]
+    assert not quiet.handed and {verdict.rule for verdict in after.verdicts} == {"page", "drift", "report"}
+    judged(fresh(), minutes(0, 3), page, other, pages=4.0)
+    assert page.handed[-1].false_pages == other.handed[-1].false_pages == 2.0
+    failed = Verdict(outcome="fail", rule="drift:a", evidence="")
+    assert not is_page(failed, {"drift": other}, settings) and is_page(failed, {"drift": other}, DEFAULTS)
+    assert not is_page(failed, {}, DEFAULTS)
+
+
+def test_a_detector_that_fails_is_unknown_keeps_its_state_and_stops_nobody() -> None:
+    broken, well = Told("broken"), Told("well")
+    before = judged(fresh(), minutes(0, 3), broken, well, now=START + 3 * MINUTE_S + watch.GRACE_S)
+    broken.raising = ZeroDivisionError("by zero")
+    after = judged(before, minutes(0, 9), broken, well)
+    said = {verdict.rule: verdict for verdict in after.verdicts}
+    assert said["broken"].outcome == "unknown" and said["well"].outcome == "pass"
+    assert after.states["broken"] == before.states["broken"] and after.failed == {"broken": "ZeroDivisionError('by zero')"}
+    broken.raising = None
+    assert judged(after, minutes(0, 9), broken).failed == {}
+
+
+def test_rows_that_come_late_are_counted_and_reported_but_not_handed_again() -> None:
+    told = Told()
+    before = judged(fresh(), minutes(0, 5), told, now=START + 5 * MINUTE_S + watch.GRACE_S)
+    late = [*minutes(0, 4), minute(START + 4 * MINUTE_S, requests=7), *minutes(5, 6)]
+    after = judged(before, late, told, now=START + 6 * MINUTE_S + watch.GRACE_S)
+    said = next(verdict for verdict in after.verdicts if verdict.rule == "watch:late")
+    assert said.numbers == {"late": 5.0, "late_total": 5.0} and after.late == 5
+    assert told.starts == [START + place * MINUTE_S for place in range(6)]
+    assert sum(each.requests for each in told.handed[-1].recent) == 2 * 5 + 7
+    again = judged(after, late, told, now=START + 7 * MINUTE_S + watch.GRACE_S)
+    assert again.late == 5 and all(verdict.rule != "watch:late" for verdict in again.verdicts), "each is counted once"
+
+
+def test_after_an_absence_a_turn_does_a_bounded_part_and_the_next_goes_on() -> None:
+    told = Told()
+    kept = judged(fresh(), [], told)
+    now = NOW + 3 * CATCH_UP * MINUTE_S
+    found = [minute(NOW + place * MINUTE_S) for place in range(CATCH_UP // 2, 3 * CATCH_UP)]
+    first = judged(kept, found, told, now=now)
+    assert first.through == NOW + CATCH_UP * 1.5 * MINUTE_S and told.handed[-1].now == first.through, "the past is judged as of then"
+    assert told.handed[-1].recent[-1] == told.handed[-1].fresh[-1], "and knows nothing of what came after"
+    second = judged(first, found, told, now=now)
+    third = judged(second, found, told, now=now)
+    assert third.through == closed(now) and told.handed[-1].now == now
+    assert told.starts == [each.start for each in found if each.start < closed(now)]
+
+
+def test_what_lies_too_far_back_is_said_to_be_unjudged() -> None:
+    told = Told()
+    kept = judged(fresh(), [], told)
+    after = judged(kept, [], told, now=NOW + AWAY_S + 86_400)
+    said = next(verdict for verdict in after.verdicts if verdict.rule == "watch:away")
+    assert said.outcome == "unknown" and said.numbers["minutes"] == pytest.approx(86_400 / 60, abs=2) and said.window is not None
+    assert after.through == closed(NOW + AWAY_S + 86_400)
+
+
+def test_a_clock_that_was_put_back_is_said_and_judging_goes_on() -> None:
+    told = Told()
+    kept = judged(fresh(), minutes(0, 30), told)
+    back = START + 10 * MINUTE_S + watch.GRACE_S
+    after = judged(kept, minutes(0, 30), told, now=back)
+    said = next(verdict for verdict in after.verdicts if verdict.rule == "watch:clock")
+    assert said.outcome == "unknown" and said.numbers == {"minutes": (kept.through - closed(back)) / 60} and after.through == closed(back)
+    on = judged(after, minutes(0, 30), told, now=back + MINUTE_S)
+    assert on.through == after.through + MINUTE_S and all(verdict.rule != "watch:clock" for verdict in on.verdicts)
+
+
+def test_columns_to_ignore_have_no_importance_and_no_verdicts() -> None:
+    told = Told()
+    told.say = (
+        Verdict(outcome="fail", rule="told:a", evidence=""),
+        Verdict(outcome="fail", rule="told:b", evidence="", columns=("b",)),
+        Verdict(outcome="fail", rule="told", evidence="", columns=("a", "b")),
+        Verdict(outcome="fail", rule="told:X[0]", evidence="", columns=("X[0]",)),
+    )
+    after = judged(fresh(), minutes(0, 3), told, settings=Monitored(ignore=("a", "X")))
+    assert {verdict.rule for verdict in after.verdicts} == {"told:b", "told"}
+    assert told.handed[-1].reference.importance == {"a": 0.0, "b": 1.0, "X[0]": 0.0}
+    judged(fresh(), minutes(0, 3), told, settings=Monitored(ignore=("y",)))
+    assert told.handed[-1].reference.importance == {}, "nothing known is nothing known"
+    judged(fresh(), minutes(0, 3), told, settings=Monitored(ignore=("a", "b", "X")))
+    assert set(told.handed[-1].reference.importance.values()) == {0.0}
+
+
+def test_numbers_that_json_cannot_hold_are_bounded() -> None:
+    told = Told()
+    told.say = (Verdict(outcome="fail", rule="told", evidence="", numbers={"value": math.inf, "of": math.nan, "threshold": 2.0}, harm=math.nan),)
+    (said,) = judged(fresh(), minutes(0, 3), told).verdicts
+    assert said.numbers == {"value": sys.float_info.max, "threshold": 2.0} and said.harm is None
+
+
+def test_the_course_of_levels_is_kept_in_steps_and_bounded() -> None:
+    told, kept = Told("drift"), fresh()
+    for place in range(10):
+        told.say = tuple(
+            Verdict(outcome="pass", rule=f"drift:{name}", evidence="", numbers={"value": value * place, "threshold": 4.0})
+            for name, value in (("a", 1.0), ("b", 2.0))
+        )
+        kept = judged(kept, [], told, now=NOW + place * MINUTE_S)
+    starts, values = zip(*kept.track["drift"], strict=True)
+    assert values[-1] == 4.5 and sorted(values) == list(values) and all(at % 297 == 0 for at in starts) and 2 <= len(values) <= 4
+    track: dict[str, tuple[tuple[int, float], ...]] = {}
+    for at in range(0, 60 * 200, 60):
+        track = watch._tracked(track, told.say, at=at, step_s=60)
+    assert len(track["drift"]) == watch.TRACKED and track["drift"][-1] == (60 * 199, 4.5)
+    assert DEFAULTS.window_s / 297 < watch.TRACKED, "the whole window is kept"
+
+
+def test_what_pages_comes_first_then_what_harms() -> None:
+    page, report = Told("page"), Told("report", pages=False)
+    detectors = {"page": page, "report": report}
+    said = [
+        Verdict(outcome="pass", rule="page:a", evidence=""),
+        Verdict(outcome="fail", rule="report:b", evidence="", harm=0.5),
+        Verdict(outcome="unknown", rule="page:c", evidence=""),
+        Verdict(outcome="fail", rule="page:d", evidence="", harm=0.01),
+        Verdict(outcome="fail", rule="page:e", evidence="", harm=0.2),
+        Verdict(outcome="warn", rule="report:f", evidence="", numbers={"effect": -3.0}),
+        Verdict(outcome="warn", rule="report:g", evidence="", numbers={"effect": 1.0}),
+    ]
+    found = sorted(said, key=lambda verdict: importance(verdict, detectors, DEFAULTS))
+    assert [verdict.rule[-1] for verdict in found] == ["e", "d", "b", "f", "g", "c", "a"]
+
+
+def test_every_detector_of_the_table_is_one() -> None:
+    for rule, detector in watch.load().items():
+        assert detector.rule == rule and isinstance(detector.pages, bool)
+
+
+def test_a_span_is_of_whole_minutes_and_never_ends_before_it_starts() -> None:
+    for through in (START - 3 * AWAY_S, START, START + 9e5):
+        found = span(Kept(version=1, digest=DIGEST, through=int(through)), settings=DEFAULTS, closed=int(START))
+        assert isinstance(found, Span) and found.since <= found.start <= found.until and all(each % MINUTE_S == 0 for each in found)
