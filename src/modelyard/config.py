@@ -21,7 +21,7 @@ PREFIX = "MODELYARD_"
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "AWS_LWA_PORT", "PORT")
 """What platforms name the port that `serve` should listen on, the first that is set counts."""
 
-FILES = ("keys_file", "tls_cert_file", "tls_key_file", "tls_client_ca_file")
+FILES = ("keys_file", "alerts_file", "tls_cert_file", "tls_key_file", "tls_client_ca_file")
 """Settings that name a file: `~` is understood, and what follows from the folder of the call is settled here, once for all processes."""
 
 SAGEMAKER_MODELS = Path("/opt/ml/models")
@@ -30,6 +30,8 @@ DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
 """Whose names metrics have beside ours."""
 STORES = ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """What opens the stores of records and blobs, which the data plane has no business with."""
+SECRET_PREFIX = "MODELYARD_SECRET_"  # noqa: S105
+"""How variables begin that hold secrets of alert routes; the data plane has no business with those either."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Processes are what is many: numpy would start a thread per core, which only wait for work, and wait busily."""
 
@@ -55,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     insecure: bool = False
     keys_file: str = ""
+    alerts_file: str = ""
     allowed_hosts: str = ""
     prometheus_urls: str = "http://127.0.0.1:9090,http://localhost:9090"
     vertex_health_route: str = ""
@@ -104,6 +107,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def access_keys(self) -> Path:
         """The access keys of the data plane: `keys_file` where it is set, else the home's."""
         return _path(self.keys_file) if self.keys_file else self.home / "keys" / "access.json"
+
+    @property
+    def alert_routes(self) -> Path:
+        """The file that says where alerts go: `alerts_file` where it is set, else the home's."""
+        return _path(self.alerts_file) if self.alerts_file else self.home / "alerts.toml"
 
     @property
     def uploads(self) -> Path:
@@ -290,6 +298,13 @@ def key() -> str | None:
     return os.environ.get(f"{PREFIX}KEY") or None
 
 
+def secret(name: str) -> str | None:
+    """What the environment's variable `name`, which begins with `SECRET_PREFIX`, holds. Raises InvalidConfig for a name of another kind."""
+    if not name.startswith(SECRET_PREFIX):
+        raise InvalidConfig(f"a variable that holds a secret is called {SECRET_PREFIX}…, so that the data plane does not inherit it", rule="name")
+    return os.environ.get(name) or None
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -331,7 +346,8 @@ def without_password(value: object) -> str:
 
 
 def child_environment(settings: Settings, *, is_serve: bool = False) -> dict[str, str]:
-    """The environment for a process of ours: this one's, with every setting that is in force spelled out; for the data plane without `STORES`.
+    """The environment for a process of ours: this one's, with every setting that is in force spelled out; for the data plane without `STORES` and
+    what begins with `SECRET_PREFIX`.
 
     There numpy has one thread, unless this environment says otherwise.
     """
@@ -341,7 +357,8 @@ def child_environment(settings: Settings, *, is_serve: bool = False) -> dict[str
     if is_serve:
         environment = {**ONE_THREAD, **environment}
         spelled_out = {f"{PREFIX}RECORDS_URL": "", f"{PREFIX}BLOBS_URL": ""}
-        environment = {name: value for name, value in environment.items() if name not in STORES} | spelled_out
+        kept = {name: value for name, value in environment.items() if name not in STORES and not name.startswith(SECRET_PREFIX)}
+        environment = kept | spelled_out
     return environment
 
 

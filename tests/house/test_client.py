@@ -62,6 +62,8 @@ def server_struct(name: str) -> type[msgspec.Struct]:
         "Plane": "control.status", "Status": "control.status", "Event": "rollout.history", "Model": "registry", "Version": "registry",
         "Overview": "monitor.overview", "Series": "monitor.overview", "Budget": "monitor.overview", "Chosen": "control.monitoring",
         "Planned": "control.planned", "Account": "monitor.labels", "Received": "monitor.labels",
+        "Alert": "monitor.alerts.base", "Matcher": "monitor.alerts.base", "Silence": "monitor.alerts.base", "RouteStatus": "control.alerting",
+        "Alerts": "control.alerting", "Tested": "control.alerting",
         "Verified": "console.routes.models", "Key": "console.routes.access", "Trusted": "security.seal", "DataPlane": "console.routes.world",
     }  # fmt: skip
     called = {"Key": "NewKey", "Trusted": "TrustedKey"}.get(name, name)

@@ -11,6 +11,7 @@ import pytest
 
 from modelyard.cli import VERBS, load
 from modelyard.config import Settings
+from modelyard.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs/reference.md").read_text("utf-8")
@@ -46,10 +47,15 @@ def in_serve(pattern: str) -> set[str]:
 
 
 def test_metrics_are_documented_and_what_is_documented_is_there() -> None:
-    ours = in_serve(r'"(modelyard_[a-z_]+)"')
     told = set(re.findall(r"`(modelyard_[a-z_]+)[`{]", REFERENCE))
-    assert "modelyard_requests_total" in ours
-    assert ours - told == set() and told - ours == set()
+    assert set(METRICS) - told == set() and told - set(METRICS) == set()
+
+
+def test_the_table_of_metrics_is_what_the_planes_write() -> None:
+    written = in_serve(r'"(modelyard_[a-z_]+)"')
+    assert {name for name, metric in METRICS.items() if metric.plane == "data"} == written
+    control = set(re.findall(r'"(modelyard_[a-z_]+)"', (ROOT / "src/modelyard/control/exposition.py").read_text("utf-8")))
+    assert {name for name, metric in METRICS.items() if metric.plane == "control"} == control
 
 
 def test_events_of_the_log_are_documented_and_what_is_documented_is_there() -> None:

@@ -47,6 +47,7 @@ VERBS: dict[str, Verb] = {
     "approve": Verb("modelyard.cli.rollouts:approve", "Let a step of somebody else's rollout be entered.", "The running world"),
     "labels": Verb("modelyard.cli.labels:labels", "Give true answers of predictions, or show what became of them.", "The running world"),
     "monitor": Verb("modelyard.cli.monitor:monitor", "Show how a deployment does, or say how it is watched.", "The running world"),
+    "alerts": Verb("modelyard.cli.alerts:alerts", "Show what fires and who is told; silence it; test a route.", "The running world"),
     "history": Verb("modelyard.cli.rollouts:history", "Show who did what to a deployment, and why.", "The running world"),
     "undeploy": Verb("modelyard.cli.world:undeploy", "Take a name out of service.", "The running world"),
     "rollback": Verb("modelyard.cli.world:rollback", "Go back to what served before.", "The running world"),

@@ -301,3 +301,76 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     by: str = ""
     at: str = ""
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule of one deployment that does not hold (`pending`, `firing`), or is over (`resolved`). Times are seconds since 1970, UTC."""
+
+    id: str
+    deployment: str
+    rule: str
+    severity: str
+    state: str
+    verdict: Verdict
+    since: float
+    advice: str = ""
+    cause: str = ""
+    why: str = ""
+    fired_at: float | None = None
+    passing_since: float | None = None
+    resolved_at: float | None = None
+    ended: str = ""
+    silenced_by: str = ""
+    inhibited_by: str = ""
+
+
+class Matcher(msgspec.Struct, frozen=True, kw_only=True):
+    """Which alerts are meant: each that is given must fit."""
+
+    deployment: str = ""
+    rule: str = ""
+    column: str = ""
+    severity: str = ""
+
+
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """Nobody is told of what `matcher` means until `until`."""
+
+    id: str
+    matcher: Matcher
+    since: float
+    until: float
+    by: str
+    why: str
+
+
+class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where alerts go, and how that fares: messages that wait, and since when and why it fails, if it does."""
+
+    name: str
+    kind: str = ""
+    target: str = ""
+    severities: tuple[str, ...] = ()
+    waiting: int = 0
+    waiting_since: float | None = None
+    ok_at: float | None = None
+    failing_since: float | None = None
+    tries: int = 0
+    error: str = ""
+
+
+class Alerts(msgspec.Struct, frozen=True, kw_only=True):
+    """Every alert, those that fire first; every silence; every route."""
+
+    alerts: tuple[Alert, ...]
+    silences: tuple[Silence, ...]
+    routes: tuple[RouteStatus, ...]
+    trouble: str = ""
+
+
+class Tested(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back of a test message."""
+
+    route: str
+    is_delivered: bool
+    said: str

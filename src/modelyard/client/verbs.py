@@ -374,6 +374,38 @@ class Verbs:
         """Revoke an access key, by the first digits of its id."""
         return (yield from self._change("DELETE", f"/keys/{_part(id)}", None, answers.Key, key))
 
+    # Alerts
+
+    @verb
+    def alerts(self) -> Steps[answers.Alerts]:
+        """What fires and what is over, silences, and how the routes fare."""
+        return (yield from self._see("/alerts", answers.Alerts))
+
+    @verb
+    def silence(
+        self, *, until: str, why: str, deployment: str = "", rule: str = "", column: str = "", severity: str = "", key: str | None = None
+    ) -> Steps[answers.Silence]:
+        """Let nobody be told of the alerts that fit all that is given, until then (ISO 8601 with a zone)."""
+        body = {"until": until, "why": why, "deployment": deployment, "rule": rule, "column": column, "severity": severity}
+        return (yield from self._change("POST", "/silences", body, answers.Silence, key))
+
+    @verb
+    def unsilence(self, id: str, *, key: str | None = None) -> Steps[answers.Silence]:
+        """End a silence now, by the first digits of its id."""
+        return (yield from self._change("DELETE", f"/silences/{_part(id)}", None, answers.Silence, key))
+
+    @verb
+    def test_route(self, name: str) -> Steps[answers.Tested]:
+        """Send a test message by a route of alerts, now."""
+        return (yield from self._change("POST", f"/alerts/routes/{_part(name)}/test", None, answers.Tested))
+
+    @verb
+    def metrics(self) -> Steps[str]:
+        """Verdicts, harm, budgets, alerts and routes in Prometheus' text form, as its scraper is told."""
+        send = self._send("GET", "/metrics", None, timeout_s=self._timeout_s)
+        reply = yield from asking(self._budgets.of("GET"), send, may_repeat=True)
+        return reply.content.decode("utf-8")
+
     # The world
 
     @verb

@@ -36,6 +36,7 @@ from modelyard.types import Principal
 T = TypeVar("T", bound=msgspec.Struct)
 
 CHUNK_BYTES = 256 << 10
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 LONG = 4
 """How many operations that open bundles run at once; others wait, and hold up nothing but one another."""
 
@@ -184,6 +185,8 @@ def _carry_out(operation: Operation, call: Call, request: Request, digest: str) 
         )
     if isinstance(answer, Download):
         return _download(answer)
+    if operation.kind == "metrics":
+        return Response(answer, media_type=PROMETHEUS)
     if operation.sift is not None:
         answer = operation.sift(answer, lambda name: policy.sees(call.who, name))
     told = {"ETag": f'"{answer.in_force}"'} if isinstance(answer, Deployment) else {}

@@ -22,6 +22,7 @@ _FORMS = {
     "alias": "^[a-z]([a-z0-9._-]{0,61}[a-z0-9])?$",
     "version": "^([1-9][0-9]{0,8}|sha256:[0-9a-f]{8,64}|[a-z]([a-z0-9._-]{0,61}[a-z0-9])?)$",
     "id": "^[0-9a-f]{1,64}$",
+    "route": "^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$",
 }
 _REFUSALS = {
     400: "The request does not fit; `field` and `rule` say where.",
@@ -100,6 +101,8 @@ def _operation(each: Operation, form: dict[int, Any], components: dict[str, Any]
 def _success(each: Operation, form: dict[int, Any]) -> dict[str, Any]:
     if each.kind == "download":
         return {"description": "The file.", "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
+    if each.kind == "metrics":
+        return {"description": "Prometheus' text form.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     return {"description": "Done." if each.is_change else "Found.", "content": {"application/json": {"schema": form[id(each.answer)]}}}
 
 

@@ -89,7 +89,8 @@ class Download(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """One thing that a caller can ask. `answer` is the type of what `run` returns; with `kind` upload or download a .tar takes the body's place.
+    """One thing that a caller can ask. `answer` is the type of what `run` returns; with `kind` upload or download a .tar takes the body's place, with
+    `metrics` the answer is Prometheus' text.
 
     `status` of an answer, where it is not always 200. `models` names the models that the request names beside its path: each must be granted.
     `sift` leaves of a list what a caller may see. `current` is what a caller who lost a race is told with the 409. `recall` makes the answer again
@@ -105,7 +106,7 @@ class Operation(NamedTuple):
     answer: Any
     body: type[msgspec.Struct] | None = None
     query: type[msgspec.Struct] | None = None
-    kind: Literal["json", "upload", "download"] = "json"
+    kind: Literal["json", "upload", "download", "metrics"] = "json"
     status: Callable[[Any], int] = lambda _: 200
     statuses: tuple[int, ...] = (200,)
     models: Callable[[Call], Iterable[str]] = lambda _: ()

@@ -1,9 +1,10 @@
 """The control process: one per home, from its lock to its last tick.
 
-Hides the lock, the socket, and the loops beside the API: the host, which carries out on this machine what the records say; the driver, which takes
-rollouts from step to step while this process leads; the lease, by which others know that this host lives and who leads; the intake, which takes the
-workers' observations in, the tally, which adds what was counted here to the evidence, and the monitor, which judges each deployment once a minute
-while this process leads. It can be killed at any moment: all that it knows is in the records, the plan file and the log.
+Hides the lock, the socket, and the loops beside the API: the host, which carries out on this machine what the records say; while this process
+leads, the driver, which takes rollouts from step to step, the monitor, which judges each deployment once a minute, and the deliverer, which hands
+over what people are to be told; the lease, by which others know that this host lives and who leads; the intake, which takes the workers'
+observations in, and the tally, which adds what was counted here to the evidence. It can be killed at any moment: all that it knows is in the records,
+the plan file and the log.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
 from modelyard.control.traffic import Watch
 from modelyard.errors import Conflict, ModelyardError, Unavailable
+from modelyard.monitor.alerts.deliver import Deliverer
 from modelyard.monitor.intake import Intake, windows_path
 from modelyard.monitor.windows import Windows
 from modelyard.rollout.driver import Driver
@@ -142,6 +144,7 @@ class Loops:
             ("tally", self._tell),
             ("monitor", self._judge),
             ("uses", self._write_uses),
+            ("alerts", self._hand_over),
         )
         self._threads = [threading.Thread(target=target, name=name) for name, target in loops]
         self._watch = Watch(plane)
@@ -266,6 +269,25 @@ class Loops:
                 self._failures.tell("monitor", error)
             if not is_more:
                 self._stop.wait(REST_S)
+
+    def _hand_over(self) -> None:
+        """Hand over what people are to be told, while this process leads."""
+        deliverer: Deliverer | None = None
+        term = 0
+        while not self._stop.wait(REST_S):
+            try:
+                if self._election.term != term:
+                    term = self._election.term
+                    if deliverer is not None:
+                        deliverer.close()
+                    deliverer = self._plane.deliverer(self._election.fenced(term)) if term else None
+                if deliverer is not None:
+                    deliverer.tick()
+                self._failures.forget("alerts")
+            except Exception as error:  # noqa: BLE001  # what waits is in the records
+                self._failures.tell("alerts", error)
+        if deliverer is not None:
+            deliverer.close()
 
     def _take_in(self) -> None:
         intake: Intake | None = None

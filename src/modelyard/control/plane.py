@@ -22,13 +22,17 @@ import msgspec
 from modelyard import bundle, config, files, registry
 from modelyard.bundle import archive
 from modelyard.config import Settings
-from modelyard.control import audit, monitoring, planned
+from modelyard.control import alerting, audit, monitoring, planned
 from modelyard.control.host import FetchedStock, HomeStock, host_id
 from modelyard.control.monitoring import Chosen, Monitoring
 from modelyard.control.once import Once
 from modelyard.control.planned import Planned
 from modelyard.control.progress import shown
-from modelyard.errors import Conflict, Denied, InvalidConfig, InvalidInput, ModelyardError, NotFound, Unavailable
+from modelyard.errors import Conflict, Denied, Forbidden, InvalidConfig, InvalidInput, ModelyardError, NotFound, Unavailable
+from modelyard.monitor.alerts import book as alert_book
+from modelyard.monitor.alerts.base import Matcher, Silence
+from modelyard.monitor.alerts.deliver import Deliverer
+from modelyard.monitor.alerts.written import Routes
 from modelyard.monitor.intake import log_path, windows_path
 from modelyard.monitor.labels import Account, Answers, Ledger, Received, account, answers, labels_path
 from modelyard.monitor.log import PredictionLog
@@ -124,6 +128,7 @@ class ControlPlane:
         self.access_keys = FileKeys(settings.access_keys)
         self.audit = AuditLog(self.registry.records, begin=self._chain_before)
         self.deployments = Deployments(self.registry)
+        self.alert_routes = Routes(settings.alert_routes)
         self.targets: dict[str, Target] = {"local": Local(plan=settings.plan, run=settings.run)}
 
     def __enter__(self) -> ControlPlane:
@@ -315,6 +320,48 @@ class ControlPlane:
     def _chain_before(self) -> str:
         """What the first entry of the records' chain follows: in a home of one machine the last that 0.1.0, or the data plane, wrote to the file."""
         return FIRST if self.settings.records_url else self._audit_file().head()
+
+    # Alerts
+
+    def alerts(self) -> alerting.Alerts:
+        """What fires and what is over, silences, and how routes fare."""
+        return alerting.alerts(self.registry.records, self.alert_routes)
+
+    def silence(self, principal: Principal, matcher: Matcher, *, until: float, why: str) -> Silence:
+        """Let nobody be told of what `matcher` means until then (seconds since 1970). Raises InvalidInput, or NotFound for a deployment."""
+        if matcher.deployment:
+            self.deployments.get(matcher.deployment)
+        meant = " ".join(f"{name}={value}" for name, value in msgspec.structs.asdict(matcher).items() if value)
+        with self._audited(principal, "silence", meant, detail=why) as told, self.registry.records.transaction() as records:
+            made = alert_book.silence(records, matcher, until=until, by=principal.name, why=why, now=time.time())
+            told(records)
+        return made
+
+    def unsilence(self, principal: Principal, id: str) -> Silence:
+        """End a silence now, by the first digits of its id. Raises NotFound, InvalidInput, or Forbidden for one of another's deployment."""
+        found = alert_book.find_silence(self.registry.records, id)
+        if principal.models and found.matcher.deployment not in principal.models:
+            self.audit.record(principal, "unsilence", found.id, outcome="denied", detail="grant")
+            raise Forbidden("your key is for some models, and this silence is not of one of them alone", field="id", rule="grant")
+        with self._audited(principal, "unsilence", found.id) as told, self.registry.records.transaction() as records:
+            ended = alert_book.unsilence(records, found, now=time.time())
+            told(records)
+        return ended
+
+    def test_route(self, principal: Principal, name: str) -> alerting.Tested:
+        """Send a test message by the route called `name` of this home, and say what came back. Raises NotFound."""
+        with self._announced(principal, "alerts-test", name[:80]):
+            return alerting.test(self.alert_routes, name)
+
+    def metrics(self) -> bytes:
+        """What the monitor found and how alerts fare, in Prometheus' text form."""
+        from modelyard.control import exposition
+
+        return exposition.render(self.alerts(), {}, {})
+
+    def deliverer(self, records: RecordStore) -> Deliverer:
+        """What hands alerts over; the control process that leads runs one, on the store as its term may write it."""
+        return Deliverer(records, self.alert_routes)
 
     # The running world: called in the control process
 

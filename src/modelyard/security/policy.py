@@ -81,6 +81,11 @@ ROUTES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/v1/deployments/{name}/monitor/settings"): Rule(_SEE, MODEL),
     ("PUT", "/api/v1/deployments/{name}/monitor/settings"): Rule(_OPERATE, MODEL),
     ("DELETE", "/api/v1/deployments/{name}"): Rule(_OPERATE, MODEL),
+    ("GET", "/api/v1/metrics"): Rule(_SEE, HOME),
+    ("GET", "/api/v1/alerts"): Rule(_SEE, PART),
+    ("POST", "/api/v1/silences"): Rule(_OPERATE, ANY),
+    ("DELETE", "/api/v1/silences/{id}"): Rule(_OPERATE, ANY),
+    ("POST", "/api/v1/alerts/routes/{route}/test"): Rule(_OPERATE, HOME),
     ("GET", "/api/v1/audit"): Rule(_AUDIT, HOME),
     ("POST", "/api/v1/audit/verify"): Rule(_AUDIT, HOME),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from modelyard import metrics
 from modelyard.serve.metrics import (
     BATCH,
     BATCH_ROWS,
@@ -88,6 +89,18 @@ class Text:
         self.lines += [f"# HELP {name} {says}", f"# TYPE {name} {kind}"]
         self.lines += [f"{name}{{{labels}}} {value:.17g}" if labels else f"{name} {value:.17g}" for labels, value in samples]
 
+    def ours(self, name: str, samples: Iterable[tuple[str, float]]) -> None:
+        """A counter or gauge of our table."""
+        self.lines += metrics.family(name, samples)
+
+    def our_head(self, name: str) -> None:
+        """The head of a family of our table whose samples follow."""
+        self.lines += metrics.head(name, metrics.METRICS[name].kind, metrics.METRICS[name].says)
+
+    def our_histogram(self, name: str, at: int, labels: Callable[[tuple[str, int]], str]) -> None:
+        """A histogram of our table, of seconds, per version."""
+        self.histogram(name, metrics.METRICS[name].says, at, labels)
+
     def head(self, name: str, kind: str, says: str) -> None:
         """The head of a family whose samples follow."""
         self.lines += [f"# HELP {name} {says}", f"# TYPE {name} {kind}"]
@@ -120,7 +133,7 @@ def render(sums: Sums, *, dialect: str = "none", degraded: Mapping[str, int] | N
     text = Text(sums)
     _ours(text)
     reasons = [(f'reason="{reason}"', count) for reason, count in (degraded or {}).items()]
-    text.family("modelyard_degraded", "gauge", "What keeps the data plane from being whole.", reasons)
+    text.ours("modelyard_degraded", reasons)
     if dialect in DIALECTS:
         DIALECTS[dialect](text)
     return ("\n".join(text.lines) + "\n").encode()
@@ -156,48 +169,48 @@ def _ours(text: Text) -> None:
         return [(_named(key), numbers[at]) for key, numbers in text.models]
 
     server = text.server
-    text.family("modelyard_requests_total", "counter", "Requests answered with a prediction.", per_model(REQUESTS))
-    text.family("modelyard_predictions_total", "counter", "Rows predicted.", per_model(ROWS))
-    text.family("modelyard_batches_total", "counter", "Runs of the model.", per_model(BATCHES))
+    text.ours("modelyard_requests_total", per_model(REQUESTS))
+    text.ours("modelyard_predictions_total", per_model(ROWS))
+    text.ours("modelyard_batches_total", per_model(BATCHES))
     by_code = [(f'{_named(key)},code="{code}"', numbers[at]) for key, numbers in text.models for code, at in ERROR.items() if numbers[at]]
     unrouted = [(f'model_name="",model_version="",code="{code}"', server[at]) for code, at in ERROR.items() if server[at]]
-    text.family("modelyard_errors_total", "counter", "Requests refused or failed, by error code.", by_code + unrouted)
-    text.family("modelyard_shed_total", "counter", "Requests refused to protect those already in.", per_model(SHED))
-    text.family("modelyard_queue_rows", "gauge", "Rows waiting for the model.", per_model(QUEUE_ROWS))
-    text.family("modelyard_queue_requests", "gauge", "Requests waiting for the model.", per_model(QUEUE_REQUESTS))
-    text.family("modelyard_concurrency_limit", "gauge", "Requests that the workers hold at once before they shed.", per_model(LIMIT))
-    text.family("modelyard_in_flight_requests", "gauge", "Requests without an answer yet.", [("", server[IN_PROGRESS])])
-    text.family("modelyard_resident_bytes", "gauge", "Memory of all workers.", [("", server[RESIDENT])])
+    text.ours("modelyard_errors_total", by_code + unrouted)
+    text.ours("modelyard_shed_total", per_model(SHED))
+    text.ours("modelyard_queue_rows", per_model(QUEUE_ROWS))
+    text.ours("modelyard_queue_requests", per_model(QUEUE_REQUESTS))
+    text.ours("modelyard_concurrency_limit", per_model(LIMIT))
+    text.ours("modelyard_in_flight_requests", [("", server[IN_PROGRESS])])
+    text.ours("modelyard_resident_bytes", [("", server[RESIDENT])])
     isolated = [(_named(key), numbers[RESIDENT]) for key, numbers in text.models if numbers[RESIDENT]]
-    text.family("modelyard_isolated_resident_bytes", "gauge", "Memory of the processes of models that are code.", isolated)
+    text.ours("modelyard_isolated_resident_bytes", isolated)
     ends = [(f'{_named(key)},reason="{reason}"', numbers[at]) for key, numbers in text.models for reason, at in ENDED.items() if numbers[at]]
-    text.family("modelyard_isolated_ends_total", "counter", "Processes of models that are code that ended, and were replaced.", ends)
+    text.ours("modelyard_isolated_ends_total", ends)
     opened = [('protocol="http"', server[HTTP_OPEN]), ('protocol="grpc"', server[GRPC_OPEN])]
-    text.family("modelyard_connections", "gauge", "Open connections.", opened)
+    text.ours("modelyard_connections", opened)
     accepted = [('protocol="http"', server[HTTP_ACCEPTED]), ('protocol="grpc"', server[GRPC_ACCEPTED])]
-    text.family("modelyard_connections_accepted_total", "counter", "Connections that were accepted.", accepted)
+    text.ours("modelyard_connections_accepted_total", accepted)
     mirrors = [(_named(key), numbers) for key, numbers in text.models if numbers[MIRRORED] or numbers[MIRROR_SHED]]
     asked = [
         (f'{labels},outcome="{outcome}"', value)
         for labels, each in mirrors
         for outcome, value in {"answered": each[MIRRORED] - each[MIRROR_FAILED], "failed": each[MIRROR_FAILED], "shed": each[MIRROR_SHED]}.items()
     ]
-    text.family("modelyard_mirrored_requests_total", "counter", "Requests of the champion that this version was to be asked too.", asked)
+    text.ours("modelyard_mirrored_requests_total", asked)
     compared = [
         (f'{labels},outcome="{outcome}"', value)
         for labels, each in mirrors
         for outcome, value in {"agreed": each[COMPARED] - each[DISAGREED], "disagreed": each[DISAGREED]}.items()
     ]
-    text.family("modelyard_mirrored_rows_total", "counter", "Rows whose mirrored answer was compared with the champion's.", compared)
+    text.ours("modelyard_mirrored_rows_total", compared)
     traced = [('outcome="sent"', server[TRACED]), ('outcome="dropped"', server[UNTRACED])]
-    text.family("modelyard_traces_total", "counter", "Sampled requests whose trace was sent, and those whose trace was lost.", traced)
-    text.histogram("modelyard_request_duration_seconds", "From the request's last byte to its answer.", LATENCY, _named)
-    text.head("modelyard_stage_duration_seconds", "histogram", "Where requests spend it: decode, queue, predict, encode.")
+    text.ours("modelyard_traces_total", traced)
+    text.our_histogram("modelyard_request_duration_seconds", LATENCY, _named)
+    text.our_head("modelyard_stage_duration_seconds")
     for key, numbers in text.models:
         for stage, at in STAGES.items():
             text.buckets("modelyard_stage_duration_seconds", f'{_named(key)},stage="{stage}"', numbers[at:], LATENCIES_S)
-    text.histogram("modelyard_explain_duration_seconds", "Making an explanation.", EXPLAIN, _named)
-    text.head("modelyard_batch_rows", "histogram", "Rows of a run.")
+    text.our_histogram("modelyard_explain_duration_seconds", EXPLAIN, _named)
+    text.our_head("modelyard_batch_rows")
     for key, numbers in text.models:
         text.buckets("modelyard_batch_rows", _named(key), numbers[BATCH:], BATCH_ROWS)
 

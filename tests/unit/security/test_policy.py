@@ -78,6 +78,11 @@ GET monitor                  x       .         x        x        x     x       .
 GET settings                 x       .         x        x        x     x       .
 PUT settings                 .       .         .        .        x     x       .
 DELETE deployments/{name}    .       .         .        .        x     x       .
+GET metrics                  x       .         x        x        x     x       .
+GET alerts                   x       .         x        x        x     x       .
+POST silences                .       .         .        .        x     x       .
+DELETE silences/{id}         .       .         .        .        x     x       .
+POST test                    .       .         .        .        x     x       .
 GET audit                    .       .         .        .        .     .       x
 POST audit/verify            .       .         .        .        .     .       x
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelyard.console.operations import Operation
-from modelyard.console.routes import access, audit, deployments, models, monitor, world
+from modelyard.console.routes import access, alerts, audit, deployments, models, monitor, world
 
 OPERATIONS: tuple[Operation, ...] = (
     *world.OPERATIONS,
@@ -11,6 +11,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *access.OPERATIONS,
     *deployments.OPERATIONS,
     *monitor.OPERATIONS,
+    *alerts.OPERATIONS,
     *audit.OPERATIONS,
 )
 """In the order in which the document tells of them; the first whose path fits is asked."""
