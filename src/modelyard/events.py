@@ -97,11 +97,41 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outputs: dict[str, tuple[int, ...]] = {}
 
 
+class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What serving one version took, as each of its workers found it once a second. `+` is exact, and in any order the same.
+
+    `cpu_us` is processor time: the version's share of the worker's, and all of its own processes'. `ran_us` is how long its model ran, by the clock.
+    Looks were `looks`: `resident_bytes` (the worker and the version's own processes) and `queued` (requests that wait) are summed over them, the most
+    that one look found stands beside.
+    """
+
+    looks: int = 0
+    cpu_us: int = 0
+    ran_us: int = 0
+    resident_bytes: int = 0
+    most_resident_bytes: int = 0
+    queued: int = 0
+    most_queued: int = 0
+
+    def __add__(self, other: Use) -> Use:
+        """Both."""
+        return Use(
+            looks=self.looks + other.looks,
+            cpu_us=self.cpu_us + other.cpu_us,
+            ran_us=self.ran_us + other.ran_us,
+            resident_bytes=self.resident_bytes + other.resident_bytes,
+            most_resident_bytes=max(self.most_resident_bytes, other.most_resident_bytes),
+            queued=self.queued + other.queued,
+            most_queued=max(self.most_queued, other.most_queued),
+        )
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one worker saw of one version since its last segment, all of it under the plan of one `generation` (0: written before parts said so).
 
     `latencies` counts answered requests by bucket, `dropped` rows by what of them found no room. `outputs` counts the profiled rows by output, in the
     bins of the deployment's champion, missing ones last; only while a plan names more than one version. What is mirrored stands in `mirror` alone.
+    Of several parts of one version in a segment the last has the `use` of all (None: nobody looked, or written before parts said so).
     """
 
     name: str
@@ -118,6 +148,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     generation: int = 0
     outputs: dict[str, tuple[int, ...]] = {}
     mirror: Mirror | None = None
+    use: Use | None = None
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from modelyard import events
 from modelyard.errors import MalformedPayload, NotFound
-from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment, Spool
+from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment, Spool, Use
 from modelyard.types import Digest
 
 DIGEST = Digest("sha256:" + "0" * 64)
@@ -74,7 +74,17 @@ def test_a_segment_of_the_release_before_is_read() -> None:
     part = {"name": "m", "version": 1, "digest": "sha256:" + "0" * 64, "requests": 2, "latencies": {80: 2}}
     body = msgspec.msgpack.encode({"slot": 0, "pid": 1, "started_at": 1.0, "ended_at": 2.0, "parts": [part]})
     (found,) = events.decode(b"modelyard segment 1\n" + hashlib.sha256(body).digest() + body).parts
-    assert (found.requests, found.generation, found.outputs, found.mirror) == (2, 0, {}, None)
+    assert (found.requests, found.generation, found.outputs, found.mirror, found.use) == (2, 0, {}, None, None)
+
+
+uses = st.builds(Use, **dict.fromkeys(Use.__struct_fields__, st.integers(0, 2**53)))
+
+
+@given(uses, uses, uses)
+def test_what_was_taken_adds_up_in_any_order(one: Use, other: Use, third: Use) -> None:
+    assert one + other == other + one
+    assert (one + other) + third == one + (other + third)
+    assert one + Use() == one
 
 
 def test_damage_anywhere_is_seen() -> None:

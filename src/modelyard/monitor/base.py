@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from modelyard.events import Use
 from modelyard.monitor.settings import Monitored
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ MINUTE_S = 60
 class Minute(NamedTuple):
     """What all workers and replicas saw of one version in one closed minute that begins at `start` (seconds since 1970, UTC).
 
-    `counts` is the vector of the profile (`monitor.profile.filled` reads it), None where no row was profiled. A minute without traffic has no Minute.
+    `counts` is the vector of the profile (`monitor.profile.filled` reads it), None where no row was profiled. `use` is what serving it took. A minute
+    without traffic has no Minute.
     """
 
     start: int
@@ -34,6 +36,7 @@ class Minute(NamedTuple):
     failures: Mapping[str, Failures]
     dropped: Mapping[str, int]
     counts: Array | None
+    use: Use = Use()
 
 
 class Labelled(NamedTuple):

@@ -186,6 +186,8 @@ def check(segment: Segment) -> None:
                 mirror = part.mirror
                 numbers += [mirror.sent, mirror.shed, mirror.failed, mirror.rows, mirror.disagreed, *mirror.latencies, *mirror.latencies.values()]
                 numbers += [count for counts in mirror.outputs.values() for count in counts]
+            if part.use is not None:
+                numbers += msgspec.structs.astuple(part.use)
             if min(numbers) < 0 or max(numbers) >= 2**62:
                 raise MalformedPayload("counts are not negative, and have 62 bits")
             for rows in (part.predictions, part.inputs):

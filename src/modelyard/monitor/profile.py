@@ -187,6 +187,17 @@ def _bins(profile: Profile) -> list[FeatureProfile]:
     return [msgspec.structs.replace(feature, rows=0, missing=0, counts=(), total=0, squares=0) for feature in profile.features]
 
 
+def spans(profile: Profile) -> list[slice]:
+    """Where in the vector of `Binner.take` each feature's `counts` stand, and right after them its missing values."""
+    starts = np.cumsum([1] + [_width(feature) for feature in profile.features]).tolist()
+    return [slice(start, start + _cells(feature) + 1) for start, feature in zip(starts, profile.features, strict=False)]
+
+
+def size(profile: Profile) -> int:
+    """How long the vector of `Binner.take` is."""
+    return 1 + sum(map(_width, profile.features))
+
+
 def _width(feature: FeatureProfile) -> int:
     """How many counts of a feature stand in the vector of `Binner.take`."""
     return _cells(feature) + (4 if feature.kind == "number" else 1)

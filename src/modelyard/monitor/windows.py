@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from modelyard.errors import Conflict, UnsupportedFormat
-from modelyard.events import Failures, Part, Rows, Segment, refined
+from modelyard.events import Failures, Part, Rows, Segment, Use, refined
 from modelyard.monitor import profile
 from modelyard.monitor.base import Minute
 from modelyard.monitor.database import Database
@@ -51,8 +51,11 @@ CREATE TABLE evidence (
   PRIMARY KEY (name, generation, digest)
 ) WITHOUT ROWID;
 """
-_STEPS = (_TABLES, _EVIDENCE)
-"""What each format adds to the one before it; the second also has finer buckets of latencies."""
+_USE = """
+ALTER TABLE windows ADD COLUMN use BLOB NOT NULL DEFAULT x'80';
+"""
+_STEPS = (_TABLES, _EVIDENCE, _USE)
+"""What each format adds to the one before it; the second also has finer buckets of latencies. 80 is an empty map in msgpack."""
 
 VERSION = len(_STEPS)
 
@@ -69,6 +72,7 @@ class Window(msgspec.Struct, kw_only=True):
     latencies: dict[int, int] = {}
     failures: dict[str, Failures] = {}
     dropped: dict[str, int] = {}
+    use: Use = Use()
 
     def add(self, other: Window) -> None:
         """Merge; exact, and in any order the same."""
@@ -78,6 +82,7 @@ class Window(msgspec.Struct, kw_only=True):
         self.rows += other.rows
         self.latencies = summed(self.latencies, other.latencies)
         self.dropped = summed(self.dropped, other.dropped)
+        self.use += other.use
         for code, more in other.failures.items():
             had = self.failures.get(code, Failures(requests=0, seconds=0.0))
             self.failures = {**self.failures, code: Failures(requests=had.requests + more.requests, seconds=had.seconds + more.seconds)}
@@ -181,9 +186,9 @@ class Windows(Database):
         had = connection.execute(query, key).fetchone()
         if had is not None:
             window.add(_read_window(had))
-        blobs = [msgspec.msgpack.encode(value) for value in (window.latencies, window.failures, window.dropped)]
+        blobs = [msgspec.msgpack.encode(value) for value in (window.latencies, window.failures, window.dropped, window.use)]
         values = (*key, window.started_at, window.ended_at, window.requests, window.rows, *blobs)
-        connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def _keep_counts(self, connection: sqlite3.Connection, place: tuple[str, int, Digest, float], vector: Array) -> None:
         query = "SELECT counts FROM profiles WHERE name = ? AND start = ? AND digest = ? AND share = ?"
@@ -320,6 +325,7 @@ class Windows(Database):
                 failures=window.failures,
                 dropped=window.dropped,
                 counts=counts.get(start),
+                use=window.use,
             )
             for start, (version, window) in windows.items()
         ]
@@ -367,7 +373,7 @@ def _refine(connection: sqlite3.Connection) -> None:
 
 
 _GROUP = "kind, name, day, version, digest, form"
-_FIELDS = "started_at, ended_at, requests, rows, latencies, failures, dropped"
+_FIELDS = "started_at, ended_at, requests, rows, latencies, failures, dropped, use"
 
 
 def _window(segment: Segment, part: Part) -> Window:
@@ -379,11 +385,12 @@ def _window(segment: Segment, part: Part) -> Window:
         latencies=part.latencies,
         failures=part.failures,
         dropped=part.dropped,
+        use=part.use or Use(),
     )
 
 
 def _read_window(fields: Any) -> Window:
-    started_at, ended_at, requests, rows, latencies, failures, dropped = fields
+    started_at, ended_at, requests, rows, latencies, failures, dropped, use = fields
     return Window(
         started_at=started_at,
         ended_at=ended_at,
@@ -392,6 +399,7 @@ def _read_window(fields: Any) -> Window:
         latencies=msgspec.msgpack.decode(latencies, type=dict[int, int]),
         failures=msgspec.msgpack.decode(failures, type=dict[str, Failures]),
         dropped=msgspec.msgpack.decode(dropped, type=dict[str, int]),
+        use=msgspec.msgpack.decode(use, type=Use),
     )
 
 

@@ -129,6 +129,8 @@ class Batcher:
             self._remote = Remote(cast("Submits", runtime), check, batch_rows=limits.batch_rows, on_done=self._came_from_afar, suspects=suspects)
         self.pace = Pace()
         self.queued_rows = 0
+        self.ran_s = 0.0
+        """How long the model has run, all its answered runs together."""
         self.is_busy = False
         """Whether a run is on its thread or waits for one; only then is anything refused but for a full queue."""
 
@@ -472,6 +474,7 @@ class Batcher:
 
     def _finish(self, ran: list[Ran], failed: list[tuple[Call, ModelyardError]]) -> None:
         for run in ran:
+            self.ran_s += run.seconds
             self.pace.learn(run.rows, run.seconds)
             self._on_ran(run)
         for call, error in failed:

@@ -26,11 +26,13 @@ from modelyard import events
 from modelyard.events import Failures, Latencies, Mirror, Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import profile
 from modelyard.monitor.profile import BLOCK_ROWS, PROFILED_ELEMENTS, Binner, Profile, joined, reference
+from modelyard.serve.usage import shared
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
     from modelyard.config import Settings
     from modelyard.events import EventSink
+    from modelyard.serve.usage import Spent
     from modelyard.types import Array, Digest, Schema, Tag
 
 MASKED = "***"
@@ -81,8 +83,10 @@ class Observer:
             self._recorders[key] = recorder
         return recorder
 
-    def flush(self, *, is_last: bool = False) -> None:
+    def flush(self, spent: Spent | None = None, *, is_last: bool = False) -> None:
         """Leave what was seen since the last flush as one segment, if anything was. Called once a second, and at the end of a drain (`is_last`).
+
+        `spent` is what the worker took meanwhile; a version with requests that only wait is told of too.
 
         Of many versions that are asked a little each, most of the work would be profiles of a few rows: those stay here until they have
         _HELD_ROWS, for _HELD_FLUSHES at most. Counters and logged rows always leave.
@@ -90,6 +94,9 @@ class Observer:
         started_at, self._flushed_at = self._flushed_at, time.time()
         started_s, self._flushed_s = self._flushed_s, time.monotonic()
         self._flushes += 1
+        for key, own in {} if spent is None else spent.versions.items():
+            if own.queued and (waiting := self._recorders.get(key)) is not None:
+                self._busy[waiting] = None
         if self._sink is None or not (self._busy or self._holding):
             return
         holds = len(self._busy) > _FEW_RECORDERS and not is_last
@@ -98,6 +105,8 @@ class Observer:
         self._busy.clear()
         elapsed_s = max(self._flushed_s - started_s, 0.05)
         parts = tuple(part for recorder in recorders for part in self._take(recorder, elapsed_s, holds=holds))
+        if spent is not None:
+            parts = shared(spent, parts)
         self._sink.write(Segment(slot=self._slot, pid=os.getpid(), started_at=started_at, ended_at=self._flushed_at, parts=parts))
 
     def _take(self, recorder: Recorder, elapsed_s: float, *, holds: bool) -> tuple[Part, ...]:

@@ -49,6 +49,7 @@ from modelyard.serve.rpc import GrpcServer
 from modelyard.serve.server import Server
 from modelyard.serve.suspects import Board
 from modelyard.serve.tls import open_tls
+from modelyard.serve.usage import Usage
 from modelyard.serve.watch import Watch
 from modelyard.types import Digest, HostPlan, ModelState, Placement, Principal, TrafficPlan, WorkerState, learn, read_plan, write_worker_state
 
@@ -107,6 +108,7 @@ class Worker:
         self._turns = 0
         self.metrics = Metrics(run, slot)
         self.observer = Observer(settings, slot=slot, spool=spool)
+        self.usage = Usage()
         self.access = Access(settings, process=f"worker-{slot}")
         self.tls = open_tls(settings)
         self.plane = DataPlane(
@@ -300,8 +302,9 @@ class Worker:
         self.edge.report(error if isinstance(error, ModelyardError) else ModelyardError(f"{what} ({type(error).__name__})"))
 
     def _flush(self, *, is_last: bool = False) -> None:
+        versions = [version for each in self.plane.deployments.values() for version in each.versions.values()]
         try:
-            self.observer.flush(is_last=is_last)
+            self.observer.flush(self.usage.look(versions), is_last=is_last)
         except ModelyardError as error:
             self.edge.report(error)
 

@@ -11,7 +11,7 @@ import pytest
 
 from modelyard import events
 from modelyard.errors import Conflict, InvalidConfig, NotFound, Tampered, UnsupportedFormat
-from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment
+from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment, Use
 from modelyard.monitor import profile
 from modelyard.monitor.evidence import Seen
 from modelyard.monitor.windows import Windows
@@ -61,6 +61,16 @@ def test_segments_count_once_and_add_up(windows: Windows) -> None:
     assert total.tolist() == [6, 3, 3]
     assert windows.troubles() == {"lost": 3}
     assert windows.names() == ("m",)
+
+
+def test_what_serving_took_adds_up_by_the_minute(windows: Windows) -> None:
+    one = Use(looks=1, cpu_us=10, ran_us=5, resident_bytes=100, most_resident_bytes=100, queued=2, most_queued=2)
+    other = Use(looks=1, cpu_us=30, ran_us=7, resident_bytes=60, most_resident_bytes=60)
+    windows.take({"a": seen(1000, use=one)}, day_of=day_of)
+    windows.take({"b": seen(1001, use=other), "c": seen(1002)}, day_of=day_of)
+    (window,) = windows.seen("m", since=0).values()
+    assert window.use == one + other == other + one
+    assert window.use == Use(looks=2, cpu_us=40, ran_us=12, resident_bytes=160, most_resident_bytes=100, queued=2, most_queued=2)
 
 
 def test_only_what_is_asked_for_is_told(windows: Windows) -> None:

@@ -92,6 +92,7 @@ async def test_what_arrives_in_one_turn_runs_together_and_is_told_apart_again() 
     await asyncio.sleep(0)
     assert [call.answer for call in calls] == [[2], [4, 6], [8]]
     assert bench.model.batches == [4]
+    assert bench.batcher.ran_s == sum(run.seconds for run in bench.runs) > 0
     assert bench.batcher.is_idle
     assert bench.batcher.queued_rows == 0
 

@@ -15,11 +15,12 @@ from modelyard import events
 from modelyard.bundle.artefact import Golden
 from modelyard.config import Settings
 from modelyard.errors import NotFound
-from modelyard.events import Part, Segment
+from modelyard.events import Part, Segment, Use
 from modelyard.monitor import profile
 from modelyard.monitor.profile import reference
 from modelyard.serve import observe
 from modelyard.serve.observe import Observer, Recorder
+from modelyard.serve.usage import Own, Spent
 from modelyard.types import Digest, Schema, TensorSpec
 
 if TYPE_CHECKING:
@@ -151,6 +152,18 @@ def test_counts_are_those_of_the_rows_that_came(world: World) -> None:
     binner = profile.Binner(reference(world.bundle))
     binner.add(together, answers(together))
     assert np.array_equal(profile.unpack(part.profiles[0].counts), binner.take())
+
+
+def test_what_a_version_took_leaves_with_its_part_and_one_that_only_waits_is_told_of(world: World) -> None:
+    key = ("m", 7, DIGEST)
+    world.ask(2)
+    world.now = float(next(world.seconds))
+    world.observer.flush(Spent(900, 50, {key: Own(400, 0)}))
+    world.observer.flush(Spent(100, 50, {key: Own(0, 0)}))
+    world.observer.flush(Spent(100, 50, {key: Own(0, 3), ("unknown", 1, DIGEST): Own(0, 1)}))
+    first, waiting = [events.read(path).parts for path in events.pending(world.folder)]
+    assert [(part.requests, part.use) for part in first] == [(1, Use(looks=1, cpu_us=900, ran_us=400, resident_bytes=50, most_resident_bytes=50))]
+    assert [(part.requests, part.use.queued if part.use else None) for part in waiting] == [(0, 3)]
 
 
 def test_no_tagged_value_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

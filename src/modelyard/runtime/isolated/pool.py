@@ -215,8 +215,15 @@ class Isolated:
 
     def resident_bytes(self) -> int:
         """The memory of all its processes."""
+        return sum(process.resident_bytes() for process in self._alive())
+
+    def cpu_us(self) -> dict[int, int]:
+        """The processor time that each of its processes has taken since it began, by pid."""
+        return {process.pid: process.cpu_us() for process in self._alive()}
+
+    def _alive(self) -> list[Process]:
         processes = [seat.process for seat in self._seats.seats] if self._seats is not None else self._processes
-        return sum(process.resident_bytes() for process in processes if process is not None)
+        return [process for process in processes if process is not None]
 
     @property
     def verdict(self) -> Verdict | None:

@@ -52,6 +52,7 @@ def test_it_answers_and_is_shut_in(opened: Open) -> None:
     np.testing.assert_allclose(runtime.predict(X)["prediction"], X["X"].sum(axis=1))
     assert runtime.facts["network"] and runtime.facts["files"]
     assert runtime.resident_bytes() > 1 << 20
+    assert [taken > 0 for taken in runtime.cpu_us().values()] == [True]
     assert runtime.verdict is None and runtime.watch() == []
 
 

@@ -40,8 +40,10 @@ def test_a_process_is_given_two_descriptors_and_a_bare_environment(members: Memb
         assert b"-I\0" in command and b"canary" not in command
         assert process.libraries() == ["m"]
         assert process.resident_bytes() > 0 and not process.is_gone
+        assert process.cpu_us() > 0  # it has imported numpy
     finally:
         process.close()
+    assert process.cpu_us() == 0
     assert process.is_gone and not process.scratch.exists() and not Path(f"/proc/{process.pid}").exists()
 
 

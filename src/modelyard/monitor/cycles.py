@@ -1,0 +1,95 @@
+"""How far a feature's distribution moves from hour to hour in an ordinary week: what drift has to exceed.
+
+Hides how blocks of at least an hour are collected and compared with the mean of their week. Pure. It must not decide what is drift: streams that are
+under suspicion are handed to it, and it learns nothing from them.
+
+What is learnt is how far the hours stray from their own week's mean, never where that mean lies: a lasting distance from the reference is no cycle.
+Only what a block shows by two standard errors counts, so that noise is not taken for a cycle. A week is seven days that were seen: a clock that jumps
+makes it shorter by a day at most.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from modelyard.monitor.directions import Directions
+    from modelyard.types import Array
+
+DAY_S = 86_400.0
+WEEK_S = 7 * DAY_S
+BLOCK_S = 3600.0
+BLOCK_ROWS = 200
+_ERRORS = 2.0
+_MEAN_BLOCKS = 12
+
+
+class Cycles(NamedTuple):
+    """What is carried from minute to minute.
+
+    `at` is the latest minute, `seen_s` how much of the present week was seen, `block_s` of the present block; `weeks` were learnt from. `block` and
+    `total` [stream, cell] are rows of the present block and of the week (last week's counting half). `farthest` [stream, direction and distance] is
+    the most of this week, `widths` the most of the weeks learnt, above the week's mean.
+    """
+
+    at: float
+    seen_s: float
+    block_s: float
+    weeks: int
+    block: Array
+    total: Array
+    farthest: Array
+    widths: Array
+
+
+def begin(known: Directions) -> Cycles:
+    """Before the first minute."""
+    streams, directions, cells = known.scores.shape
+    shape = (streams, directions + 1)
+    return Cycles(-np.inf, 0.0, 0.0, 0, np.zeros((streams, cells)), np.zeros((streams, cells)), np.full(shape, -np.inf), np.zeros(shape))
+
+
+def grown(cycles: Cycles, known: Directions, counts: Array, start: float, *, first_s: float, suspected: Array) -> Cycles:
+    """After one minute of `counts` that begins at `start`. The first week is `first_s` long; `suspected` [stream] are not learnt from."""
+    passed = min(max(start - cycles.at, 0.0), DAY_S) if np.isfinite(cycles.at) else 0.0
+    at = max(start, cycles.at)
+    cycles = cycles._replace(at=at, seen_s=cycles.seen_s + passed, block_s=cycles.block_s + passed)
+    if cycles.block_s >= BLOCK_S and cycles.block.sum(axis=1).max(initial=0.0) >= BLOCK_ROWS:
+        cycles = _close_block(cycles, known)
+    if cycles.seen_s >= (WEEK_S if cycles.weeks else first_s):
+        cycles = _close_week(cycles, known, suspected)
+    cycles.block[...] += counts  # in place: it was copied when it was read, and this runs every minute
+    return cycles
+
+
+def _close_block(cycles: Cycles, known: Directions) -> Cycles:
+    rows = np.maximum(cycles.block.sum(axis=1), 1.0)
+    shares = cycles.block / rows[:, None]
+    means = np.einsum("sdc,sc->sd", known.scores, shares) - _ERRORS / np.sqrt(rows)[:, None]
+    farthest = cycles.farthest.copy()
+    farthest[:, :-1] = np.maximum(farthest[:, :-1], means)
+    seen = cycles.total.sum(axis=1)
+    has_mean = cycles.seen_s >= DAY_S or (cycles.weeks > 0 and seen.max(initial=0.0) >= _MEAN_BLOCKS * rows.max(initial=0.0))
+    if has_mean and seen.any():
+        usual = cycles.total / np.maximum(seen, 1.0)[:, None]
+        squares = ((shares - usual) ** 2 / np.where(known.shares > 0, known.shares, 1.0)).sum(axis=1)
+        freedom = known.cells - 1
+        beyond = squares - (freedom + _ERRORS * np.sqrt(2 * freedom)) / rows
+        farthest[:, -1] = np.maximum(farthest[:, -1], np.sqrt(np.maximum(beyond, 0.0)))
+    return cycles._replace(block_s=0.0, block=np.zeros_like(cycles.block), total=cycles.total + cycles.block, farthest=farthest)
+
+
+def _close_week(cycles: Cycles, known: Directions, suspected: Array) -> Cycles:
+    shares = cycles.total / np.maximum(cycles.total.sum(axis=1), 1.0)[:, None]
+    usual = np.zeros_like(cycles.widths)
+    usual[:, :-1] = np.einsum("sdc,sc->sd", known.scores, shares)
+    learnt = np.where(suspected[:, None], 0.0, np.maximum(cycles.farthest - usual, 0.0))
+    return cycles._replace(
+        seen_s=0.0,
+        weeks=cycles.weeks + 1,
+        total=cycles.total / 2,
+        farthest=np.full_like(cycles.farthest, -np.inf),
+        widths=np.maximum(cycles.widths, learnt),
+    )
