@@ -62,7 +62,9 @@ VERBS: dict[str, Verb] = {
     "demo": Verb("modelyard.cli.demo:demo", "Train, package, deploy and watch a model on real data.", "More"),
 }
 
-PARTS: dict[str, dict[str, str]] = {"monitor": {}}
+PARTS: dict[str, dict[str, str]] = {
+    "monitor": {"rules": "modelyard.cli.monitoring:rules", "dashboard": "modelyard.cli.monitoring:dashboard"},
+}
 """What a verb can do beside, by its second word: "module:function". A thing of that name is asked for as `modelyard VERB -- NAME`."""
 
 

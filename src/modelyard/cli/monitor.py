@@ -18,7 +18,7 @@ from modelyard.cli import sparklines
 from modelyard.cli.show import Home, Json, emit_json, escape, line, table
 from modelyard.cli.times import moment
 from modelyard.cli.world import connect
-from modelyard.client.answers import Overview, Series
+from modelyard.client.answers import Alert, Overview, Series
 from modelyard.errors import InvalidConfig, NotFound
 from modelyard.monitor import settings as written
 from modelyard.types import Verdict, parse_name
@@ -70,6 +70,9 @@ def show(found: Overview, *, now: float) -> None:
         table(["", "", "rule", "found", "harm", "columns"], [_verdict(verdict, found.pages) for verdict in shown])
         if len(found.verdicts) > SHOWN:
             line(f"and {len(found.verdicts) - SHOWN:,} less important ones; --json has them all")
+    for alert in found.alerts:
+        if alert.state == "firing":
+            _show(alert)
     budget = found.budget
     line(
         f"alarm budget: at most {budget.false_pages_a_month:g} false page{'' if budget.false_pages_a_month == 1 else 's'} a month; "
@@ -83,6 +86,14 @@ def show(found: Overview, *, now: float) -> None:
     line(f"{found.requests:,} requests, {found.rows:,} rows from {_time(found.since)} to {_time(found.until)} UTC")
     rows = [_course(series) for series in found.series if any(value is not None for value in series.values)]
     table(["", "course", "latest", "largest"], rows, right=("latest", "largest"))
+
+
+def _show(alert: Alert) -> None:
+    told = f"silenced by {alert.silenced_by}" if alert.silenced_by else f"inhibited by {alert.inhibited_by}" if alert.inhibited_by else ""
+    why = f"; {alert.cause}: {alert.why}" if alert.cause else ""
+    since = _time(alert.since if alert.fired_at is None else alert.fired_at)
+    line(f"[bold]{alert.severity} {escape(alert.id)}[/bold] fires since {since} UTC: {escape(alert.rule + why)} {told}")
+    line(f"  what to do: {escape(alert.advice)}")
 
 
 def _text(path: Path) -> str:

@@ -262,11 +262,12 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a month somebody may be woken for nothing, and how many pages of the last 30 days have been counted against it."""
+    """How often a month somebody may be woken for nothing; how often somebody was in the last month, and what is left."""
 
     false_pages_a_month: float
     spent: float
     left: float
+    chance: float = 1.0
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,6 +288,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     judged_at: float | None = None
     verdicts: tuple[Verdict, ...] = ()
     pages: tuple[str, ...] = ()
+    alerts: tuple[Alert, ...] = ()
     series: tuple[Series, ...] = ()
     late: int = 0
     labels: Account | None = None

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -22,6 +22,7 @@ from modelyard.errors import ModelyardError
 from modelyard.monitor import overview as told
 from modelyard.monitor import profile, watch
 from modelyard.monitor import settings as settings_of
+from modelyard.monitor.alerts import Rules, book
 from modelyard.monitor.base import MINUTE_S, Detector, Labelled, Logged, Minute, Reference
 from modelyard.monitor.intake import log_path, windows_path
 from modelyard.monitor.labels import labels_path, text
@@ -36,7 +37,7 @@ from modelyard.types import Digest
 if TYPE_CHECKING:
     from modelyard.control.plane import ControlPlane
     from modelyard.monitor.labels import Answers
-    from modelyard.registry.base import Record, Records, RecordStore, Stamp
+    from modelyard.registry.base import Record, Records, RecordStore, Stamp, Transaction
     from modelyard.targets.base import Release
     from modelyard.types import Scalar
 
@@ -111,15 +112,31 @@ class Monitoring:
                 turned[name] = self._judge(name, deployed[name], windows, closed=closed, now=now)
                 if time.monotonic() - began_s > TURN_S:
                     break
+        kept = {name: each for name, each in self._kept.items() if name not in gone} | {name: each.kept for name, each in turned.items()}
         with self._records.transaction() as records:
-            for name, each in turned.items():
-                records.put(KIND, name, body(each.kept), expected=None)
+            for name in self._alarm(records, kept, now=now):
+                kept[name] = kept[name].with_page(now)
+            for name, each in kept.items():
+                if each is not self._kept.get(name):
+                    records.put(KIND, name, body(each), expected=None)
             for name in gone:
                 records.delete(KIND, name, expected=None)
         for name in gone:
             self._followers.pop(name, None)
-        self._kept = {name: kept for name, kept in self._kept.items() if name not in gone} | {name: each.kept for name, each in turned.items()}
+        self._kept = kept
         return len(turned) < len(due) or any(each.is_more for each in turned.values())
+
+    def _alarm(self, records: Transaction, kept: Mapping[str, Kept], *, now: float) -> list[str]:
+        """Let alerts follow from the latest verdicts of all; the deployments of which somebody is woken anew."""
+        detectors = self._detectors or {}
+        settings = {name: self._settings(name) for name in kept}
+        rules = Rules(
+            pages=frozenset(rule for rule, detector in detectors.items() if detector.pages),
+            policies={name: each.alerts for name, each in settings.items()},
+        )
+        verdicts = {name: watch.alarming(each.verdicts, detectors, settings[name]) for name, each in kept.items()}
+        told = book.turn(records, verdicts, rules=rules, routes=tuple(self._plane.alert_routes().values()), now=now)
+        return [each.deployment for each in told if each.severity == "page" and each.kind in ("new", "changed") and each.firing]
 
     def _is_due(self, name: str, release: Release, closed: int) -> bool:
         if self._tried.get(name) == closed:
@@ -220,10 +237,10 @@ def rows(found: Answers, classes: Sequence[Scalar] | None) -> Labelled:
     )
 
 
-def require_fit(opened: bundle.Bundle, settings: Monitored) -> None:
-    """Raises InvalidConfig for what this model cannot honour."""
+def require_fit(opened: bundle.Bundle, settings: Monitored, *, routes: Collection[str]) -> None:
+    """Raises InvalidConfig for what this model, or a home with these routes, cannot honour."""
     features = (feature.name for feature in profile.reference(opened).features)
-    settings_of.require_fit(settings, opened.schema, features=features, routes=())
+    settings_of.require_fit(settings, opened.schema, features=features, routes=routes)
 
 
 def brief(settings: Monitored) -> str:
@@ -271,10 +288,17 @@ def overview(plane: ControlPlane, name: str, *, since: float | None = None, now:
         found,
         settings=settings,
         span=(begin, until),
+        alerts=[each for each in book.alerts(records) if each.deployment == name and each.state != "resolved"],
         labels=plane.labelled(name) if labels_path(plane.settings).exists() else None,
         may_page=lambda verdict: watch.is_page(verdict, detectors, settings),
         trouble=trouble,
     )
+
+
+def latest(records: Records) -> dict[str, tuple[Kept, Chosen]]:
+    """What the last turns found of every deployment, and how each is watched."""
+    said = {record.key: _chosen(record) for record in records.list(SETTINGS)}
+    return {record.key: (read(record), said.get(record.key, Chosen(settings=Monitored()))) for record in records.list(KIND)}
 
 
 def body(kept: Kept) -> dict[str, Any]:

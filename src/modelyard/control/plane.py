@@ -33,6 +33,7 @@ from modelyard.monitor.alerts import book as alert_book
 from modelyard.monitor.alerts.base import Matcher, Silence
 from modelyard.monitor.alerts.deliver import Deliverer
 from modelyard.monitor.alerts.written import Routes
+from modelyard.monitor.budget import account as account_of
 from modelyard.monitor.intake import log_path, windows_path
 from modelyard.monitor.labels import Account, Answers, Ledger, Received, account, answers, labels_path
 from modelyard.monitor.log import PredictionLog
@@ -357,7 +358,10 @@ class ControlPlane:
         """What the monitor found and how alerts fare, in Prometheus' text form."""
         from modelyard.control import exposition
 
-        return exposition.render(self.alerts(), {}, {})
+        found = monitoring.latest(self.registry.records)
+        verdicts = {name: kept.verdicts for name, (kept, _) in found.items()}
+        left = {name: account_of(kept.paged, allowed=said.settings.false_pages_a_month, now=time.time()).left for name, (kept, said) in found.items()}
+        return exposition.render(self.alerts(), verdicts, left)
 
     def deliverer(self, records: RecordStore) -> Deliverer:
         """What hands alerts over; the control process that leads runs one, on the store as its term may write it."""
@@ -543,7 +547,7 @@ class ControlPlane:
         deployment = self.deployments.get(name).deployment
         check(settings)
         if deployment.current is not None:
-            monitoring.require_fit(self._open(deployment.current), settings)
+            monitoring.require_fit(self._open(deployment.current), settings, routes=self.alert_routes())
         with self._audited(principal, "monitor", name, detail=monitoring.brief(settings)) as told, self.registry.records.transaction() as records:
             told(records)
             return monitoring.choose(records, name, settings, by=principal.name, at=_now(), expected=expected_revision)

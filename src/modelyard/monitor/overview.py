@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelyard.events import quantile_s
+from modelyard.monitor.alerts.base import Alert
 from modelyard.monitor.base import MINUTE_S, Minute
+from modelyard.monitor.budget import account
 from modelyard.monitor.evidence import CALLERS, summed
 from modelyard.monitor.labels import Account
 from modelyard.monitor.settings import Monitored
@@ -37,19 +39,23 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a month somebody may be woken for nothing, on average, and how many pages of the last 30 days have been counted against it."""
+    """How often a month somebody may be woken for nothing, on average; how often somebody was in the last month, and what is left of it.
+
+    `chance` is that of so many pages or more with nothing wrong.
+    """
 
     false_pages_a_month: float
     spent: float
     left: float
+    chance: float = 1.0
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One deployment's watch, from `since` to before `until` (seconds since 1970, UTC).
 
     What was seen before `judged_through` is judged, by `judged_at`; None: not yet. `verdicts` are the latest, the most important first; those whose
-    rule is in `pages` may wake somebody. `late` requests came after their minutes were judged. `labels` tells how complete the truth is, `settings`
-    how it is watched.
+    rule is in `pages` may wake somebody; `alerts` are those that are not over. `late` requests came after their minutes were judged. `labels` tells
+    how complete the truth is, `settings` how it is watched.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     judged_at: float | None = None
     verdicts: tuple[Verdict, ...] = ()
     pages: tuple[str, ...] = ()
+    alerts: tuple[Alert, ...] = ()
     series: tuple[Series, ...] = ()
     late: int = 0
     labels: Account | None = None
@@ -102,21 +109,22 @@ def overview(
     *,
     settings: Monitored,
     span: tuple[float, float],
-    spent: float = 0.0,
+    alerts: Sequence[Alert] = (),
     labels: Account | None = None,
     may_page: Callable[[Verdict], bool] = lambda _: False,
     trouble: Sequence[str] = (),
 ) -> Overview:
     """Everything there is to tell. `kept` is what the last turn left, `minutes` those of the `span`."""
     since, until = span
-    allowed = settings.false_pages_a_month
+    spent = account(() if kept is None else kept.paged, allowed=settings.false_pages_a_month, now=until)
     return Overview(
         name=name,
         version=None if kept is None else kept.version,
         digest=None if kept is None else kept.digest,
         since=since,
         until=until,
-        budget=Budget(false_pages_a_month=allowed, spent=spent, left=max(0.0, allowed - spent)),
+        budget=Budget(false_pages_a_month=spent.allowed, spent=float(spent.spent), left=spent.left, chance=spent.chance),
+        alerts=tuple(alerts),
         requests=sum(minute.requests for minute in minutes),
         rows=sum(minute.rows for minute in minutes),
         judged_through=None if kept is None or not kept.judged_at else float(kept.through),

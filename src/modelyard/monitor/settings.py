@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from modelyard.errors import InvalidConfig
+from modelyard.monitor.alerts.base import Policy
 
 if TYPE_CHECKING:
     from modelyard.types import Schema
@@ -67,15 +68,14 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     """Everything that can be said of how a deployment is watched.
 
     `false_pages_a_month` is the alarm budget: how often somebody is woken for nothing, at most, on average. Reports look at the last `window_s`.
-    Columns to `ignore` are not judged at all. What fails must hold for `for_s` before it is an alert, which goes to `routes` (none: to all).
-    `bounds` are by figure: accuracy, auc, mae, rmse. Then a table for each detector, by its rule.
+    Columns to `ignore` are not judged at all. `alerts` says how long what fails must hold before it is an alert, and who is told; `bounds` are by
+    figure: accuracy, auc, mae, rmse. Then a table for each detector, by its rule.
     """
 
     false_pages_a_month: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 1.0
     window_s: Annotated[float, msgspec.Meta(ge=300, le=30 * 86_400)] = 21_600.0
-    for_s: Annotated[float, msgspec.Meta(ge=0, le=30 * 86_400)] = 0.0
     ignore: Names = ()
-    routes: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] | None = None
+    alerts: Policy = Policy()
     bounds: dict[str, Bound] = {}
     drift: Drift = Drift()
     shift: Section = Section(pages=False)
@@ -152,9 +152,9 @@ def require_fit(settings: Monitored, schema: Schema, *, features: Iterable[str],
     for figure in settings.bounds:
         if figure not in wanted:
             raise InvalidConfig(f"bounds: {figure} is no figure of this model; it has {_list(wanted)}", field="bounds", rule="task")
-    for route in settings.routes or ():
+    for route in settings.alerts.routes or ():
         if route not in routes:
-            raise InvalidConfig(f"routes: there is no route {route}; settings.toml has {_list(sorted(routes))}", field="routes", rule="known")
+            raise InvalidConfig(f"alerts.routes: there is no route {route}; alerts.toml has {_list(sorted(routes))}", field="routes", rule="known")
 
 
 def _numbers(value: Any) -> Iterable[float]:

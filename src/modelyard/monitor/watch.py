@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from modelyard.monitor.base import MINUTE_S, Detector, Evidence, Labelled, Logged, Minute, Reference
+from modelyard.monitor.budget import MONTH_S
 from modelyard.types import Digest, Verdict
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of a deployment between turns. Minutes that begin before `through` were handed to the detectors.
 
     `handed` are the requests of those that reports still look at, so that what comes later is counted: `late` requests in all. `track` is the course
-    of figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the detectors that could not judge, and why.
+    of figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the detectors that could not judge, and why;
+    `paged` is when somebody was woken, of the last month.
     """
 
     version: int
@@ -71,6 +73,11 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     verdicts: tuple[Verdict, ...] = ()
     track: dict[str, tuple[tuple[int, float], ...]] = {}
     failed: dict[str, str] = {}
+    paged: tuple[float, ...] = ()
+
+    def with_page(self, at: float) -> Kept:
+        """Somebody was woken at that time: it counts against the alarm budget for a month."""
+        return msgspec.structs.replace(self, paged=(*(each for each in self.paged if each > at - MONTH_S), at))
 
 
 def load(rules: Mapping[str, str] = DETECTORS) -> dict[str, Detector]:
@@ -92,7 +99,9 @@ def begin(digest: Digest, version: int, *, settings: Monitored, now: float, befo
     handed: some of it may hold for the traffic, whoever answers.
     """
     through = int((now - settings.window_s) // MINUTE_S) * MINUTE_S
-    return Kept(version=version, digest=digest, through=through, states={} if before is None else before.states)
+    if before is None:
+        return Kept(version=version, digest=digest, through=through)
+    return Kept(version=version, digest=digest, through=through, states=before.states, paged=before.paged)
 
 
 def span(kept: Kept, *, settings: Monitored, closed: int) -> Span:
@@ -176,6 +185,15 @@ def is_page(verdict: Verdict, detectors: Mapping[str, Detector], settings: Monit
     """Whether a failing verdict may wake somebody: its detector pages, and was not told otherwise."""
     detector = detectors.get(verdict.rule.partition(":")[0])
     return verdict.outcome == "fail" and detector is not None and _pages(detector, settings)
+
+
+def alarming(verdicts: Sequence[Verdict], detectors: Mapping[str, Detector], settings: Monitored) -> tuple[Verdict, ...]:
+    """The verdicts as alerts are made of them: one that fails by a detector which was told not to page is a report."""
+    quiet = {rule for rule, detector in detectors.items() if detector.pages and not _pages(detector, settings)}
+    return tuple(
+        msgspec.structs.replace(each, outcome="warn") if each.outcome == "fail" and each.rule.partition(":")[0] in quiet else each
+        for each in verdicts
+    )
 
 
 def importance(verdict: Verdict, detectors: Mapping[str, Detector], settings: Monitored) -> tuple[float, ...]:

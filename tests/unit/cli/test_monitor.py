@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelyard.cli import PARTS, load, main, monitor
-from modelyard.client.answers import Account, Budget, Chosen, Overview, Received, Series
+from modelyard.client.answers import Account, Alert, Budget, Chosen, Overview, Received, Series
 from modelyard.types import Digest, Verdict
 
 FOUND = Overview(
@@ -38,6 +38,22 @@ FOUND = Overview(
     ),
     late=7,
     labels=Account(labels=20, matched=10, unsampled=5, unknown=5, predictions=40, received=Received()),
+    alerts=(
+        Alert(
+            id="a1b2",
+            deployment="line",
+            rule="drift:a",
+            severity="page",
+            state="firing",
+            verdict=Verdict(outcome="fail", rule="drift:a", evidence=""),
+            since=60.0,
+            advice="look at a",
+            cause="upstream break",
+            why="unit: a is 1000 times larger",
+            fired_at=120.0,
+            silenced_by="s1",
+        ),
+    ),
     trouble=("3 segments or rows could not be kept (lost)",),
 )
 
@@ -72,6 +88,7 @@ def test_what_matters_comes_first_and_is_told_in_words(control: Control, capsys:
     out = capsys.readouterr().out
     for said in (
         "line  version 3  judged through 1970-01-01 00:59 UTC", "minutes ago", "PAGE", "drift:a", "[bold] moved by 0.4 sd", "0.031",
+        "page a1b2 fires since 1970-01-01 00:02 UTC: drift:a; upstream break: unit: a is 1000 times larger silenced by s1", "what to do: look at a",
         "a, b, c, d and 1 more", "and 11 less important ones", "at most 1 false page a month; 0 in the last 30 days, 1 left",
         "10 of 40 logged predictions have their truth (25%)",
         "7 requests came after", "1,234 requests", "3 segments or rows could not be kept", "2.5 s", "50.00%",

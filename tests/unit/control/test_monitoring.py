@@ -18,6 +18,7 @@ from modelyard.control.monitoring import Monitoring, last
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import Conflict, InvalidConfig, ModelyardError, NotFound, Unavailable
 from modelyard.monitor import watch
+from modelyard.monitor.alerts import Policy
 from modelyard.monitor.intake import Intake
 from modelyard.monitor.labels import Answers
 from modelyard.monitor.settings import Drift, Monitored, Section
@@ -244,6 +245,74 @@ def test_an_overview_tells_what_was_judged_and_seen(watched: Watched) -> None:
     assert monitoring.overview(watched.plane, "line", since=START, now=START + 90).since == START
     with pytest.raises(NotFound):
         monitoring.overview(watched.plane, "nobody")
+
+
+FAILED = Verdict(outcome="fail", rule="told:a", evidence="moved", columns=("a",), harm=0.1)
+
+
+def firing(watched: Watched) -> list[tuple[str, str, str]]:
+    return [(alert.rule, alert.severity, alert.state) for alert in watched.plane.alerts().alerts]
+
+
+def test_what_fails_becomes_an_alert_and_a_message_in_the_turn_that_found_it(watched: Watched) -> None:
+    (watched.plane.settings.home / "alerts.toml").write_text('[routes.ops]\nkind = "webhook"\nurl = "http://127.0.0.1:9/x"\n')
+    watched.detector.say = (FAILED,)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    assert firing(watched) == [("told:a", "page", "firing")]
+    assert [(route.name, route.waiting) for route in watched.plane.alerts().routes] == [("ops", 1)]
+    assert watched.kept().paged == (watched.now,)
+    watched.now += 60
+    watched.again().turn()
+    assert watched.kept().paged == (watched.now - 60,) and [route.waiting for route in watched.plane.alerts().routes] == [1], "it is told once"
+    found = monitoring.overview(watched.plane, "line", now=watched.now)
+    assert found.budget.spent == 1 and found.pages == () and [alert.rule for alert in found.alerts] == ["told:a"]
+    assert b'modelyard_monitor_verdict{deployment="line",rule="told:a"} 2' in watched.plane.metrics()
+    assert b'modelyard_monitor_budget_left{deployment="line"} 1' in watched.plane.metrics()
+
+
+def test_who_was_told_not_to_page_reports(watched: Watched) -> None:
+    class Drifted(Told):
+        def __init__(self) -> None:
+            super().__init__("drift")
+            self.say = (msgspec.structs.replace(FAILED, rule="drift:a"),)
+
+    watched.plane.monitor_so(WHO, "line", Monitored(drift=Drift(pages=False)))
+    watched.now = START + 60 + GRACE_S
+    Monitoring(watched.plane, watched.plane.registry.records, clock=lambda: watched.now, detectors={"drift": Drifted()}).turn()
+    assert firing(watched) == [("drift:a", "report", "firing")] and watched.kept().paged == ()
+    assert watched.kept().verdicts[0].outcome == "fail"
+
+
+def test_an_alert_holds_as_long_as_its_settings_say_and_ends_with_its_deployment(watched: Watched) -> None:
+    watched.plane.monitor_so(WHO, "line", Monitored(alerts=Policy(for_s=90)))
+    watched.detector.say = (FAILED,)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    assert firing(watched) == [("told:a", "page", "pending")]
+    for _ in range(2):
+        watched.now += 60
+        watched.monitoring.turn()
+    assert firing(watched) == [("told:a", "page", "firing")]
+    watched.plane.deployments.remove(watched.plane.deployments.get("line"))
+    watched.now += 1
+    watched.monitoring.turn()
+    assert firing(watched) == [("told:a", "page", "resolved")]
+
+
+def test_what_cannot_be_gathered_ends_no_alert(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.detector.say = (FAILED,)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+
+    def broken(*_: object) -> object:
+        raise NotFound("its blobs are away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ControlPlane, "opened", broken)
+        watched.now += 60
+        watched.again().turn()
+    assert watched.kept().verdicts[0].outcome == "unknown" and firing(watched) == [("told:a", "page", "firing")]
 
 
 def test_what_a_home_could_not_keep_is_told_as_trouble(watched: Watched) -> None:

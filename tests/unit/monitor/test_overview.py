@@ -48,9 +48,11 @@ def test_what_was_tracked_is_drawn_by_its_largest() -> None:
 def test_an_overview_tells_what_pages_and_what_of_the_budget_is_left() -> None:
     failed = Verdict(outcome="fail", rule="drift:a", evidence="moved")
     kept = Kept(version=3, digest=DIGEST, through=180, judged_at=201.0, verdicts=(failed, failed), late=4)
-    found = overview("m", kept, [minute(0)], settings=Monitored(), span=(0, 180), spent=3, may_page=lambda verdict: verdict.outcome == "fail")
+    for at in (90.0, 100.0, 170.0):
+        kept = kept.with_page(at)
+    found = overview("m", kept, [minute(0)], settings=Monitored(), span=(0, 180), may_page=lambda verdict: verdict.outcome == "fail")
     assert (found.version, found.judged_through, found.judged_at, found.pages, found.late) == (3, 180, 201, ("drift:a",), 4)
-    assert (found.budget.spent, found.budget.left, found.requests, found.rows) == (3, 0, 60, 60)
+    assert (found.budget.spent, found.budget.left, found.requests, found.rows) == (3, 0, 60, 60) and 0.05 < found.budget.chance < 0.1
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
     none = overview("m", None, [], settings=Monitored(), span=(0, 60))
     assert none.version is None and none.judged_through is None and none.verdicts == () and none.budget.left == 1.0

@@ -25,6 +25,9 @@ answered = 0.99
 latency_s = 0.1
 [slices]
 fairness = ["city"]
+[alerts]
+for_s = 120
+routes = ["ops"]
 """
 SCHEMA = Schema(
     inputs=(TensorSpec(name="city", datatype="BYTES", shape=(-1, 1)), TensorSpec(name="X", datatype="FP64", shape=(-1, 2))),
@@ -46,6 +49,7 @@ def test_what_is_said_is_kept_and_told_again() -> None:
     said = parse(WHOLE)
     assert said.bounds == {"accuracy": Bound(least=0.9)} and said.slo.latency_s == 0.1 and said.drift.smallest_shift == 0.25
     assert not said.section("shift").enabled and said.section("drift").enabled
+    assert said.alerts.for_s == 120 and said.alerts.routes == ("ops",)
     assert read(plain(said)) == said and read(msgspec.json.decode(msgspec.json.encode(said))) == said
 
 
@@ -77,12 +81,13 @@ def test_what_the_model_or_the_home_does_not_have_is_refused_with_what_they_have
     def fit(text: str) -> None:
         require_fit(parse(text), SCHEMA, features=FEATURES, routes=("ops",))
 
-    fit('ignore = ["city", "X[1]", "X", "label"]\n[slices]\nfairness = ["city"]\n[bounds.auc]\nleast = 0.5')
+    fit('ignore = ["city", "X[1]", "X", "label"]\n[slices]\nfairness = ["city"]\n[bounds.auc]\nleast = 0.5\n[alerts]\nroutes = ["ops"]')
     for text, says in (
         ('ignore = ["town"]', "no column town; it has X, X\\[0\\], X\\[1\\], city, label"),
         ('[slices]\nfairness = ["label"]', "slices.fairness: the model has no column label; it has X, city"),
         ('[slices]\ncolumns = ["X[0]"]', "slices.columns"),
         ("[bounds.mae]\nmost = 3", "mae is no figure of this model; it has accuracy, auc"),
+        ('[alerts]\nroutes = ["op"]', "no route op; alerts.toml has ops"),
     ):
         with pytest.raises(InvalidConfig, match=says):
             fit(text)

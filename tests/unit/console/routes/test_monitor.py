@@ -20,7 +20,7 @@ def api() -> Api:
 
 def test_a_watch_is_told(api: Api) -> None:
     found = api.told("GET", "/deployments/line/monitor?since=2030-01-01T00:00:00Z")
-    assert found["name"] == "line" and found["budget"] == {"false_pages_a_month": 1.0, "spent": 0.0, "left": 1.0}
+    assert found["name"] == "line" and found["budget"] == {"false_pages_a_month": 1.0, "spent": 0.0, "left": 1.0, "chance": 1.0}
     assert api.ask("GET", "/deployments/line/monitor?since=soon").status_code == 400
     assert api.ask("GET", "/deployments/nobody/monitor").status_code == 404
 
