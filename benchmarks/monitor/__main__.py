@@ -15,7 +15,11 @@ from benchmarks.__main__ import ROOT, load, markdown, write_page
 from benchmarks.items import Item
 
 # name -> "module:function"; each function takes the folder of data and gives the list of its items.
-BARS: dict[str, str] = {}
+BARS: dict[str, str] = {
+    "drift": "benchmarks.monitor.drift:quiet",
+    "profiles": "benchmarks.monitor.drift:profiles",
+    "unused": "benchmarks.monitor.drift:unused",
+}
 DATA = ROOT.parent / "shared" / "data"
 
 

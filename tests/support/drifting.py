@@ -29,11 +29,15 @@ def normal_reference(
     seed: int = 0,
     importance: Mapping[str, float] | None = None,
     digest: Digest = DIGEST,
+    swings: Mapping[str, float] | None = None,
 ) -> Reference:
-    """Inputs of standard normals, and no output."""
+    """Inputs of standard normals, and no output; those with `swings` go up and down by so much."""
     rng = np.random.default_rng(seed)
     made = schema(names)
-    known = profile.measure({name: rng.normal(size=(rows, 1)) for name in names}, made)
+    columns = {name: rng.normal(size=(rows, 1)) for name in names}
+    for name, swing in (swings or {}).items():
+        columns[name] += swing * np.sin(rng.uniform(0, 2 * np.pi, size=(rows, 1)))
+    known = profile.measure(columns, made)
     return Reference(digest=digest, schema=made, profile=known, importance=importance or {}, quality={})
 
 

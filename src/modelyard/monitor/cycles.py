@@ -4,8 +4,8 @@ Hides how blocks of at least an hour are collected and compared with the mean of
 under suspicion are handed to it, and it learns nothing from them.
 
 What is learnt is how far the hours stray from their own week's mean, never where that mean lies: a lasting distance from the reference is no cycle.
-Only what a block shows by two standard errors counts, so that noise is not taken for a cycle. A week is seven days that were seen: a clock that jumps
-makes it shorter by a day at most.
+Only what a block shows by three standard errors counts, so that the noise of a week's hours is not taken for a cycle. A week is seven days that were
+seen: a clock that jumps makes it shorter by a day at most.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DAY_S = 86_400.0
 WEEK_S = 7 * DAY_S
 BLOCK_S = 3600.0
 BLOCK_ROWS = 200
-_ERRORS = 2.0
+_ERRORS = 3.0
 _MEAN_BLOCKS = 12
 
 

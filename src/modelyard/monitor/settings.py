@@ -37,9 +37,11 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
 
 class Drift(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`smallest_shift`: the least that is worth a page, in standard deviations of the reference."""
+    """`smallest_shift`: the least that is worth a page, in standard deviations of the reference. `learn_days`: how long a first release is watched to
+    learn what an ordinary week accounts for; until then only missing and unknown values page (0: all does at once)."""
 
     smallest_shift: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.1
+    learn_days: Annotated[float, msgspec.Meta(ge=0, le=90)] = 7.0
 
 
 class Slo(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

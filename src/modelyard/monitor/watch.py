@@ -21,7 +21,10 @@ from modelyard.types import Digest, Verdict
 if TYPE_CHECKING:
     from modelyard.monitor.settings import Monitored
 
-DETECTORS: dict[str, str] = {}
+DETECTORS: dict[str, str] = {
+    "drift": "modelyard.monitor.drift:Drift",
+    "shift": "modelyard.monitor.shift:WindowShift",
+}
 """Rule -> "module:Class"; loaded when the first deployment is judged."""
 
 GRACE_S = 20.0

@@ -1,0 +1,387 @@
+"""Drift that pages: for each input and output an e-detector against its distribution in the reference, at its share of the alarm budget.
+
+Hides how counts become evidence (`monitor.edetector`), what an ordinary week accounts for (`monitor.cycles`) and how the state is written. It must
+not weigh what drift does to the model: that is priced elsewhere. What a page promises is the law of `monitor.edetector`.
+
+In its first week a release is learnt: until then only missing values, and values that the reference did not know, can page. A new release keeps what
+was learnt of features of the same name, since cycles belong to the traffic.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from modelyard.monitor import budget, cycles, directions, edetector
+from modelyard.monitor.base import MINUTE_S, Judged
+from modelyard.monitor.cycles import Cycles
+from modelyard.monitor.directions import DOWN, MISSING, NAMES, NARROWER, OUTSIDE, UP, WIDER, Directions
+from modelyard.monitor.edetector import BETS, Bets, Detected
+from modelyard.types import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelyard.monitor.base import Evidence, Reference
+    from modelyard.monitor.profile import FeatureProfile
+    from modelyard.types import Array, Digest, Outcome
+
+FORMAT = 1
+LEAST_ROWS = 100
+"""A reference of fewer rows says too little to be held against anything."""
+MOST_VERDICTS = 200
+"""With more streams than this (an image), those that never spoke up are only summed up."""
+_ABOVE = 3.0  # R is kept within e^3 of its threshold, so that an alarm ends soon after its cause
+_HELD_S, _HELD_IN_CYCLES_S = 3600.0, 86_400.0  # a shift of what goes up and down by the hour may only show at its peaks
+_UNKNOWN_CYCLES = 1.0  # what cycles may account for, in deviations, in a week that is not learnt yet: of what is never missing, one row in a hundred
+_KNOWN = 64
+_TENFOLD = math.log(10)
+
+
+class _Written(msgspec.Struct, frozen=True, array_like=True):
+    """The state as bytes: arrays of float32 (times float64), row-major."""
+
+    format: int
+    digest: str
+    names: tuple[str, ...]
+    scalars: tuple[float, float, float, int, int]
+    arrays: tuple[bytes, ...]
+
+
+class _State(NamedTuple):
+    """What is carried from turn to turn. By stream: `quiet_at` and `quiet_rows` are when little spoke for a shift, and how many rows came since;
+    `began` when the last shift that paged is thought to have begun (NaN: none yet), `until` to when it is told. `rows` were seen in all.
+    """
+
+    detected: Detected
+    cycles: Cycles
+    quiet_at: Array
+    quiet_rows: Array
+    began: Array
+    until: Array
+    rows: int
+
+
+class Drift:
+    """One instance serves any number of deployments; it keeps nothing of them but the directions of the latest references."""
+
+    rule = "drift"
+    pages = True
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Digest, int], Directions] = {}
+
+    def judge(self, evidence: Evidence, state: bytes) -> Judged:
+        """A Verdict `drift:<feature>` for each input and output, and one, `drift`, on all of them. State of another release begins anew."""
+        reference = evidence.reference
+        if not reference.profile.features or reference.profile.rows < LEAST_ROWS:
+            rows = reference.profile.rows
+            said = f"the reference has {rows:,} rows: drift is judged against {LEAST_ROWS} or more" if rows else "the bundle carries no profile"
+            return Judged((Verdict(outcome="unknown", rule=self.rule, evidence=said),), state)
+        known = self._directions(reference)
+        before, is_new = _read(state, known, reference.digest)
+        streams = _streams(known, reference, evidence)
+        after, made, skipped = _follow(before, known, streams, evidence)
+        verdicts = _verdicts(after, known, streams, made)
+        told = _summary(after, streams, verdicts, skipped=skipped, is_new=is_new and bool(state))
+        return Judged((told, *verdicts), _write(after, known, reference.digest))
+
+    def _directions(self, reference: Reference) -> Directions:
+        key = (reference.digest, reference.profile.rows)
+        if key not in self._known:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[key] = directions.directions(reference.profile)
+        return self._known[key]
+
+
+class _Streams(NamedTuple):
+    """How each stream is judged: its name in rules, whether it may page, and the logarithm of its threshold."""
+
+    names: tuple[str, ...]
+    may_page: Array
+    needed: Array
+    smallest: float
+    first_s: float
+
+
+def _streams(known: Directions, reference: Reference, evidence: Evidence) -> _Streams:
+    weights = budget.stream_weights(known.features, reference.importance)
+    total = evidence.false_pages if evidence.false_pages > 0 else 1.0  # told not to page: what would
+    shares = budget.split(total, dict(enumerate(weights)))
+    mean = total / max(1, sum(weight > 0 for weight in weights))
+    blocks = [budget.blocks_between(share or mean, block_s=MINUTE_S) for share in shares.values()]
+    inputs = {feature.name for feature in known.features if feature.role == "input"}
+    names = tuple(f"output {each.name}" if each.role == "output" and each.name in inputs else each.name for each in known.features)
+    settings = evidence.settings.drift
+    return _Streams(names, np.array(weights) > 0, np.log(blocks), settings.smallest_shift, settings.learn_days * cycles.DAY_S)
+
+
+def _follow(state: _State, known: Directions, streams: _Streams, evidence: Evidence) -> tuple[_State, Bets, int]:
+    """The state after all fresh minutes, the bets of the last, and how many rows could not be read."""
+    made = _bets(state, known, streams)
+    found = edetector.evidence(state.detected, made)
+    skipped = 0
+    for minute in evidence.fresh:
+        if minute.digest != evidence.reference.digest or minute.counts is None:
+            continue
+        if len(minute.counts) != known.size:
+            skipped += minute.rows
+            continue
+        counts = known.gather(minute.counts).astype(np.float64)
+        if not counts.any() or counts.min() < 0:
+            continue
+        start, weeks = float(minute.start), state.cycles.weeks
+        grown = cycles.grown(state.cycles, known, counts, start, first_s=streams.first_s, suspected=found > streams.needed / 2)
+        state = state._replace(cycles=grown, rows=state.rows + int(minute.counts[0]))
+        if grown.weeks != weeks:
+            made = _bets(state, known, streams)
+        detected = edetector.advance(state.detected, known, made, counts, streams.needed + _ABOVE)
+        found = edetector.evidence(detected, made)
+        state = _timed(state._replace(detected=detected), streams, found, counts, start)
+    return state, made, skipped
+
+
+def _bets(state: _State, known: Directions, streams: _Streams) -> Bets:
+    active = np.ones((len(known.features), len(NAMES) + 1), dtype=bool)
+    widths = np.where(state.cycles.widths > streams.smallest / 2, state.cycles.widths, 0.0)  # less is noise, and within the margin anyway
+    if streams.first_s > 0 and not state.cycles.weeks:
+        active[:] = False
+        active[:, [MISSING, OUTSIDE]] = True
+        widths = widths + _UNKNOWN_CYCLES
+    return edetector.bets(known, smallest=streams.smallest, cycles=widths, active=active)
+
+
+def _timed(state: _State, streams: _Streams, found: Array, counts: Array, start: float) -> _State:
+    """With what follows from the evidence `found` after a minute: since when, and to when it is told."""
+    end = start + MINUTE_S
+    is_quiet = found < streams.needed / 3
+    quiet_at = np.where(is_quiet, end, np.minimum(state.quiet_at, end))
+    quiet_rows = np.where(is_quiet, 0.0, state.quiet_rows + counts.sum(axis=1))
+    is_over = found >= streams.needed
+    is_begin = is_over & (state.until <= start)
+    # Evidence grows evenly, on average: what took it from a third to the whole had taken half as long to reach the third.
+    began = np.where(is_begin, quiet_at - (end - quiet_at) / 2, state.began)
+    held_s = np.where(state.cycles.widths.max(axis=1) > streams.smallest, _HELD_IN_CYCLES_S, _HELD_S)
+    return state._replace(quiet_at=quiet_at, quiet_rows=quiet_rows, began=began, until=np.where(is_over, end + held_s, state.until))
+
+
+# -- telling ---------------------------------------------------------------------------------------------------------------------------------
+
+
+class _Latest(NamedTuple):
+    """Where the latest rows of each stream lie beside the reference: its cells' `shares` [stream, cell], the means of its `scores`
+    [stream, direction] and the `distance` [stream], less what chance alone makes of so few rows."""
+
+    shares: Array
+    scores: Array
+    distance: Array
+
+
+def _latest(memory: Array, known: Directions) -> _Latest:
+    rows = memory.sum(axis=1)
+    shares = np.where(rows[:, None] > 0, memory / np.maximum(rows, 1e-12)[:, None], known.shares)
+    squares = ((shares - known.shares) ** 2 / np.where(known.shares > 0, known.shares, 1.0)).sum(axis=1)
+    distance = np.sqrt(np.maximum(squares - (known.cells - 1) / np.maximum(rows, 1.0), 0.0))
+    return _Latest(shares, np.einsum("sdc,sc->sd", known.scores, shares), distance)
+
+
+def _verdicts(state: _State, known: Directions, streams: _Streams, made: Bets) -> list[Verdict]:
+    if not state.rows:
+        return []
+    found = edetector.evidence(state.detected, made)
+    leading = (state.detected.sums + made.stakes).argmax(axis=1) // BETS
+    latest = _latest(state.detected.memory, known)
+    end = state.cycles.at + MINUTE_S
+    is_held = state.until > state.cycles.at
+    is_learning = bool(streams.first_s > 0 and not state.cycles.weeks)
+    told = []
+    for at, feature in enumerate(known.features):
+        if len(known.features) > MOST_VERDICTS and math.isnan(state.began[at]):
+            continue
+        outcome: Outcome = "unknown" if is_learning else "pass"
+        if is_held[at]:
+            outcome = "fail" if streams.may_page[at] else "warn"
+        began = float(state.began[at]) if is_held[at] else float(state.quiet_at[at])
+        numbers = _numbers(feature, latest, known, at)
+        numbers |= {
+            "value": max(0.0, float(found[at])) / _TENFOLD,
+            "threshold": float(streams.needed[at]) / _TENFOLD,
+            "e_value": math.exp(min(float(found[at]), 700.0)),
+            "rows": float(state.quiet_rows[at]) * (1.5 if is_held[at] else 1.0),
+            "margin": float(made.radius[at]),
+        }
+        told.append(
+            Verdict(
+                outcome=outcome,
+                rule=f"{Drift.rule}:{streams.names[at]}",
+                evidence=_sentence(feature, numbers, outcome, _moved(known, latest, at, int(leading[at]), numbers) if is_held[at] else "", began),
+                numbers=numbers,
+                window=(min(began, end), end),
+                columns=(feature.name,),
+            )
+        )
+    return told
+
+
+def _numbers(feature: FeatureProfile, latest: _Latest, known: Directions, at: int) -> dict[str, float]:
+    last = int(known.cells[at]) - 1
+    numbers = {
+        "effect": float(latest.distance[at]),
+        "missing": float(latest.shares[at, last]),
+        "missing_reference": float(known.shares[at, last]),
+    }
+    if feature.kind == "number":
+        numbers["shift"] = float(latest.scores[at, UP])
+        numbers["outside"] = float(latest.shares[at, 0] + latest.shares[at, last - 1])
+    elif known.has[at, OUTSIDE]:
+        numbers["outside"] = float(latest.shares[at, last - 1])
+    return numbers
+
+
+def _sentence(feature: FeatureProfile, numbers: dict[str, float], outcome: Outcome, moved: str, began: float) -> str:
+    if outcome == "unknown":
+        return f"{feature.name}: its first week is still learnt; until then only missing values and what the reference did not know can page"
+    weight = f"evidence 10^{numbers['value']:.1f} of the 10^{numbers['threshold']:.1f} that an alarm takes"
+    if outcome == "pass":
+        return f"{feature.name} lies {numbers['effect']:.2f} from the reference in its latest rows; {weight}"
+    unused = "; the model makes no use of it, so it pages nobody" if outcome == "warn" else ""
+    return f"{feature.name} {moved}, since about {_at(began)}; {weight}{unused}"
+
+
+def _moved(known: Directions, latest: _Latest, at: int, leading: int, numbers: dict[str, float]) -> str:
+    """How a stream moved, in words, by the direction in which there is most evidence."""
+    if leading in (UP, DOWN):
+        return f"lies {'higher' if leading == UP else 'lower'} by {abs(numbers['shift']):.2f} deviations"
+    if leading in (WIDER, NARROWER):
+        return "is spread wider" if leading == WIDER else "is spread less"
+    if leading == MISSING:
+        return f"is missing in {numbers['missing']:.2%} of the latest rows, {numbers['missing_reference']:.2%} in the reference"
+    if leading == OUTSIDE:
+        return f"is in {numbers['outside']:.2%} of the latest rows what the reference did not know"
+    shares, before = latest.shares[at], known.shares[at]
+    cells = int(known.cells[at])
+    place = int(np.argmax((shares[:cells] - before[:cells]) ** 2 / before[:cells]))
+    cell = _cell(known.features[at], place, is_missing=place == cells - 1)
+    return f"is otherwise distributed: {cell} in {shares[place]:.2%} of the latest rows, {before[place]:.2%} in the reference"
+
+
+def _cell(feature: FeatureProfile, place: int, *, is_missing: bool) -> str:
+    if is_missing or feature.kind == "missing":
+        return "missing" if is_missing else "present"
+    if feature.kind == "category":
+        return repr(feature.categories[place]) if place < len(feature.categories) else "other categories"
+    if place == 0:
+        return f"below {feature.edges[0]:g}"
+    low = feature.edges[place - 1]
+    return f"{low:g} to below {feature.edges[place]:g}" if place < len(feature.edges) else f"{low:g} and above"
+
+
+def _summary(state: _State, streams: _Streams, verdicts: Sequence[Verdict], *, skipped: int, is_new: bool) -> Verdict:
+    """The verdict `drift`, which never fails: what fails is told stream by stream."""
+    moved = [verdict for verdict in verdicts if verdict.outcome in ("fail", "warn")]
+    learnt = state.cycles.seen_s / cycles.DAY_S
+    days = streams.first_s / cycles.DAY_S
+    numbers = {"streams": float(len(streams.names)), "moved": float(len(moved)), "rows": float(state.rows), "weeks": float(state.cycles.weeks)}
+    outcome: Outcome = "pass"
+    said = f"of {len(streams.names):,} inputs and outputs none lies beyond its margin"
+    if moved:
+        outcome, said = "warn", f"of {len(streams.names):,} inputs and outputs {len(moved):,} lie beyond their margin"
+    elif skipped:
+        outcome, said = "unknown", f"{skipped:,} rows were counted in the bins of another profile and cannot be judged"
+    elif not state.rows:
+        outcome, said = "unknown", "no row of this release was profiled yet"
+    elif days and not state.cycles.weeks:
+        outcome, said = "unknown", f"an ordinary week is still learnt: {learnt:.1f} of {days:g} days were seen"
+    if is_new:
+        said += "; the release is another than the last time, so all begins anew but what was learnt of cycles"
+    columns = tuple(verdict.columns[0] for verdict in sorted(moved, key=lambda verdict: -verdict.numbers["effect"]))
+    end = state.cycles.at + MINUTE_S
+    return Verdict(outcome=outcome, rule=Drift.rule, evidence=said, numbers=numbers, columns=columns, window=(end, end) if state.rows else None)
+
+
+def _at(when: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(when))
+    except (OverflowError, OSError, ValueError):  # a clock that stands nowhere
+        return f"second {when:g}"
+
+
+# -- state -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def _begin(known: Directions) -> _State:
+    count = len(known.features)
+    return _State(
+        detected=edetector.begin(known),
+        cycles=cycles.begin(known),
+        quiet_at=np.full(count, np.inf),
+        quiet_rows=np.zeros(count),
+        began=np.full(count, np.nan),
+        until=np.full(count, -np.inf),
+        rows=0,
+    )
+
+
+def _parts(state: _State) -> tuple[Array, ...]:
+    c = state.cycles
+    small = (state.detected.sums, state.detected.memory, c.block, c.total, c.farthest, c.widths, state.quiet_rows)
+    return (*(each.astype("<f4") for each in small), *(each.astype("<f8") for each in (state.quiet_at, state.began, state.until)))
+
+
+def _names(known: Directions) -> tuple[str, ...]:
+    return tuple(f"{feature.role} {feature.kind} {feature.name}" for feature in known.features)
+
+
+def _write(state: _State, known: Directions, digest: Digest) -> bytes:
+    c = state.cycles
+    scalars = (c.at, c.seen_s, c.block_s, c.weeks, state.rows)
+    written = _Written(FORMAT, digest, _names(known), scalars, tuple(each.tobytes() for each in _parts(state)))
+    return zlib.compress(msgspec.msgpack.encode(written), 1)
+
+
+def _read(data: bytes, known: Directions, digest: Digest) -> tuple[_State, bool]:
+    """The state, and whether it begins anew: for the first time, of another release, or from bytes that are none of ours."""
+    empty = _begin(known)
+    if not data:
+        return empty, True
+    try:
+        written = msgspec.msgpack.decode(zlib.decompress(data), type=_Written)
+        if written.format != FORMAT:
+            return empty, True
+        if written.digest != digest or written.names != _names(known):
+            return _inherited(empty, written, known), True
+        return _unpacked(empty, written), False
+    except (zlib.error, msgspec.MsgspecError, ValueError, IndexError):
+        return empty, True
+
+
+def _unpacked(empty: _State, written: _Written) -> _State:
+    """Raises ValueError where the arrays are not of these shapes."""
+    shapes = [(each.shape, each.dtype) for each in _parts(empty)]
+    arrays: list[Any] = [
+        np.frombuffer(data, dtype=kind).reshape(shape).astype(np.float64) for data, (shape, kind) in zip(written.arrays, shapes, strict=True)
+    ]
+    sums, memory, block, total, farthest, widths, quiet_rows, quiet_at, began, until = arrays
+    at, seen_s, block_s, weeks, rows = written.scalars
+    grown = Cycles(at, seen_s, block_s, weeks, block, total, farthest, widths)
+    return _State(Detected(sums, memory), grown, quiet_at, quiet_rows, began, until, rows)
+
+
+def _inherited(empty: _State, written: _Written, known: Directions) -> _State:
+    """A new state that knows the cycles of features of the same name and kind, when a week was learnt and all of them are among those."""
+    weeks = written.scalars[3]
+    places = {name: place for place, name in enumerate(written.names)}
+    names = _names(known)
+    if not weeks or not all(name in places for name in names):
+        return empty
+    widths = np.frombuffer(written.arrays[5], dtype="<f4").reshape(len(written.names), -1).astype(np.float64)
+    kept = widths[[places[name] for name in names]]
+    if kept.shape != empty.cycles.widths.shape:
+        return empty
+    return empty._replace(cycles=empty.cycles._replace(weeks=weeks, widths=kept))

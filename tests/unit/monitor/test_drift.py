@@ -1,0 +1,229 @@
+"""The detector that pages on drift: what it finds, what it leaves alone, what it remembers, and that bad data gets a verdict and no exception."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from drifting import DIGEST, MONDAY, OTHER, cell_shares, drawn, evidence, minute, normal_reference, vector
+
+from modelyard.monitor import profile
+from modelyard.monitor.base import Evidence, Judged, Minute, Reference
+from modelyard.monitor.drift import Drift
+from modelyard.monitor.profile import Binner
+from modelyard.monitor.settings import Drift as Section
+from modelyard.monitor.settings import Monitored
+from modelyard.types import Verdict
+
+AT_ONCE = Monitored(drift=Section(learn_days=0))
+DAY = 1440
+
+
+def judge(reference: Reference, fresh: list[Minute], state: bytes = b"", *, settings: Monitored = AT_ONCE, detector: Drift | None = None) -> Judged:
+    return (detector or Drift()).judge(evidence(reference, fresh, settings=settings), state)
+
+
+def of(judged: Judged, rule: str) -> Verdict:
+    return next(verdict for verdict in judged.verdicts if verdict.rule == rule)
+
+
+def test_a_shift_is_told_with_its_column_size_and_beginning() -> None:
+    reference = normal_reference(("a", "b"))
+    rng = np.random.default_rng(0)
+    quiet = judge(reference, drawn(rng, reference.profile, range(200), rows=139))
+    assert {verdict.outcome for verdict in quiet.verdicts} == {"pass"}
+    found = judge(reference, drawn(rng, reference.profile, range(200, 260), rows=139, mean=np.array([0.5, 0.0])), quiet.state)
+    told = of(found, "drift:a")
+    assert told.outcome == "fail"
+    assert told.columns == ("a",)
+    assert told.numbers["shift"] == pytest.approx(0.5, abs=0.1)
+    assert told.numbers["value"] >= told.numbers["threshold"]
+    assert told.window is not None
+    assert abs(told.window[0] - (MONDAY + 200 * 60)) <= 5 * 60
+    assert told.window[1] == MONDAY + 260 * 60
+    assert "higher by 0.5" in told.evidence or "higher by 0.4" in told.evidence
+    assert of(found, "drift:b").outcome == "pass"
+    assert of(found, "drift").outcome == "warn"
+    assert of(found, "drift").columns == ("a",)
+
+
+def test_an_alarm_ends_when_its_cause_has() -> None:
+    reference = normal_reference(("a",))
+    rng = np.random.default_rng(0)
+    found = judge(reference, drawn(rng, reference.profile, range(60), rows=139, mean=0.5))
+    assert of(found, "drift:a").outcome == "fail"
+    later = judge(reference, drawn(rng, reference.profile, range(60, 100), rows=139), found.state)
+    assert of(later, "drift:a").outcome == "fail"
+    over = judge(reference, drawn(rng, reference.profile, range(100, 200), rows=139), later.state)
+    assert of(over, "drift:a").outcome == "pass"
+
+
+def test_turns_of_any_length_find_the_same() -> None:
+    reference = normal_reference(("a", "b"))
+    minutes = drawn(np.random.default_rng(0), reference.profile, range(60), rows=139, mean=np.array([0.2, 0.0]))
+    whole = judge(reference, minutes)
+    state = b""
+    for each in minutes:
+        parts = judge(reference, [each], state)
+        state = parts.state
+    for one, other in zip(whole.verdicts, parts.verdicts, strict=True):
+        assert one.outcome == other.outcome
+        assert one.numbers == pytest.approx(other.numbers, rel=1e-3)
+
+
+def test_an_unused_column_is_told_and_pages_nobody() -> None:
+    minutes = drawn(np.random.default_rng(0), normal_reference().profile, range(60), rows=139, mean=np.array([1.0, 0.0]))
+    unused = judge(normal_reference(importance={"a": 0.0, "b": 1.0}), minutes)
+    assert of(unused, "drift:a").outcome == "warn"
+    assert "pages nobody" in of(unused, "drift:a").evidence
+    assert of(judge(normal_reference(importance={"a": 0.5, "b": 0.5}), minutes), "drift:a").outcome == "fail"
+
+
+def test_who_may_be_woken_less_often_needs_more_evidence() -> None:
+    reference = normal_reference()
+    thresholds = [
+        of(
+            Drift().judge(evidence(reference, drawn(np.random.default_rng(0), reference.profile, [0], rows=9), false_pages=pages), b""), "drift:a"
+        ).numbers["threshold"]
+        for pages in (1.0, 0.01)
+    ]
+    assert thresholds[1] - thresholds[0] == pytest.approx(2.0)
+
+
+def test_the_first_week_is_learnt_and_cycles_page_nobody_after() -> None:
+    reference = normal_reference(("cyclic", "still"), swings={"cyclic": 0.8})
+    rng = np.random.default_rng(0)
+    state, detector, settings = b"", Drift(), Monitored()
+    failed = []
+    for hour in range(24 * 10):
+        mean = np.array([0.8 * np.sin(2 * np.pi * hour / 24), 0.0])
+        minutes = drawn(rng, reference.profile, range(60 * hour, 60 * hour + 60, 6), rows=200, mean=mean)
+        judged = judge(reference, minutes, state, settings=settings, detector=detector)
+        state = judged.state
+        failed += [verdict for verdict in judged.verdicts if verdict.outcome == "fail"]
+        if hour == 100:
+            assert of(judged, "drift").outcome == "unknown"
+            assert "learnt" in of(judged, "drift:cyclic").evidence
+    assert not failed
+    assert of(judged, "drift").outcome == "pass"
+    shifted = drawn(rng, reference.profile, range(60 * 240, 60 * 241), rows=200, mean=np.array([0.0, 0.4]))
+    assert of(judge(reference, shifted, state, settings=settings), "drift:still").outcome == "fail"
+    higher = state
+    for hour in range(240, 264):  # lies higher than it ever did, at its peaks alone
+        mean = np.array([0.3 + 0.8 * np.sin(2 * np.pi * hour / 24), 0.0])
+        judged = judge(reference, drawn(rng, reference.profile, range(60 * hour, 60 * hour + 60, 6), rows=2000, mean=mean), higher, settings=settings)
+        higher = judged.state
+    assert of(judged, "drift:cyclic").outcome == "fail"
+
+
+def test_missing_and_unknown_values_page_in_the_first_week_too() -> None:
+    reference = normal_reference(("a",))
+    rng = np.random.default_rng(0)
+    counts = [rng.multinomial(130, cell_shares(reference.profile)) for _ in range(10)]
+    found = judge(reference, [minute(at, vector(reference.profile, each, missing=9)) for at, each in enumerate(counts)], settings=Monitored())
+    assert of(found, "drift:a").outcome == "fail"
+    assert "missing in" in of(found, "drift:a").evidence
+    shifted = judge(reference, drawn(rng, reference.profile, range(60), rows=139, mean=0.5), settings=Monitored())
+    assert of(shifted, "drift:a").outcome == "unknown"
+
+
+def test_a_new_release_begins_anew_and_keeps_what_was_learnt_of_cycles() -> None:
+    reference = normal_reference(("a",))
+    rng = np.random.default_rng(0)
+    state = b""
+    for hour in range(24 * 7 + 3):
+        minutes = drawn(rng, reference.profile, [60 * hour], rows=2000, mean=0.8 * np.sin(2 * np.pi * hour / 24))
+        state = judge(reference, minutes, state, settings=Monitored()).state
+    fresh = normal_reference(("a",), seed=5, digest=OTHER)
+    at_peak = drawn(rng, fresh.profile, range(20_000, 20_060), rows=139, mean=0.8)
+    at_peak = [each._replace(digest=OTHER) for each in at_peak]
+    known = judge(fresh, at_peak, state, settings=Monitored())
+    assert of(known, "drift:a").outcome == "pass"
+    assert "begins anew" in of(known, "drift").evidence
+    assert of(judge(fresh, at_peak, settings=AT_ONCE), "drift:a").outcome == "fail"  # without what was learnt
+    other = normal_reference(("other",), digest=OTHER)
+    assert of(judge(other, at_peak, state, settings=Monitored()), "drift:other").outcome == "unknown"
+
+
+@pytest.mark.parametrize("state", [b"no", b"\x78\x9c\x03\x00\x00\x00\x00\x01", "old", "cut"])
+def test_state_of_no_use_begins_anew(state: bytes | str) -> None:
+    reference = normal_reference(("a",))
+    minutes = drawn(np.random.default_rng(0), reference.profile, range(3), rows=139)
+    if isinstance(state, str):
+        good = judge(reference, minutes).state
+        import zlib
+
+        fields = msgspec.msgpack.decode(zlib.decompress(good))
+        fields = [99, *fields[1:]] if state == "old" else [*fields[:4], fields[4][:3]]
+        state = zlib.compress(msgspec.msgpack.encode(fields))
+    found = judge(reference, minutes, state)
+    assert of(found, "drift").outcome == "pass"
+    assert "begins anew" in of(found, "drift").evidence
+
+
+def test_bad_data_is_unknown_and_named() -> None:
+    reference = normal_reference(("a", "b"))
+    empty: list[Minute] = [minute(0, None), minute(1, np.zeros(profile.size(reference.profile), dtype=np.int64))]
+    other = normal_reference(("a",)).profile
+    strangers = drawn(np.random.default_rng(0), other, range(2), rows=10)
+    nothing = reference._replace(profile=profile.Profile(features=()))
+    for fresh, known, said in (
+        ([], reference, "no row"),
+        (empty, reference, "no row"),
+        (strangers, reference, "another profile"),
+        ([each._replace(digest=OTHER) for each in strangers], reference, "no row"),
+        (empty, nothing, "no profile"),
+        (empty, normal_reference(rows=20), "20 rows"),
+    ):
+        found = judge(known, fresh)
+        assert [verdict.outcome for verdict in found.verdicts] == ["unknown"]
+        assert said in found.verdicts[0].evidence
+
+
+def test_a_feature_of_nothing_but_nan_is_missing() -> None:
+    reference = normal_reference(("a", "b"))
+    binner = Binner(reference.profile)
+    rng = np.random.default_rng(0)
+    binner.add({"a": np.full((300, 1), np.nan), "b": rng.normal(size=(300, 1))}, {})
+    found = judge(reference, [minute(0, binner.take())])
+    assert of(found, "drift:a").outcome == "fail"
+    assert of(found, "drift:a").numbers["missing"] == 1.0
+    assert of(found, "drift:b").outcome == "pass"
+
+
+def test_a_gap_and_a_clock_that_jumps_change_no_verdict() -> None:
+    reference = normal_reference(("a",))
+    rng = np.random.default_rng(0)
+    for places in ([0, 1, 50_000, 50_001], [0, 1, -900_000, 2], [10**9, 3]):
+        assert of(judge(reference, drawn(rng, reference.profile, places, rows=139)), "drift:a").outcome == "pass"
+
+
+def test_of_very_many_streams_only_those_that_spoke_up_are_told_apart() -> None:
+    names = tuple(f"x{place}" for place in range(300))
+    reference = normal_reference(names, rows=500)
+    mean = np.zeros(300)
+    mean[7] = 2.0
+    found = judge(reference, drawn(np.random.default_rng(0), reference.profile, range(30), rows=139, mean=mean))
+    assert [verdict.rule for verdict in found.verdicts] == ["drift", "drift:x7"]
+
+
+def test_state_is_small() -> None:
+    names = tuple(f"x{place}" for place in range(100))
+    reference = normal_reference(names)
+    found = judge(reference, drawn(np.random.default_rng(0), reference.profile, range(30), rows=139))
+    assert len(found.state) < 40_000
+
+
+def test_an_evidence_names_an_output_that_is_called_like_an_input() -> None:
+    reference = normal_reference(("a",))
+    both = reference.profile.features[0]
+    twice = reference._replace(profile=profile.Profile(features=(both, msgspec.structs.replace(both, role="output"))))
+    counts = np.random.default_rng(0).multinomial(139, cell_shares(twice.profile))
+    found = judge(twice, [minute(0, vector(twice.profile, counts), digest=DIGEST)])
+    assert [verdict.rule for verdict in found.verdicts] == ["drift", "drift:a", "drift:output a"]
+    assert of(found, "drift:output a").numbers["threshold"] < of(found, "drift:a").numbers["threshold"]
+
+
+def test_the_kind_of_evidence_is_that_of_the_port() -> None:
+    given: Evidence = evidence(normal_reference(), [])
+    assert Drift().judge(given, b"").state
