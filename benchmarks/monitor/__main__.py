@@ -19,6 +19,7 @@ BARS: dict[str, str] = {
     "drift": "benchmarks.monitor.drift:quiet",
     "profiles": "benchmarks.monitor.drift:profiles",
     "unused": "benchmarks.monitor.drift:unused",
+    "causes": "benchmarks.monitor.causes:run",
 }
 DATA = ROOT.parent / "shared" / "data"
 

@@ -63,7 +63,11 @@ VERBS: dict[str, Verb] = {
 }
 
 PARTS: dict[str, dict[str, str]] = {
-    "monitor": {"rules": "modelyard.cli.monitoring:rules", "dashboard": "modelyard.cli.monitoring:dashboard"},
+    "monitor": {
+        "backtest": "modelyard.cli.backtest:backtest",
+        "rules": "modelyard.cli.monitoring:rules",
+        "dashboard": "modelyard.cli.monitoring:dashboard",
+    },
 }
 """What a verb can do beside, by its second word: "module:function". A thing of that name is asked for as `modelyard VERB -- NAME`."""
 

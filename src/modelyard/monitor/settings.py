@@ -52,11 +52,26 @@ class Slo(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     latency_share: Share = 0.99
 
 
+class Quality(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How much of a break is worth telling, in shares of the rows: `missing` more than in the reference, `unseen` categories, numbers `outside` its
+    range, rows that hold one `default`.
+    """
+
+    missing: Share = 0.02
+    unseen: Share = 0.005
+    outside: Share = 0.01
+    default: Share = 0.25
+
+
 class Slices(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`columns` to search for parts that fare worse (none: all), and the groups of `fairness` columns to be held beside each other."""
+    """`columns` to search for parts that fare worse (none: all) by more than `least` (in accuracy; of a regression in parts of its own error), and
+    the groups of `fairness` columns to be held beside each other, with the difference that is told.
+    """
 
     columns: Names = ()
+    least: Amount = 0.02
     fairness: Names = ()
+    fairness_margin: Amount = 0.05
 
 
 class Bound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -87,7 +102,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     estimated_performance: Section = Section()
     operations: Section = Section()
     slo: Slo = Slo()
-    quality: Section = Section()
+    quality: Quality = Quality()
     slices: Slices = Slices(pages=False)
 
     def section(self, rule: str) -> Section:

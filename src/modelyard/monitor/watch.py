@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DETECTORS: dict[str, str] = {
     "drift": "modelyard.monitor.drift:Drift",
     "shift": "modelyard.monitor.shift:WindowShift",
+    "quality": "modelyard.monitor.quality:Quality",
+    "slices": "modelyard.monitor.slices:Slices",
 }
 """Rule -> "module:Class"; loaded when the first deployment is judged."""
 
