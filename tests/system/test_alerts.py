@@ -138,4 +138,5 @@ def test_without_a_key_prometheus_is_not_told(world: World) -> None:
     url = f"{read_control_state(world.folder / 'run').url}/api/v1/metrics"
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(url, timeout=10)
-    assert caught.value.code == 401
+    with caught.value as answer:
+        assert answer.code == 401

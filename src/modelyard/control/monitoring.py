@@ -89,6 +89,7 @@ class Monitoring:
         self._kept: dict[str, Kept] | None = None
         self._chosen: tuple[Stamp, dict[str, Monitored]] | None = None
         self._tried: dict[str, int] = {}
+        self._alarmed = 0
         self._followers: dict[str, tuple[Digest, Follower]] = {}
 
     def turn(self) -> bool:
@@ -101,7 +102,7 @@ class Monitoring:
         deployed = {each.name: each.current for each in found if each.current is not None}
         gone = self._kept.keys() - deployed.keys()
         due = sorted((name for name in deployed if self._is_due(name, deployed[name], closed)), key=self._through)
-        if not due and not gone:
+        if not due and not gone and not self._owes(closed):
             return False
         if due and self._detectors is None:
             self._detectors = watch.load()
@@ -123,8 +124,12 @@ class Monitoring:
                 records.delete(KIND, name, expected=None)
         for name in gone:
             self._followers.pop(name, None)
-        self._kept = kept
+        self._kept, self._alarmed = kept, closed
         return len(turned) < len(due) or any(each.is_more for each in turned.values())
+
+    def _owes(self, closed: int) -> bool:
+        """Whether people may be owed something in a minute in which nothing is judged: the end of an alert whose deployment is gone, say."""
+        return self._alarmed != closed and self._records.stamp(book.BOOK).records > 0
 
     def _alarm(self, records: Transaction, kept: Mapping[str, Kept], *, now: float) -> list[str]:
         """Let alerts follow from the latest verdicts of all; the deployments of which somebody is woken anew."""
@@ -136,7 +141,7 @@ class Monitoring:
         )
         verdicts = {name: watch.alarming(each.verdicts, detectors, settings[name]) for name, each in kept.items()}
         told = book.turn(records, verdicts, rules=rules, routes=tuple(self._plane.alert_routes().values()), now=now)
-        return [each.deployment for each in told if each.severity == "page" and each.kind in ("new", "changed") and each.firing]
+        return [each.deployment for each in told if each.severity == "page" and each.news]
 
     def _is_due(self, name: str, release: Release, closed: int) -> bool:
         if self._tried.get(name) == closed:

@@ -18,7 +18,7 @@ from modelyard.control.monitoring import Monitoring, last
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import Conflict, InvalidConfig, ModelyardError, NotFound, Unavailable
 from modelyard.monitor import watch
-from modelyard.monitor.alerts import Policy
+from modelyard.monitor.alerts import Policy, outbox
 from modelyard.monitor.intake import Intake
 from modelyard.monitor.labels import Answers
 from modelyard.monitor.settings import Drift, Monitored, Section
@@ -298,6 +298,23 @@ def test_an_alert_holds_as_long_as_its_settings_say_and_ends_with_its_deployment
     watched.now += 1
     watched.monitoring.turn()
     assert firing(watched) == [("told:a", "page", "resolved")]
+
+
+def test_the_end_of_the_last_deployment_s_alert_is_told_though_nothing_is_judged_any_more(watched: Watched) -> None:
+    (watched.plane.settings.home / "alerts.toml").write_text('[routes.ops]\nkind = "webhook"\nurl = "http://127.0.0.1:9/x"\n')
+    watched.detector.say = (FAILED,)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    (first,) = outbox.waiting(watched.plane.registry.records)
+    outbox.done(watched.plane.registry.records, first)
+    watched.plane.deployments.remove(watched.plane.deployments.get("line"))
+    watched.now += 1
+    watched.monitoring.turn()
+    assert outbox.waiting(watched.plane.registry.records) == (), "news of a group wait for their interval"
+    watched.now += 300
+    watched.monitoring.turn()
+    (told,) = outbox.waiting(watched.plane.registry.records)
+    assert told.message.notification.kind == "resolved"
 
 
 def test_what_cannot_be_gathered_ends_no_alert(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

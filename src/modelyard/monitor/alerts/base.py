@@ -98,7 +98,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Notification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What receivers are to be told of one severity of one deployment, in full: all that fires, and what is over since they were last told.
 
-    `also` are rules that fail for the same reason (what fires inhibits them). `alive` repeats for receivers that forget what is not repeated;
+    `news` are the ids of what fires that nobody was told of before: of a page, what somebody is woken for. `also` are rules that fail for the same
+    reason (what fires inhibits them). `alive` repeats for receivers that forget what is not repeated;
     `routes` names those that are to be told, None all.
     """
 
@@ -108,6 +109,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     at: float
     firing: tuple[Alert, ...] = ()
     resolved: tuple[Alert, ...] = ()
+    news: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     routes: tuple[str, ...] | None = None
 

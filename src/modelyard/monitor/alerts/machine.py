@@ -264,7 +264,15 @@ def _told(
     told = {alert.id for alert in firing}
     also = tuple(alert.rule for alert in alerts if alert.inhibited_by in told)
     said = Notification(
-        deployment=name, severity=severity, kind=kind, at=now, firing=firing, resolved=over, also=also if firing else (), routes=policy.routes
+        deployment=name,
+        severity=severity,
+        kind=kind,
+        at=now,
+        firing=firing,
+        resolved=over,
+        news=tuple(alert.id for alert in firing if alert.id not in known),
+        also=also if firing else (),
+        routes=policy.routes,
     )
     return Group(told=still, told_at=now), said
 

@@ -83,7 +83,8 @@ def joined(before: Notification, after: Notification) -> Notification:
     kind: Kind = after.kind
     if after.firing and before.kind in ("new", "changed") and after.kind in ("repeat", "alive", "changed"):
         kind = before.kind  # nobody has heard of it yet
-    return msgspec.structs.replace(after, kind=kind, resolved=tuple(resolved))
+    news = tuple(each.id for each in after.firing if each.id in before.news or each.id in after.news)
+    return msgspec.structs.replace(after, kind=kind, resolved=tuple(resolved), news=news)
 
 
 def key_of(route: str, notification: Notification) -> str:

@@ -112,9 +112,10 @@ def test_what_stays_is_said_again_after_a_while_and_news_wait_for_their_interval
     assert machine.turn(verdict(), verdict(rule="concept"), after_s=10) == ()
     (told,) = machine.turn(verdict(), verdict(rule="concept"), after_s=290)
     assert told.kind == "changed" and [alert.rule for alert in told.firing] == ["concept", "drift:age"]
+    assert told.news == (told.firing[0].id,), "the other was told before"
     assert machine.turn(verdict(), verdict(rule="concept"), after_s=14_399) == ()
     (told,) = machine.turn(verdict(), verdict(rule="concept"), after_s=1)
-    assert told.kind == "repeat"
+    assert told.kind == "repeat" and told.news == ()
 
 
 def test_the_first_news_of_a_group_may_wait_for_more() -> None:

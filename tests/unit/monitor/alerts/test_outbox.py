@@ -57,6 +57,12 @@ def test_news_join_what_waits(records: SqliteRecords) -> None:
     assert said.kind == "resolved" and not said.firing and {each.id for each in said.resolved} == {"x", "a1"}
 
 
+def test_what_nobody_was_told_of_stays_news_while_it_waits() -> None:
+    before = notification(firing=(alert(), alert(id="b")), news=("a1", "b"))
+    after = notification(firing=(alert(), alert(id="c")), news=("c",), kind="changed")
+    assert outbox.joined(before, after).news == ("a1", "c")
+
+
 @pytest.mark.parametrize(
     ("before", "after", "kind"),
     [

@@ -85,6 +85,7 @@ def body(notification: Notification) -> dict[str, Any]:
         "subject": text.subject(notification),
         "text": text.plain(notification),
         "alerts": [_alert(each) for each in notification.alerts],
+        "news": list(notification.news),
         "also": list(notification.also),
     }
 
