@@ -20,6 +20,8 @@ BARS: dict[str, str] = {
     "profiles": "benchmarks.monitor.drift:profiles",
     "unused": "benchmarks.monitor.drift:unused",
     "causes": "benchmarks.monitor.causes:run",
+    "ingest": "benchmarks.monitor.ingest:run",
+    "scale": "benchmarks.monitor.scale:run",
 }
 DATA = ROOT.parent / "shared" / "data"
 

@@ -21,7 +21,7 @@ PREFIX = "MODELYARD_"
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "AWS_LWA_PORT", "PORT")
 """What platforms name the port that `serve` should listen on, the first that is set counts."""
 
-FILES = ("keys_file", "alerts_file", "tls_cert_file", "tls_key_file", "tls_client_ca_file")
+FILES = ("keys_file", "alerts_file", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "export_key_file", "export_ca_file")
 """Settings that name a file: `~` is understood, and what follows from the folder of the call is settled here, once for all processes."""
 
 SAGEMAKER_MODELS = Path("/opt/ml/models")
@@ -88,6 +88,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     input_sample_rate: float = 0.01
     spool_limit_bytes: int = 256 << 20
     retention_days: int = 183
+    minute_counters_hours: int = 192
+    minute_profiles_hours: int = 26
+    hour_windows_days: int = 35
+    export_url: str = ""
+    export_key_file: str = ""
+    export_ca_file: str = ""
     metrics_dialect: str = "none"
     log_format: str = "auto"
     trace_endpoint: str = ""
@@ -122,6 +128,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def spool(self) -> Path:
         """Where workers leave observations for the control process."""
         return self.home / "spool"
+
+    @property
+    def shared_url(self) -> str:
+        """Where this home's observations also go: `export_url`, else, where several hosts have one store of records, beside their blobs."""
+        beside_blobs = f"{self.blobs_url.rstrip('/')}/observations" if self.records_url and self.blobs_url else ""
+        return self.export_url or beside_blobs
 
 
 def load(flags: Mapping[str, Any] | None = None) -> Settings:
@@ -232,6 +244,10 @@ def _check(settings: Settings) -> None:
         raise InvalidConfig("records_url is postgresql://USER@HOST/DATABASE, or empty for the home's own file", field="records_url", rule="url")
     if settings.blobs_url and not re.match(r"[a-z][a-z0-9+.-]*://", settings.blobs_url):
         raise InvalidConfig("blobs_url is a URL such as s3://BUCKET/PREFIX, or empty for the home's own folder", field="blobs_url", rule="url")
+    if settings.export_url and not re.match(r"[a-z][a-z0-9+.-]*://.", settings.export_url):
+        raise InvalidConfig(
+            "export_url is a control API (https://HOST:8090) or a store (s3://BUCKET/PREFIX), or empty", field="export_url", rule="url"
+        )
     if not 0 <= settings.workers <= 512:
         raise InvalidConfig("workers is a number from 0 (one per core) to 512", field="workers", rule="range")
     if settings.isolation not in ("strong", "weak"):
@@ -251,6 +267,9 @@ def _check(settings: Settings) -> None:
         "log_predictions_s",
         "spool_limit_bytes",
         "retention_days",
+        "minute_counters_hours",
+        "minute_profiles_hours",
+        "hour_windows_days",
         "memory_limit_bytes",
     ):
         if not 0 <= getattr(settings, name) < math.inf:
@@ -356,7 +375,7 @@ def child_environment(settings: Settings, *, is_serve: bool = False) -> dict[str
     environment = {**os.environ, **spelled, "ORT_DISABLE_TELEMETRY": "1"}
     if is_serve:
         environment = {**ONE_THREAD, **environment}
-        spelled_out = {f"{PREFIX}RECORDS_URL": "", f"{PREFIX}BLOBS_URL": ""}
+        spelled_out = {f"{PREFIX}{name}": "" for name in ("RECORDS_URL", "BLOBS_URL", "EXPORT_URL", "EXPORT_KEY_FILE")}
         kept = {name: value for name, value in environment.items() if name not in STORES and not name.startswith(SECRET_PREFIX)}
         environment = kept | spelled_out
     return environment

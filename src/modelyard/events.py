@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SUFFIX = ".segment"
 SEGMENT_LIMIT_BYTES = 256 << 20
+SENT_LIMIT_BYTES = 4 << 20
+"""Of a segment that goes to another machine; many of a minute become one, or a few."""
+SET_ASIDE = 100
 _MAGIC = b"modelyard segment 2\n"
 _COARSE = b"modelyard segment 1\n"
 """As 0.1.0 wrote them: latencies in buckets of an eighth of an octave."""
@@ -394,9 +397,9 @@ class Spool:
         """Leave a segment for the control process; drops what finds no room (cap or disk) and counts it."""
         used = self._used() / self._limit_bytes if self._limit_bytes > 0 else 1.0
         if used > _PREDICTIONS_UNTIL:
-            segment = _without(segment, "predictions")
+            segment = without(segment, "predictions")
         if used > _INPUTS_UNTIL:
-            segment = _without(segment, "inputs")
+            segment = without(segment, "inputs")
         segment = msgspec.structs.replace(segment, lost=self._lost)
         data = encode(segment)
         if self._used_bytes + len(data) > self._limit_bytes or len(data) > SEGMENT_LIMIT_BYTES:
@@ -415,12 +418,8 @@ class Spool:
         """Bytes in the folder: looked up every few seconds, counted on in between."""
         now = time.monotonic()
         if now - self._looked_s > _LOOK_S:
-            self._used_bytes = 0
             try:
-                with os.scandir(self.folder) as entries:
-                    for entry in entries:
-                        status = _status(entry)
-                        self._used_bytes += status.st_size if status else 0
+                self._used_bytes = size_bytes(self.folder)
             except OSError:
                 self._used_bytes = self._limit_bytes
             # A folder that takes long to list is looked at less often: at most a hundredth of the time.
@@ -436,7 +435,8 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
         return None
 
 
-def _without(segment: Segment, what: str) -> Segment:
+def without(segment: Segment, what: Literal["predictions", "inputs"]) -> Segment:
+    """The segment with those rows dropped, and counted as such."""
     parts = []
     for part in segment.parts:
         rows: Rows | None = getattr(part, what)
@@ -447,6 +447,12 @@ def _without(segment: Segment, what: str) -> Segment:
     return msgspec.structs.replace(segment, parts=tuple(parts))
 
 
+def numbered(name: str) -> tuple[str, int]:
+    """Whose segment a file of this name is, and which of that source's; a name without a number is the only one of its source."""
+    source, _, number = name.removesuffix(SUFFIX).rpartition("-")
+    return (source, int(number)) if source and number.isascii() and number.isdigit() and len(number) < 19 else (name, 0)
+
+
 def pending(folder: Path) -> list[Path]:
     """The segments that wait in a spool, the oldest first; none where there is no spool yet."""
     try:
@@ -455,6 +461,27 @@ def pending(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     return [folder / name for _, name in sorted(found)]
+
+
+def set_aside(path: Path) -> bool:
+    """Move what is not a segment out of the spool's way, of which the newest hundred are kept; whether that could be done."""
+    try:
+        folder = make_folder(path.parent / "set-aside")
+        path.rename(folder / path.name)
+        for old in sorted(folder.iterdir(), key=lambda item: item.lstat().st_mtime_ns)[:-SET_ASIDE]:
+            old.unlink()
+    except (OSError, ModelyardError):
+        return not path.exists()
+    return True
+
+
+def size_bytes(folder: Path) -> int:
+    """What the segments in a spool take; nothing where there is no spool yet. Raises OSError."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(status.st_size for entry in entries if (status := _status(entry)) is not None)
+    except FileNotFoundError:
+        return 0
 
 
 def read(path: Path) -> Segment:

@@ -1,7 +1,8 @@
 """A file of windows of every past format, kept for ever: it opens, says what it said, and takes in what is new.
 
 `format-1.sqlite.gz` was written by the release before evidence was kept by generation: two segments of two versions of `churn`; `format-2.sqlite.gz`
-is that file as the release before the use of processor and memory was kept had carried it on.
+is that file as the release before the use of processor and memory was kept had carried it on, `format-3.sqlite.gz` that one as it was carried on
+before hours were made of minutes.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def server_struct(name: str) -> type[msgspec.Struct]:
         "Outcome": "targets.base", "Deployment": "targets.base", "Serving": "control.status", "DeploymentStatus": "control.status",
         "Plane": "control.status", "Status": "control.status", "Event": "rollout.history", "Model": "registry", "Version": "registry",
         "Overview": "monitor.overview", "Series": "monitor.overview", "Budget": "monitor.overview", "Chosen": "control.monitoring",
-        "Planned": "control.planned", "Account": "monitor.labels", "Received": "monitor.labels",
+        "Planned": "control.planned", "Account": "monitor.labels", "Received": "monitor.labels", "Observed": "monitor.receive",
         "Alert": "monitor.alerts.base", "Matcher": "monitor.alerts.base", "Silence": "monitor.alerts.base", "RouteStatus": "control.alerting",
         "Alerts": "control.alerting", "Tested": "control.alerting",
         "Verified": "console.routes.models", "Key": "console.routes.access", "Trusted": "security.seal", "DataPlane": "console.routes.world",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +58,10 @@ def test_a_profile_survives_its_file_form(seen: Rows) -> None:
     assert profile.decode(data) == reference
     assert profile.encode(profile.decode(data)) == data
     assert profile.encode(measure(columns(seen[::-1]), SCHEMA)) == data
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-300, 300), min_size=1, max_size=50))
+def test_counts_survive_their_small_form_and_that_of_before(counts: list[int]) -> None:
+    vector = np.array(counts, dtype=np.int64)
+    assert profile.unpack(profile.pack(vector)).tolist() == counts
+    assert profile.unpack(zlib.compress(vector.astype("<i8").tobytes(), 1)).tolist() == counts

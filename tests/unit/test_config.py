@@ -42,6 +42,9 @@ def test_each_layer_wins_over_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("DRAIN_TIMEOUT_S", "-1"),
         ("DRAIN_TIMEOUT_S", "nan"),
         ("RETENTION_DAYS", "-1"),
+        ("MINUTE_PROFILES_HOURS", "-1"),
+        ("EXPORT_URL", "somewhere"),
+        ("EXPORT_URL", "https://"),
         ("SPOOL_LIMIT_BYTES", "-1"),
         ("PROFILE_ROWS_S", "-1"),
         ("LOG_PREDICTIONS_S", "-1"),
@@ -211,3 +214,19 @@ def test_the_data_plane_counts_with_one_thread_unless_told_otherwise(monkeypatch
     assert "OPENBLAS_NUM_THREADS" not in config.child_environment(config.load())
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
     assert config.child_environment(config.load(), is_serve=True)["OPENBLAS_NUM_THREADS"] == "3"
+
+
+def test_where_observations_also_go_is_said_or_follows_from_the_store_that_hosts_share(tmp_path: Path) -> None:
+    alone = config.Settings(home=tmp_path, blobs_url="s3://b/x")
+    assert alone.shared_url == ""
+    several = config.Settings(home=tmp_path, blobs_url="s3://b/x/", records_url="postgresql://h/d")
+    assert several.shared_url == "s3://b/x/observations"
+    assert config.Settings(home=tmp_path, records_url="postgresql://h/d", blobs_url="s3://b/x", export_url="https://h:1").shared_url == "https://h:1"
+
+
+def test_workers_are_not_told_where_observations_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    settings = config.Settings(home=tmp_path, export_url="s3://b", export_key_file="/k")
+    worker, exporter = config.child_environment(settings, is_serve=True), config.child_environment(settings)
+    assert (worker["MODELYARD_EXPORT_URL"], worker["MODELYARD_EXPORT_KEY_FILE"]) == ("", "") and "AWS_SECRET_ACCESS_KEY" not in worker
+    assert (exporter["MODELYARD_EXPORT_URL"], exporter["AWS_SECRET_ACCESS_KEY"]) == ("s3://b", "x")

@@ -45,6 +45,10 @@ def serve(
     isolation: Annotated[
         str | None, typer.Option(help="`weak` runs models that are code even where they cannot be shut off from network and files.")
     ] = None,
+    export: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send what is observed to a control API (https://HOST:8090), or to a store (s3://BUCKET/PREFIX)."),
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -60,6 +64,7 @@ def serve(
     if dynamic is not None and not dynamic.is_dir():
         raise NotFound(f"no such folder: {dynamic}", field="dynamic")
     flags = {"home": home, "port": port, "grpc_port": grpc_port, "host": host, "workers": workers, "insecure": insecure, "isolation": isolation}
+    flags["export_url"] = export
     settings, sources = config.resolve(flags, is_serve=True)
     # Platforms start an image with the argument `serve` behind its own; a model of that name is written serve:1.
     named = [reference for reference in references or [] if reference != "serve"]
@@ -76,7 +81,9 @@ def serve(
         with ControlPlane(settings) as plane:
             plan = _plan(plane, named, run_folder, held)
         write_plan(run_folder / "plan.json", plan)
-        sys.exit(run(settings, run_folder / "plan.json", run_folder, None, as_json=json, needs_models=True, dynamic=dynamic))
+        exports = bool(settings.export_url)
+        spool = run_folder / "spool" if exports else None
+        sys.exit(run(settings, run_folder / "plan.json", run_folder, spool, as_json=json, needs_models=True, dynamic=dynamic, exports=exports))
 
 
 def tidy(folder: Path) -> None:

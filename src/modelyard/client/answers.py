@@ -45,6 +45,13 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     changed: int = 0
 
 
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """What was received of a data plane elsewhere: a segment's name, and of how many requests it tells."""
+
+    name: str
+    requests: int
+
+
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """All labels of one deployment: `matched` a logged prediction, `unsampled` could not (the log kept only a share), `unknown` are of no prediction.
 

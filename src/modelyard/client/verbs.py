@@ -241,6 +241,14 @@ class Verbs:
         body = {"settings": dict(settings), "expected_revision": expected_revision}
         return (yield from self._change("PUT", f"/deployments/{_part(name)}/monitor/settings", body, answers.Chosen, key))
 
+    @verb
+    def observe(self, name: str, segment: bytes) -> Steps[answers.Observed]:
+        """Hand over what a data plane elsewhere has counted: the bytes of a segment, under a name of the sender's. Sent again, it counts once."""
+        send = self._send("POST", f"/observations?name={quote(name, safe='')}", None, timeout_s=self._timeout_s)
+        send = send._replace(content=segment, headers={**send.headers, "content-type": "application/octet-stream"})
+        reply = yield from asking(self._budgets.of("POST"), send, may_repeat=True)
+        return _converted(decoded(reply, send.url), answers.Observed, send.url)
+
     @streaming(answers.Deployment)
     def watch(self, name: str, *, timeout_s: float | None = None) -> Steps[None]:
         """The deployment now and after each change, until no rollout is under way; `last` of the final one says how it ended.

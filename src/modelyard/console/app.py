@@ -22,7 +22,7 @@ from starlette.responses import StreamingResponse
 
 from modelyard.console.errors import STATUS, body, headers
 from modelyard.console.guard import Denials, Guard
-from modelyard.console.operations import Call, Download, Operation, World
+from modelyard.console.operations import BYTES, Call, Download, Operation, World
 from modelyard.console.routes import OPERATIONS
 from modelyard.console.uploads import Uploads
 from modelyard.control.plane import ControlPlane
@@ -143,6 +143,10 @@ def _query(text: str, kind: type[msgspec.Struct] | None) -> Any:
 
 
 def _body(operation: Operation, content: bytes, media: str) -> Any:
+    if operation.kind == "bytes":
+        if media.partition(";")[0].strip().lower() != BYTES:
+            raise UnsupportedMedia(f"the body is bytes: content-type is {BYTES}", field="content-type")
+        return content
     if operation.body is None:
         if content and operation.kind == "json" and content.strip() not in (b"", b"{}"):
             raise MalformedPayload("this route takes no body")

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard.console.operations import Operation
+from modelyard.console.operations import BYTES, Operation
 from modelyard.console.uploads import MEDIA
 from modelyard.security import policy
 from modelyard.types import Verdict
@@ -89,6 +89,8 @@ def _operation(each: Operation, form: dict[int, Any], components: dict[str, Any]
         told["parameters"] = parameters
     if each.kind == "upload":
         told["requestBody"] = {"required": True, "content": {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA}}
+    elif each.kind == "bytes":
+        told["requestBody"] = {"required": True, "content": {BYTES: {"schema": {"type": "string", "format": "binary"}}}}
     elif each.body is not None:
         is_needed = any(field.required for field in msgspec.structs.fields(each.body))
         told["requestBody"] = {"required": is_needed, "content": {"application/json": {"schema": form[id(each.body)]}}}

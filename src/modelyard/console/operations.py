@@ -24,6 +24,7 @@ PREFIX = "/api/v1"
 BODY_LIMIT_BYTES = 64 << 10
 """Of a JSON body, where an operation names no other."""
 
+BYTES = "application/octet-stream"
 LIMIT = 1000
 """The longest list that one answer holds."""
 
@@ -45,7 +46,9 @@ class World(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One request, parsed: `path` are the route's parameters, `query` and `body` of the operation's types, `upload` a file of what was sent."""
+    """One request, parsed: `path` are the route's parameters, `query` and `body` of the operation's types (bytes of one that takes them), `upload` a
+    file of what was sent.
+    """
 
     world: World
     who: Principal
@@ -90,7 +93,7 @@ class Download(NamedTuple):
 
 class Operation(NamedTuple):
     """One thing that a caller can ask. `answer` is the type of what `run` returns; with `kind` upload or download a .tar takes the body's place, with
-    `metrics` the answer is Prometheus' text.
+    `bytes` the body is taken as it is, up to `body_limit_bytes`, with `metrics` the answer is Prometheus' text.
 
     `status` of an answer, where it is not always 200. `models` names the models that the request names beside its path: each must be granted.
     `sift` leaves of a list what a caller may see. `current` is what a caller who lost a race is told with the 409. `recall` makes the answer again
@@ -106,7 +109,7 @@ class Operation(NamedTuple):
     answer: Any
     body: type[msgspec.Struct] | None = None
     query: type[msgspec.Struct] | None = None
-    kind: Literal["json", "upload", "download", "metrics"] = "json"
+    kind: Literal["json", "upload", "download", "metrics", "bytes"] = "json"
     status: Callable[[Any], int] = lambda _: 200
     statuses: tuple[int, ...] = (200,)
     models: Callable[[Call], Iterable[str]] = lambda _: ()

@@ -3,8 +3,8 @@
 Hides the lock, the socket, and the loops beside the API: the host, which carries out on this machine what the records say; while this process
 leads, the driver, which takes rollouts from step to step, the monitor, which judges each deployment once a minute, and the deliverer, which hands
 over what people are to be told; the lease, by which others know that this host lives and who leads; the intake, which takes the workers'
-observations in, and the tally, which adds what was counted here to the evidence. It can be killed at any moment: all that it knows is in the records,
-the plan file and the log.
+observations in, and the tally, which adds what was counted here to the evidence; where other hosts are to see it too, the export of what was taken
+in, and the inlet of what they have sent. It can be killed at any moment: all that it knows is in the records, the plan file and the log.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
 from modelyard.control.traffic import Watch
 from modelyard.errors import Conflict, ModelyardError, Unavailable
+from modelyard.monitor import destinations, export, sharing
 from modelyard.monitor.alerts.deliver import Deliverer
-from modelyard.monitor.intake import Intake, windows_path
+from modelyard.monitor.export import Exporter
+from modelyard.monitor.intake import Intake, outbox_path, windows_path
 from modelyard.monitor.windows import Windows
 from modelyard.rollout.driver import Driver
 from modelyard.rollout.evidence import Tally
@@ -147,10 +149,13 @@ class Loops:
             ("alerts", self._hand_over),
         )
         self._threads = [threading.Thread(target=target, name=name) for name, target in loops]
+        shared = (("export", self._export), ("inlet", self._let_in)) if plane.settings.shared_url else ()
+        # They wait on the network, which must not hold up an end in order; what they are at is done again.
+        self._sharing = [threading.Thread(target=target, name=name, daemon=True) for name, target in shared]
         self._watch = Watch(plane)
 
     def __enter__(self) -> Loops:
-        for thread in self._threads:
+        for thread in (*self._threads, *self._sharing):
             thread.start()
         return self
 
@@ -159,6 +164,8 @@ class Loops:
         self.changed()
         for thread in self._threads:
             thread.join()
+        for thread in self._sharing:
+            thread.join(export.LAST_S + 1.0)
         for leave in (self._election.lay_down, self._membership.leave, self._uses.write):
             with contextlib.suppress(ModelyardError):  # whoever cannot say so now is found silent
                 leave()
@@ -304,6 +311,41 @@ class Loops:
             with contextlib.suppress(ModelyardError):
                 intake.drain()
             intake.close()
+
+    def _export(self) -> None:
+        """Send what was taken in here to where other hosts, or another home, have it too."""
+        settings = self._plane.settings
+        exporter: Exporter | None = None
+        while exporter is None:
+            try:
+                destination = destinations.open(settings, settings.shared_url)
+                exporter = Exporter(outbox_path(settings), destination, host=self._membership.id, limit_bytes=settings.spool_limit_bytes)
+            except Exception as error:  # noqa: BLE001  # a disk that cannot be read
+                self._failures.tell("export", error)
+                if self._stop.wait(REST_S):
+                    return
+        export.run(
+            exporter,
+            self._stop,
+            failed=lambda error: self._failures.tell("export", error),
+            went_well=lambda: self._failures.forget("export"),
+        )
+        exporter.close()
+
+    def _let_in(self) -> None:
+        """Bring what other hosts have sent, unless what this one sends goes to a control API."""
+        settings = self._plane.settings
+        store = sharing.store_at(settings.shared_url)
+        if store is None:
+            return
+        inlet = sharing.Inlet(store, spool=settings.spool, limit_bytes=settings.spool_limit_bytes, host=self._membership.id)
+        while not self._stop.wait(sharing.EVERY_S):
+            try:
+                with contextlib.closing(Windows(windows_path(settings))) as windows:
+                    inlet.turn(windows, now=time.time())
+                self._failures.forget("inlet")
+            except Exception as error:  # noqa: BLE001  # what others have sent stays there
+                self._failures.tell("inlet", error)
 
 
 class Pace:

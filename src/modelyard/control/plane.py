@@ -29,6 +29,7 @@ from modelyard.control.once import Once
 from modelyard.control.planned import Planned
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, Denied, Forbidden, InvalidConfig, InvalidInput, ModelyardError, NotFound, Unavailable
+from modelyard.monitor import receive
 from modelyard.monitor.alerts import book as alert_book
 from modelyard.monitor.alerts.base import Matcher, Silence
 from modelyard.monitor.alerts.deliver import Deliverer
@@ -38,6 +39,7 @@ from modelyard.monitor.intake import log_path, windows_path
 from modelyard.monitor.labels import Account, Answers, Ledger, Received, account, answers, labels_path
 from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.overview import Overview
+from modelyard.monitor.receive import Inbox, Observed
 from modelyard.monitor.settings import Monitored, check
 from modelyard.monitor.windows import Windows
 from modelyard.rollout import machine, strategies
@@ -130,6 +132,7 @@ class ControlPlane:
         self.audit = AuditLog(self.registry.records, begin=self._chain_before)
         self.deployments = Deployments(self.registry)
         self.alert_routes = Routes(settings.alert_routes)
+        self._inbox = Inbox(settings)
         self.targets: dict[str, Target] = {"local": Local(plan=settings.plan, run=settings.run)}
 
     def __enter__(self) -> ControlPlane:
@@ -527,6 +530,21 @@ class ControlPlane:
         self.deployments.get(name)
         with self._observed() as (ledger, log, windows):
             return account(ledger, log, windows, name)
+
+    def observe(self, principal: Principal, name: str, data: bytes) -> Observed:
+        """Keep what a data plane elsewhere has counted: one segment under a name of its sender's, which counts once however often it is given.
+
+        Raises InvalidInput, MalformedPayload or PayloadTooLarge for what is no segment, Forbidden where it tells of a model that the key is not for,
+        Overloaded while too much waits here, StorageFull.
+        """
+        segment = receive.read(name, data)
+        try:
+            for part in segment.parts:
+                policy.require_model(principal, part.name)
+        except Denied as error:
+            self.audit.record(principal, "observe", "observations", outcome="denied", detail=error.rule or error.code)
+            raise
+        return self._inbox.put(principal.name, name, data, segment)
 
     def answers(self, name: str, since: float) -> dict[Digest, Answers]:
         """The labelled predictions of a deployment that were answered from `since` on (seconds since 1970), by version."""

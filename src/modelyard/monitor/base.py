@@ -24,7 +24,7 @@ class Minute(NamedTuple):
     """What all workers and replicas saw of one version in one closed minute that begins at `start` (seconds since 1970, UTC).
 
     `counts` is the vector of the profile (`monitor.profile.filled` reads it), None where no row was profiled. `use` is what serving it took. A minute
-    without traffic has no Minute.
+    without traffic has no Minute. What is long past is kept by the hour or the day (`span_s`).
     """
 
     start: int
@@ -37,6 +37,7 @@ class Minute(NamedTuple):
     dropped: Mapping[str, int]
     counts: Array | None
     use: Use = Use()
+    span_s: int = MINUTE_S
 
 
 class Labelled(NamedTuple):

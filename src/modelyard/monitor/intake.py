@@ -1,7 +1,9 @@
 """The control process's end of the spool: every segment is taken in once, then deleted.
 
-Hides the order that makes it so: first the segment's name and data in one transaction, then the file goes; rows wait in that database until they
-are in the log's Parquet files. What is not a segment is set aside and counted; it must never stop the loop, and a full disk only makes segments wait.
+Hides the order that makes it so: first the segment's name and data in one transaction, then the file goes, or, where other hosts are to have it
+too, moves to the outbox that `monitor.export` empties; rows wait in that database until they are in the log's Parquet files. What is not a segment is
+set aside and counted; it must never stop the loop, and a full disk only makes segments wait. No clock is believed but this machine's: what says that
+it comes from the future counts now.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from modelyard.errors import Conflict, DigestMismatch, InvalidInput, MalformedPa
 from modelyard.events import Segment
 from modelyard.files import make_folder
 from modelyard.monitor import profile
+from modelyard.monitor.compaction import ages, compact
 from modelyard.monitor.labels import Ledger, labels_path
 from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
 from modelyard.monitor.windows import Windows
@@ -30,7 +33,16 @@ LOG_EVERY_S = 30.0
 LOG_AT_BYTES = 16 << 20
 FILE_BYTES = 64 << 20
 FORGET_EVERY_S = 3600.0
-SET_ASIDE = 100
+COMPACT_EVERY_S = 20.0
+EARLY_S = 120.0
+"""So far ahead may the clock of another machine be."""
+SILENT_S = 86400.0
+"""For so long after a worker's last segment it is remembered which of its segments were taken; of another machine's, `SILENT_ELSEWHERE_S`."""
+SILENT_ELSEWHERE_S = 30 * 86400.0
+UNPACKED_BYTES = 64 << 20
+"""The most that the counts of one segment may unpack to."""
+FETCHED = "s."
+"""With this begin the names of segments that came from where hosts share them, and are not sent there again (`monitor.sharing`)."""
 _STRAY_S = 600.0
 _LAST_S = float(2**35)  # in the year 3058
 
@@ -49,6 +61,11 @@ def windows_path(settings: Settings) -> Path:
     return settings.home / "monitor.sqlite"
 
 
+def outbox_path(settings: Settings) -> Path:
+    """Where a home that shares what it sees keeps the segments that are still to be sent."""
+    return settings.spool / "outbox"
+
+
 def log_path(settings: Settings) -> Path:
     """Where a home keeps its prediction log."""
     return settings.home / "log"
@@ -62,7 +79,9 @@ class Intake:
         self._spool = make_folder(settings.spool)
         self.windows = Windows(windows_path(settings))
         self._log = PredictionLog(make_folder(log_path(settings)))
-        self._forgot_s = -math.inf
+        self._outbox = make_folder(outbox_path(settings)) if settings.shared_url else None
+        self._forgot_s = self._compacted_s = -math.inf
+        self._is_compacting = False
 
     def turn(self, *, now: float | None = None, is_last: bool = False) -> Taken:
         """Take in what waits (bounded; see `is_more`), and write the log when that is due or this is the last turn. `now` is in seconds since 1970.
@@ -73,10 +92,13 @@ class Intake:
         waiting = events.pending(self._spool)
         segments, bad = self._read(waiting)
         aside = [path for path in bad if self._set_aside(path)]
-        taken = self._take(segments)
+        taken = self._take(segments, now)
         files = self._write_log() if is_last or self._is_log_due(now) else 0
         if time.monotonic() - self._forgot_s > FORGET_EVERY_S:
             self._forget(now, waiting)
+        if self._is_compacting or time.monotonic() - self._compacted_s > COMPACT_EVERY_S:
+            self._compacted_s = time.monotonic()
+            self._is_compacting = compact(self.windows, now=now, kept=ages(self._settings))
         return Taken(segments=taken, set_aside=len(aside), files=files, is_more=len(waiting) > len(segments) + len(bad))
 
     def drain(self) -> None:
@@ -106,34 +128,44 @@ class Intake:
                 bad.append(path)
         return found, bad
 
-    def _take(self, segments: dict[Path, Segment]) -> int:
+    def _take(self, segments: dict[Path, Segment], now: float) -> int:
         if not segments:
             return 0
+        timed = {path.name: _timed(segment, now) for path, segment in segments.items()}
+        oddities = {path.name: what for path, segment in segments.items() if (what := self._oddity(segment, now)) is not None}
         try:
-            taken = self.windows.take({path.name: segment for path, segment in segments.items()}, day_of=day_of)
+            taken = self.windows.take(timed, day_of=day_of, oddities=oddities)
         except Conflict:  # counts that contradict what is kept: one by one, so that only the guilty is set aside
             taken = 0
-            for path, segment in segments.items():
+            for path in segments:
                 try:
-                    taken += self.windows.take({path.name: segment}, day_of=day_of)
+                    taken += self.windows.take({path.name: timed[path.name]}, day_of=day_of, oddities=oddities)
                 except Conflict:
                     self._set_aside(path)
         for path in segments:
-            with suppress(FileNotFoundError):
-                path.unlink()
+            self._let_go(path)
         return taken
 
+    def _oddity(self, segment: Segment, now: float) -> str | None:
+        """What the time of a segment is counted as, if it is strange: `early`, or `late`, which is older than anything that is kept."""
+        if segment.ended_at > now + EARLY_S:
+            return "early"
+        return "late" if segment.ended_at < now - self._settings.retention_days * 86400 else None
+
+    def _let_go(self, path: Path) -> None:
+        """Delete what was taken in, or hand it to who sends it on. A name that is left is not taken twice."""
+        with suppress(FileNotFoundError):
+            if self._outbox is not None and not path.name.startswith(FETCHED):
+                path.rename(self._outbox / path.name)
+            else:
+                path.unlink()
+
     def _set_aside(self, path: Path) -> bool:
-        """Move what is not a segment out of the way, keep the newest hundred, count it."""
-        folder = make_folder(self._spool / "set-aside")
-        try:
-            path.rename(folder / path.name)
-        except OSError:
+        """Move what is not a segment out of the way, and count it."""
+        if not events.set_aside(path):
             return False
-        for old in sorted(folder.iterdir(), key=lambda item: item.lstat().st_mtime_ns)[:-SET_ASIDE]:
-            with suppress(OSError):
-                old.unlink()
         self.windows.trouble("corrupt")
+        self.windows.pass_over([path.name])
         return True
 
     def _is_log_due(self, now: float) -> bool:
@@ -156,7 +188,11 @@ class Intake:
         self._forgot_s = time.monotonic()
         oldest = oldest_kept(now, self._settings.retention_days)
         self._log.forget(before=oldest)
-        self.windows.forget(before=now - self._settings.retention_days * 86400, waiting=[path.name for path in waiting])
+        self.windows.forget(
+            before=now - self._settings.retention_days * 86400,
+            waiting=[path.name for path in waiting],
+            silent_s=lambda source: SILENT_S if source[:1].isdigit() else SILENT_ELSEWHERE_S,
+        )
         if labels_path(self._settings).exists():
             with closing(Ledger(labels_path(self._settings))) as ledger:
                 ledger.forget(before=now - self._settings.retention_days * 86400)
@@ -166,8 +202,16 @@ class Intake:
                     stray.unlink()
 
 
+def _timed(segment: Segment, now: float) -> Segment:
+    """The segment, at a time that can be: what says that it ends in the future ends now."""
+    if segment.ended_at <= now + EARLY_S:
+        return segment
+    return msgspec.structs.replace(segment, started_at=min(segment.started_at, now), ended_at=now)
+
+
 def check(segment: Segment) -> None:
     """A segment's names, numbers and counts are such as a worker writes: names become folders, so nothing else may pass. Raises MalformedPayload."""
+    left = UNPACKED_BYTES
     try:
         if not (0 <= segment.started_at < _LAST_S and 0 <= segment.ended_at < _LAST_S):
             raise MalformedPayload("a segment of no time")
@@ -177,7 +221,9 @@ def check(segment: Segment) -> None:
             for item in part.profiles:
                 if not 0 < item.share <= 1:
                     raise MalformedPayload("a share is above 0 and at most 1")
-                if (profile.unpack(item.counts)[:1] < 0).any():
+                counts = profile.unpack(item.counts, limit_bytes=left)
+                left -= counts.nbytes
+                if (counts[:1] < 0).any():
                     raise MalformedPayload("counts are not negative")
             numbers = [part.requests, part.rows, part.version, part.generation, *part.latencies, *part.latencies.values(), *part.dropped.values()]
             numbers += [each.requests for each in part.failures.values()]

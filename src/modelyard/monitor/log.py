@@ -8,13 +8,14 @@ It must not decide what is logged.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,9 +28,31 @@ if TYPE_CHECKING:
     from modelyard.monitor.windows import Staged
     from modelyard.types import Array
 
+Kind = Literal["predictions", "inputs"]
+LIMIT = 1_000_000
+"""The most rows that are read at once, where nothing else is said."""
 LISTED_ELEMENTS = 1024
 """Rows of an array with more elements than this are written as bytes, others as lists."""
 _OURS = ("prediction_id", "answered_at", "version", "digest", "share")
+_LAST_S = float(2**37)
+
+
+class LoggedRows(NamedTuple):
+    """Rows of the log, one a prediction, oldest first: `times` in seconds since 1970, `columns` by the names that `column_names` gives the model's.
+
+    Missing numbers are NaN, missing texts None; several values a row are a row of an array, or an object each where they are not equally many.
+    """
+
+    ids: Array
+    times: Array
+    versions: Array
+    digests: Array
+    shares: Array
+    columns: dict[str, Array]
+
+
+_NONE = np.zeros(0, dtype=object)
+_EMPTY = LoggedRows(_NONE, np.zeros(0), np.zeros(0, dtype=np.int64), _NONE, np.zeros(0), {})
 
 
 def day_of(at: float) -> str:
@@ -74,6 +97,71 @@ class PredictionLog:
     def files(self, kind: str, name: str) -> list[Path]:
         """The Parquet files of one deployment, `kind` predictions or inputs, the oldest day first."""
         return sorted((self._folder / kind / name).glob("*/[!.]*.parquet"))
+
+    def rows(
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        since: float = -math.inf,
+        until: float = math.inf,
+        version: int | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int = LIMIT,
+    ) -> LoggedRows:
+        """The logged rows of a deployment that were answered from `since` to before `until` (seconds since 1970), oldest first, at most `limit`.
+
+        `version` and `ids` choose among them. Only the files of those days are read. Raises Unavailable where they cannot be.
+        """
+        paths = self._between(kind, name, since, until, version)
+        return self._read([paths], since, until, ids, limit)[0] if paths else _EMPTY
+
+    def matched(
+        self,
+        name: str,
+        *,
+        since: float = -math.inf,
+        until: float = math.inf,
+        version: int | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int = LIMIT,
+    ) -> tuple[LoggedRows, LoggedRows]:
+        """As `rows`, of the sampled inputs and of the answers to them: row by row of one prediction."""
+        inputs = self._between("inputs", name, since, until, version)
+        answers = self._between("predictions", name, since, until, version)
+        if not inputs or not answers:
+            return _EMPTY, _EMPTY
+        asked, answered = self._read([inputs, answers], since, until, ids, limit)
+        return asked, answered
+
+    def _between(self, kind: Kind, name: str, since: float, until: float, version: int | None) -> list[Path]:
+        """The files in which rows of a time may lie: a segment's rows lie under the day of its end, which may be the next."""
+        first = day_of(max(since, 0.0)) if since < _LAST_S else "9999"
+        last = day_of(min(until, _LAST_S) + 86400) if until > 0 else "0000"
+        paths = [path for path in self.files(kind, name) if first <= path.parent.name <= last]
+        return paths if version is None else [path for path in paths if path.name.startswith(f"{version}-")]
+
+    def _read(self, sides: list[list[Path]], since: float, until: float, ids: Sequence[str] | None, limit: int) -> list[LoggedRows]:
+        """What lies in the files of the first side, and in those of the others beside it, by prediction and digest."""
+        import duckdb
+
+        with reading(), duckdb.connect(config={"threads": 1}) as connection:
+            tables = [f"read_parquet([{', '.join(_text(str(path)) for path in paths)}], union_by_name = true)" for paths in sides]
+            columns = [[row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()] for table in tables]  # noqa: S608  quoted
+            shown = [f"t{side}.{_name(name)} AS c{side}_{at}" for side, names in enumerate(columns) for at, name in enumerate(names)]
+            joins = [
+                f"JOIN {table} AS t{side} ON t0.prediction_id = t{side}.prediction_id AND t0.digest = t{side}.digest"
+                for side, table in enumerate(tables)
+                if side
+            ]
+            if ids is not None:
+                connection.register("wanted", {"id": _texts(ids)})
+                joins.append("JOIN (SELECT DISTINCT id::VARCHAR AS id FROM wanted) AS chosen ON t0.prediction_id = chosen.id")
+            query = f"""SELECT {", ".join(shown)} FROM {tables[0]} AS t0 {" ".join(joins)}
+                WHERE epoch_us(t0.answered_at) >= ? AND epoch_us(t0.answered_at) < ?
+                ORDER BY t0.answered_at, t0.prediction_id LIMIT ?"""  # noqa: S608  quoted
+            found = connection.execute(query, [_microseconds(since), _microseconds(until), limit]).fetchnumpy()
+        return [_logged({name: found[f"c{side}_{at}"] for at, name in enumerate(names)}) for side, names in enumerate(columns)]
 
     def find(self, name: str, ids: Sequence[str]) -> Iterator[tuple[str, tuple[float, str, Any, Any]]]:
         """Of a deployment's logged predictions those with one of `ids`. Raises Unavailable where the files cannot be read.
@@ -123,6 +211,32 @@ class PredictionLog:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _microseconds(at: float) -> int:
+    return int(min(max(at, 0.0), _LAST_S) * 1e6)
+
+
+def _logged(found: dict[str, Array]) -> LoggedRows:
+    columns = {name: _plain(values) for name, values in found.items()}
+    ids, times, versions, digests, shares = (columns.pop(name) for name in _OURS)
+    return LoggedRows(ids, times.astype("datetime64[us]").astype(np.int64) / 1e6, versions, digests, shares, columns)
+
+
+def _plain(values: Array) -> Array:
+    """A column as arrays are elsewhere: missing numbers NaN, missing texts None, lists of one length as rows of an array."""
+    if np.ma.isMaskedArray(values):
+        masked: Any = values
+        is_missing = np.ma.getmaskarray(masked)
+        values = np.asarray(masked.data)
+        if is_missing.any():
+            values = values.astype(object if values.dtype == object else np.result_type(values.dtype, np.float16))
+            values[is_missing] = None if values.dtype == object else np.nan
+    if values.dtype == object and len(values) and isinstance(values[0], list | np.ndarray):
+        widths = {len(row) if isinstance(row, list | np.ndarray) else -1 for row in values}
+        if len(widths) == 1:
+            return np.array([list(row) for row in values])
+    return values
+
+
 @contextmanager
 def reading() -> Iterator[None]:
     """What DuckDB raises while the block reads the log is Unavailable."""
@@ -150,15 +264,14 @@ def _sync(path: Path) -> None:
 def _columns(group: Staged) -> tuple[dict[str, Array], list[str]]:
     """Flat arrays for DuckDB, and how they are selected."""
     counts = [len(rows.ids) for rows in group.pieces]
-    total = sum(counts)
     flat: dict[str, Array] = {
         "prediction_id": _texts([name for rows in group.pieces for name in rows.ids]),
         "answered_at": (np.concatenate([events.times_array(rows) for rows in group.pieces]) * 1e6).astype("datetime64[us]"),
-        "version": np.full(total, group.version, dtype=np.int64),
-        "digest": _texts([group.digest] * total),
         "share": np.repeat([rows.share for rows in group.pieces], counts),
     }
-    selected = [_name(name) for name in _OURS]
+    # What is the same in all rows is no array: text costs the most here.
+    same = {"version": f"{group.version:d}::BIGINT", "digest": f"{_text(group.digest)}::VARCHAR"}
+    selected = [f"{same[name]} AS {_name(name)}" if name in same else _name(name) for name in _OURS]
     called = column_names(item.name for item in group.pieces[0].columns)
     for place, item in enumerate(group.pieces[0].columns):
         selected.append(f"{_spread(flat, f'c{place}', _joined(group.pieces, item.name))} AS {_name(called[item.name])}")

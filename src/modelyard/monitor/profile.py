@@ -40,6 +40,8 @@ _FEW_ROWS = 16
 _CLIP = float(1 << 20)
 _LOW_BITS = 26
 _BLOB_LIMIT_BYTES = 64 << 20
+_PLANES = b"\x01"
+"""With this begins a blob whose counts lie byte by byte; a stream of zlib's never does."""
 
 
 class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -498,20 +500,24 @@ def _sources(features: Sequence[FeatureProfile]) -> list[tuple[str, str, int, Ar
 
 
 def pack(counts: Array) -> bytes:
-    """A vector of counts as a small blob."""
-    return zlib.compress(counts.astype("<i8").tobytes(), 1)
+    """A vector of counts as a small blob: the lowest bytes of all counts first, the highest, which are nearly all zero, last."""
+    unsigned = (counts << 1 ^ counts >> 63).astype("<u8")  # so that those of small negative numbers are too
+    return _PLANES + zlib.compress(unsigned.view(np.uint8).reshape(-1, 8).T.tobytes(), 1)
 
 
-def unpack(blob: bytes) -> Array:
-    """`unpack(pack(v)) == v`; vectors of one profile are merged by adding them. Raises MalformedPayload."""
+def unpack(blob: bytes, *, limit_bytes: int = _BLOB_LIMIT_BYTES) -> Array:
+    """`unpack(pack(v)) == v`; vectors of one profile are merged by adding them. Raises MalformedPayload, also for one larger than `limit_bytes`."""
     reader = zlib.decompressobj()
     try:
-        data = reader.decompress(blob, _BLOB_LIMIT_BYTES)
+        data = reader.decompress(blob.removeprefix(_PLANES), max(1, min(limit_bytes, _BLOB_LIMIT_BYTES)))
     except zlib.error as error:
         raise MalformedPayload("not a blob of profile counts") from error
-    if not reader.eof or len(data) % 8 or not data:
+    if not reader.eof or reader.unused_data or len(data) % 8 or not data:
         raise MalformedPayload("not a blob of profile counts")
-    return np.frombuffer(data, dtype="<i8").astype(np.int64)
+    if not blob.startswith(_PLANES):  # as 0.1.0 wrote them
+        return np.frombuffer(data, dtype="<i8").astype(np.int64)
+    unsigned = np.ascontiguousarray(np.frombuffer(data, dtype=np.uint8).reshape(8, -1).T).view("<u8").reshape(-1)
+    return (unsigned >> np.uint64(1)).astype(np.int64) ^ -(unsigned & np.uint64(1)).astype(np.int64)
 
 
 def filled(reference: Profile, counts: Array) -> Profile:

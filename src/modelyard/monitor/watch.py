@@ -234,7 +234,7 @@ def _late(kept: Kept, minutes: Sequence[Minute], *, before: int) -> tuple[dict[i
     if not kept.judged_at:  # nothing was judged yet: nothing is late
         return handed, 0
     for minute in minutes:
-        if minute.start < before:
+        if minute.start < before and minute.span_s == MINUTE_S:
             more = minute.requests - handed.get(minute.start, 0)
             if more > 0:
                 late += more

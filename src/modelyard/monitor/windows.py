@@ -1,32 +1,40 @@
 """What was seen, minute by minute and generation by generation: counters, latencies and profile counts, in one SQLite file of the home.
 
 Hides the tables and how those of an older release become ours, and the one transaction in which a segment's name and its data are kept, so that
-each segment counts once however often it is offered. Rows for the prediction log wait here until `monitor.log` has written them. It must not
-know what a shift is.
+each segment counts once however often it is offered. Minutes can be rolled into hours and hours into days (`monitor.compaction` says when); each
+second then stands in one window alone, so that whoever adds up windows of any span adds up exactly what was seen. Rows for the prediction log wait
+here until `monitor.log` has written them. It must not know what a shift is.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
 from modelyard.errors import Conflict, UnsupportedFormat
-from modelyard.events import Failures, Part, Rows, Segment, Use, refined
+from modelyard.events import Failures, Part, Rows, Segment, Use, numbered, refined
 from modelyard.monitor import profile
 from modelyard.monitor.base import Minute
 from modelyard.monitor.database import Database
 from modelyard.monitor.evidence import Seen, of, summed
+from modelyard.monitor.ranges import Ranges
 from modelyard.types import Digest
 
 if TYPE_CHECKING:
     from modelyard.types import Array
 
 WINDOW_S = 60
+HOUR_S = 3600
+DAY_S = 86400
+ROLLED_S = (HOUR_S, DAY_S)
+Rollable = Literal["windows", "profiles"]
 _TABLES = """
 CREATE TABLE taken (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE windows (
@@ -54,8 +62,24 @@ CREATE TABLE evidence (
 _USE = """
 ALTER TABLE windows ADD COLUMN use BLOB NOT NULL DEFAULT x'80';
 """
-_STEPS = (_TABLES, _EVIDENCE, _USE)
-"""What each format adds to the one before it; the second also has finer buckets of latencies. 80 is an empty map in msgpack."""
+_ROLLED = """
+CREATE TABLE sources (source TEXT PRIMARY KEY, numbers BLOB NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE rolled (
+  name TEXT NOT NULL, span INTEGER NOT NULL, start INTEGER NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (name, span, start, version, digest)
+) WITHOUT ROWID;
+CREATE TABLE rolled_profiles (
+  name TEXT NOT NULL, span INTEGER NOT NULL, start INTEGER NOT NULL, digest TEXT NOT NULL, share REAL NOT NULL, counts BLOB NOT NULL,
+  PRIMARY KEY (name, span, start, digest, share)
+) WITHOUT ROWID;
+CREATE TABLE rolled_active (
+  name TEXT NOT NULL, span INTEGER NOT NULL, start INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (name, span, start)
+) WITHOUT ROWID;
+"""
+_STEPS = (_TABLES, _EVIDENCE, _USE, _ROLLED)
+"""What each format adds to the one before it; the second also has finer buckets of latencies, the fourth the numbers of what was taken as
+ranges. 80 is an empty map in msgpack.
+"""
 
 VERSION = len(_STEPS)
 
@@ -123,6 +147,8 @@ class Windows(Database):
                     connection.execute(statement)
                 if found == 1:
                     _refine(connection)
+                if found < 4:
+                    _number(connection)
                 if found == 0:
                     connection.execute(f"PRAGMA application_id={secrets.randbelow(2**31 - 1) + 1:d}")
                 if found < VERSION:
@@ -135,17 +161,17 @@ class Windows(Database):
 
     # Taking in.
 
-    def take(self, segments: Mapping[str, Segment], *, day_of: Callable[[float], str]) -> int:
-        """Keep the segments that are not kept yet, all in one transaction; how many these were.
+    def take(self, segments: Mapping[str, Segment], *, day_of: Callable[[float], str], oddities: Mapping[str, str] = {}) -> int:
+        """Keep the segments that are not kept yet, all in one transaction; how many these were. `oddities` says as what trouble some are counted.
 
         Raises Conflict, keeping none, for profile counts of one digest that have different bins.
         """
         with self._translated(), self._transaction() as connection:
-            new = [
-                segment
-                for name, segment in segments.items()
-                if connection.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (name, segment.ended_at)).rowcount
-            ]
+            names = _note(connection, segments)
+            new = [segments[name] for name in names]
+            for name in names:
+                if name in oddities:
+                    self._count(connection, oddities[name], 1)
             windows: dict[tuple[str, int, int, Digest], Window] = {}
             counts: dict[tuple[str, int, Digest, float], Array] = {}
             evidence: dict[tuple[str, int, Digest], tuple[Seen, float]] = {}
@@ -202,6 +228,20 @@ class Windows(Database):
         if had is not None:
             seen, at = msgspec.msgpack.decode(had[0], type=Seen) + seen, max(at, had[1])
         connection.execute("INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)", (*which, at, msgspec.msgpack.encode(seen)))
+
+    def pass_over(self, names: Iterable[str]) -> None:
+        """Count segments as taken that nothing is kept of, so that nobody brings them again."""
+        with self._translated(), self._transaction() as connection:
+            _note(connection, names)
+
+    def untaken(self, names: Iterable[str]) -> list[str]:
+        """Of segments with these names those that were not taken in yet."""
+        found: list[str] = []
+        with self._translated():
+            for source, group in _by_source(names).items():
+                had = _taken(self._connection, source)
+                found += [name for name, number in group if number not in had]
+        return found
 
     def trouble(self, kind: str, count: int = 1) -> None:
         """Count what could not be kept."""
@@ -268,67 +308,102 @@ class Windows(Database):
     # Telling.
 
     def seen(self, name: str, *, since: float) -> dict[tuple[int, Digest], Window]:
-        """Per version and digest, what was seen in the minutes that end after `since`."""
+        """Per version and digest, what was seen in the windows that end after `since`."""
         query = f"SELECT version, digest, {_FIELDS} FROM windows WHERE name = ? AND start > ?"  # noqa: S608  a constant
         found: dict[tuple[int, Digest], Window] = {}
         with self._translated():
             for version, digest, *fields in self._connection.execute(query, (name, since - WINDOW_S)):
                 _merge(found, (version, Digest(digest)), _read_window(fields))
+            for span in ROLLED_S:
+                query = "SELECT version, digest, body FROM rolled WHERE name = ? AND span = ? AND start > ?"
+                for version, digest, blob in self._connection.execute(query, (name, span, since - span)):
+                    _merge(found, (version, Digest(digest)), msgspec.msgpack.decode(blob, type=Window))
         return found
 
     def active_s(self, name: str, *, since: float) -> float:
-        """How long workers had traffic in the minutes that end after `since`: idle minutes, and idle ends of minutes, do not count."""
-        query = "SELECT max(ended_at) - min(started_at) FROM windows WHERE name = ? AND start > ? GROUP BY start"
+        """How long workers had traffic in the windows that end after `since`: idle minutes, and idle ends of minutes, do not count."""
         with self._translated():
-            return sum(max(0.0, float(span_s)) for (span_s,) in self._connection.execute(query, (name, since - WINDOW_S)))
+            total = _active_s(self._connection, name, since - WINDOW_S, math.inf)
+            for span in ROLLED_S:
+                query = "SELECT coalesce(sum(seconds), 0.0) FROM rolled_active WHERE name = ? AND span = ? AND start > ?"
+                total += self._connection.execute(query, (name, span, since - span)).fetchone()[0]
+        return total
 
     def counts(self, name: str, digest: Digest, *, since: float) -> Array | None:
-        """The profile counts of one digest in the minutes that end after `since`, all shares together; None where there are none."""
-        query = "SELECT counts FROM profiles WHERE name = ? AND start > ? AND digest = ?"
+        """The profile counts of one digest in the windows that end after `since`, all shares together; None where there are none."""
         total: Array | None = None
         with self._translated():
-            for (blob,) in self._connection.execute(query, (name, since - WINDOW_S, digest)):
-                vector = profile.unpack(blob)
-                total = vector if total is None else _plus(total, vector)
+            blobs = self._connection.execute(
+                "SELECT counts FROM profiles WHERE name = ? AND start > ? AND digest = ?", (name, since - WINDOW_S, digest)
+            ).fetchall()
+            for span in ROLLED_S:
+                query = "SELECT counts FROM rolled_profiles WHERE name = ? AND span = ? AND start > ? AND digest = ?"
+                blobs += self._connection.execute(query, (name, span, since - span, digest)).fetchall()
+        for (blob,) in blobs:
+            vector = profile.unpack(blob)
+            total = vector if total is None else _plus(total, vector)
         return total
 
     def minutes(self, name: str, digest: Digest, *, since: float, until: float) -> list[Minute]:
         """What was seen of one digest in each minute that begins from `since` to before `until` and had any traffic; the oldest first.
 
-        Counts that contradict each other within a minute are none.
+        Of a time that is no longer kept by the minute the windows are longer (`span_s`), and there may be one for counters and another for counts:
+        either way each second stands once in each. Counts that contradict each other within a window are none.
         """
-        of = (name, digest, since, until)
-        windows: dict[int, tuple[int, Window]] = {}
-        counts: dict[int, Array | None] = {}
-        query = f"SELECT start, version, {_FIELDS} FROM windows WHERE name = ? AND digest = ? AND start >= ? AND start < ? ORDER BY start, version"  # noqa: S608  a constant
+        windows: dict[tuple[int, int], tuple[int, Window]] = {}
+        counts: dict[tuple[int, int], Array | None] = {}
         with self._translated():
-            for start, version, *fields in self._connection.execute(query, of):
-                window = _read_window(fields)
-                if start in windows:  # one bundle under two numbers
-                    window.add(windows[start][1])
-                windows[start] = version, window
-            query = "SELECT start, counts FROM profiles WHERE name = ? AND digest = ? AND start >= ? AND start < ?"
-            for start, blob in self._connection.execute(query, of):
-                vector, had = profile.unpack(blob), counts.get(start)
-                if start in counts:
-                    counts[start] = None if had is None or had.shape != vector.shape else had + vector
+            for start, span, version, window in self._spans(name, digest, since, until):
+                if (start, span) in windows:  # one bundle under two numbers
+                    window.add(windows[start, span][1])
+                windows[start, span] = version, window
+            for start, span, blob in self._counted(name, digest, since, until):
+                vector, had = profile.unpack(blob), counts.get((start, span))
+                if (start, span) in counts:
+                    counts[start, span] = None if had is None or had.shape != vector.shape else had + vector
                 else:
-                    counts[start] = vector
-        return [
-            Minute(
-                start=start,
-                version=version,
-                digest=digest,
-                requests=window.requests,
-                rows=window.rows,
-                latencies=window.latencies,
-                failures=window.failures,
-                dropped=window.dropped,
-                counts=counts.get(start),
-                use=window.use,
+                    counts[start, span] = vector
+        version = max((version for version, _ in windows.values()), default=0)
+        found = []
+        for start, span in sorted({*windows, *counts}):
+            version, window = windows.get((start, span), (version, Window(started_at=start, ended_at=start + span)))
+            found.append(
+                Minute(
+                    start=start,
+                    version=version,
+                    digest=digest,
+                    requests=window.requests,
+                    rows=window.rows,
+                    latencies=window.latencies,
+                    failures=window.failures,
+                    dropped=window.dropped,
+                    counts=counts.get((start, span)),
+                    use=window.use,
+                    span_s=span,
+                )
             )
-            for start, (version, window) in windows.items()
-        ]
+        return found
+
+    def _spans(self, name: str, digest: Digest, since: float, until: float) -> Iterator[tuple[int, int, int, Window]]:
+        """Start, span, version and window of each that begins in a time; of one start and span the highest version last."""
+        of = (name, digest, since, until)
+        query = f"SELECT start, version, {_FIELDS} FROM windows WHERE name = ? AND digest = ? AND start >= ? AND start < ? ORDER BY start, version"  # noqa: S608  a constant
+        for start, version, *fields in self._connection.execute(query, of):
+            yield start, WINDOW_S, version, _read_window(fields)
+        query = (
+            "SELECT start, span, version, body FROM rolled WHERE name = ? AND digest = ? AND start >= ? AND start < ? ORDER BY span, start, version"
+        )
+        for start, span, version, blob in self._connection.execute(query, of):
+            yield start, span, version, msgspec.msgpack.decode(blob, type=Window)
+
+    def _counted(self, name: str, digest: Digest, since: float, until: float) -> Iterator[tuple[int, int, bytes]]:
+        """Start, span and counts of each window that begins in a time."""
+        of = (name, digest, since, until)
+        query = "SELECT start, counts FROM profiles WHERE name = ? AND digest = ? AND start >= ? AND start < ?"
+        for start, blob in self._connection.execute(query, of):
+            yield start, WINDOW_S, blob
+        query = "SELECT start, span, counts FROM rolled_profiles WHERE name = ? AND digest = ? AND start >= ? AND start < ?"
+        yield from self._connection.execute(query, of)
 
     def evidence(self, name: str, generation: int) -> dict[Digest, Seen]:
         """Per digest, all that was seen while the plan of `name` had this generation."""
@@ -345,22 +420,60 @@ class Windows(Database):
     def names(self) -> tuple[str, ...]:
         """Every deployment that was ever seen and is still kept."""
         with self._translated():
-            return tuple(name for (name,) in self._connection.execute("SELECT DISTINCT name FROM windows ORDER BY name"))
+            return tuple(sorted({*_names(self._connection, "windows"), *_names(self._connection, "rolled")}))
 
     def troubles(self) -> dict[str, int]:
-        """What could not be kept since this file was made: `lost` segments of workers, `corrupt` ones set aside, `unwritable` rows."""
+        """What could not be kept, or not where it belongs, since this file was made: `lost` segments of workers, `corrupt` ones set aside,
+        `unwritable` rows; segments that were `early` (their clock was ahead) or `late` (older than anything that is kept), and
+        counts whose bins were others than those of later ones (`rebinned`).
+        """
         with self._translated():
             return dict(self._connection.execute("SELECT kind, count FROM troubles ORDER BY kind"))
 
-    def forget(self, *, before: float, waiting: Iterable[str]) -> None:
-        """Drop what ended before a time; the names of segments that still wait are kept, or they would be taken again."""
-        kept = list(waiting)
+    # Making less of what is old.
+
+    def oldest(self, table: Rollable, span: int) -> dict[str, int]:
+        """By deployment, when its oldest window of that span begins."""
+        of = _TABLE[table][span != WINDOW_S]
+        where = "name = ?" if span == WINDOW_S else f"name = ? AND span = {span:d}"
+        found = {}
+        with self._translated():
+            for name in _names(self._connection, of):
+                start = self._connection.execute(f"SELECT min(start) FROM {of} WHERE {where}", (name,)).fetchone()[0]  # noqa: S608  constants
+                if start is not None:
+                    found[name] = start
+        return found
+
+    def roll(self, table: Rollable, name: str, start: int, *, span: int, into: int) -> None:
+        """Make one window of `into` seconds, which begins at `start`, of all those of `span` seconds in it; exact, all or nothing.
+
+        What came later than an earlier roll of the same window is added to it. Of counts of one digest in different bins the newest stay, and the
+        others are counted as `rebinned`.
+        """
+        fine, coarse = (start, start + into, span), (name, into, start)
         with self._translated(), self._transaction() as connection:
-            connection.execute("DELETE FROM windows WHERE start < ?", (before,))
-            connection.execute("DELETE FROM profiles WHERE start < ?", (before,))
+            if table == "profiles":
+                if rebinned := _roll_profiles(connection, name, fine, coarse):
+                    self._count(connection, "rebinned", rebinned)
+            else:
+                _roll_windows(connection, name, fine, coarse)
+
+    def forget(self, *, before: float, waiting: Iterable[str], silent_s: Callable[[str], float] = lambda _: math.inf) -> None:
+        """Drop what ended before a time, and which segments were taken of a source from which none has come for `silent_s(source)`.
+
+        Those of a source of which some still wait are kept, or they would be taken again.
+        """
+        kept = {numbered(name)[0] for name in waiting}
+        now = time.time()
+        with self._translated(), self._transaction() as connection:
+            for table in ("windows", "profiles"):
+                connection.execute(f"DELETE FROM {table} WHERE start < ?", (before,))  # noqa: S608  a constant
+            for table in ("rolled", "rolled_profiles", "rolled_active"):
+                connection.execute(f"DELETE FROM {table} WHERE start + span <= ?", (before,))  # noqa: S608  a constant
             connection.execute("DELETE FROM evidence WHERE at < ?", (before,))
-            marks = ", ".join("?" * len(kept))
-            connection.execute(f"DELETE FROM taken WHERE at < ? AND name NOT IN ({marks})", (before, *kept))  # noqa: S608  question marks
+            sources = connection.execute("SELECT source, at FROM sources").fetchall()
+            gone = [(source,) for source, at in sources if source not in kept and abs(now - at) > silent_s(source)]
+            connection.executemany("DELETE FROM sources WHERE source = ?", gone)
 
 
 def _refine(connection: sqlite3.Connection) -> None:
@@ -372,6 +485,114 @@ def _refine(connection: sqlite3.Connection) -> None:
         connection.execute(query, (msgspec.msgpack.encode(latencies), *row[1:]))
 
 
+def _number(connection: sqlite3.Connection) -> None:
+    """Put the names of what was taken in, which formats 1 and 2 kept one by one, into ranges."""
+    names = [name for (name,) in connection.execute("SELECT name FROM taken")]
+    _note(connection, names)
+    connection.execute("DROP TABLE taken")
+
+
+# -- which segments were taken ---------------------------------------------------------------------------------------------------------------
+
+
+def _by_source(names: Iterable[str]) -> dict[str, list[tuple[str, int]]]:
+    found: dict[str, list[tuple[str, int]]] = {}
+    for name in names:
+        source, number = numbered(name)
+        found.setdefault(source, []).append((name, number))
+    return found
+
+
+def _taken(connection: sqlite3.Connection, source: str) -> Ranges:
+    had = connection.execute("SELECT numbers FROM sources WHERE source = ?", (source,)).fetchone()
+    return Ranges() if had is None else Ranges.decode(had[0])
+
+
+def _note(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
+    """Write down that these are taken; those that were not before, in their order."""
+    now = time.time()
+    new = set()
+    asked = list(names)
+    for source, group in _by_source(asked).items():
+        had = _taken(connection, source)
+        new |= {name for name, number in group if had.add(number)}
+        connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", (source, had.encode(), now))
+    return [name for name in asked if name in new]
+
+
+# -- minutes into hours, hours into days -----------------------------------------------------------------------------------------------------
+
+_Fine = tuple[int, int, int]
+"""From when to before when, and of which span the windows are."""
+_Coarse = tuple[str, int, int]
+"""The deployment, the span and the start of the window to be."""
+
+
+def _roll_windows(connection: sqlite3.Connection, name: str, fine: _Fine, coarse: _Coarse) -> None:
+    first, end, span = fine
+    total: dict[tuple[int, Digest], Window] = {}
+    if span == WINDOW_S:
+        query = f"SELECT version, digest, {_FIELDS} FROM windows WHERE name = ? AND start >= ? AND start < ?"  # noqa: S608  a constant
+        for version, digest, *fields in connection.execute(query, (name, first, end)):
+            _merge(total, (version, Digest(digest)), _read_window(fields))
+        active_s = _active_s(connection, name, first - 1, end)
+        connection.execute("DELETE FROM windows WHERE name = ? AND start >= ? AND start < ?", (name, first, end))
+    else:
+        query = "SELECT version, digest, body FROM rolled WHERE name = ? AND span = ? AND start >= ? AND start < ?"
+        for version, digest, blob in connection.execute(query, (name, span, first, end)):
+            _merge(total, (version, Digest(digest)), msgspec.msgpack.decode(blob, type=Window))
+        query = "SELECT coalesce(sum(seconds), 0.0) FROM rolled_active WHERE name = ? AND span = ? AND start >= ? AND start < ?"
+        active_s = connection.execute(query, (name, span, first, end)).fetchone()[0]
+        for table in ("rolled", "rolled_active"):
+            query = f"DELETE FROM {table} WHERE name = ? AND span = ? AND start >= ? AND start < ?"  # noqa: S608  a constant
+            connection.execute(query, (name, span, first, end))
+    for (version, digest), window in total.items():
+        query = "SELECT body FROM rolled WHERE name = ? AND span = ? AND start = ? AND version = ? AND digest = ?"
+        had = connection.execute(query, (*coarse, version, digest)).fetchone()
+        if had is not None:
+            window.add(msgspec.msgpack.decode(had[0], type=Window))
+        connection.execute("INSERT OR REPLACE INTO rolled VALUES (?, ?, ?, ?, ?, ?)", (*coarse, version, digest, msgspec.msgpack.encode(window)))
+    query = "INSERT INTO rolled_active VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds"
+    connection.execute(query, (*coarse, active_s))
+
+
+def _roll_profiles(connection: sqlite3.Connection, name: str, fine: _Fine, coarse: _Coarse) -> int:
+    """How many windows were let go for their bins."""
+    first, end, span = fine
+    table, of = ("profiles", "") if span == WINDOW_S else ("rolled_profiles", f" AND span = {span:d}")
+    where = f"FROM {table} WHERE name = ?{of} AND start >= ? AND start < ?"
+    rows = connection.execute(f"SELECT digest, share, counts {where} ORDER BY start", (name, first, end)).fetchall()
+    connection.execute(f"DELETE {where}", (name, first, end))
+    known = connection.execute("SELECT digest, share, counts FROM rolled_profiles WHERE name = ? AND span = ? AND start = ?", coarse).fetchall()
+    total: dict[tuple[str, float], Array] = {}
+    rebinned = 0
+    for digest, share, blob in (*known, *rows):
+        vector, had = profile.unpack(blob), total.get((digest, share))
+        is_other = had is not None and had.shape != vector.shape
+        rebinned += is_other
+        total[digest, share] = vector if had is None or is_other else had + vector
+    for key, vector in total.items():
+        connection.execute("INSERT OR REPLACE INTO rolled_profiles VALUES (?, ?, ?, ?, ?, ?)", (*coarse, *key, profile.pack(vector)))
+    return rebinned
+
+
+def _active_s(connection: sqlite3.Connection, name: str, after: float, end: float) -> float:
+    """How long there was traffic in the minutes that begin after `after` and before `end`."""
+    query = "SELECT max(ended_at) - min(started_at) FROM windows WHERE name = ? AND start > ? AND start < ? GROUP BY start"
+    return sum(max(0.0, float(seconds)) for (seconds,) in connection.execute(query, (name, after, end)))
+
+
+def _names(connection: sqlite3.Connection, table: str) -> Iterator[str]:
+    """The deployments in a table, by a look-up each and not through all rows."""
+    query = f"SELECT min(name) FROM {table} WHERE name > ?"  # noqa: S608  a constant
+    name: str | None = ""
+    while name is not None:
+        name = connection.execute(query, (name,)).fetchone()[0]
+        if name is not None:
+            yield name
+
+
+_TABLE: dict[Rollable, tuple[str, str]] = {"windows": ("windows", "rolled"), "profiles": ("profiles", "rolled_profiles")}
 _GROUP = "kind, name, day, version, digest, form"
 _FIELDS = "started_at, ended_at, requests, rows, latencies, failures, dropped, use"
 

@@ -1,15 +1,12 @@
 """Blobs in an object store, or whatever else fsspec reaches, with a folder of this machine before it.
 
-Hides fsspec, its protocols and their errors, and which of the two a blob comes from. What is in the folder was hashed as it came in, and serves
+Hides which of the two a blob comes from. What is in the folder was hashed as it came in, and serves
 while the store is away. It must not know what refers to a blob.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.bundle.base import digest_of
-from modelyard.errors import InvalidConfig, ModelyardError, NotFound, PayloadTooLarge, StorageFull, Unavailable
-from modelyard.files import translate
+from modelyard.errors import PayloadTooLarge, Unavailable
 from modelyard.registry.base import Swept
 from modelyard.registry.blobs import FolderBlobs
+from modelyard.registry.stores import Store
 from modelyard.types import Digest, parse_digest
 
 GRACE_S = 3600.0
@@ -29,11 +26,7 @@ GRACE_S = 3600.0
 BLOB_LIMIT_BYTES = 4 << 30
 PART_BYTES = 8 << 20
 TRIES = 3
-_WHOLE_BY_THEMSELVES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"})
-"""Stores in which an object is there whole or not at all; elsewhere it is written beside its place and moved."""
-
 _HEX = re.compile(r"[0-9a-f]{64}")
-_S3 = {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 2, "read_timeout": 10, "retries": {"max_attempts": 1}}}
 
 
 class ObjectBlobs:
@@ -44,17 +37,14 @@ class ObjectBlobs:
 
     def __init__(self, url: str, local: FolderBlobs, *, grace_s: float = GRACE_S) -> None:
         self.folder = local.folder
-        self._url = url
+        self._store = Store(url, setting="blobs_url")
         self._local = local
         self._grace_s = grace_s
-        self._lock = threading.Lock()
-        self._found: tuple[Any, str] | None = None
 
     def put(self, data: bytes) -> Digest:
         """Keep `data` in both places, even if it is there: that makes it young, and heals what was damaged. Raises Unavailable or StorageFull."""
         digest = digest_of(data)
-        with self._remote() as (store, root):
-            _write(store, f"{root}/{_hex(digest)}", data)
+        self._store.write(_hex(digest), data)
         return self._local.put(data)
 
     def read(self, digest: Digest, *, limit_bytes: int) -> bytes:
@@ -174,64 +164,12 @@ class ObjectBlobs:
     @contextmanager
     def _remote(self) -> Iterator[tuple[Any, str]]:
         """The file system of the store and the folder in it; what its library raises becomes an error of ours."""
-        try:
-            yield self._connected()
-        except ModelyardError:
-            raise
-        except FileNotFoundError as error:
-            raise NotFound("the object store has no such blob, or no such bucket; see the setting blobs_url") from error
-        except PermissionError as error:
-            raise InvalidConfig("the object store refuses these credentials; see the setting blobs_url", field="blobs_url") from error
-        except Exception as error:  # each protocol's library raises its own
-            told = translate(error, self.folder) if isinstance(error, OSError) else None
-            if isinstance(told, StorageFull):
-                raise StorageFull("the store of blobs_url has no space left; nothing was kept. Free some space and try again") from error
-            raise Unavailable(f"the object store of blobs_url cannot be reached ({type(error).__name__}); try again") from error
+        with self._store.reached() as found:
+            yield found
 
     def _connected(self) -> tuple[Any, str]:
-        with self._lock:
-            if self._found is None:
-                self._found = _connect(self._url)
-            return self._found
-
-
-def _connect(url: str) -> tuple[Any, str]:
-    import fsspec
-
-    protocol = url.partition("://")[0]
-    options: dict[str, Any] = dict(_S3) if protocol in ("s3", "s3a") else {}
-    try:
-        store, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, **options)
-    except (ImportError, ValueError) as error:
-        extra = "pip install 'modelyard[s3]'" if protocol in ("s3", "s3a") else f"install what fsspec needs for {protocol}://"
-        raise InvalidConfig(f"blobs_url cannot be used: {extra}", field="blobs_url") from error
-    if protocol in ("s3", "s3a"):
-        store.retries = 2
-    return store, str(path).rstrip("/")
+        return self._store.connected()
 
 
 def _hex(digest: Digest) -> str:
     return f"sha256/{parse_digest(digest).removeprefix('sha256:')}"
-
-
-def _write(store: Any, path: str, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all."""
-    protocols = {store.protocol} if isinstance(store.protocol, str) else set(store.protocol)
-    if protocols & _WHOLE_BY_THEMSELVES:
-        store.pipe_file(path, data)
-        return
-    root, _, name = path.rpartition("/sha256/")
-    beside = f"{root}/half/{name[:12]}.{secrets.token_hex(6)}"
-    store.makedirs(f"{root}/half", exist_ok=True)
-    store.makedirs(f"{root}/sha256", exist_ok=True)
-    try:
-        with store.open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            with suppress(OSError, AttributeError):  # a file of this machine's, or a mount
-                os.fsync(file.fileno())
-        store.mv(beside, path)
-    except BaseException:
-        with suppress(Exception):
-            store.rm_file(beside)
-        raise

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from modelyard.errors import Forbidden, InvalidConfig
 from modelyard.types import Principal
 
-ROLES = ("viewer", "invoker", "developer", "approver", "operator", "admin", "auditor")
+ROLES = ("viewer", "invoker", "developer", "approver", "operator", "admin", "auditor", "exporter")
 
 Scope = Literal["home", "model", "part", "any"]
 HOME: Scope = "home"
@@ -26,7 +26,7 @@ class Rule(NamedTuple):
     """Which roles may call a route, and what a key that is for some models alone may do there.
 
     `home`: nothing, for the route is about everything. `model`: act on its own, which the path's `{name}` and the request name. `part`: see its own
-    entries of a list. `any`: as much as everybody.
+    entries of a list. `any`: as much as everybody, unless the verb asks about each model that is spoken of.
     """
 
     roles: frozenset[str]
@@ -40,11 +40,12 @@ APPROVERS = frozenset({"approver", "admin"})
 _LABEL = frozenset({"invoker", "developer", "operator", "admin"})
 _ADMIN = frozenset({"admin"})
 _AUDIT = frozenset({"auditor"})
+_EXPORT = frozenset({"exporter", "operator", "admin"})
 _ALL = frozenset(ROLES)
 
 ROUTES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/v1/openapi.json"): Rule(_ALL, ANY),
-    ("GET", "/api/v1/data-plane"): Rule(_ALL - {"auditor"}, ANY),
+    ("GET", "/api/v1/data-plane"): Rule(_ALL - {"auditor", "exporter"}, ANY),
     ("GET", "/api/v1/status"): Rule(_SEE, PART),
     ("GET", "/api/v1/config"): Rule(_OPERATE, HOME),
     ("GET", "/api/v1/models"): Rule(_SEE, PART),
@@ -86,6 +87,7 @@ ROUTES: dict[tuple[str, str], Rule] = {
     ("POST", "/api/v1/silences"): Rule(_OPERATE, ANY),
     ("DELETE", "/api/v1/silences/{id}"): Rule(_OPERATE, ANY),
     ("POST", "/api/v1/alerts/routes/{route}/test"): Rule(_OPERATE, HOME),
+    ("POST", "/api/v1/observations"): Rule(_EXPORT, ANY),
     ("GET", "/api/v1/audit"): Rule(_AUDIT, HOME),
     ("POST", "/api/v1/audit/verify"): Rule(_AUDIT, HOME),
 }
@@ -106,6 +108,7 @@ RIGHTS: dict[str, frozenset[Right]] = {
     "operator": frozenset({SEE, INVOKE, METRICS, LOAD}),
     "admin": frozenset({SEE, INVOKE, METRICS, LOAD}),
     "auditor": frozenset(),
+    "exporter": frozenset(),
 }
 """role -> what it may do on the data plane. `public` is nobody's: it needs no right."""
 

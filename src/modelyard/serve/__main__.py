@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plan", type=Path, help="the plan file; default: the home's")
     parser.add_argument("--run", type=Path, help="folder for state files; default: the home's")
     parser.add_argument("--spool", type=Path, help="folder for observations; none are kept without one")
+    parser.add_argument("--export", dest="export_url", metavar="URL", help="send the observations to a control API, or to a store")
     parser.add_argument("--home", type=Path)
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
@@ -36,13 +37,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--insecure", action="store_true", default=None)
     parser.add_argument("--json", action="store_true", help="print the endpoint card as JSON")
     arguments = parser.parse_args(argv)
-    flags = {name: getattr(arguments, name) for name in ("home", "host", "port", "grpc_port", "workers", "keys_file", "insecure", "isolation")}
+    flags = {
+        name: getattr(arguments, name)
+        for name in ("home", "host", "port", "grpc_port", "workers", "keys_file", "insecure", "isolation", "export_url")
+    }
     try:
         settings = config.load(flags)
         plan, run = (arguments.plan or settings.plan).absolute(), (arguments.run or settings.run).absolute()
-        spool = arguments.spool.absolute() if arguments.spool else None
+        exports = bool(arguments.export_url)
+        spool = arguments.spool.absolute() if arguments.spool else run / "spool" if exports else None
         dynamic = arguments.dynamic.absolute() if arguments.dynamic else None
-        return supervisor.run(settings, plan, run, spool, as_json=arguments.json, dynamic=dynamic, forks=True)
+        return supervisor.run(settings, plan, run, spool, as_json=arguments.json, dynamic=dynamic, forks=True, exports=exports)
     except ModelyardError as error:
         sys.stderr.write(f"modelyard: {error.message}\n")
         return 2

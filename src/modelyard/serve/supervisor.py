@@ -30,6 +30,7 @@ from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, Modelyar
 from modelyard.files import make_folder
 from modelyard.serve import card, forked
 from modelyard.serve.access import require_keys
+from modelyard.serve.beside import Beside
 from modelyard.serve.forked import Forked
 from modelyard.serve.heartbeat import LOADING, READY
 from modelyard.serve.log import Log
@@ -59,6 +60,9 @@ ASLEEP_S = 1.0
 
 SPARE_S = 0.8
 """What a drain may take beyond its limit before what is left is killed."""
+
+EXPORT_S = 6.0
+"""How long the exporter has, once the workers have ended, to send what they have left."""
 
 UNSENT_BYTES = 256 << 10
 """What the system may hold of answers that a caller does not read; it would grow to 4 MiB each. Connections inherit it from the listener."""
@@ -101,6 +105,8 @@ class Supervisor:
         self._needs_models = needs_models
         self.dynamic: Path | None = None
         """The folder whose bundles may be loaded by request; none but under `serve --dynamic`."""
+        self.beside: Beside | None = None
+        """A process that is kept alive beside the workers, if one is wanted."""
         self.forks = False
         """Whether the first worker of each slot may be a fork of this process. Its successors never are: they start from what is on the disk then."""
         self._signals = 0
@@ -108,7 +114,7 @@ class Supervisor:
         self._shown: ServeState | None = None
         self._is_up = False
         self._selector = selectors.DefaultSelector()
-        self._log = Log(settings.log_format, process="supervisor")
+        self.log = Log(settings.log_format, process="supervisor")
         self._lock = _lock(run)
         listeners = _open_sockets(self.settings.host, self.settings.port, count, run)
         self.port: int = listeners[0].getsockname()[1]
@@ -139,7 +145,7 @@ class Supervisor:
         for slot in self.slots:
             self._start(slot, environment)
         self._write_state()
-        self._log.info("listening", url=self.url, workers=len(self.slots))
+        self.log.info("listening", url=self.url, workers=len(self.slots))
         code = 0
         before = time.monotonic()
         while not self._signals:
@@ -152,8 +158,10 @@ class Supervisor:
                 if slot.process is None and now >= slot.restart_at_s:
                     self._start(slot, environment)
                 if not slot.is_ready and slot.is_listening and now - slot.idle_since_s > _patience_s(slot):
-                    self._log.warning("slot_closed", worker=slot.number, message="it has no worker that accepts; closed until it has one")
+                    self.log.warning("slot_closed", worker=slot.number, message="it has no worker that accepts; closed until it has one")
                     _stop_listening(slot)
+            if self.beside is not None:
+                self.beside.tend(now)
             self._is_up = self._is_up or all(slot.is_ready for slot in self.slots)
             self._write_state()
             if self._is_up and not self._has_announced:
@@ -189,13 +197,13 @@ class Supervisor:
                 slot.process = subprocess.Popen(command, env=environment, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             slot.has_started = True
         except OSError as error:
-            self._log.error("worker_not_started", worker=slot.number, message=error.strerror)
+            self.log.error("worker_not_started", worker=slot.number, message=error.strerror)
             slot.restart_at_s = slot.started_s + RESTART_S[-1]
             ours.close()
             return
         finally:
             theirs.close()
-        self._log.info("worker_started", worker=slot.number, worker_pid=slot.process.pid)
+        self.log.info("worker_started", worker=slot.number, worker_pid=slot.process.pid)
         ours.setblocking(False)
         slot.channel = ours
         self._selector.register(ours, selectors.EVENT_READ, slot)
@@ -215,7 +223,7 @@ class Supervisor:
             if READY in said:
                 slot.is_ready = slot.is_listening = True
                 slot.start_took_s = slot.heard_s - slot.started_s
-                self._log.info("worker_ready", worker=slot.number, seconds=round(slot.start_took_s, 3))
+                self.log.info("worker_ready", worker=slot.number, seconds=round(slot.start_took_s, 3))
 
     def _end_hung(self, now: float, *, was_away: bool) -> None:
         """Kill the workers that have been silent for too long; one under a debugger's hand is left."""
@@ -226,7 +234,7 @@ class Supervisor:
                 slot.heard_s = now
             elif now - slot.heard_s > (LOADING_S if slot.is_loading else HUNG_S) and not _is_traced(slot.process.pid):
                 silent_s = round(now - slot.heard_s, 1)
-                self._log.error("worker_hung", worker=slot.number, worker_pid=slot.process.pid, seconds=silent_s, message="it is killed and replaced")
+                self.log.error("worker_hung", worker=slot.number, worker_pid=slot.process.pid, seconds=silent_s, message="it is killed and replaced")
                 slot.heard_s = now
                 slot.process.kill()
 
@@ -238,7 +246,7 @@ class Supervisor:
             slot.quick_deaths = slot.quick_deaths + 1 if now - slot.started_s < STEADY_S else 0
             slot.restart_at_s = now + RESTART_S[min(slot.quick_deaths, len(RESTART_S) - 1)]
             if not self._signals:
-                self._log.warning("worker_ended", worker=slot.number, worker_pid=slot.process.pid, exit=slot.process.returncode)
+                self.log.warning("worker_ended", worker=slot.number, worker_pid=slot.process.pid, exit=slot.process.returncode)
             if slot.is_ready:
                 slot.idle_since_s = now
             slot.process, slot.is_ready = None, False
@@ -256,7 +264,7 @@ class Supervisor:
             write_serve_state(self._run, state)
             self._shown = state
         except ModelyardError as error:
-            self._log.error("error", code=error.code, message=error.message)
+            self.log.error("error", code=error.code, message=error.message)
 
     def _state(self) -> ServeState:
         return ServeState(
@@ -280,7 +288,7 @@ class Supervisor:
             endpoint = card.Endpoint(sequence=0, models=())
         failures = self._failures()
         for line in failures:
-            self._log.error("not_served", message=line)
+            self.log.error("not_served", message=line)
         if self._needs_models and failures:
             return 1
         workers, asked = len(self.slots), card.reach(self.url, self.settings)
@@ -304,7 +312,7 @@ class Supervisor:
 
     def _stop(self, code: int) -> int:
         """Drain the workers; a second signal ends them at once."""
-        self._log.info("draining", workers=sum(slot.process is not None for slot in self.slots))
+        self.log.info("draining", workers=sum(slot.process is not None for slot in self.slots))
         self._tell(signal.SIGTERM)
         until = time.monotonic() + self.settings.drain_timeout_s + SPARE_S
         first = self._signals
@@ -313,13 +321,15 @@ class Supervisor:
             self._reap()
             if time.monotonic() > until or self._signals > max(first, 1):
                 self._tell(signal.SIGKILL)
+        if self.beside is not None:
+            self.beside.stop(limit_s=EXPORT_S if self._signals <= max(first, 1) else 0.0)
         for slot in self.slots:
             slot.listener.close()
             if slot.grpc is not None:
                 slot.grpc.close()
         with contextlib.suppress(OSError):
             (self._run / "serve.json").unlink(missing_ok=True)
-        self._log.info("ended", exit=code)
+        self.log.info("ended", exit=code)
         return code
 
     def _tell(self, number: int) -> None:
@@ -338,12 +348,14 @@ def run(
     needs_models: bool = False,
     dynamic: Path | None = None,
     forks: bool = False,
+    exports: bool = False,
 ) -> int:
     """Serve what `plan` says on the settings' host and port until SIGTERM or SIGINT; gives the exit code.
 
     `run` takes the state files, `spool` the observations (none are kept without one). With `needs_models` a model that cannot be served at the start
     ends it all with code 1; bundles in `dynamic` may be loaded by request. `forks` is for a process that has loaded nothing but this: its first
-    workers may be forks of it. Raises InvalidConfig (a port in use, an open address without keys, a folder that is not writable), Conflict.
+    workers may be forks of it. With `exports` the observations in `spool` are
+    sent to `export_url`. Raises InvalidConfig (a port in use, an open address without keys, a folder that is not writable), Conflict.
     """
     require_keys(settings)  # here once, so that a bad file is one clear line and not a worker that never starts
     open_tls(settings)
@@ -352,6 +364,10 @@ def run(
         make_folder(spool)
     supervisor = Supervisor(settings, plan=plan, run=run, spool=spool, as_json=as_json, needs_models=needs_models)
     supervisor.dynamic, supervisor.forks = dynamic, forks
+    if exports and spool is not None:
+        supervisor.beside = Beside(
+            "modelyard.monitor.export", [f"--spool={spool}", "--beside"], environment=config.child_environment(settings), log=supervisor.log
+        )
     return supervisor.run()
 
 

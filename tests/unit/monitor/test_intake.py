@@ -153,11 +153,11 @@ def test_segments_that_no_worker_writes_are_set_aside(settings: Settings, spool:
 
 def test_bytes_that_are_no_segment_are_set_aside_and_do_not_pile_up(settings: Settings) -> None:
     taker = Intake(settings)
-    for number in range(intake.SET_ASIDE + 20):
+    for number in range(events.SET_ASIDE + 20):
         (settings.spool / f"0-1-{number}.segment").write_bytes(b"no" * number)
     (settings.spool / "0-1-folder.segment").mkdir()
-    assert taker.turn().set_aside == intake.SET_ASIDE + 21
-    assert len(list((settings.spool / "set-aside").iterdir())) == intake.SET_ASIDE
+    assert taker.turn().set_aside == events.SET_ASIDE + 21
+    assert len(list((settings.spool / "set-aside").iterdir())) == events.SET_ASIDE
     assert events.pending(settings.spool) == []
 
 
@@ -210,6 +210,75 @@ def test_what_is_older_than_the_home_keeps_goes(settings: Settings, spool: Spool
     later.turn(now=time.time() + (settings.retention_days + 2) * 86400)
     assert logged(settings) == []
     assert later.windows.names() == ()
+
+
+# -- clocks ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_says_that_it_comes_from_the_future_counts_now_and_is_told_of(settings: Settings, spool: Spool) -> None:
+    now = time.time()
+    for ahead_s, name in ((90.0, "near"), (86_400.0, "tomorrow"), (3e9, "far")):
+        spool.write(Segment(slot=0, pid=1, started_at=now + ahead_s - 1, ended_at=now + ahead_s, parts=(part(name),)))
+    taker = Intake(settings)
+    taker.turn(now=now, is_last=True)
+    (window,) = taker.windows.seen("m", since=now - 60).values()
+    assert window.requests == 3 and window.ended_at == now + 90.0, "a little ahead is another machine's clock; nothing lies beyond that"
+    assert taker.windows.troubles() == {"early": 2}
+    assert {path.parent.name for path in (settings.home / "log").rglob("[!.]*.parquet")} == {day_of(now)}
+
+
+def test_what_is_older_than_anything_that_is_kept_is_told_of(settings: Settings, spool: Spool) -> None:
+    now = time.time()
+    for age_days in (1, settings.retention_days + 1, 20_000):
+        spool.write(Segment(slot=0, pid=1, started_at=0.0, ended_at=max(now - age_days * 86_400, 1.0), parts=(part("a"),)))
+    taker = Intake(settings)
+    assert taker.turn(now=now).segments == 3
+    assert taker.windows.troubles() == {"late": 2}
+
+
+def test_a_clock_that_goes_back_loses_nothing(settings: Settings, spool: Spool) -> None:
+    """A day's jump ahead and back of this very machine: what was counted meanwhile lies in the minutes that it was told, or in those of now."""
+    taker, now = Intake(settings), time.time()
+    for at, told in ((now, now), (now + 86_400, now + 86_400), (now + 1, now + 1)):
+        spool.write(Segment(slot=0, pid=1, started_at=at - 1, ended_at=at, parts=(part("a"),)))
+        taker.turn(now=told)
+    spool.write(Segment(slot=0, pid=1, started_at=now, ended_at=now + 86_401, parts=(part("a"),)))
+    taker.turn(now=now + 2)
+    assert requests(taker) == 4 and taker.windows.troubles() == {"early": 1}
+
+
+# -- handing on, and making less of what is old ----------------------------------------------------------------------------------------------
+
+
+def test_where_others_are_to_have_it_too_what_was_taken_moves_to_the_outbox(settings: Settings, spool: Spool) -> None:
+    shared = msgspec.structs.replace(settings, export_url="s3://bucket")
+    spool.write(segment(part("a")))
+    (settings.spool / "s.other.ab-1.segment").write_bytes(events.encode(segment(part("b"))))
+    (settings.spool / "r.key_x.pod.ab-1.segment").write_bytes(events.encode(segment(part("c"))))
+    taker = Intake(shared)
+    assert taker.turn().segments == 3 and events.pending(settings.spool) == []
+    names = {path.name for path in events.pending(intake.outbox_path(shared))}
+    assert len(names) == 2 and "r.key_x.pod.ab-1.segment" in names, "what came from there does not go there again"
+    for path in events.pending(intake.outbox_path(shared)):
+        (settings.spool / path.name).write_bytes(path.read_bytes())
+    assert taker.turn().segments == 0 and requests(taker) == 3
+
+
+def test_old_minutes_become_hours_a_few_at_a_time(settings: Settings, spool: Spool) -> None:
+    now = float(int(time.time()) // 3600 * 3600)
+    for hour in range(1, 40):
+        at = now - hour * 3600
+        spool.write(Segment(slot=0, pid=1, started_at=at - 1, ended_at=at, parts=(part("a"),)))
+    few = msgspec.structs.replace(settings, minute_counters_hours=2, minute_profiles_hours=1)
+    taker = Intake(few)
+    taker.turn(now=now)
+    left = []
+    while taker._is_compacting:
+        left.append(taker.windows._connection.execute("SELECT count(*) FROM windows").fetchone()[0])
+        taker.turn(now=now)
+    assert left == sorted(left, reverse=True) and len(left) > 1
+    assert taker.windows._connection.execute("SELECT count(*) FROM windows").fetchone()[0] == 2
+    assert requests(taker) == 39
 
 
 def test_after_a_damaged_file_was_moved_away_the_log_of_the_day_stays_whole(settings: Settings, spool: Spool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from modelyard import events
-from modelyard.errors import InvalidInput, StorageFull
+from modelyard.errors import InvalidInput, StorageFull, Unavailable
 from modelyard.events import Rows
 from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
 from modelyard.monitor.windows import Staged
@@ -118,3 +118,83 @@ def test_old_days_are_forgotten(tmp_path: Path) -> None:
     assert (tmp_path / "predictions" / "m" / "notes").is_dir()
     assert day_of(1_700_000_000) == "2023-11-14"
     assert oldest_kept(1_700_000_000, 14) == date(2023, 10, 31)
+
+
+# -- reading rows ----------------------------------------------------------------------------------------------------------------------------
+
+DAY = 1_700_006_400.0  # 2023-11-15 00:00
+
+
+def filled(folder: Path) -> PredictionLog:
+    """Three days, a row every six hours, of two versions; inputs of every second one."""
+    log = PredictionLog(folder)
+    for number in range(12):
+        at = DAY + number * 21_600
+        columns = {"label": np.array(["x", None, "y"], dtype=object)[[number % 3]], "probability": np.array([[0.25, 0.75]])}
+        staged = msgspec.structs.replace(group(piece([f"p{number}"], columns, at=at), first=number), day=day_of(at), version=1 + number // 6)
+        log.write(staged)
+        if number % 2 == 0:
+            inputs = {"a": np.array([float(number)]), "label": np.array([number])}
+            log.write(msgspec.structs.replace(staged, kind="inputs", pieces=(piece([f"p{number}"], inputs, at=at),)))
+    return log
+
+
+def test_rows_are_read_by_span_version_and_id(tmp_path: Path) -> None:
+    log = filled(tmp_path)
+    assert log.rows("predictions", "m").ids.tolist() == [f"p{number}" for number in range(12)], "oldest first"
+    found = log.rows("predictions", "m", since=DAY + 21_600, until=DAY + 86_400)
+    assert found.ids.tolist() == ["p1", "p2", "p3"] and found.times.tolist() == [DAY + 21_600 * number for number in (1, 2, 3)]
+    assert (found.versions.tolist(), set(found.digests), found.shares.tolist()) == ([1] * 3, {DIGEST}, [1.0] * 3)
+    assert found.columns["label"].tolist() == [None, "y", "x"] and found.columns["probability"].shape == (3, 2)
+    assert log.rows("predictions", "m", version=2).ids.tolist() == [f"p{number}" for number in range(6, 12)]
+    assert log.rows("predictions", "m", ids=["p3", "p9", "p3", "none"]).ids.tolist() == ["p3", "p9"]
+    assert log.rows("predictions", "m", ids=[]).ids.tolist() == []
+    assert log.rows("predictions", "m", limit=2).ids.tolist() == ["p0", "p1"]
+
+
+def test_only_the_files_of_the_days_asked_for_are_read(tmp_path: Path) -> None:
+    log = filled(tmp_path)
+    for path in log.files("predictions", "m"):
+        if path.parent.name < "2023-11-17":
+            path.write_bytes(b"damaged")
+    assert log.rows("predictions", "m", since=DAY + 2 * 86_400).ids.tolist() == [f"p{number}" for number in range(8, 12)]
+    with pytest.raises(Unavailable):
+        log.rows("predictions", "m", since=DAY)
+
+
+def test_inputs_are_read_beside_their_answers(tmp_path: Path) -> None:
+    asked, answered = filled(tmp_path).matched("m", since=DAY + 43_200, version=1)
+    assert asked.ids.tolist() == answered.ids.tolist() == ["p2", "p4"]
+    assert asked.columns["a"].tolist() == [2.0, 4.0] and asked.columns["label"].tolist() == [2, 4]
+    assert answered.columns["label"].tolist() == ["y", None]
+
+
+def test_where_there_is_nothing_there_are_no_rows(tmp_path: Path) -> None:
+    log = filled(tmp_path)
+    for nothing in (
+        log.rows("inputs", "other"),
+        log.rows("predictions", "m", since=DAY + 9e9),
+        log.rows("predictions", "m", until=0),
+        *log.matched("other"),
+    ):
+        assert len(nothing.ids) == len(nothing.times) == 0
+
+
+def test_missing_numbers_are_nan_and_uneven_lists_stay_what_they_are(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.write(group(piece(["a"], {"x": np.array([1]), "flag": np.array([True])}), first=1))
+    log.write(group(piece(["b"], {"list": np.array([[1.0, 2.0]])}), first=2))
+    log.write(group(piece(["c"], {"list": np.array([[1.0, 2.0, 3.0]])}), first=3))
+    columns = log.rows("predictions", "m").columns
+    assert columns["x"][0] == 1.0 and np.isnan(columns["x"][1:].astype(float)).all()
+    assert columns["flag"][0] == 1.0 and columns["list"].dtype == object
+
+
+def test_the_version_and_digest_are_written_though_they_are_the_same_in_all_rows(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.write(group(piece(["a", "b"], {"x": np.zeros(2)})))
+    with duckdb.connect() as connection:
+        types = {
+            row[0]: row[1] for row in connection.execute("describe select * from read_parquet(?)", [str(log.files("predictions", "m")[0])]).fetchall()
+        }
+    assert (types["version"], types["digest"]) == ("BIGINT", "VARCHAR")

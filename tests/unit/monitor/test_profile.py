@@ -289,3 +289,20 @@ def test_the_sign_of_zero_leaves_no_trace() -> None:
     schema = Schema(inputs=(TensorSpec(name="n", datatype="FP64", shape=(-1, 1)),), outputs=(), layout="frame", task="other")
     one, other = ({"n": np.array([[first], [second]])} for first, second in ((0.0, -0.0), (-0.0, 0.0)))
     assert profile.encode(measure(one, schema)) == profile.encode(measure(other, schema))
+
+
+def test_a_blob_that_unpacks_to_more_than_may_be_is_refused() -> None:
+    blob = profile.pack(np.zeros(1000, dtype=np.int64))
+    assert len(profile.unpack(blob, limit_bytes=8000)) == 1000 and len(blob) < 100
+    for limit in (7999, 8, 0, -1):
+        with pytest.raises(MalformedPayload):
+            profile.unpack(blob, limit_bytes=limit)
+    for wrong in (b"", b"\x01", blob[:-1], blob[1:] + b"x", b"\x01\x01" + blob[1:]):
+        with pytest.raises(MalformedPayload):
+            profile.unpack(wrong)
+
+
+def test_small_counts_of_many_features_take_little_more_than_a_byte_each() -> None:
+    counts = np.random.default_rng(0).poisson(40, size=1600)
+    counts[::16] = -counts[::16]
+    assert len(profile.pack(counts)) < 1600 * 1.2

@@ -114,11 +114,29 @@ def test_large_groups_come_in_parts(windows: Windows) -> None:
 
 def test_what_is_old_is_forgotten_but_never_taken_again_while_it_waits(windows: Windows) -> None:
     windows.take({"a": seen(1000), "b": seen(1000), "c": seen(9000)}, day_of=day_of)
-    windows.forget(before=5000, waiting=["a"])
+    windows.forget(before=5000, waiting=["a"], silent_s=lambda source: -1.0)
     assert windows.take({"a": seen(1000)}, day_of=day_of) == 0
     (window,) = windows.seen("m", since=0).values()
     assert window.requests == 2
     assert windows.take({"b": seen(1000)}, day_of=day_of) == 1
+
+
+def test_which_segments_were_taken_is_told_by_their_numbers_and_takes_a_row_a_source(windows: Windows) -> None:
+    windows.take({f"0-7-{number}.segment": seen(1000) for number in (5, 3, 4, 9)}, day_of=day_of)
+    named = [f"0-7-{number}.segment" for number in range(3, 11)]
+    assert windows.untaken([*named, "1-7-3.segment"]) == ["0-7-6.segment", "0-7-7.segment", "0-7-8.segment", "0-7-10.segment", "1-7-3.segment"]
+    windows.pass_over(["0-7-6.segment", "0-7-7.segment"])
+    assert windows.take({name: seen(1000) for name in named}, day_of=day_of) == 2
+    assert windows._connection.execute("SELECT source FROM sources").fetchall() == [("0-7",)]
+    windows.forget(before=0, waiting=(), silent_s=lambda source: 3600.0)
+    assert windows.untaken(named) == [], "a source that is not silent is known for as long as it speaks"
+
+
+def test_strange_ones_are_counted_once(windows: Windows) -> None:
+    odd = {"a": "early", "c": "late"}
+    for _ in range(2):
+        windows.take({"a": seen(1000), "b": seen(1000)}, day_of=day_of, oddities=odd)
+    assert windows.troubles() == {"early": 1, "lost": 2}
 
 
 def test_evidence_is_kept_by_generation(windows: Windows) -> None:

@@ -39,52 +39,53 @@ def test_a_method_that_is_not_in_the_table_is_denied() -> None:
 
 
 MATRIX = """
-                        viewer invoker developer approver operator admin auditor
-GET openapi.json             x       x         x        x        x     x       x
-GET data-plane               x       x         x        x        x     x       .
-GET status                   x       .         x        x        x     x       .
-GET config                   .       .         .        .        x     x       .
-GET models                   x       .         x        x        x     x       .
-GET versions                 x       .         x        x        x     x       .
-GET {version}                x       .         x        x        x     x       .
-POST {version}/verify            .       .         x        .        x     x       .
-GET export                   .       .         x        .        x     x       .
-DELETE {version}             .       .         .        .        x     x       .
-PUT {alias}                  .       .         x        .        x     x       .
-DELETE {alias}               .       .         x        .        x     x       .
-POST versions                .       .         x        .        x     x       .
-POST bundles                 .       .         x        .        x     x       .
-POST gc                      .       .         .        .        x     x       .
-GET trust                    x       .         x        x        x     x       .
-POST trust                   .       .         .        .        .     x       .
-DELETE trust/{id}            .       .         .        .        .     x       .
-GET keys                     .       .         .        .        .     x       .
-POST keys                    .       .         .        .        .     x       .
-DELETE keys/{id}             .       .         .        .        .     x       .
-GET deployments              x       .         x        x        x     x       .
-GET deployments/{name}       x       .         x        x        x     x       .
-POST deployments/{name}      .       .         .        .        x     x       .
-POST plan                    .       .         x        .        x     x       .
-POST rollback                .       .         .        .        x     x       .
-POST promote                 .       .         .        .        x     x       .
-POST pause                   .       .         .        .        x     x       .
-POST resume                  .       .         .        .        x     x       .
-POST abort                   .       .         .        .        x     x       .
-POST approve                 .       .         .        x        .     x       .
-GET history                  x       .         x        x        x     x       .
-POST labels                  .       .         x        .        x     x       .
-GET labels                   x       .         x        x        x     x       .
-GET monitor                  x       .         x        x        x     x       .
-GET settings                 x       .         x        x        x     x       .
-PUT settings                 .       .         .        .        x     x       .
-DELETE deployments/{name}    .       .         .        .        x     x       .
-GET metrics                  x       .         x        x        x     x       .
-GET alerts                   x       .         x        x        x     x       .
-POST silences                .       .         .        .        x     x       .
-DELETE silences/{id}         .       .         .        .        x     x       .
-POST test                    .       .         .        .        x     x       .
-GET audit                    .       .         .        .        .     .       x
-POST audit/verify            .       .         .        .        .     .       x
+                        viewer invoker developer approver operator admin auditor exporter
+GET openapi.json             x       x         x        x        x     x       x        x
+GET data-plane               x       x         x        x        x     x       .        .
+GET status                   x       .         x        x        x     x       .        .
+GET config                   .       .         .        .        x     x       .        .
+GET models                   x       .         x        x        x     x       .        .
+GET versions                 x       .         x        x        x     x       .        .
+GET {version}                x       .         x        x        x     x       .        .
+POST {version}/verify            .       .         x        .        x     x       .        .
+GET export                   .       .         x        .        x     x       .        .
+DELETE {version}             .       .         .        .        x     x       .        .
+PUT {alias}                  .       .         x        .        x     x       .        .
+DELETE {alias}               .       .         x        .        x     x       .        .
+POST versions                .       .         x        .        x     x       .        .
+POST bundles                 .       .         x        .        x     x       .        .
+POST gc                      .       .         .        .        x     x       .        .
+GET trust                    x       .         x        x        x     x       .        .
+POST trust                   .       .         .        .        .     x       .        .
+DELETE trust/{id}            .       .         .        .        .     x       .        .
+GET keys                     .       .         .        .        .     x       .        .
+POST keys                    .       .         .        .        .     x       .        .
+DELETE keys/{id}             .       .         .        .        .     x       .        .
+GET deployments              x       .         x        x        x     x       .        .
+GET deployments/{name}       x       .         x        x        x     x       .        .
+POST deployments/{name}      .       .         .        .        x     x       .        .
+POST plan                    .       .         x        .        x     x       .        .
+POST rollback                .       .         .        .        x     x       .        .
+POST promote                 .       .         .        .        x     x       .        .
+POST pause                   .       .         .        .        x     x       .        .
+POST resume                  .       .         .        .        x     x       .        .
+POST abort                   .       .         .        .        x     x       .        .
+POST approve                 .       .         .        x        .     x       .        .
+GET history                  x       .         x        x        x     x       .        .
+POST labels                  .       .         x        .        x     x       .        .
+GET labels                   x       .         x        x        x     x       .        .
+GET monitor                  x       .         x        x        x     x       .        .
+GET settings                 x       .         x        x        x     x       .        .
+PUT settings                 .       .         .        .        x     x       .        .
+DELETE deployments/{name}    .       .         .        .        x     x       .        .
+GET metrics                  x       .         x        x        x     x       .        .
+GET alerts                   x       .         x        x        x     x       .        .
+POST silences                .       .         .        .        x     x       .        .
+DELETE silences/{id}         .       .         .        .        x     x       .        .
+POST test                    .       .         .        .        x     x       .        .
+POST observations            .       .         .        .        x     x       .        x
+GET audit                    .       .         .        .        .     .       x        .
+POST audit/verify            .       .         .        .        .     .       x        .
 """
 """Who may what, a second time: method and the end of the route, by role. A change of the table is a change of this one."""
 

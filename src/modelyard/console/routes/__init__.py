@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelyard.console.operations import Operation
-from modelyard.console.routes import access, alerts, audit, deployments, models, monitor, world
+from modelyard.console.routes import access, alerts, audit, deployments, models, monitor, observations, world
 
 OPERATIONS: tuple[Operation, ...] = (
     *world.OPERATIONS,
@@ -12,6 +12,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *deployments.OPERATIONS,
     *monitor.OPERATIONS,
     *alerts.OPERATIONS,
+    *observations.OPERATIONS,
     *audit.OPERATIONS,
 )
 """In the order in which the document tells of them; the first whose path fits is asked."""

@@ -1,0 +1,94 @@
+"""A thousand replicas: what each minute's merge takes of one core, and whether it takes more the longer a home has been at it.
+
+Each replica sends one segment a minute, of a hundred features. A merge is everything from the files as they were received to the committed windows:
+read, hash, decode, check, add, keep. It is measured through the intake that a control process runs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.items import Item, ratio, spread
+from benchmarks.monitor import months
+
+if TYPE_CHECKING:
+    from modelyard.monitor.intake import Intake
+
+REPLICAS, FEATURES, ROWS, ROUNDS = 1000, 100, 600, 5
+
+
+def run(data: Path) -> list[Item]:
+    """Seconds for a minute of all replicas, and the same after a month of history beside without."""
+    with tempfile.TemporaryDirectory() as folder, months.one_core():
+        return [merge(Path(folder) / "merge"), history(Path(folder))]
+
+
+def merge(home: Path) -> Item:
+    """One minute after the other."""
+    with closing(opened(home)) as intake:
+        taken = [minute(intake, home, number) for number in range(ROUNDS)]
+        if sum(window.requests for window in intake.windows.seen(months.NAME, since=0).values()) != ROUNDS * REPLICAS * ROWS:
+            raise RuntimeError("the windows do not have what was sent")
+    return Item(
+        name="merge-1000-replicas",
+        figure=statistics.median(taken),
+        unit="s",
+        bar=2,
+        better="lower",
+        note=f"{REPLICAS} replicas x {FEATURES} features, a minute's merge on one core: {spread(taken, ' s')}",
+    )
+
+
+def history(folder: Path) -> Item:
+    """What a turn takes of a home with thirty days behind it ÷ of a new one."""
+    with closing(opened(folder / "old")) as old, closing(opened(folder / "new")) as new:
+        months.month(old.windows, features=FEATURES, rows=ROWS)
+        count = [0]
+
+        def turn(intake: Intake, home: Path) -> float:
+            count[0] += 1
+            return minute(intake, home, count[0], replicas=250)
+
+        figure, ours, others = ratio(lambda: turn(old, folder / "old"), lambda: turn(new, folder / "new"), rounds=9)
+    return Item(
+        name="turn-after-30-days",
+        figure=figure,
+        unit="x",
+        bar=1.2,
+        better="lower",
+        note=f"after thirty days {spread(ours, ' s')}; new {spread(others, ' s')}",
+    )
+
+
+def opened(home: Path) -> Intake:
+    """The intake of a home, past what it does once an hour."""
+    from modelyard.config import Settings
+    from modelyard.monitor.intake import Intake
+
+    intake = Intake(Settings(home=home))
+    intake.turn(now=now(0))
+    return intake
+
+
+def now(number: int) -> float:
+    """When minute `number` after the month is taken in."""
+    return months.START + months.DAYS * 86400 + 60.0 * number + 15
+
+
+def minute(intake: Intake, home: Path, number: int, *, replicas: int = REPLICAS) -> float:
+    """The seconds in which one minute of all replicas is taken in, of what lies in the spool already."""
+    from modelyard import events
+
+    spool = home / "spool"
+    for replica in range(replicas):
+        data = events.encode(months.segment(now(number) - 16, features=FEATURES, rows=ROWS, kind=replica + number))
+        (spool / f"r.key_replica.pod{replica}.0123456789abcdef-{number}.segment").write_bytes(data)
+    started = time.perf_counter()
+    while intake.turn(now=now(number)).is_more:
+        pass
+    return time.perf_counter() - started

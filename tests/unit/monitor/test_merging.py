@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modelyard import events
+from modelyard.errors import Conflict
+from modelyard.events import Part, ProfileCounts, Rows, Segment
+from modelyard.monitor import profile
+from modelyard.monitor.merging import merge
+from modelyard.types import Digest
+
+DIGEST = Digest("sha256:" + "0" * 64)
+
+
+def rows(*ids: str, share: float = 1.0, column: str = "prediction") -> Rows:
+    times = np.zeros(len(ids)).astype("<f8").tobytes()
+    return Rows(share=share, ids=ids, times=times, columns=(events.column(column, np.arange(len(ids), dtype=float)),))
+
+
+def segment(at: float, **part: object) -> Segment:
+    made = Part(name="m", version=1, digest=DIGEST, requests=1, rows=1, **part)  # type: ignore[arg-type]
+    return Segment(slot=3, pid=4, started_at=at - 1, ended_at=at, parts=(made,), lost=1)
+
+
+def counts(*values: int) -> tuple[ProfileCounts, ...]:
+    return (ProfileCounts(share=1.0, counts=profile.pack(np.array(values))),)
+
+
+def test_counters_and_counts_are_added() -> None:
+    made = merge([segment(61.0, profiles=counts(1, 1, 0)), segment(119.0, profiles=counts(2, 0, 2))])
+    assert (made.started_at, made.ended_at, made.lost) == (60.0, 119.0, 2)
+    (part,) = made.parts
+    assert (part.requests, part.rows) == (2, 2)
+    assert profile.unpack(part.profiles[0].counts).tolist() == [3, 1, 2]
+
+
+def test_rows_of_one_form_are_put_end_to_end_and_others_stand_in_parts_of_their_own() -> None:
+    made = merge(
+        [
+            segment(1.0, predictions=rows("a"), inputs=rows("a", column="x")),
+            segment(2.0, predictions=rows("b", "c")),
+            segment(3.0, predictions=rows("d", share=0.5)),
+        ]
+    )
+    assert [(part.requests, part.predictions and part.predictions.ids, part.inputs and part.inputs.ids) for part in made.parts] == [
+        (3, ("a", "b", "c"), ("a",)),
+        (0, ("d",), None),
+    ]
+    whole = made.parts[0].predictions
+    assert whole is not None
+    assert events.column_array(whole.columns[0], 3).tolist() == [0.0, 0.0, 1.0]
+
+
+def test_counts_in_different_bins_are_not_one() -> None:
+    with pytest.raises(Conflict):
+        merge([segment(1.0, profiles=counts(1, 1)), segment(2.0, profiles=counts(1, 1, 1))])
