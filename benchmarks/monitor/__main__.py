@@ -22,6 +22,7 @@ BARS: dict[str, str] = {
     "causes": "benchmarks.monitor.causes:run",
     "ingest": "benchmarks.monitor.ingest:run",
     "scale": "benchmarks.monitor.scale:run",
+    "concept": "benchmarks.monitor.concept:run",
 }
 DATA = ROOT.parent / "shared" / "data"
 

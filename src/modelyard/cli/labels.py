@@ -6,8 +6,9 @@ Hides how files are read (DuckDB: CSV, Parquet, JSON lines). What a label is wor
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -25,32 +26,48 @@ READERS = {
     ".json": "read_json_auto(?)",
 }
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-IDS, TRUTHS = ("prediction_id", "id"), ("label", "truth")
+IDS, TRUTHS, TIMES = ("prediction_id", "id"), ("label", "truth"), ("known_at",)
+
+
+class Table(NamedTuple):
+    """The labels of a file by prediction id, and since when each is known (seconds since 1970), where it says so."""
+
+    truths: dict[str, Any]
+    known_at: dict[str, float]
 
 
 def labels(
     name: Annotated[str, typer.Argument(help="The deployment.")],
     *,
-    file: Annotated[Path | None, typer.Option("--file", help="CSV, Parquet or JSON lines with the columns prediction_id and label.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="CSV, Parquet or JSON lines with the columns prediction_id and label, perhaps known_at.")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Give true answers of predictions, by prediction id; without a file, show what became of those given."""
     given = None if file is None else read(file)
     with connect(config.load({"home": home})) as client:
-        told = None if given is None else client.give_labels(parse_name(name), given)
+        told = None if given is None else client.give_labels(parse_name(name), given.truths, known_at=given.known_at)
         found = client.labels(parse_name(name))
     if json:
         emit_json(found)
         return
     if told is not None:
         line(f"{told.new:,} labels were new, {told.same:,} the same as before, {told.changed:,} changed")
+        if told.outdated or told.future:
+            line(f"{told.outdated:,} were known before the one that stands, {told.future:,} are dated in the future and were refused")
     line(f"{name} has {found.labels:,} labels of {found.predictions:,} logged predictions:")
     line(f"  {found.matched:,} matched, {found.unsampled:,} of predictions that the log did not keep, {found.unknown:,} of none that is known")
+    line(f"  {found.late:,} came after the day of their prediction, {found.conflicting:,} ids have had different labels")
+    if found.mistyped:
+        line(f"  {found.mistyped:,} are no answer that the model could give, and count in no figure")
+    for kind, ids in found.named.items():
+        line(f"  {kind}: {', '.join(ids)}{' …' if len(ids) > 2 else ''}")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The labels in a file, by prediction id; of one id the last. Rows without a label are left out. Raises InvalidInput."""
+def read(path: Path) -> Table:
+    """The labels in a file; of one id the last. Rows without a label are left out. Raises InvalidInput."""
     import duckdb
 
     reader = READERS.get(path.suffix.lower())
@@ -62,13 +79,28 @@ def read(path: Path) -> dict[str, Any]:
         with duckdb.connect(config={"threads": 1}) as connection:
             found = connection.execute(f"SELECT * FROM {reader}", [str(path)])  # noqa: S608  one of the names above
             names = [column[0].lower() for column in found.description]
-            places = [next((names.index(each) for each in wanted if each in names), None) for wanted in (IDS, TRUTHS)]
+            places = [next((names.index(each) for each in wanted if each in names), None) for wanted in (IDS, TRUTHS, TIMES)]
             rows = found.fetchall()
     except duckdb.Error as error:
         raise InvalidInput(f"{path.name} is not a table that can be read as {path.suffix}", field="file", rule="form") from error
-    if None in places:
+    key, truth, time = places
+    if key is None or truth is None:
         raise InvalidInput(f"{path.name} needs the columns prediction_id and label; it has {', '.join(names)}", field="file", rule="columns")
-    return {str(row[places[0]]): _plain(row[places[1]]) for row in rows if row[places[0]] is not None and row[places[1]] is not None}
+    kept = [row for row in rows if row[key] is not None and row[truth] is not None]
+    dated = [] if time is None else [row for row in kept if row[time] is not None]
+    return Table({str(row[key]): _plain(row[truth]) for row in kept}, {str(row[key]): _seconds(row[time]) for row in dated})
+
+
+def _seconds(value: Any) -> float:
+    """A time as seconds since 1970; without a zone it is UTC. Raises InvalidInput."""
+    try:
+        if isinstance(value, str):
+            value = float(value) if _NUMBER.fullmatch(value) else datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput("known_at is a time as 2026-01-31T12:00:00+00:00 or in seconds since 1970", field="file", rule="known_at") from error
 
 
 def _plain(value: Any) -> Any:

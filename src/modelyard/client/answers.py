@@ -38,11 +38,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """What labels were: of an id not seen before, the same as before, or another than before (which stands from now on)."""
+    """What labels were: of an id not seen before, the same as before, or another than before (which stands from now on).
+
+    `outdated` are others that were known earlier than the one that stands, `future` those dated more than a day ahead, which are not kept.
+    """
 
     new: int = 0
     same: int = 0
     changed: int = 0
+    outdated: int = 0
+    future: int = 0
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +60,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """All labels of one deployment: `matched` a logged prediction, `unsampled` could not (the log kept only a share), `unknown` are of no prediction.
 
-    `predictions` were logged. `received` tells how the labels came.
+    `predictions` were logged. `received` tells how the labels came. Of the matched, `late` came after the day (UTC) of their prediction, `mistyped`
+    are no answer that the model could give; `conflicting` ids have had different labels. `named` gives some ids of each kind that needs a look.
     """
 
     labels: int
@@ -64,6 +70,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int
     predictions: int
     received: Received
+    late: int = 0
+    mistyped: int = 0
+    conflicting: int = 0
+    named: dict[str, tuple[str, ...]] = {}
 
 
 class Strategy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -206,13 +206,18 @@ class Verbs:
         return (yield from self._see(f"/deployments/{_part(name)}/history?limit={limit}", tuple[answers.Event, ...]))
 
     @verb
-    def give_labels(self, name: str, labels: Mapping[str, str | float | bool]) -> Steps[answers.Received]:
-        """Give true answers of predictions, by prediction id, in as many requests as it takes; the newest of an id stands."""
-        total = answers.Received()
-        for part in _parts(labels):
+    def give_labels(
+        self, name: str, labels: Mapping[str, str | float | bool], *, known_at: Mapping[str, float] | None = None
+    ) -> Steps[answers.Received]:
+        """Give true answers of predictions, by prediction id, in as many requests as it takes; the newest of an id stands.
+
+        `known_at` says of each, or some, since when it is known (seconds since 1970); by it the newest is found, else by when they come.
+        """
+        total = dict.fromkeys(answers.Received.__struct_fields__, 0)
+        for part in _parts(labels, known_at or {}):
             told = yield from self._change("POST", f"/deployments/{_part(name)}/labels", {"labels": part}, answers.Received)
-            total = answers.Received(new=total.new + told.new, same=total.same + told.same, changed=total.changed + told.changed)
-        return total
+            total = {kind: count + getattr(told, kind) for kind, count in total.items()}
+        return answers.Received(**total)
 
     @verb
     def labels(self, name: str) -> Steps[answers.Account]:
@@ -540,12 +545,14 @@ def _converted(told: Any, answer: type[T], url: str) -> T:
         raise Unavailable(f"{url} answered in a form that this release does not know") from error
 
 
-def _parts(labels: Mapping[str, str | float | bool]) -> Iterator[list[dict[str, object]]]:
+def _parts(labels: Mapping[str, str | float | bool], known_at: Mapping[str, float]) -> Iterator[list[dict[str, object]]]:
     """Labels in parts that one body of the control API holds."""
     part: list[dict[str, object]] = []
     size = 0
     for key, truth in labels.items():
         item: dict[str, object] = {"id": key, "truth": truth}
+        if key in known_at:
+            item["known_at"] = known_at[key]
         length = len(msgspec.json.encode(item)) + 1
         if part and size + length > _BODY_BYTES:
             yield part

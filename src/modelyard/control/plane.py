@@ -36,7 +36,7 @@ from modelyard.monitor.alerts.deliver import Deliverer
 from modelyard.monitor.alerts.written import Routes
 from modelyard.monitor.budget import account as account_of
 from modelyard.monitor.intake import log_path, windows_path
-from modelyard.monitor.labels import Account, Answers, Ledger, Received, account, answers, labels_path
+from modelyard.monitor.labels import Account, Answers, Given, Ledger, Received, account, answers, anything, fitting, labels_path
 from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.overview import Overview
 from modelyard.monitor.receive import Inbox, Observed
@@ -516,7 +516,7 @@ class ControlPlane:
         """What happened to a deployment, oldest first: who did what and why, with the verdicts. Raises NotFound."""
         return self.deployments.history(name)
 
-    def labels(self, principal: Principal, name: str, labels: Sequence[tuple[str, Scalar]]) -> Received:
+    def labels(self, principal: Principal, name: str, labels: Sequence[Given | tuple[str, Scalar]]) -> Received:
         """Keep true answers of a deployment's predictions, by prediction id; the newest of an id stands. Raises NotFound, or InvalidInput."""
         self.deployments.get(name)
         with (
@@ -527,9 +527,19 @@ class ControlPlane:
 
     def labelled(self, name: str) -> Account:
         """What became of all labels of a deployment, and how they came. Raises NotFound."""
-        self.deployments.get(name)
+        deployment = self.deployments.get(name).deployment
+        releases = {each.digest: each for each in deployment.releases}
+
+        @functools.cache
+        def fits(digest: Digest) -> Callable[[str], bool]:
+            try:
+                schema = self._open(releases[digest]).schema
+            except (KeyError, ModelyardError):  # a version of before: nobody knows any more what it could answer
+                return anything
+            return fitting(schema.classes) if schema.task in ("classification", "regression") else anything
+
         with self._observed() as (ledger, log, windows):
-            return account(ledger, log, windows, name)
+            return account(ledger, log, windows, name, now=time.time(), fits=lambda digest, truth: fits(digest)(truth))
 
     def observe(self, principal: Principal, name: str, data: bytes) -> Observed:
         """Keep what a data plane elsewhere has counted: one segment under a name of its sender's, which counts once however often it is given.
@@ -549,7 +559,7 @@ class ControlPlane:
     def answers(self, name: str, since: float) -> dict[Digest, Answers]:
         """The labelled predictions of a deployment that were answered from `since` on (seconds since 1970), by version."""
         with self._observed() as (ledger, log, windows):
-            return answers(ledger, log, windows, name, since=since)
+            return answers(ledger, log, windows, name, since=since, now=time.time())
 
     def monitored(self, name: str) -> Chosen:
         """How a deployment is watched. Raises NotFound."""

@@ -43,13 +43,17 @@ class Minute(NamedTuple):
 class Labelled(NamedTuple):
     """Predictions whose truth has come, a row each, in the order in which they were answered. Classes by their place in the schema.
 
-    `times` are of the answers, seconds since 1970; `probability` [n, classes] is empty where there is none.
+    `times` are of the answers, seconds since 1970; `probability` [n, classes] is empty where there is none. `numbers` count the predictions whose
+    truth was found, in the order in which it was, from 1; a truth that is corrected keeps its number. Without them rows are known by their times.
+    `answered` are the predictions of each hour, labelled or not, by the hour's beginning; empty where nobody counted.
     """
 
     times: Array
     truth: Array
     predicted: Array
     probability: Array
+    numbers: Array | None = None
+    answered: Mapping[int, int] = {}
 
 
 class Logged(NamedTuple):

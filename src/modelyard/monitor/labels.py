@@ -1,22 +1,26 @@
 """True answers, as they come: late, twice, changed, or for predictions that nobody logged; joined with the prediction log by prediction id.
 
 Hides the ledger (one SQLite file of the home) and how a label finds its prediction: in the log's Parquet files, by DuckDB, or among the rows that
-still wait for it. The newest label of an id stands. It must not judge; truths and answers are compared as texts.
+still wait for it; once, so that what is asked later does not depend on how long the log is. The newest label of an id stands; those that it took the
+place of stay as conflicts. It must not judge; truths and answers are compared as texts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from modelyard import events
 from modelyard.config import Settings
-from modelyard.errors import InvalidInput
+from modelyard.errors import InvalidInput, UnsupportedFormat
+from modelyard.monitor import base
 from modelyard.monitor.database import Database
 from modelyard.types import Digest, Scalar
 
@@ -29,10 +33,42 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS labels (name TEXT NOT NULL, id TEXT NOT NULL, truth TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (name, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS received (name TEXT PRIMARY KEY, new INTEGER NOT NULL, same INTEGER NOT NULL, changed INTEGER NOT NULL) WITHOUT ROWID;
 """
+_JOINED = """
+ALTER TABLE labels ADD COLUMN first_at REAL NOT NULL DEFAULT 0;
+ALTER TABLE labels ADD COLUMN known_at REAL NOT NULL DEFAULT 0;
+ALTER TABLE labels ADD COLUMN looked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE labels ADD COLUMN found INTEGER NOT NULL DEFAULT 0;
+UPDATE labels SET first_at = at, known_at = at;
+ALTER TABLE received ADD COLUMN outdated INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE received ADD COLUMN future INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX labels_open ON labels (name, looked, at) WHERE found = 0;
+CREATE TABLE conflicts (name TEXT NOT NULL, id TEXT NOT NULL, truth TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX conflicts_by_id ON conflicts (name, id);
+CREATE TABLE joined (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, id TEXT NOT NULL, digest TEXT NOT NULL, answered REAL NOT NULL,
+  came REAL NOT NULL, truth TEXT NOT NULL, predicted TEXT, probability BLOB
+);
+CREATE UNIQUE INDEX joined_by_id ON joined (name, id);
+CREATE INDEX joined_by_time ON joined (name, digest, answered);
+CREATE TABLE searched (name TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (name, file)) WITHOUT ROWID;
+CREATE TABLE refused (name TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (name, id)) WITHOUT ROWID;
+"""
+_STEPS = (_TABLES, _JOINED)
+"""What each format adds to the one before it. A file of the first has no number of its own."""
+VERSION = len(_STEPS)
 ID_LIMIT = 1000
 TRUTH_LIMIT = 1000
 BATCH = 10_000
 """The most labels that are given at once."""
+AHEAD_S = 86_400.0
+"""A label from further ahead than this is refused: the clock that dated it is wrong."""
+RETRIED_S = 86_400.0
+RETRIED = 100_000
+"""For how long, and of how many labels at most, it is looked whether their predictions are logged after all."""
+JOINED_ROWS = 100_000
+"""The most labelled predictions of a version that are handed on at once, the latest."""
+_NAMED = 3
+_DAY_S = 86_400
 
 
 def labels_path(settings: Settings) -> Path:
@@ -40,18 +76,32 @@ def labels_path(settings: Settings) -> Path:
     return settings.home / "labels.sqlite"
 
 
+class Given(NamedTuple):
+    """One label: of which prediction, what is true, and since when that is known (seconds since 1970; None: now)."""
+
+    id: str
+    truth: Scalar
+    known_at: float | None = None
+
+
 class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """What labels were: of an id not seen before, the same as before, or another than before (which stands from now on)."""
+    """What labels were: of an id not seen before, the same as before, or another than before (which stands from now on).
+
+    `outdated` are others that were known earlier than the one that stands, `future` those dated more than a day ahead, which are not kept.
+    """
 
     new: int = 0
     same: int = 0
     changed: int = 0
+    outdated: int = 0
+    future: int = 0
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """All labels of one deployment: `matched` a logged prediction, `unsampled` could not (the log kept only a share), `unknown` are of no prediction.
 
-    `predictions` were logged. `received` tells how the labels came.
+    `predictions` were logged. `received` tells how the labels came. Of the matched, `late` came after the day (UTC) of their prediction, `mistyped`
+    are no answer that the model could give; `conflicting` ids have had different labels. `named` gives some ids of each kind that needs a look.
     """
 
     labels: int
@@ -60,40 +110,143 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int
     predictions: int
     received: Received
+    late: int = 0
+    mistyped: int = 0
+    conflicting: int = 0
+    named: dict[str, tuple[str, ...]] = {}
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """Labelled predictions of one version, a row each: when answered (seconds since 1970), truth and answer as texts, probabilities (or empty)."""
+    """Labelled predictions of one version, a row each: when answered (seconds since 1970), truth and answer as texts, probabilities (or empty).
+
+    `numbers` count the predictions of the home whose truth was found, in the order in which it was.
+    """
 
     times: Any
     truth: Any
     predicted: Any
     probability: Any
+    numbers: Any = None
+
+
+class Match(NamedTuple):
+    """A logged prediction: when it was answered, by which digest, its label or number (None: no single one), and its probabilities, if any."""
+
+    at: float
+    digest: str
+    answer: Any
+    probability: Any
 
 
 class Ledger(Database):
-    """The file. One thread owns an instance; any number of instances may be open. Raises StorageFull, Unavailable or Tampered."""
+    """The file. One thread owns an instance; any number of instances may be open. A file of an older release is carried on in place.
+
+    Raises StorageFull, Unavailable, Tampered, or UnsupportedFormat (made by a newer release).
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, when_full="free some space and send the labels again")
         with self._translated():
-            self._connection.executescript(_TABLES)
+            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if found < VERSION:
+                with self._transaction() as connection:
+                    found = connection.execute("PRAGMA user_version").fetchone()[0]
+                    for statement in "".join(_STEPS[found:]).split(";\n"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version={VERSION:d}")
+        if found > VERSION:
+            self.close()
+            raise UnsupportedFormat(f"{path.name} was written by a newer release of modelyard")
 
-    def give(self, name: str, labels: Sequence[tuple[str, Scalar]], *, at: float) -> Received:
+    # Taking in.
+
+    def give(self, name: str, labels: Sequence[Given | tuple[str, Scalar]], *, at: float) -> Received:
         """Keep the labels of a deployment's predictions, by prediction id, all or none. Raises InvalidInput for what is no label."""
         if len(labels) > BATCH:
             raise InvalidInput(f"at most {BATCH:,} labels are taken at once", field="labels", rule="count")
-        texts = [(_checked(key), text(truth)) for key, truth in labels]
-        new = same = changed = 0
+        given = [Given(*each) for each in labels]
+        texts = [(_checked(each.id), text(each.truth), _dated(each.known_at, at)) for each in given]
+        counts = dict.fromkeys(Received.__struct_fields__, 0)
         with self._translated(), self._transaction() as connection:
-            for key, truth in texts:
-                had = connection.execute("SELECT truth FROM labels WHERE name = ? AND id = ?", (name, key)).fetchone()
-                new, same, changed = new + (had is None), same + (had == (truth,)), changed + (had is not None and had != (truth,))
-                connection.execute("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?)", (name, key, truth, at))
-            query = """INSERT INTO received VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET
-                new = new + excluded.new, same = same + excluded.same, changed = changed + excluded.changed"""
-            connection.execute(query, (name, new, same, changed))
-        return Received(new=new, same=same, changed=changed)
+            for key, truth, known_at in texts:
+                counts[self._keep(connection, name, (key, truth, known_at), at)] += 1
+            fields = ", ".join(counts)
+            added = ", ".join(f"{field} = {field} + excluded.{field}" for field in counts)
+            marks = ", ".join("?" * len(counts))
+            query = f"INSERT INTO received (name, {fields}) VALUES (?, {marks}) ON CONFLICT (name) DO UPDATE SET {added}"  # noqa: S608  names of ours
+            connection.execute(query, (name, *counts.values()))
+        return Received(**counts)
+
+    def _keep(self, connection: sqlite3.Connection, name: str, label: tuple[str, str, float], at: float) -> str:
+        """What became of one label: of which id, what is true, since when that is known."""
+        key, truth, known_at = label
+        if known_at > at + AHEAD_S:
+            connection.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", (name, key, at))
+            query = "DELETE FROM refused WHERE name = ?1 AND id NOT IN (SELECT id FROM refused WHERE name = ?1 ORDER BY at DESC LIMIT ?2)"
+            connection.execute(query, (name, _NAMED))
+            return "future"
+        had = connection.execute("SELECT truth, known_at, at, found FROM labels WHERE name = ? AND id = ?", (name, key)).fetchone()
+        if had is None:
+            query = "INSERT INTO labels (name, id, truth, at, first_at, known_at) VALUES (?, ?, ?, ?, ?, ?)"
+            connection.execute(query, (name, key, truth, at, at, known_at))
+            return "new"
+        stood, since, came, is_found = had
+        if stood == truth:
+            connection.execute("UPDATE labels SET at = ?, known_at = max(known_at, ?) WHERE name = ? AND id = ?", (at, known_at, name, key))
+            return "same"
+        if known_at < since:
+            connection.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?)", (name, key, truth, at))
+            return "outdated"
+        connection.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?)", (name, key, stood, came))
+        connection.execute("UPDATE labels SET truth = ?, at = ?, known_at = ? WHERE name = ? AND id = ?", (truth, at, known_at, name, key))
+        if is_found:
+            connection.execute("UPDATE joined SET truth = ? WHERE name = ? AND id = ?", (truth, name, key))
+        return "changed"
+
+    # Finding predictions.
+
+    def open(self, name: str, *, now: float) -> tuple[list[str], list[str]]:
+        """The ids without a prediction: those that were never looked for, and those that may still be logged."""
+        with self._translated():
+            new = self._connection.execute("SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 0", (name,)).fetchall()
+            query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 1 AND at >= ? ORDER BY at DESC LIMIT ?"
+            old = self._connection.execute(query, (name, now - RETRIED_S, RETRIED)).fetchall()
+        return [key for (key,) in new], [key for (key,) in old]
+
+    def searched(self, name: str) -> set[str]:
+        """The log's files in which every id was looked for that has no prediction."""
+        with self._translated():
+            return {file for (file,) in self._connection.execute("SELECT file FROM searched WHERE name = ?", (name,))}
+
+    def match(self, name: str, found: Mapping[str, Match], *, looked: Iterable[str], files: Iterable[str]) -> None:
+        """Keep which predictions were found, of which ids it was looked for, and in which files that was."""
+        with self._translated(), self._transaction() as connection:
+            connection.executemany("UPDATE labels SET looked = 1 WHERE name = ? AND id = ? AND found = 0", [(name, key) for key in looked])
+            for key, match in sorted(found.items(), key=lambda item: item[1].at):
+                label = connection.execute("SELECT truth, first_at FROM labels WHERE name = ? AND id = ? AND found = 0", (name, key)).fetchone()
+                if label is None:  # another thread was faster
+                    continue
+                values = (name, key, match.digest, match.at, label[1], label[0], _answer(match.answer), _packed(match.probability))
+                query = """INSERT OR IGNORE INTO joined (name, id, digest, answered, came, truth, predicted, probability)
+                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+                connection.execute(query, values)
+                connection.execute("UPDATE labels SET found = 1 WHERE name = ? AND id = ?", (name, key))
+            connection.execute("DELETE FROM searched WHERE name = ?", (name,))
+            connection.executemany("INSERT INTO searched VALUES (?, ?)", [(name, file) for file in files])
+
+    def joined(self, name: str, *, since: float, digest: Digest | None = None, most: int = -1) -> dict[Digest, Answers]:
+        """The labelled predictions that were answered from `since` on, by version, in the order of their answers; `most` of the latest, if said."""
+        only = "" if digest is None else "AND digest = ?"
+        query = f"""SELECT digest, answered, truth, predicted, probability, number FROM joined
+            WHERE name = ? AND answered >= ? AND predicted IS NOT NULL {only} ORDER BY answered DESC, number DESC LIMIT ?"""  # noqa: S608  a constant
+        with self._translated():
+            rows = self._connection.execute(query, (name, since, *(() if digest is None else (digest,)), most)).fetchall()
+        by_digest: dict[Digest, list[Any]] = {}
+        for of, *row in reversed(rows):
+            by_digest.setdefault(Digest(of), []).append(row)
+        return {of: _stacked(each) for of, each in by_digest.items()}
+
+    # Telling.
 
     def labels(self, name: str) -> dict[str, str]:
         """The label that stands for each id."""
@@ -102,14 +255,52 @@ class Ledger(Database):
 
     def received(self, name: str) -> Received:
         """How all labels of a deployment came."""
+        fields = Received.__struct_fields__
         with self._translated():
-            found = self._connection.execute("SELECT new, same, changed FROM received WHERE name = ?", (name,)).fetchone()
-        return Received() if found is None else Received(new=found[0], same=found[1], changed=found[2])
+            found = self._connection.execute(f"SELECT {', '.join(fields)} FROM received WHERE name = ?", (name,)).fetchone()  # noqa: S608  names of ours
+        return Received() if found is None else Received(**dict(zip(fields, found, strict=True)))
+
+    def conflicts(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Of each id that has had different labels those that do not stand, in the order in which they came."""
+        found: dict[str, tuple[str, ...]] = {}
+        with self._translated():
+            for key, truth in self._connection.execute("SELECT id, truth FROM conflicts WHERE name = ? ORDER BY rowid", (name,)):
+                found[key] = (*found.get(key, ()), truth)
+        return found
+
+    def refused(self, name: str) -> tuple[str, ...]:
+        """Some ids whose labels were dated too far ahead, the latest."""
+        with self._translated():
+            return tuple(key for (key,) in self._connection.execute("SELECT id FROM refused WHERE name = ? ORDER BY at DESC", (name,)))
+
+    def unmatched(self, name: str) -> list[str]:
+        """The ids whose prediction was not found."""
+        with self._translated():
+            return [key for (key,) in self._connection.execute("SELECT id FROM labels WHERE name = ? AND found = 0", (name,))]
+
+    def matched(self, name: str) -> tuple[int, int]:
+        """How many labels have their prediction, and how many of these came after its day (UTC)."""
+        query = "SELECT count(*), coalesce(sum(came >= (CAST(answered AS INTEGER) / ?1 + 1) * ?1), 0) FROM joined WHERE name = ?2"
+        with self._translated():
+            found = self._connection.execute(query, (_DAY_S, name)).fetchone()
+        return int(found[0]), int(found[1])
+
+    def truths(self, name: str) -> list[tuple[Digest, str, int, str]]:
+        """Of the labels that have their prediction: by which version, what is true, how many, and one id of them."""
+        query = "SELECT digest, truth, count(*), min(id) FROM joined WHERE name = ? GROUP BY digest, truth"
+        with self._translated():
+            return [(Digest(digest), truth, count, key) for digest, truth, count, key in self._connection.execute(query, (name,))]
 
     def forget(self, *, before: float) -> None:
-        """Drop labels that came before a time: their predictions are no longer kept."""
+        """Drop labels that came before a time, and those of predictions that were answered before it: these are no longer kept."""
         with self._translated(), self._transaction() as connection:
             connection.execute("DELETE FROM labels WHERE at < ?", (before,))
+            connection.execute("DELETE FROM joined WHERE answered < ?", (before,))
+            connection.execute("DELETE FROM joined WHERE NOT EXISTS (SELECT 1 FROM labels WHERE labels.name = joined.name AND labels.id = joined.id)")
+            gone = "NOT EXISTS (SELECT 1 FROM joined WHERE joined.name = labels.name AND joined.id = labels.id)"
+            connection.execute(f"DELETE FROM labels WHERE found = 1 AND {gone}")  # noqa: S608  a constant
+            connection.execute("DELETE FROM conflicts WHERE at < ?", (before,))
+            connection.execute("DELETE FROM refused WHERE at < ?", (before,))
 
 
 def text(value: Scalar | None) -> str:
@@ -126,35 +317,103 @@ def text(value: Scalar | None) -> str:
     return value
 
 
-def answers(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, since: float) -> dict[Digest, Answers]:
+def join(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, now: float) -> int:
+    """Find the predictions of the labels that have none yet; how many were found. Of one id the latest that is logged by then counts.
+
+    A label is looked for in the whole log once, from its newest day back until all are found, and afterwards in what is logged anew.
+    """
+    new, old = ledger.open(name, now=now)
+    if not new and not old:
+        return 0
+    # What waits is read first: it only ever moves into the files, so that nothing is missed.
+    found = _latest(_waiting(windows, name, {*new, *old}))
+    files = log.files("predictions", name)
+    searched = ledger.searched(name)
+    for _, group in groupby(reversed(files), key=lambda file: file.parent.name):
+        day = list(group)
+        for wanted, among in (
+            (new, [file for file in day if file.name in searched]),
+            ([*new, *old], [file for file in day if file.name not in searched]),
+        ):
+            rest = [key for key in wanted if key not in found]
+            if rest and among:
+                found |= _latest(log.find(name, rest, among))
+    ledger.match(name, found, looked=new, files=[file.name for file in files])
+    return len(found)
+
+
+def answers(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, since: float, now: float) -> dict[Digest, Answers]:
     """The labelled predictions of a deployment that were answered from `since` on, by version; of one id the latest prediction counts."""
-    truths = ledger.labels(name)
-    found: dict[str, tuple[float, str, Any, Any]] = {}
-    for key, row in _logged(log, windows, name, list(truths)):
-        if key not in found or row[0] >= found[key][0]:
-            found[key] = row
-    by_digest: dict[Digest, list[tuple[float, str, str, Any]]] = {}
-    for key, (at, digest, answer, probability) in found.items():
-        if at >= since and answer is not None and not isinstance(answer, list):  # an answer of several numbers has no one truth
-            by_digest.setdefault(Digest(digest), []).append((at, truths[key], text(answer), probability))
-    return {digest: _stacked(rows) for digest, rows in by_digest.items()}
+    join(ledger, log, windows, name, now=now)
+    return ledger.joined(name, since=since)
 
 
-def account(ledger: Ledger, log: PredictionLog, windows: Windows, name: str) -> Account:
-    """What became of all labels of a deployment."""
-    truths = ledger.labels(name)
-    matched = {key for key, _ in _logged(log, windows, name, list(truths))}
+def gathered(ledger: Ledger, windows: Windows, name: str, digest: Digest, classes: Sequence[Scalar] | None, *, since: float) -> base.Labelled | None:
+    """The labelled predictions of one version that were answered from `since` on, for detectors; None where none has a label.
+
+    A truth or an answer that is no class, or no number of a regression, is left out (`account` counts it); beyond JOINED_ROWS the oldest are.
+    """
+    found = ledger.joined(name, since=since, digest=digest, most=JOINED_ROWS).get(digest)
+    if found is None:
+        return None
+    truth, predicted, known = _known(found, classes)
+    has_all = len(found.probability) == len(known)
+    return base.Labelled(
+        times=found.times[known],
+        truth=truth[known],
+        predicted=predicted[known],
+        probability=found.probability[known] if has_all else np.zeros((0, 0)),
+        numbers=found.numbers[known],
+        answered=windows.hours(name, digest, since=since),
+    )
+
+
+Fits = Callable[[Digest, str], bool]
+
+
+def account(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, now: float, fits: Fits | None = None) -> Account:
+    """What became of all labels of a deployment. `fits` tells whether a truth is an answer that the version of a digest could give."""
+    join(ledger, log, windows, name, now=now)
     predictions, share = _kept(log, windows, name)
-    rest = [key for key in truths if key not in matched]
-    unsampled = sum(not _is_in_share(key, share) for key in rest)
+    rest = ledger.unmatched(name)
+    unsampled = [key for key in rest if not _is_in_share(key, share)]
+    hidden = set(unsampled)
+    unknown = [key for key in rest if key not in hidden]
+    matched, late = ledger.matched(name)
+    mistyped = [(count, key) for digest, truth, count, key in ledger.truths(name) if fits and not fits(digest, truth)]
+    conflicting = ledger.conflicts(name)
+    named = {
+        "unsampled": unsampled,
+        "unknown": unknown,
+        "mistyped": [key for _, key in mistyped],
+        "conflicting": list(conflicting),
+        "future": ledger.refused(name),
+    }
     return Account(
-        labels=len(truths),
-        matched=len(matched),
-        unsampled=unsampled,
-        unknown=len(rest) - unsampled,
+        labels=matched + len(rest),
+        matched=matched,
+        unsampled=len(unsampled),
+        unknown=len(unknown),
         predictions=predictions,
         received=ledger.received(name),
+        late=late,
+        mistyped=sum(count for count, _ in mistyped),
+        conflicting=len(conflicting),
+        named={kind: tuple(ids[:_NAMED]) for kind, ids in named.items() if ids},
     )
+
+
+def anything(_: str) -> bool:
+    """What fits a version of which nobody knows what it could answer."""
+    return True
+
+
+def fitting(classes: Sequence[Scalar] | None) -> Callable[[str], bool]:
+    """Whether a truth is one of the classes; without classes, whether it is a number."""
+    if classes is None:
+        return lambda truth: math.isfinite(_number(truth))
+    known = {text(each) for each in classes}
+    return lambda truth: truth in known
 
 
 def _checked(id: str) -> str:
@@ -163,25 +422,48 @@ def _checked(id: str) -> str:
     return id
 
 
-_Row = tuple[str, tuple[float, str, Any, Any]]
+def _dated(known_at: float | None, at: float) -> float:
+    if known_at is None:
+        return at
+    if not math.isfinite(known_at):
+        raise InvalidInput("since when a label is known is a time in seconds since 1970", field="labels", rule="known_at")
+    return float(known_at)
 
 
-def _logged(log: PredictionLog, windows: Windows, name: str, ids: Sequence[str]) -> Iterator[_Row]:
-    """The predictions with one of `ids`. What waits is read first: it only ever moves into the files, so that nothing is missed."""
-    wanted = set(ids)
-    waiting = [(digest, rows) for digest, rows in windows.waiting(name) if not wanted.isdisjoint(rows.ids)]
-    if wanted:
-        yield from log.find(name, ids)
-    for digest, rows in waiting:
+def _waiting(windows: Windows, name: str, wanted: set[str]) -> Iterator[tuple[str, Match]]:
+    """Of the rows that wait for the log those with a wanted id."""
+    for digest, rows in windows.waiting(name):
+        if wanted.isdisjoint(rows.ids):
+            continue
         columns = {item.name: events.column_array(item, len(rows.ids)) for item in rows.columns}
         answer = next((columns[each] for each in ("label", "prediction") if each in columns), None)
         probability = columns.get("probability")
         for place, (key, at) in enumerate(zip(rows.ids, events.times_array(rows).tolist(), strict=True)):
             if key in wanted and answer is not None:
-                yield (
-                    key,
-                    (at, digest, answer[place] if answer.ndim == 1 else None, None if probability is None else np.ravel(probability[place]).tolist()),
-                )
+                single = answer[place] if answer.ndim == 1 else None
+                yield key, Match(at, digest, single, None if probability is None else np.ravel(probability[place]).tolist())
+
+
+def _latest(rows: Iterable[tuple[str, Sequence[Any]]]) -> dict[str, Match]:
+    found: dict[str, Match] = {}
+    for key, row in rows:
+        if key not in found or row[0] >= found[key].at:
+            found[key] = Match(*row)
+    return found
+
+
+def _answer(answer: Any) -> str | None:
+    """An answer as it is compared; None where it has several numbers, or none that is finite, and so no one truth."""
+    if answer is None or isinstance(answer, list):
+        return None
+    try:
+        return text(answer)
+    except InvalidInput:
+        return None
+
+
+def _packed(probability: Any) -> bytes | None:
+    return None if probability is None else np.asarray(probability, dtype="<f8").tobytes()
 
 
 def _kept(log: PredictionLog, windows: Windows, name: str) -> tuple[int, float]:
@@ -203,14 +485,16 @@ def _is_in_share(id: str, share: float) -> bool:
     return int(events.positions([request], np.array([int(row) + 1]))[-1]) < limit
 
 
-def _stacked(rows: Iterable[tuple[float, str, str, Any]]) -> Answers:
-    times, truth, predicted, probability = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
-    is_known = all(each is not None for each in probability) and len({len(each) for each in probability if each is not None}) == 1
+def _stacked(rows: Sequence[Any]) -> Answers:
+    times, truth, predicted, probability, numbers = zip(*rows, strict=True)
+    sizes = {None if each is None else len(each) for each in probability}
+    is_known = None not in sizes and len(sizes) == 1
     return Answers(
-        times=np.array(times),
+        times=np.array(times, dtype=np.float64),
         truth=np.array(truth, dtype=object),
         predicted=np.array(predicted, dtype=object),
-        probability=np.array(probability, dtype=np.float64) if is_known else np.zeros((0, 0)),
+        probability=np.frombuffer(b"".join(probability), dtype="<f8").reshape(len(rows), -1) if is_known else np.zeros((0, 0)),
+        numbers=np.array(numbers, dtype=np.int64),
     )
 
 
@@ -225,16 +509,23 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
 def labelled(found: Answers, classes: Sequence[Scalar] | None, *, first: float = -math.inf, last: float = math.inf) -> Labelled:
     """The answers from `first` to before `last`. A truth that is no class, or no number of a regression, is left out."""
     chosen = (found.times >= first) & (found.times < last)
-    score: Array = found.probability[chosen] if len(found.probability) == len(chosen) else np.zeros((0, 0))
-    if classes is None:
-        truth, predicted = (np.array([_number(each) for each in values[chosen]]) for values in (found.truth, found.predicted))
-        known = np.isfinite(truth) & np.isfinite(predicted)
-        return Labelled(truth=truth[known], predicted=predicted[known], score=np.zeros(0))
-    places: Mapping[str, int] = {text(each): place for place, each in enumerate(classes)}
-    truth, predicted = (np.array([places.get(each, -1) for each in values[chosen]], dtype=np.int64) for values in (found.truth, found.predicted))
-    known = (truth >= 0) & (predicted >= 0)
-    second = score[known, 1] if score.ndim == 2 and score.shape[1:] == (2,) and len(classes) == 2 else np.zeros(0)
+    truth, predicted, known = _known(found, classes)
+    known &= chosen
+    score: Array = found.probability if len(found.probability) == len(chosen) else np.zeros((0, 0))
+    second = score[known, 1] if classes is not None and score.ndim == 2 and score.shape[1:] == (2,) and len(classes) == 2 else np.zeros(0)
     return Labelled(truth=truth[known], predicted=predicted[known], score=second)
+
+
+def _known(found: Answers, classes: Sequence[Scalar] | None) -> tuple[Array, Array, Array]:
+    """Truths and answers as numbers, classes by their place; and of which rows both are known."""
+    truth: Array
+    predicted: Array
+    if classes is None:
+        truth, predicted = (np.array([_number(each) for each in values], dtype=np.float64) for values in (found.truth, found.predicted))
+        return truth, predicted, np.isfinite(truth) & np.isfinite(predicted)
+    places: Mapping[str, int] = {text(each): place for place, each in enumerate(classes)}
+    truth, predicted = (np.array([places.get(each, -1) for each in values], dtype=np.int64) for values in (found.truth, found.predicted))
+    return truth, predicted, (truth >= 0) & (predicted >= 0)
 
 
 def _number(written: str) -> float:

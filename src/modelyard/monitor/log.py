@@ -163,14 +163,14 @@ class PredictionLog:
             found = connection.execute(query, [_microseconds(since), _microseconds(until), limit]).fetchnumpy()
         return [_logged({name: found[f"c{side}_{at}"] for at, name in enumerate(names)}) for side, names in enumerate(columns)]
 
-    def find(self, name: str, ids: Sequence[str]) -> Iterator[tuple[str, tuple[float, str, Any, Any]]]:
-        """Of a deployment's logged predictions those with one of `ids`. Raises Unavailable where the files cannot be read.
+    def find(self, name: str, ids: Sequence[str], files: Sequence[Path] | None = None) -> Iterator[tuple[str, tuple[float, str, Any, Any]]]:
+        """Of a deployment's logged predictions (in all `files`, or these) those with one of `ids`. Raises Unavailable where they cannot be read.
 
         Each with when it was answered (seconds since 1970), by which digest, the label or number of the answer, and its probabilities or None.
         """
         import duckdb
 
-        paths = [str(path) for path in self.files("predictions", name)]
+        paths = [str(path) for path in (self.files("predictions", name) if files is None else files)]
         if not paths:
             return
         with reading(), duckdb.connect(config={"threads": 1}) as connection:

@@ -405,6 +405,12 @@ class Windows(Database):
         query = "SELECT start, span, counts FROM rolled_profiles WHERE name = ? AND digest = ? AND start >= ? AND start < ?"
         yield from self._connection.execute(query, of)
 
+    def hours(self, name: str, digest: Digest, *, since: float) -> dict[int, int]:
+        """How many rows one digest answered in each hour that has any from `since` on, by the hour's beginning."""
+        query = "SELECT start / 3600 * 3600, sum(rows) FROM windows WHERE name = ? AND digest = ? AND start >= ? GROUP BY 1"
+        with self._translated():
+            return dict(self._connection.execute(query, (name, digest, since - since % 3600)).fetchall())
+
     def evidence(self, name: str, generation: int) -> dict[Digest, Seen]:
         """Per digest, all that was seen while the plan of `name` had this generation."""
         query = "SELECT digest, seen FROM evidence WHERE name = ? AND generation = ?"

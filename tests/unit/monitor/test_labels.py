@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from modelyard import events
-from modelyard.errors import InvalidInput, Tampered
+from modelyard.errors import InvalidInput, Tampered, UnsupportedFormat
 from modelyard.events import Part, Rows, Segment
-from modelyard.monitor.labels import BATCH, Ledger, Received, account, answers, labelled, text
+from modelyard.monitor.labels import AHEAD_S, BATCH, Given, Ledger, Received, account, answers, fitting, gathered, join, labelled, text
 from modelyard.monitor.log import PredictionLog, day_of
 from modelyard.monitor.windows import Windows
 from modelyard.types import Digest
@@ -45,10 +45,14 @@ class Home:
             self.windows.written(group)
 
     def answers(self, since: float = 0.0):
-        return answers(self.ledger, self.log, self.windows, "m", since=since)
+        return answers(self.ledger, self.log, self.windows, "m", since=since, now=1_000.0)
 
-    def account(self):
-        return account(self.ledger, self.log, self.windows, "m")
+    def account(self, **more):
+        return account(self.ledger, self.log, self.windows, "m", now=1_000.0, **more)
+
+    def gathered(self, digest: Digest, classes, since: float = 0.0):
+        join(self.ledger, self.log, self.windows, "m", now=1_000.0)
+        return gathered(self.ledger, self.windows, "m", digest, classes, since=since)
 
 
 @pytest.fixture
@@ -176,3 +180,152 @@ def test_the_file_is_its_owners_and_a_damaged_one_is_told(tmp_path: Path) -> Non
 def test_nothing_given_and_nothing_logged_is_an_empty_account(home: Home) -> None:
     told = home.account()
     assert (told.labels, told.matched, told.predictions) == (0, 0, 0) and home.answers() == {}
+
+
+def test_of_different_labels_the_newest_stands_and_the_others_stay_as_conflicts(home: Home) -> None:
+    home.predict(NEW, classified(["a", "b"], ["yes", "no"], at=100.0))
+    home.ledger.give("m", [("a", "yes"), ("b", "no")], at=200.0)
+    assert home.gathered(NEW, CLASSES).truth.tolist() == [1, 0]
+    assert home.ledger.give("m", [("a", "no")], at=300.0) == Received(changed=1)
+    assert home.gathered(NEW, CLASSES).truth.tolist() == [0, 0]  # its window is computed again
+    assert home.gathered(NEW, CLASSES).numbers.tolist() == [1, 2]
+    home.ledger.give("m", [("a", "yes")], at=400.0)
+    assert home.ledger.conflicts("m") == {"a": ("yes", "no")}
+    told = home.account()
+    assert (told.conflicting, told.named["conflicting"], told.received.changed) == (1, ("a",), 2)
+
+
+def test_the_newest_is_by_when_it_was_known_where_that_is_said(home: Home) -> None:
+    assert home.ledger.give("m", [Given("a", "yes", 150.0)], at=200.0) == Received(new=1)
+    assert home.ledger.give("m", [Given("a", "no", 120.0)], at=300.0) == Received(outdated=1)
+    assert home.ledger.labels("m") == {"a": "yes"} and home.ledger.conflicts("m") == {"a": ("no",)}
+    assert home.ledger.give("m", [Given("a", "no", 160.0)], at=300.0) == Received(changed=1)
+    with pytest.raises(InvalidInput):
+        home.ledger.give("m", [Given("a", "no", float("inf"))], at=300.0)
+
+
+def test_a_label_from_far_ahead_is_refused_counted_and_named(home: Home) -> None:
+    ahead = [Given(f"f{number}", "yes", 300.0 + AHEAD_S + 1) for number in range(5)]
+    assert home.ledger.give("m", [*ahead, Given("a", "yes", 300.0 + AHEAD_S)], at=300.0) == Received(new=1, future=5)
+    assert home.ledger.labels("m") == {"a": "yes"}
+    told = home.account()
+    assert told.received.future == 5 and len(told.named["future"]) == 3 and set(told.named["future"]) <= {each.id for each in ahead}
+
+
+def test_labels_of_the_wrong_type_are_counted_and_named(home: Home) -> None:
+    home.predict(NEW, classified(["a", "b"], ["yes", "no"], at=100.0))
+    home.predict(OLD, predictions(["c", "d"], {"prediction": np.array([1.0, 2.0])}, at=100.0))
+    home.ledger.give("m", [("a", "maybe"), ("b", "no"), ("c", "much"), ("d", 2)], at=200.0)
+    fits = {NEW: fitting(CLASSES), OLD: fitting(None)}
+    told = home.account(fits=lambda digest, truth: fits[digest](truth))
+    assert (told.matched, told.mistyped, set(told.named["mistyped"])) == (4, 2, {"a", "c"})
+    assert home.gathered(NEW, CLASSES).truth.tolist() == [0] and home.gathered(OLD, None).truth.tolist() == [2.0]
+    assert home.gathered(Digest("sha256:" + "3" * 64), None) is None
+
+
+def test_labels_that_came_after_the_day_of_their_prediction_are_late(home: Home) -> None:
+    home.predict(NEW, classified(["a", "b", "c"], ["yes", "no", "yes"], at=86_000.0))
+    home.ledger.give("m", [("a", "yes")], at=86_399.0)
+    home.ledger.give("m", [("b", "yes"), ("c", "yes")], at=86_400.0)
+    assert (home.account().late, home.account().matched) == (2, 3)
+
+
+def test_a_label_may_come_before_its_prediction_is_logged(home: Home) -> None:
+    home.ledger.give("m", [("a", "yes"), ("b", "no")], at=999.0)
+    assert home.account().unknown == 2
+    home.predict(NEW, classified(["a"], ["yes"], at=100.0))
+    assert (home.account().matched, home.account().unknown) == (1, 1)
+    home.predict(NEW, classified(["b"], ["yes"], at=110.0))
+    home.write()
+    assert home.account().matched == 2
+
+
+def test_each_label_is_looked_for_in_each_file_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in range(4):
+        home.predict(NEW, classified([f"{day}-a", f"{day}-b"], ["yes", "no"], at=day * 86_400.0 + 100))
+        home.write()
+    looked: list[tuple[list[str], list[str]]] = []
+    real = PredictionLog.find
+
+    def find(self, name, ids, files=None):
+        looked.append((sorted(ids), [file.parent.name for file in files]))
+        return real(self, name, ids, files)
+
+    monkeypatch.setattr(PredictionLog, "find", find)
+    home.ledger.give("m", [("3-a", "yes"), ("2-a", "no")], at=999.0)
+    assert join(home.ledger, home.log, home.windows, "m", now=1_000.0) == 2
+    assert [days for _, days in looked] == [["1970-01-04"], ["1970-01-03"]]  # no further back than they lie
+    looked.clear()
+    home.ledger.give("m", [("nobody", "yes")], at=999.0)
+    assert join(home.ledger, home.log, home.windows, "m", now=1_000.0) == 0 and len(looked) == 4
+    looked.clear()
+    join(home.ledger, home.log, home.windows, "m", now=1_000.0)
+    assert looked == []
+    home.predict(NEW, classified(["other"], ["yes"], at=4 * 86_400.0))
+    home.write()
+    join(home.ledger, home.log, home.windows, "m", now=1_000.0)
+    assert looked == [(["nobody"], ["1970-01-05"])]
+    looked.clear()
+    join(home.ledger, home.log, home.windows, "m", now=1_000.0 + 2 * 86_400)
+    assert looked == []
+
+
+def test_what_is_handed_to_detectors_is_numbered_and_beside_what_was_answered(home: Home) -> None:
+    home.predict(NEW, classified(["a", "b"], ["yes", "no"], at=3_700.0))
+    home.predict(NEW, classified(["c"], ["no"], at=100.0))
+    home.ledger.give("m", [("b", "no")], at=4_000.0)
+    assert home.gathered(NEW, CLASSES).times.tolist() == [3_700.0]
+    home.ledger.give("m", [("c", "yes"), ("a", "yes")], at=5_000.0)
+    found = home.gathered(NEW, CLASSES)
+    assert (found.times.tolist(), found.numbers.tolist()) == ([100.0, 3_700.0, 3_700.0], [2, 1, 3])
+    assert found.probability.tolist() == [[0.75, 0.25], [0.75, 0.25], [0.25, 0.75]]
+    assert found.answered == {0: 1, 3_600: 2}
+    assert home.gathered(NEW, CLASSES, since=3_600.0).truth.tolist() == [0, 1]
+
+
+def test_an_answer_that_is_no_number_has_no_truth_and_stops_nobody(home: Home) -> None:
+    home.predict(NEW, predictions(["a", "b"], {"prediction": np.array([np.nan, 2.0])}, at=100.0))
+    home.ledger.give("m", [("a", 1), ("b", 1)], at=200.0)
+    assert home.gathered(NEW, None).predicted.tolist() == [2.0] and home.account().matched == 2
+
+
+def test_a_ledger_of_an_older_release_is_carried_on(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "labels.sqlite"
+    with sqlite3.connect(path) as old:
+        old.executescript(
+            """CREATE TABLE labels
+              (name TEXT NOT NULL, id TEXT NOT NULL, truth TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (name, id)) WITHOUT ROWID;
+            CREATE TABLE received (name TEXT PRIMARY KEY, new INTEGER NOT NULL, same INTEGER NOT NULL, changed INTEGER NOT NULL) WITHOUT ROWID;
+            INSERT INTO labels VALUES ('m', 'a', 'yes', 50.0), ('m', 'b', 'no', 60.0);
+            INSERT INTO received VALUES ('m', 2, 1, 0);"""
+        )
+    old.close()
+    home = Home(tmp_path)
+    assert home.ledger.received("m") == Received(new=2, same=1)
+    home.predict(NEW, classified(["a", "b"], ["yes", "yes"], at=40.0))
+    assert home.gathered(NEW, CLASSES).truth.tolist() == [1, 0]
+    assert home.ledger.give("m", [("b", "yes")], at=70.0) == Received(changed=1)
+    Ledger(path).close()
+
+
+def test_a_ledger_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "labels.sqlite"
+    Ledger(path).close()
+    with sqlite3.connect(path) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(UnsupportedFormat):
+        Ledger(path)
+
+
+def test_what_is_forgotten_leaves_no_trace(home: Home) -> None:
+    home.predict(NEW, classified(["a", "b"], ["yes", "no"], at=100.0))
+    home.ledger.give("m", [("a", "no"), ("b", "no")], at=200.0)
+    home.ledger.give("m", [("a", "yes")], at=300.0)
+    assert home.account().matched == 2
+    home.ledger.forget(before=250.0)
+    assert home.ledger.labels("m") == {} == home.ledger.conflicts("m") == home.ledger.joined("m", since=0.0)  # answered before 250

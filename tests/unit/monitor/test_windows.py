@@ -82,6 +82,12 @@ def test_only_what_is_asked_for_is_told(windows: Windows) -> None:
     assert windows.active_s("m", since=0) == 2
 
 
+def test_rows_are_told_by_the_hour(windows: Windows) -> None:
+    windows.take({"a": seen(1000), "b": seen(3500, requests=3), "c": seen(3700)}, day_of=day_of)
+    assert windows.hours("m", DIGEST, since=0) == {0: 5, 3600: 2}
+    assert windows.hours("m", DIGEST, since=3_650) == {3600: 2} and windows.hours("other", DIGEST, since=0) == {}
+
+
 def test_counts_of_other_bins_are_refused_whole(windows: Windows) -> None:
     windows.take({"a": seen(1000)}, day_of=day_of)
     with pytest.raises(Conflict):

@@ -15,7 +15,7 @@ from modelyard.console.operations import LIMIT, Call, Operation
 from modelyard.control.once import Effect
 from modelyard.control.planned import Planned
 from modelyard.errors import InvalidInput
-from modelyard.monitor.labels import BATCH, ID_LIMIT, Account, Received
+from modelyard.monitor.labels import BATCH, ID_LIMIT, Account, Given, Received
 from modelyard.registry import is_file
 from modelyard.registry.references import parse
 from modelyard.rollout.history import Event
@@ -47,10 +47,11 @@ class ReasonedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The true answer to one prediction, by the id that came with it."""
+    """The true answer to one prediction, by the id that came with it; since when it is known, in seconds since 1970 (unless said, now)."""
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LIMIT)]
     truth: str | int | float | bool
+    known_at: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class LabelsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,7 +131,7 @@ def _history(call: Call) -> tuple[Event, ...]:
 
 def _labels(call: Call) -> Received:
     asked: LabelsRequest = call.body
-    return call.plane.labels(call.who, call.name, [(each.id, each.truth) for each in asked.labels])
+    return call.plane.labels(call.who, call.name, [Given(each.id, each.truth, each.known_at) for each in asked.labels])
 
 
 def _labelled(call: Call) -> Account:
@@ -191,7 +192,7 @@ OPERATIONS = (
         "POST", ONE + "/labels", "give_labels", "Keep true answers of predictions, by prediction id; the newest of an id stands.",
         _labels, Received, LabelsRequest,
     ),
-    Operation("GET", ONE + "/labels", "labels", "What became of all labels: matched, unsampled, unknown.", _labelled, Account),
+    Operation("GET", ONE + "/labels", "labels", "What became of all labels: matched, unsampled, unknown, mistyped …", _labelled, Account),
     Operation(
         "DELETE", ONE, "undeploy", "Take a name out of service.",
         _undeploy, Deployment, ChangeRequest, current=_current, recall=recalled, has_generation=True,

@@ -1,0 +1,247 @@
+"""Whether the mean of a stream of scores between 0 and 1 has risen or fallen: asked after every row, for ever, with a bound on how often in vain.
+
+An e-detector of Shiryaev and Roberts. For each odds ratio that is bet on, the likelihood ratios since every row at which a change may have begun are
+added up; their mean over all bets crosses `rows_between` no sooner than after that many rows, on average, while nothing has changed. The null is a
+bound that is given, or else what all rows so far predict of the next: the Bayesian predictive, which carries the error of the baseline with it, so
+that a young baseline raises no alarm by being wrong. Hides the bets and the sums. Pure: state in, state out. It must not know what a score means.
+
+Sources: Pollak, "Optimal detection of a change in distribution" (Annals of Statistics 1985); Shin, Ramdas and Rinaldo, "E-detectors: a nonparametric
+framework for sequential change detection" (NEJSDS 2024); Podkopaev and Ramdas, "Tracking the risk of a deployed model and detecting harmful
+distribution shifts" (ICLR 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from modelyard.monitor.base import Labelled
+    from modelyard.types import Array
+
+RISES = (1.25, 1.6, 2.1, 3.0, 5.0, 12.0)
+FALLS = (0.75, 0.55, 0.3)
+"""The odds ratios bet on. Halfway to the first of a side lies what is too small to be looked for."""
+CHUNK = 256
+"""Rows that are taken together; which they are depends on how many came before, not on how they were handed over."""
+ROWS_BETWEEN = 1_000_000.0
+LEARN_ROWS = 300
+MEMORY_ROWS = 20_000
+_BEYOND = 2.0
+"""How far above its threshold evidence may pile up, in natural logarithms: a mean that returns is seen to within reasonable time."""
+_MONTH_S = 30 * 86_400.0
+_SPAN_S = 86_400.0
+_LEAST_ROWS_BETWEEN = 1_000.0
+
+_ODDS = np.array(RISES + FALLS)
+_GAINS = _ODDS - 1.0
+_UP, _DOWN = slice(0, len(RISES)), slice(len(RISES), len(_ODDS))
+_NONE = -math.inf
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked: on average `rows_between` rows lie between two false alarms of a side.
+
+    With a `bound` only a mean above it is an alarm. Without one the baseline is learnt from the first `learn_rows` rows and followed for as long as
+    nothing is wrong, over about the last `memory_rows`.
+    """
+
+    rows_between: float = ROWS_BETWEEN
+    bound: float | None = None
+    learn_rows: int = LEARN_ROWS
+    memory_rows: int = MEMORY_ROWS
+
+
+class Bet(msgspec.Struct, frozen=True, array_like=True):
+    """What has become of one bet, in natural logarithms: the sum over all beginnings, and the best single beginning.
+
+    `since` is the time of that beginning's first row, `rows` and `total` what came from there on.
+    """
+
+    sum: float = _NONE
+    best: float = _NONE
+    since: float = 0.0
+    rows: int = 0
+    total: float = 0.0
+
+
+class Risk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The state. `weight` and `total` are the baseline's rows and what they sum to; `rows` have been taken in all.
+
+    While `is_raised` the baseline stands still; `since` is when the rise began, `level` the mean from there to the alarm, and `bet` the one that won
+    most by it: when its evidence is gone, so is the rise.
+    """
+
+    rows: int = 0
+    weight: float = 0.0
+    total: float = 0.0
+    bets: tuple[Bet, ...] = ()
+    is_raised: bool = False
+    since: float = 0.0
+    level: float = 0.0
+    bet: int = 0
+
+    @property
+    def baseline(self) -> float:
+        """What the next row is expected to be."""
+        return (self.total + 0.5) / (self.weight + 1.0)
+
+    @property
+    def rise(self) -> float:
+        """Evidence of a rise, in natural logarithms; an alarm at the logarithm of `rows_between`."""
+        return _mean([bet.sum for bet in self.bets[_UP]])
+
+    @property
+    def fall(self) -> float:
+        """Evidence of a fall, likewise."""
+        return _mean([bet.sum for bet in self.bets[_DOWN]])
+
+
+class Alarm(NamedTuple):
+    """What happened at row `place` of those that were handed over: the mean rose, fell, or came back from a rise. Since when, from what to what."""
+
+    kind: Literal["rose", "fell", "returned"]
+    place: int
+    since: float
+    before: float
+    after: float
+
+
+def feed(risk: Risk, scores: Array, times: Array, *, terms: Terms) -> tuple[Risk, list[Alarm]]:
+    """The state after these rows, and what happened at which of them. Scores that are no number between 0 and 1 are not for here.
+
+    `feed(a + b)` is `feed(a)`, then `feed(b)`.
+    """
+    alarms: list[Alarm] = []
+    place = 0
+    while place < len(scores):
+        last = place + min(CHUNK - risk.rows % CHUNK, len(scores) - place)
+        if terms.bound is None and risk.weight < terms.learn_rows:
+            last = min(last, place + math.ceil(terms.learn_rows - risk.weight))
+            risk = _learnt(risk, scores[place:last], terms)
+        else:
+            risk, taken, alarm = _bet(risk, scores[place:last], times[place:last], terms)
+            last = place + taken
+            if alarm is not None:
+                alarms.append(alarm._replace(place=last - 1))
+        place = last
+    return risk, alarms
+
+
+def rows_between(labelled: Labelled, false_alarms: float) -> float:
+    """How many labelled rows a month of them has for each of the `false_alarms` that it may bring; by default where nobody may be woken at all."""
+    if false_alarms <= 0:
+        return ROWS_BETWEEN
+    span_s = max(_SPAN_S, float(labelled.times[-1] - labelled.times[0])) if len(labelled.times) else _SPAN_S
+    return max(_LEAST_ROWS_BETWEEN, len(labelled.times) * _MONTH_S / span_s / false_alarms)
+
+
+class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which labelled predictions have been taken already: those numbered up to `number` and answered up to `until`."""
+
+    number: int = 0
+    until: float = _NONE
+
+    def fresh(self, labelled: Labelled, *, now: float, settle_s: float = 0.0) -> tuple[Array, Cursor]:
+        """Which rows are to be taken now (a mask), in the order of their predictions, and the cursor after that.
+
+        Each once, whenever its label comes; none that was answered within the last `settle_s`.
+        """
+        until = now - settle_s
+        ripe: Array = labelled.times <= until
+        if labelled.numbers is None:
+            return ripe & (labelled.times > self.until), Cursor(until=max(self.until, until))
+        taken = (labelled.numbers <= self.number) & (labelled.times <= self.until)
+        return ripe & ~taken, Cursor(number=max(self.number, int(labelled.numbers.max(initial=0))), until=max(self.until, until))
+
+
+def _learnt(risk: Risk, scores: Array, terms: Terms) -> Risk:
+    weight, total = risk.weight + len(scores), risk.total + float(scores.sum())
+    if weight > terms.memory_rows and (risk.rows + len(scores)) % CHUNK == 0:
+        weight, total = float(terms.memory_rows), total * terms.memory_rows / weight
+    return msgspec.structs.replace(risk, rows=risk.rows + len(scores), weight=weight, total=total)
+
+
+def _bet(risk: Risk, scores: Array, times: Array, terms: Terms) -> tuple[Risk, int, Alarm | None]:
+    """The state after these rows, or after the first of them at which something happens; how many were taken."""
+    bets = risk.bets or (Bet(),) * len(_ODDS)
+    if terms.bound is not None:
+        base = np.full(len(scores), terms.bound)
+    elif risk.is_raised:
+        base = np.full(len(scores), risk.baseline)
+    else:
+        before = np.cumsum(scores) - scores
+        base = (risk.total + before + 0.5) / (risk.weight + np.arange(len(scores)) + 1.0)
+    steps = np.log1p(scores[:, None] * _GAINS) - np.log1p(base[:, None] * _GAINS)
+    paths = np.cumsum(steps, axis=0)
+    begins = steps - paths  # minus each bet's path up to before the row
+    sums = paths + np.logaddexp(np.logaddexp.accumulate(begins, axis=0), np.array([bet.sum for bet in bets]))
+    place, kind = _first(sums, risk, terms)
+    taken = place + 1
+    after = _carried(bets, (sums[place], paths[place]), begins[:taken], scores[:taken], times[:taken])
+    if not risk.is_raised and terms.bound is None:
+        risk = _learnt(risk, scores[:taken], terms)
+    else:
+        risk = msgspec.structs.replace(risk, rows=risk.rows + taken)
+    if risk.rows % CHUNK == 0:
+        most = math.log(terms.rows_between) + _BEYOND
+        after = [msgspec.structs.replace(bet, sum=min(bet.sum, most)) for bet in after]
+    risk = msgspec.structs.replace(risk, bets=tuple(after))
+    return (risk, taken, None) if kind is None else _happened(risk, kind, taken, terms)
+
+
+def _first(sums: Array, risk: Risk, terms: Terms) -> tuple[int, Literal["rose", "fell", "returned"] | None]:
+    """At which row something happens, and what; the last row, where nothing does."""
+    threshold = math.log(terms.rows_between)
+    if risk.is_raised:
+        found = np.flatnonzero(sums[:, risk.bet] <= threshold / 2)
+        return (int(found[0]), "returned") if len(found) else (len(sums) - 1, None)
+    rise = np.logaddexp.reduce(sums[:, _UP], axis=1) - math.log(len(RISES))
+    rose = np.flatnonzero(rise >= threshold)
+    first, kind = (int(rose[0]), "rose") if len(rose) else (len(sums), None)
+    if terms.bound is None:
+        fall = np.logaddexp.reduce(sums[:, _DOWN], axis=1) - math.log(len(FALLS))
+        fell = np.flatnonzero(fall >= threshold)
+        if len(fell) and fell[0] < first:
+            return int(fell[0]), "fell"
+    return (first, "rose") if kind else (len(sums) - 1, None)
+
+
+def _carried(bets: tuple[Bet, ...], last: tuple[Array, Array], begins: Array, scores: Array, times: Array) -> list[Bet]:
+    """The bets after these rows, by where sums and paths are at the `last`. The best beginning of each is that before which its path was lowest."""
+    sums, ends = last
+    best = begins.argmax(axis=0)
+    found = []
+    for number, bet in enumerate(bets):
+        place = int(best[number])
+        new, end = float(begins[place, number]), float(ends[number])
+        if bet.best >= new:
+            rows, total, since = bet.rows + len(scores), bet.total + float(scores.sum()), bet.since
+        else:
+            rows, total, since = len(scores) - place, float(scores[place:].sum()), float(times[place])
+        found.append(Bet(sum=float(sums[number]), best=end + max(bet.best, new), since=since, rows=rows, total=total))
+    return found
+
+
+def _happened(risk: Risk, kind: Literal["rose", "fell", "returned"], taken: int, terms: Terms) -> tuple[Risk, int, Alarm]:
+    if kind == "returned":
+        alarm = Alarm(kind, 0, risk.since, risk.level, risk.baseline if terms.bound is None else terms.bound)
+        return msgspec.structs.replace(risk, is_raised=False, bets=()), taken, alarm
+    side = range(len(_ODDS))[_DOWN if kind == "fell" else _UP]
+    best = max(side, key=lambda number: risk.bets[number].sum)
+    bet = risk.bets[best]
+    level = bet.total / max(1, bet.rows)
+    if terms.bound is None and bet.rows < risk.weight:  # the rows since the change are no part of what was before it
+        risk = msgspec.structs.replace(risk, weight=risk.weight - bet.rows, total=max(0.0, risk.total - bet.total))
+    alarm = Alarm(kind, 0, bet.since, risk.baseline if terms.bound is None else terms.bound, level)
+    if kind == "fell":  # a new level, which is learnt from rows that had no part in its being found
+        return Risk(rows=risk.rows), taken, alarm
+    return msgspec.structs.replace(risk, is_raised=True, since=bet.since, level=level, bet=best), taken, alarm
+
+
+def _mean(sums: list[float]) -> float:
+    """The logarithm of the mean."""
+    return float(np.logaddexp.reduce(sums)) - math.log(len(sums)) if sums else _NONE
