@@ -23,6 +23,7 @@ BARS: dict[str, str] = {
     "ingest": "benchmarks.monitor.ingest:run",
     "scale": "benchmarks.monitor.scale:run",
     "concept": "benchmarks.monitor.concept:run",
+    "nab": "benchmarks.monitor.nab:run",
 }
 DATA = ROOT.parent / "shared" / "data"
 
