@@ -130,11 +130,11 @@ def _follow(state: _State, known: Directions, streams: _Streams, evidence: Evide
     for minute in evidence.fresh:
         if minute.digest != evidence.reference.digest or minute.counts is None:
             continue
-        if len(minute.counts) != known.size:
+        counts = known.gather(minute.counts).astype(np.float64) if len(minute.counts) == known.size else None
+        if counts is None or counts.min() < 0:
             skipped += minute.rows
             continue
-        counts = known.gather(minute.counts).astype(np.float64)
-        if not counts.any() or counts.min() < 0:
+        if not counts.any():
             continue
         start, weeks = float(minute.start), state.cycles.weeks
         grown = cycles.grown(state.cycles, known, counts, start, first_s=streams.first_s, suspected=found > streams.needed / 2)

@@ -6,6 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 from drifting import DIGEST, MONDAY, OTHER, cell_shares, drawn, evidence, minute, normal_reference, vector
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelyard.monitor import profile
 from modelyard.monitor.base import Evidence, Judged, Minute, Reference
@@ -205,6 +207,17 @@ def test_of_very_many_streams_only_those_that_spoke_up_are_told_apart() -> None:
     mean[7] = 2.0
     found = judge(reference, drawn(np.random.default_rng(0), reference.profile, range(30), rows=139, mean=mean))
     assert [verdict.rule for verdict in found.verdicts] == ["drift", "drift:x7"]
+
+
+@given(st.lists(st.lists(st.integers(-5, 10**12), min_size=5, max_size=40), max_size=4), st.booleans(), st.integers(-(10**9), 10**9))
+def test_whatever_counts_come_there_is_a_verdict_and_a_state(vectors: list[list[int]], fits: bool, at: int) -> None:
+    reference = normal_reference(("a",), rows=500)
+    size = profile.size(reference.profile)
+    made = [np.resize(np.array(each), size) if fits else np.array(each) for each in vectors]
+    found = judge(reference, [minute(at + place, each) for place, each in enumerate(made)])
+    assert found.verdicts[0].rule == "drift"
+    assert all(np.isfinite(value) for verdict in found.verdicts for value in verdict.numbers.values())
+    assert of(judge(reference, drawn(np.random.default_rng(0), reference.profile, [at + 9], rows=9), found.state), "drift")
 
 
 def test_state_is_small() -> None:
