@@ -25,8 +25,6 @@ from modelyard.monitor.edetector import BETS, Bets, Detected
 from modelyard.types import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from modelyard.monitor.base import Evidence, Reference
     from modelyard.monitor.profile import FeatureProfile
     from modelyard.types import Array, Digest, Outcome
@@ -77,7 +75,7 @@ class Drift:
         self._known: dict[tuple[Digest, int], Directions] = {}
 
     def judge(self, evidence: Evidence, state: bytes) -> Judged:
-        """A Verdict `drift:<feature>` for each input and output, and one, `drift`, on all of them. State of another release begins anew."""
+        """A Verdict `drift:<feature>` for each input and output and, while none speaks up, one on all. State of another release begins anew."""
         reference = evidence.reference
         if not reference.profile.features or reference.profile.rows < LEAST_ROWS:
             rows = reference.profile.rows
@@ -88,8 +86,9 @@ class Drift:
         streams = _streams(known, reference, evidence)
         after, made, skipped = _follow(before, known, streams, evidence)
         verdicts = _verdicts(after, known, streams, made)
-        told = _summary(after, streams, verdicts, skipped=skipped, is_new=is_new and bool(state))
-        return Judged((told, *verdicts), _write(after, known, reference.digest))
+        if all(verdict.outcome not in ("fail", "warn") for verdict in verdicts):
+            verdicts.insert(0, _summary(after, streams, skipped=skipped, is_new=is_new and bool(state)))
+        return Judged(tuple(verdicts), _write(after, known, reference.digest))
 
     def _directions(self, reference: Reference) -> Directions:
         key = (reference.digest, reference.profile.rows)
@@ -204,7 +203,8 @@ def _verdicts(state: _State, known: Directions, streams: _Streams, made: Bets) -
     for at, feature in enumerate(known.features):
         if len(known.features) > MOST_VERDICTS and math.isnan(state.began[at]):
             continue
-        outcome: Outcome = "unknown" if is_learning else "pass"
+        # What spoke up in its first week was missing or unknown values: when they are over, that is known.
+        outcome: Outcome = "unknown" if is_learning and math.isnan(state.began[at]) else "pass"
         if is_held[at]:
             outcome = "fail" if streams.may_page[at] else "warn"
         began = float(state.began[at]) if is_held[at] else float(state.quiet_at[at])
@@ -282,17 +282,14 @@ def _cell(feature: FeatureProfile, place: int, *, is_missing: bool) -> str:
     return f"{low:g} to below {feature.edges[place]:g}" if place < len(feature.edges) else f"{low:g} and above"
 
 
-def _summary(state: _State, streams: _Streams, verdicts: Sequence[Verdict], *, skipped: int, is_new: bool) -> Verdict:
-    """The verdict `drift`, which never fails: what fails is told stream by stream."""
-    moved = [verdict for verdict in verdicts if verdict.outcome in ("fail", "warn")]
+def _summary(state: _State, streams: _Streams, *, skipped: int, is_new: bool) -> Verdict:
+    """The verdict `drift` on all streams, none of which speaks up."""
     learnt = state.cycles.seen_s / cycles.DAY_S
     days = streams.first_s / cycles.DAY_S
-    numbers = {"streams": float(len(streams.names)), "moved": float(len(moved)), "rows": float(state.rows), "weeks": float(state.cycles.weeks)}
+    numbers = {"streams": float(len(streams.names)), "rows": float(state.rows), "weeks": float(state.cycles.weeks)}
     outcome: Outcome = "pass"
     said = f"of {len(streams.names):,} inputs and outputs none lies beyond its margin"
-    if moved:
-        outcome, said = "warn", f"of {len(streams.names):,} inputs and outputs {len(moved):,} lie beyond their margin"
-    elif skipped:
+    if skipped:
         outcome, said = "unknown", f"{skipped:,} rows were counted in the bins of another profile and cannot be judged"
     elif not state.rows:
         outcome, said = "unknown", "no row of this release was profiled yet"
@@ -300,9 +297,8 @@ def _summary(state: _State, streams: _Streams, verdicts: Sequence[Verdict], *, s
         outcome, said = "unknown", f"an ordinary week is still learnt: {learnt:.1f} of {days:g} days were seen"
     if is_new:
         said += "; the release is another than the last time, so all begins anew but what was learnt of cycles"
-    columns = tuple(verdict.columns[0] for verdict in sorted(moved, key=lambda verdict: -verdict.numbers["effect"]))
     end = state.cycles.at + MINUTE_S
-    return Verdict(outcome=outcome, rule=Drift.rule, evidence=said, numbers=numbers, columns=columns, window=(end, end) if state.rows else None)
+    return Verdict(outcome=outcome, rule=Drift.rule, evidence=said, numbers=numbers, window=(end, end) if state.rows else None)
 
 
 def _at(when: float) -> str:
