@@ -235,9 +235,18 @@ def spoilt_line(fault: str) -> bytes:
 
 
 def make_bundle(
-    home: Path, kind: str, *, name: str | None = None, offset: float = 0.0, wrong_answers: bool = False, instead: bytes | None = None
+    home: Path,
+    kind: str,
+    *,
+    name: str | None = None,
+    offset: float = 0.0,
+    wrong_answers: bool = False,
+    instead: bytes | None = None,
+    reference: Mapping[str, Any] | None = None,
 ) -> Built:
-    """A sealed bundle of `kind`; with `wrong_answers` its golden outputs are not what the model gives. `instead` is another model of its schema."""
+    """A sealed bundle of `kind`; with `wrong_answers` its golden outputs are not what the model gives. `instead` is another model of its schema,
+    `reference` the inputs that are profiled, if not the golden ones.
+    """
     model, binding = graph(kind, offset)
     model = instead or model
     schema, inputs = SCHEMAS[kind], golden(kind)
@@ -248,9 +257,11 @@ def make_bundle(
         title=f"{kind} + {offset:g}", schema=schema, method="written by hand", tolerance=Tolerance(), rows=64, golden_rows=64, packages={},
         python="3.11", example=EXAMPLES[kind],
     )  # fmt: skip
-    lock, profile = take(["numpy"]), measure(inputs, schema)
+    lock, profile, profiled = take(["numpy"]), measure(reference or inputs, schema), outputs
+    if reference is not None:
+        profiled = Onnx(model, binding, schema).predict(dict(reference))
     contents = Contents(model=model, runtime=binding, schema=schema, lock=lock, profile=profile, golden=inputs, card=card)
-    attested = Attested(name=name or kind, outputs=outputs, parity={}, platform={}, profile=measure_outputs(outputs, schema))
+    attested = Attested(name=name or kind, outputs=outputs, parity={}, platform={}, profile=measure_outputs(profiled, schema))
     return build(contents, attested, signer=local_signer(home / "keys"))
 
 
@@ -264,9 +275,9 @@ class Home:
         self.plans: dict[str, TrafficPlan] = {}
         self.placements: dict[Any, Placement] = {}
 
-    def add(self, kind: str, *, name: str | None = None, offset: float = 0.0, wrong_answers: bool = False, instead: bytes | None = None) -> Any:
-        """Register the next version of a model; gives (digest, version)."""
-        built = make_bundle(self.folder, kind, name=name, offset=offset, wrong_answers=wrong_answers, instead=instead)
+    def add(self, kind: str, *, name: str | None = None, **more: Any) -> Any:
+        """Register the next version of a model, made with `more`; gives (digest, version)."""
+        built = make_bundle(self.folder, kind, name=name, **more)
         version = self.registry.add(name or kind, built)
         self.placements[built.digest] = Placement(blobs=str(self.registry.blobs.folder), index=built.index)
         return built.digest, version.version

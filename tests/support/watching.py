@@ -78,8 +78,12 @@ def segment(
     binner = profile.Binner(profile.reference(opened))
     binner.add(inputs, outputs)
     rows = len(next(iter(outputs.values())))
-    columns = tuple(events.column(each, np.asarray(values)) for each, values in outputs.items())
-    logged = Rows(share=1.0, ids=ids, times=np.full(rows, at).astype("<f8").tobytes(), columns=columns) if ids else None
+    times = np.full(rows, at).astype("<f8").tobytes()
+
+    def logged(arrays: Mapping[str, Any]) -> Rows | None:
+        columns = tuple(events.column(each, np.asarray(values)) for each, values in arrays.items())
+        return Rows(share=1.0, ids=ids, times=times, columns=columns) if ids else None
+
     part = Part(
         name=name or release.model,
         version=release.version,
@@ -88,7 +92,8 @@ def segment(
         rows=rows,
         latencies={320: rows},
         profiles=(ProfileCounts(share=1.0, counts=profile.pack(binner.take())),),
-        predictions=logged,
+        predictions=logged(outputs),
+        inputs=logged(inputs),
     )
     return Segment(slot=0, pid=1, started_at=at - 1, ended_at=at, parts=(part,))
 

@@ -75,25 +75,28 @@ def told(world: World, name: str = "line") -> Any:
     return world.verb("monitor", name, "--json").json()
 
 
+def drawn(draw: np.random.Generator, rows: int, *, shift: float = 0.0) -> dict[str, np.ndarray]:
+    """Inputs of `line`."""
+    c = draw.random((rows, 1)).astype(np.float32)
+    c[draw.random(rows) < 1 / 7] = np.nan
+    return {"a": draw.random((rows, 1)) + shift, "b": draw.integers(0, 10, (rows, 1)), "c": c}
+
+
 def see(plane: ControlPlane, release: Release, draw: np.random.Generator, *, start: float, minutes: range, drifted: int) -> dict[str, float]:
     """Three hours of a past, spooled as workers write it; from minute `drifted` on one column lies higher. Gives the true answers by id."""
     truths: dict[str, float] = {}
     for minute in minutes:
-        is_new = minute >= drifted
-        a = draw.random((ROWS, 1)) + (0.5 if is_new else 0.0)
-        b = draw.integers(0, 10, (ROWS, 1))
-        c = draw.random((ROWS, 1)).astype(np.float32)
-        c[::7] = np.nan
-        answers = (a + 10.0 * b + 100.0 * np.nan_to_num(c)).ravel()
+        inputs = drawn(draw, ROWS, shift=0.5 if minute >= drifted else 0.0)
+        answers = (inputs["a"] + 10.0 * inputs["b"] + 100.0 * np.nan_to_num(inputs["c"])).ravel()
         ids = tuple(f"{minute}-{row}" for row in range(ROWS))
-        seen = segment(plane, release, start + 60 * minute + 30, {"a": a, "b": b, "c": c}, {"prediction": answers}, ids=ids)
+        seen = segment(plane, release, start + 60 * minute + 30, inputs, {"prediction": answers}, ids=ids)
         spooled(plane, seen)
         truths |= {key: float(answer + draw.normal()) for key, answer in zip(ids, answers, strict=True)}
     return truths
 
 
 def test_drift_is_paged_once_though_the_control_process_is_killed_in_between(world: World, receiver: Receiver) -> None:
-    world.home.add("line")
+    world.home.add("line", reference=drawn(np.random.default_rng(1), 5000))
     (world.folder / "alerts.toml").write_text(f'[routes.ops]\nkind = "webhook"\nurl = "{receiver.url}"\n')
     world.up()
     start = float(int(time.time() // 60) * 60 - (MINUTES + 2) * 60)

@@ -8,43 +8,44 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import numpy as np
 
 from modelyard import bundle
 from modelyard.errors import ModelyardError
+from modelyard.monitor import labels, profile, watch
 from modelyard.monitor import overview as told
-from modelyard.monitor import profile, watch
 from modelyard.monitor import settings as settings_of
-from modelyard.monitor.alerts import Rules, book
+from modelyard.monitor.alerts import Explained, Rules, book
 from modelyard.monitor.base import MINUTE_S, Detector, Labelled, Logged, Minute, Reference
+from modelyard.monitor.cause import Happened
 from modelyard.monitor.intake import log_path, windows_path
-from modelyard.monitor.labels import labels_path, text
+from modelyard.monitor.labels import Ledger, labels_path
 from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.logged import Follower
 from modelyard.monitor.overview import Overview
 from modelyard.monitor.settings import Monitored
 from modelyard.monitor.watch import Kept, Seen, Span
 from modelyard.monitor.windows import Windows
+from modelyard.rollout import history
 from modelyard.types import Digest
 
 if TYPE_CHECKING:
     from modelyard.control.plane import ControlPlane
-    from modelyard.monitor.labels import Answers
     from modelyard.registry.base import Record, Records, RecordStore, Stamp, Transaction
     from modelyard.targets.base import Release
-    from modelyard.types import Scalar
 
 KIND = "monitor"
 SETTINGS = "monitored"
 REFERENCES = 256
 """How many bundles' references are kept at hand."""
+LABELLED_S = 30 * 86_400.0
+"""How long after its answer a truth may come, and still be judged."""
 TURN_S = 5.0
 """How long one turn judges before it writes down what it has; the rest of the deployments come at once in the next."""
 
@@ -90,7 +91,10 @@ class Monitoring:
         self._chosen: tuple[Stamp, dict[str, Monitored]] | None = None
         self._tried: dict[str, int] = {}
         self._alarmed = 0
+        self._log = PredictionLog(log_path(plane.settings))
+        self._ledger: Ledger | None = None
         self._followers: dict[str, tuple[Digest, Follower]] = {}
+        self._events: tuple[Stamp | None, dict[str, list[Happened]]] = (None, {})
 
     def turn(self) -> bool:
         """Judge what has closed since the last turn and write it down; whether more waits. Raises what the stores raise, and then nothing was."""
@@ -104,11 +108,14 @@ class Monitoring:
         due = sorted((name for name in deployed if self._is_due(name, deployed[name], closed)), key=self._through)
         if not due and not gone and not self._owes(closed):
             return False
-        if due and self._detectors is None:
+        if self._detectors is None:
             self._detectors = watch.load()
         turned: dict[str, Turned] = {}
         began_s = time.monotonic()
-        with contextlib.closing(Windows(windows_path(self._plane.settings))) as windows:
+        with contextlib.ExitStack() as opened:
+            windows = opened.enter_context(contextlib.closing(Windows(windows_path(self._plane.settings))))
+            path = labels_path(self._plane.settings)
+            self._ledger = opened.enter_context(contextlib.closing(Ledger(path))) if path.exists() else None
             for name in due:
                 turned[name] = self._judge(name, deployed[name], windows, closed=closed, now=now)
                 if time.monotonic() - began_s > TURN_S:
@@ -140,7 +147,8 @@ class Monitoring:
             policies={name: each.alerts for name, each in settings.items()},
         )
         verdicts = {name: watch.alarming(each.verdicts, detectors, settings[name]) for name, each in kept.items()}
-        told = book.turn(records, verdicts, rules=rules, routes=tuple(self._plane.alert_routes().values()), now=now)
+        causes = {(name, rule): Explained(each.kind, each.evidence) for name, found in kept.items() for rule, each in found.causes.items()}
+        told = book.turn(records, verdicts, rules=rules, routes=tuple(self._plane.alert_routes().values()), now=now, causes=causes)
         return [each.deployment for each in told if each.severity == "page" and each.news]
 
     def _is_due(self, name: str, release: Release, closed: int) -> bool:
@@ -182,27 +190,39 @@ class Monitoring:
             name=name,
             reference=reference,
             minutes=windows.minutes(name, release.digest, since=since, until=span.until),
-            labelled=self._labelled(name, release, reference, since=since),
+            labelled=self._labelled(name, reference, windows, until=float(span.until)),
             span=span,
             now=now,
-            logged=self._logged(name, release, reference, since=since, until=float(span.until)),
+            logged=self._logged(name, reference, since=since, until=float(span.until)),
+            happened=self._happened(name, since=since),
         )
 
-    def _labelled(self, name: str, release: Release, reference: Reference, *, since: float) -> Labelled | None:
-        if not labels_path(self._plane.settings).exists():
-            return None
-        found = self._plane.answers(name, since).get(release.digest)
-        if found is None:
-            return None
-        return rows(found, reference.schema.classes)
+    def _happened(self, name: str, *, since: float) -> list[Happened]:
+        """What was done to the deployment in the window."""
+        stamp = self._records.stamp(history.KIND)
+        if self._events[0] != stamp:
+            self._events = stamp, {}
+        if name not in self._events[1]:
+            events = history.read(self._records, name)
+            self._events[1][name] = [Happened(datetime.fromisoformat(each.at).timestamp(), each.what, each.version) for each in events]
+        return [each for each in self._events[1][name] if each.at >= since]
 
-    def _logged(self, name: str, release: Release, reference: Reference, *, since: float, until: float) -> Logged | None:
+    def _labelled(self, name: str, reference: Reference, windows: Windows, *, until: float) -> Labelled | None:
+        """The predictions whose truth has come, also those of long before: labels are late."""
+        if self._ledger is None:
+            return None
+        labels.join(self._ledger, self._log, windows, name, now=self._clock())
+        return labels.gathered(self._ledger, windows, name, reference.digest, reference.schema.classes, since=until - LABELLED_S)
+
+    def _logged(self, name: str, reference: Reference, *, since: float, until: float) -> Logged | None:
         known = self._followers.get(name)
-        if known is None or known[0] != release.digest:
-            predictions = PredictionLog(log_path(self._plane.settings))
-            known = self._followers[name] = release.digest, Follower(predictions, name, release.digest, reference.schema)
+        if known is None or known[0] != reference.digest:
+            known = self._followers[name] = reference.digest, Follower(self._log, name, reference.digest, reference.schema)
         found = known[1].look(since=since, until=until)
-        return None if found is None else found[1]
+        if found is None or self._ledger is None:
+            return None if found is None else found[1]
+        ids, rows = found
+        return rows._replace(truth=labels.truths(self._ledger, name, ids, reference.schema.classes))
 
     def _settings(self, name: str) -> Monitored:
         stamp = self._records.stamp(SETTINGS)
@@ -222,24 +242,6 @@ class Monitoring:
 def reference(opened: bundle.Bundle) -> Reference:
     """What live data of a bundle is held against. Raises MalformedPayload."""
     return Reference(digest=opened.digest, schema=opened.schema, profile=profile.reference(opened), importance={}, quality=opened.card.quality)
-
-
-def rows(found: Answers, classes: Sequence[Scalar] | None) -> Labelled:
-    """Labelled predictions as detectors read them: classes by their place; a truth or answer that is no class, or no number, is left out."""
-    if classes is None:
-        truth, predicted = (np.array([_number(each) for each in values]) for values in (found.truth, found.predicted))
-        known = np.isfinite(truth) & np.isfinite(predicted)
-    else:
-        places = {text(each): place for place, each in enumerate(classes)}
-        truth, predicted = (np.array([places.get(each, -1) for each in values], dtype=np.int64) for values in (found.truth, found.predicted))
-        known = (truth >= 0) & (predicted >= 0)
-    has_all = len(found.probability) == len(known)
-    return Labelled(
-        times=found.times[known],
-        truth=truth[known],
-        predicted=predicted[known],
-        probability=found.probability[known] if has_all else np.zeros((0, 0)),
-    )
 
 
 def require_fit(opened: bundle.Bundle, settings: Monitored, *, routes: Collection[str]) -> None:
@@ -323,10 +325,3 @@ def read(record: Record) -> Kept:
 
 def _chosen(record: Record) -> Chosen:
     return msgspec.structs.replace(msgspec.convert(record.body, Chosen), revision=record.revision)
-
-
-def _number(written: str) -> float:
-    try:
-        return float(written)
-    except ValueError:
-        return math.nan

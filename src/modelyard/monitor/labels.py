@@ -67,6 +67,7 @@ RETRIED = 100_000
 """For how long, and of how many labels at most, it is looked whether their predictions are logged after all."""
 JOINED_ROWS = 100_000
 """The most labelled predictions of a version that are handed on at once, the latest."""
+_AT_ONCE = 500
 _NAMED = 3
 _DAY_S = 86_400
 
@@ -253,6 +254,16 @@ class Ledger(Database):
         with self._translated():
             return dict(self._connection.execute("SELECT id, truth FROM labels WHERE name = ?", (name,)))
 
+    def of(self, name: str, ids: Sequence[str]) -> dict[str, str]:
+        """The label that stands for each of `ids` that has one."""
+        found: dict[str, str] = {}
+        with self._translated():
+            for start in range(0, len(ids), _AT_ONCE):
+                part = ids[start : start + _AT_ONCE]
+                query = f"SELECT id, truth FROM labels WHERE name = ? AND id IN ({', '.join('?' * len(part))})"  # noqa: S608  question marks
+                found |= dict(self._connection.execute(query, (name, *part)))
+        return found
+
     def received(self, name: str) -> Received:
         """How all labels of a deployment came."""
         fields = Received.__struct_fields__
@@ -366,6 +377,17 @@ def gathered(ledger: Ledger, windows: Windows, name: str, digest: Digest, classe
         numbers=found.numbers[known],
         answered=windows.hours(name, digest, since=since),
     )
+
+
+def truths(ledger: Ledger, name: str, ids: Sequence[str], classes: Sequence[Scalar] | None) -> Array | None:
+    """The truth of each of `ids`, as of Labelled; -1 (of a number: NaN) where no label has come, or one that fits no answer. None where none has."""
+    found = ledger.of(name, ids)
+    if not found:
+        return None
+    if classes is None:
+        return np.array([_number(found[key]) if key in found else math.nan for key in ids])
+    places = {text(each): place for place, each in enumerate(classes)}
+    return np.array([places.get(found[key], -1) if key in found else -1 for key in ids], dtype=np.int64)
 
 
 Fits = Callable[[Digest, str], bool]

@@ -90,7 +90,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     """
 
     false_pages_a_month: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 1.0
-    window_s: Annotated[float, msgspec.Meta(ge=300, le=30 * 86_400)] = 21_600.0
+    window_s: Annotated[float, msgspec.Meta(ge=300, le=7 * 86_400)] = 21_600.0
     ignore: Names = ()
     alerts: Policy = Policy()
     bounds: dict[str, Bound] = {}

@@ -16,6 +16,7 @@ import msgspec
 
 from modelyard.monitor.base import MINUTE_S, Detector, Evidence, Labelled, Logged, Minute, Reference
 from modelyard.monitor.budget import MONTH_S
+from modelyard.monitor.cause import Cause, Happened, explain
 from modelyard.types import Digest, Verdict
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ GRACE_S = 20.0
 """How long after its end a minute is judged: what workers and replicas counted in it has come by then."""
 CATCH_UP = 240
 """How many minutes that had traffic one turn judges at most; the next goes on from there."""
-AWAY_S = 7 * 86_400
-"""What lies further back than this is not judged any more after an absence."""
+AWAY_S = 86_400
+"""What lies further back than this is not judged any more after an absence: its minutes are about to become hours."""
+LATE_S = 86_400
+"""For how long it is counted what comes to a minute after it was judged."""
+EXPLAINED = 8
+"""How many failing verdicts are explained in a turn, the most important."""
 TRACKED = 80
 """How many points of each figure's course are kept, the latest: a little more than the window."""
 _ORDER = {"fail": 0, "warn": 1, "unknown": 2, "pass": 3}
@@ -58,14 +63,15 @@ class Seen(NamedTuple):
     span: Span
     now: float
     logged: Logged | None = None
+    happened: Sequence[Happened] = ()
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of a deployment between turns. Minutes that begin before `through` were handed to the detectors.
 
-    `handed` are the requests of those that reports still look at, so that what comes later is counted: `late` requests in all. `track` is the course
-    of figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the detectors that could not judge, and why;
-    `paged` is when somebody was woken, of the last month.
+    `handed` are the requests of those of the last day, so that what comes later is counted: `late` requests in all. `track` is the course of
+    figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the detectors that could not judge, and why;
+    `paged` is when somebody was woken, of the last month; `causes` explain what fails, by rule.
     """
 
     version: int
@@ -79,6 +85,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     track: dict[str, tuple[tuple[int, float], ...]] = {}
     failed: dict[str, str] = {}
     paged: tuple[float, ...] = ()
+    causes: dict[str, Cause] = {}
 
     def with_page(self, at: float) -> Kept:
         """Somebody was woken at that time: it counts against the alarm budget for a month."""
@@ -165,17 +172,22 @@ def turn(kept: Kept, seen: Seen, detectors: Mapping[str, Detector], *, settings:
             said = "this detector failed; the log of the control process says how, and what it knew before stands"
             ran[rule], states[rule] = (Verdict(outcome="unknown", rule=rule, evidence=said),), state
     verdicts = _without_ignored((*ours, *(each for given in ran.values() for each in given)), settings.ignore)
+    evidence = Evidence(seen.name, reference, fresh, recent, seen.labelled, 0.0, now, logged=seen.logged, settings=settings)
+    verdicts = tuple(sorted(verdicts, key=lambda verdict: importance(verdict, detectors, settings)))
     return msgspec.structs.replace(
         kept,
         version=max((minute.version for minute in fresh), default=kept.version),
         through=reached,
         judged_at=seen.now,
         states=states,
-        handed={start: requests for start, requests in {**handed, **{each.start: each.requests for each in fresh}}.items() if start >= window},
+        handed={
+            start: requests for start, requests in {**handed, **{each.start: each.requests for each in fresh}}.items() if start >= reached - LATE_S
+        },
         late=kept.late + late,
-        verdicts=tuple(sorted(verdicts, key=lambda verdict: importance(verdict, detectors, settings))),
+        verdicts=verdicts,
         track=_tracked(kept.track, verdicts, at=reached - MINUTE_S, step_s=max(MINUTE_S, int(settings.window_s / TRACKED * 1.1))),
         failed=failed,
+        causes=_explained(verdicts, evidence, seen.happened),
     )
 
 
@@ -228,13 +240,25 @@ def _pages(detector: Detector, settings: Monitored) -> bool:
     return detector.pages and section.enabled and section.pages
 
 
+def _explained(verdicts: Sequence[Verdict], evidence: Evidence, happened: Sequence[Happened]) -> dict[str, Cause]:
+    """Why the most important of those that fail do; what cannot be explained is said to be so."""
+    found: dict[str, Cause] = {}
+    for verdict in verdicts:
+        if verdict.outcome == "fail" and verdict.rule not in found and len(found) < EXPLAINED:
+            try:
+                found[verdict.rule] = explain(verdict, evidence, happened=happened)
+            except Exception as error:  # noqa: BLE001  # as of a detector: no explanation is worth the watch
+                found[verdict.rule] = Cause(kind="unknown", evidence=f"the explanation failed ({type(error).__name__})", advice="")
+    return found
+
+
 def _late(kept: Kept, minutes: Sequence[Minute], *, before: int) -> tuple[dict[int, int], int]:
     """What was handed or counted of each minute before `before`, and how many requests have come to them since."""
     handed, late = dict(kept.handed), 0
     if not kept.judged_at:  # nothing was judged yet: nothing is late
         return handed, 0
     for minute in minutes:
-        if minute.start < before and minute.span_s == MINUTE_S:
+        if before - LATE_S <= minute.start < before and minute.span_s == MINUTE_S:
             more = minute.requests - handed.get(minute.start, 0)
             if more > 0:
                 late += more
@@ -250,7 +274,7 @@ def _gaps(kept: Kept, span: Span) -> list[Verdict]:
     if minutes < 0:
         said = f"the clock stands {-minutes:,} minutes before what was judged; what is seen from now on is judged, perhaps again"
         return [Verdict(outcome="unknown", rule="watch:clock", evidence=said, numbers={"minutes": float(-minutes)})]
-    said = f"{minutes:,} minutes were not judged: nobody watched for longer than {AWAY_S // 86_400} days"
+    said = f"{minutes:,} minutes were not judged: nobody watched for longer than a day"
     window = (float(kept.through), float(span.start))
     return [Verdict(outcome="unknown", rule="watch:away", evidence=said, numbers={"minutes": float(minutes)}, window=window)]
 

@@ -20,7 +20,6 @@ from modelyard.errors import Conflict, InvalidConfig, ModelyardError, NotFound, 
 from modelyard.monitor import watch
 from modelyard.monitor.alerts import Policy, outbox
 from modelyard.monitor.intake import Intake
-from modelyard.monitor.labels import Answers
 from modelyard.monitor.settings import Drift, Monitored, Section
 from modelyard.monitor.watch import GRACE_S
 from modelyard.types import Verdict
@@ -36,7 +35,9 @@ class Watched:
         home = Home(folder)
         home.add("line")
         home.add("line", offset=1.0)
-        self.plane = ControlPlane(config.load({"home": folder, "retention_days": 100_000}))
+        self.plane = ControlPlane(
+            config.load({"home": folder, "retention_days": 100_000, "minute_counters_hours": 10**6, "minute_profiles_hours": 10**6})
+        )
         self.release = deployed(self.plane, "line:1")
         self.now = START + GRACE_S + 1
         self.detector = Told()
@@ -212,22 +213,17 @@ def test_labels_reach_the_detectors(watched: Watched) -> None:
     watched.plane.labels(WHO, "line", [("x", 70.0), ("y", 71), ("z", "no number"), ("q", 1)])
     watched.now = START + 60 + GRACE_S
     watched.monitoring.turn()
+    logged = watched.detector.handed[-1].logged
+    assert logged is not None and logged.inputs["a"].tolist() == [0.5] * 3 and logged.outputs["prediction"].tolist() == [70.5] * 3
+    assert logged.truth is not None and np.array_equal(logged.truth, [70.0, 71.0, np.nan], equal_nan=True)
     found = watched.detector.handed[-1].labelled
     assert found is not None and sorted(found.truth.tolist()) == [70.0, 71.0] and found.predicted.tolist() == [70.5, 70.5]
-    assert found.times.tolist() == [START + 30] * 2
-
-
-def test_classes_are_told_by_their_place() -> None:
-    found = Answers(
-        times=np.arange(4.0),
-        truth=np.array(["1", "0", "2", "1"], object),
-        predicted=np.array(["1", "1", "0", "7"], object),
-        probability=np.full((4, 2), 0.5),
-    )
-    rows = monitoring.rows(found, (0, 1))
-    assert rows.truth.tolist() == [1, 0] and rows.predicted.tolist() == [1, 1] and rows.probability.shape == (2, 2)
-    without = monitoring.rows(msgspec.structs.replace(found, probability=np.zeros((0, 0))), (0, 1))
-    assert len(without.times) == 2 and without.probability.size == 0
+    assert found.times.tolist() == [START + 30] * 2 and found.numbers is not None
+    watched.plane.labels(WHO, "line", [("x", 72.0)])
+    watched.now += 60
+    watched.monitoring.turn()
+    found = watched.detector.handed[-1].labelled
+    assert found is not None and sorted(found.truth.tolist()) == [71.0, 72.0], "the newest label stands"
 
 
 def test_an_overview_tells_what_was_judged_and_seen(watched: Watched) -> None:

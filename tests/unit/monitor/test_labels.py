@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from modelyard import events
 from modelyard.errors import InvalidInput, Tampered, UnsupportedFormat
 from modelyard.events import Part, Rows, Segment
-from modelyard.monitor.labels import AHEAD_S, BATCH, Given, Ledger, Received, account, answers, fitting, gathered, join, labelled, text
+from modelyard.monitor.labels import AHEAD_S, BATCH, Given, Ledger, Received, account, answers, fitting, gathered, join, labelled, text, truths
 from modelyard.monitor.log import PredictionLog, day_of
 from modelyard.monitor.windows import Windows
 from modelyard.types import Digest
@@ -329,3 +330,16 @@ def test_what_is_forgotten_leaves_no_trace(home: Home) -> None:
     assert home.account().matched == 2
     home.ledger.forget(before=250.0)
     assert home.ledger.labels("m") == {} == home.ledger.conflicts("m") == home.ledger.joined("m", since=0.0)  # answered before 250
+
+
+def test_truths_are_told_in_the_order_of_the_ids(tmp_path: Path) -> None:
+    with contextlib.closing(Ledger(tmp_path / "labels.sqlite")) as ledger:
+        assert truths(ledger, "m", ["x"], None) is None
+        ids = [str(number) for number in range(1200)]
+        ledger.give("m", [(key, int(key) % 3) for key in ids[:1000]], at=1.0)
+        ledger.give("m", [("t", "no number")], at=1.0)
+        ledger.give("other", [("1199", 1)], at=1.0)
+        found = truths(ledger, "m", [*ids, "t"], (0, 1))
+        assert found is not None and found[:4].tolist() == [0, 1, -1, 0] and set(found[1000:].tolist()) == {-1}
+        found = truths(ledger, "m", ["t", "4", "1100"], None)
+        assert found is not None and np.array_equal(found, [np.nan, 1, np.nan], equal_nan=True)

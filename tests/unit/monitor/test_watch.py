@@ -186,6 +186,24 @@ def test_the_course_of_levels_is_kept_in_steps_and_bounded() -> None:
     assert DEFAULTS.window_s / 297 < watch.TRACKED, "the whole window is kept"
 
 
+def test_what_fails_is_explained_and_a_failing_explanation_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
+    told.say = (
+        *(Verdict(outcome="fail", rule=f"told:{place}", evidence="", harm=place / 100) for place in range(watch.EXPLAINED + 2)),
+        Verdict(outcome="warn", rule="told:w", evidence=""),
+    )
+    after = judged(fresh(), minutes(0, 3), told)
+    assert set(after.causes) == {f"told:{place}" for place in range(2, watch.EXPLAINED + 2)}, "the most important"
+    assert {cause.kind for cause in after.causes.values()} <= {"unknown", "population shift", "upstream break", "concept shift"}
+
+    def broken(*_: object, **__: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(watch, "explain", broken)
+    after = judged(fresh(), minutes(0, 3), told)
+    assert {cause.evidence for cause in after.causes.values()} == {"the explanation failed (ZeroDivisionError)"}
+
+
 def test_what_pages_comes_first_then_what_harms() -> None:
     page, report = Told("page"), Told("report", pages=False)
     detectors = {"page": page, "report": report}
