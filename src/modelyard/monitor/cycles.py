@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelyard.monitor.directions import Directions
     from modelyard.types import Array
 
@@ -24,6 +26,8 @@ BLOCK_S = 3600.0
 BLOCK_ROWS = 200
 _ERRORS = 3.0
 _MEAN_BLOCKS = 12
+_LEAST_ROWS = 50
+_LEAST_EXPECTED = 5.0
 
 
 class Cycles(NamedTuple):
@@ -44,11 +48,64 @@ class Cycles(NamedTuple):
     widths: Array
 
 
-def begin(known: Directions) -> Cycles:
-    """Before the first minute."""
+def begin(known: Directions, widths: Array | None = None) -> Cycles:
+    """Before the first minute; with `widths`, as if a week had been learnt."""
     streams, directions, cells = known.scores.shape
     shape = (streams, directions + 1)
-    return Cycles(-np.inf, 0.0, 0.0, 0, np.zeros((streams, cells)), np.zeros((streams, cells)), np.full(shape, -np.inf), np.zeros(shape))
+    nothing = np.zeros((streams, cells))
+    weeks, widths = (0, np.zeros(shape)) if widths is None else (1, widths)
+    return Cycles(-np.inf, 0.0, 0.0, weeks, nothing, nothing.copy(), np.full(shape, -np.inf), widths)
+
+
+def learn(known: Directions, count: Callable[[Array], Array], times: Array) -> Array | None:
+    """What rows of the reference teach that carry `times` (seconds since 1970, UTC; NaN: none): the widths [stream, direction and distance].
+
+    By hours of the day, days of the week, hours of the week and months of the year; `count` gives the cells [stream, cell] of the rows at these
+    places. None where the rows span less than a week.
+    """
+    is_known = np.isfinite(times)
+    if not is_known.any() or np.ptp(times[is_known]) < WEEK_S:
+        return None
+    places = np.flatnonzero(is_known)
+    total = count(places)
+    usual = total / np.maximum(total.sum(axis=1), 1.0)[:, None]
+    widths = np.zeros((len(known.features), known.scores.shape[1] + 1))
+    for group in _groups(times[places]):
+        for each in np.unique(group):
+            among = places[group == each]
+            if len(among) >= _LEAST_ROWS:
+                widths = np.maximum(widths, _beyond(count(among), usual, known))
+    return widths
+
+
+def _groups(times: Array) -> tuple[Array, ...]:
+    seconds = times.astype("datetime64[s]")
+    hour = (times // BLOCK_S).astype(np.int64)
+    day = (times // DAY_S).astype(np.int64)
+    month = seconds.astype("datetime64[M]").astype(np.int64) % 12
+    return hour % 24, day % 7, hour % 168, month
+
+
+def _noise(rows: Array, known: Directions) -> Array:
+    """By how much a block's mean of each score may lie off by chance [stream, direction]; the second part is of rare things (Bernstein)."""
+    found: Array = _ERRORS / np.sqrt(rows)[:, None] + _ERRORS**2 * known.scores.max(axis=2) / (3 * rows)[:, None]
+    return found
+
+
+def _beyond(block: Array, usual: Array, known: Directions) -> Array:
+    """How far the rows of a block [stream, cell] provably lie from the `usual` shares [stream, cell], by direction and as a distance.
+
+    Cells that a block is expected to hit fewer than five times have no part in the distance.
+    """
+    rows = np.maximum(block.sum(axis=1), 1.0)
+    moved = block / rows[:, None] - usual
+    found = np.zeros((len(block), known.scores.shape[1] + 1))
+    found[:, :-1] = np.einsum("sdc,sc->sd", known.scores, moved) - _noise(rows, known)
+    is_common = rows[:, None] * known.shares >= _LEAST_EXPECTED
+    squares = (is_common * moved**2 / np.where(known.shares > 0, known.shares, 1.0)).sum(axis=1)
+    freedom = np.maximum(is_common.sum(axis=1), 1)
+    found[:, -1] = np.sqrt(np.maximum(squares - (freedom + _ERRORS * np.sqrt(2 * freedom)) / rows, 0.0))
+    return np.maximum(found, 0.0)
 
 
 def grown(cycles: Cycles, known: Directions, counts: Array, start: float, *, first_s: float, suspected: Array) -> Cycles:
@@ -66,18 +123,14 @@ def grown(cycles: Cycles, known: Directions, counts: Array, start: float, *, fir
 
 def _close_block(cycles: Cycles, known: Directions) -> Cycles:
     rows = np.maximum(cycles.block.sum(axis=1), 1.0)
-    shares = cycles.block / rows[:, None]
-    means = np.einsum("sdc,sc->sd", known.scores, shares) - _ERRORS / np.sqrt(rows)[:, None]
+    means = np.einsum("sdc,sc->sd", known.scores, cycles.block / rows[:, None]) - _noise(rows, known)
     farthest = cycles.farthest.copy()
     farthest[:, :-1] = np.maximum(farthest[:, :-1], means)
     seen = cycles.total.sum(axis=1)
     has_mean = cycles.seen_s >= DAY_S or (cycles.weeks > 0 and seen.max(initial=0.0) >= _MEAN_BLOCKS * rows.max(initial=0.0))
     if has_mean and seen.any():
         usual = cycles.total / np.maximum(seen, 1.0)[:, None]
-        squares = ((shares - usual) ** 2 / np.where(known.shares > 0, known.shares, 1.0)).sum(axis=1)
-        freedom = known.cells - 1
-        beyond = squares - (freedom + _ERRORS * np.sqrt(2 * freedom)) / rows
-        farthest[:, -1] = np.maximum(farthest[:, -1], np.sqrt(np.maximum(beyond, 0.0)))
+        farthest[:, -1] = np.maximum(farthest[:, -1], _beyond(cycles.block, usual, known)[:, -1])
     return cycles._replace(block_s=0.0, block=np.zeros_like(cycles.block), total=cycles.total + cycles.block, farthest=farthest)
 
 

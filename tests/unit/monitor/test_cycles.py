@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from drifting import cell_shares, normal_reference
@@ -9,6 +11,7 @@ from drifting import cell_shares, normal_reference
 from modelyard.monitor import cycles, directions
 from modelyard.monitor.cycles import DAY_S, WEEK_S, Cycles
 from modelyard.monitor.directions import DOWN, UP
+from modelyard.monitor.profile import Binner
 
 REFERENCE = normal_reference(("a", "b")).profile
 KNOWN = directions.directions(REFERENCE)
@@ -59,6 +62,40 @@ def test_later_weeks_add_to_what_is_known_and_take_nothing_away() -> None:
     assert again.weeks == 2
     assert again.widths[0, UP] == first.widths[0, UP]
     assert lived(7.1, amplitude=0.9, begun=first).widths[0, UP] == pytest.approx(0.85, abs=0.1)
+
+
+def drawn_at(times: np.ndarray, *, amplitude: float, seasonal: float = 0.0) -> Callable[[np.ndarray], np.ndarray]:
+    """The rows of the first feature go up and down by hour and season, those of the second do not; how to count some of them."""
+    rng = np.random.default_rng(0)
+    mean = amplitude * np.sin(2 * np.pi * times / DAY_S) + seasonal * np.sin(2 * np.pi * times / (365.25 * DAY_S))
+    rows = {"a": rng.normal(size=(len(times), 1)) + np.nan_to_num(mean)[:, None], "b": rng.normal(size=(len(times), 1))}
+
+    def count(places: np.ndarray) -> np.ndarray:
+        binner = Binner(REFERENCE)
+        binner.add({name: column[places] for name, column in rows.items()}, {})
+        return KNOWN.gather(binner.take()).astype(float)
+
+    return count
+
+
+def test_rows_with_times_teach_a_week_and_a_year_at_once() -> None:
+    times = np.sort(np.random.default_rng(1).uniform(0, 365 * DAY_S, size=20_000))
+    times[:100] = np.nan
+    found = cycles.learn(KNOWN, drawn_at(times, amplitude=0.5, seasonal=0.6), times)
+    assert found is not None
+    assert 0.4 < found[0, UP] < 0.7
+    assert 0.4 < found[0, DOWN] < 0.7
+    assert found[1].max() < 0.1
+    daily = cycles.learn(KNOWN, drawn_at(times, amplitude=0.5), times)
+    assert daily is not None
+    assert 0.3 < daily[0, UP] < 0.55
+    assert cycles.begin(KNOWN, found).weeks == 1
+
+
+def test_rows_of_less_than_a_week_or_without_times_teach_none() -> None:
+    times = np.linspace(0, 3 * DAY_S, 1000)
+    assert cycles.learn(KNOWN, drawn_at(times, amplitude=0.5), times) is None
+    assert cycles.learn(KNOWN, drawn_at(times, amplitude=0.5), np.full(1000, np.nan)) is None
 
 
 def test_a_clock_that_jumps_shortens_a_week_by_a_day() -> None:
