@@ -147,7 +147,7 @@ class Monitoring:
             policies={name: each.alerts for name, each in settings.items()},
         )
         verdicts = {name: watch.alarming(each.verdicts, detectors, settings[name]) for name, each in kept.items()}
-        causes = {(name, rule): Explained(each.kind, each.evidence) for name, found in kept.items() for rule, each in found.causes.items()}
+        causes = {(name, rule): Explained(each.kind, each.said, each.advice) for name, found in kept.items() for rule, each in found.causes.items()}
         told = book.turn(records, verdicts, rules=rules, routes=tuple(self._plane.alert_routes().values()), now=now, causes=causes)
         return [each.deployment for each in told if each.severity == "page" and each.news]
 

@@ -89,7 +89,7 @@ def refused(minutes: Sequence[Minute]) -> Break | None:
                 start -= 1
             said = f"{bad / asked:.1%} of {asked:,} requests do not fit the schema"
             numbers = {"share": bad / asked, "requests": float(asked)}
-            return Break("schema", "", -1, float(minutes[start].start), minutes[-1].start + 60.0, start > 0, 0, said, numbers)
+            return Break("schema", "", -1, float(minutes[start].start), float(minutes[-1].start + minutes[-1].span_s), start > 0, 0, said, numbers)
     return None
 
 
@@ -165,8 +165,7 @@ def _placed(series: Series, place: int, told: _Told, worth: Quality, alpha: floa
     if again is None and told.kind in _LIKENESSES:
         return None
     told = again or told
-    starts = series.starts
-    first, last = float(starts[onset.first]), float(starts[onset.last - 1]) + 60.0
+    first, last = float(series.starts[onset.first]), float(series.ends[onset.last - 1])
     return Break(told.kind, old.name, place, first, last, onset.is_seen, span.rows, told.said, told.numbers)
 
 

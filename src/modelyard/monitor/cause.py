@@ -35,6 +35,8 @@ NEARBY_S = 1800.0
 _SOON_S = 120.0
 SHOWN = 5
 LEAST_ROWS = 200
+ALIGNED_ROWS = 6000
+"""So many of the latest rows are looked through for a wrong join."""
 _MOVED = 0.02
 _MOVED_Q = 0.001
 _CERTAIN = 3.0
@@ -54,7 +56,7 @@ class Happened(NamedTuple):
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why. `columns` the guilty ones, the worst first; `slice` the rows that it is about, in words; `first_bad` when the first bad minute began
-    (None: before all that was looked at); `release` what happened to the deployment shortly before; `advice` what to do now.
+    (None: before all that was looked at); `release` what happened to the deployment shortly before; `advice` what to do now; `at` when it was found.
     """
 
     kind: Kind
@@ -65,6 +67,13 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_bad: float | None = None
     release: str = ""
     numbers: dict[str, float] = {}
+    at: float = 0.0
+
+    @property
+    def said(self) -> str:
+        """All of it but the advice, in a sentence."""
+        when = "" if self.first_bad is None else f"; since {clock(self.first_bad)}"
+        return f"{self.evidence}{f'; {self.slice}' if self.slice else ''}{when}{f', beside {self.release}' if self.release else ''}"
 
 
 def explain(failing: Verdict, evidence: Evidence, *, happened: Sequence[Happened] = ()) -> Cause:
@@ -149,6 +158,7 @@ def _misaligned(rows: Sampled | None) -> tuple[alignment.Lost, float] | None:
     """A column that lost its dependences, and since when: of several places to part the rows at, the one with the sharpest loss."""
     if rows is None or len(rows.times) < 2 * alignment.LEAST_ROWS:
         return None
+    rows = rows.take(np.arange(max(0, len(rows.times) - ALIGNED_ROWS), len(rows.times)))
     count = len(rows.times)
     columns = slicing.coded(rows.inputs, rows=count)
     best: tuple[float, alignment.Lost, float] | None = None

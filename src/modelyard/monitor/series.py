@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from modelyard.monitor import profile
-from modelyard.monitor.base import MINUTE_S, Minute, Reference
+from modelyard.monitor.base import Minute, Reference
 from modelyard.monitor.profile import Profile, chi_square_tail
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Onset(NamedTuple):
 class Series:
     """Minutes of `reference.digest` that have rows, oldest first. Immutable.
 
-    `counts` is [minutes, width of the vector]; `starts`, `requests` and `rows` are of each minute. `foreign` minutes have other bins than the
+    `counts` is [minutes, width of the vector]; `starts`, `ends`, `requests` and `rows` are of each. `foreign` minutes have other bins than the
     reference.
     """
 
@@ -47,6 +47,7 @@ class Series:
         kept = [(each, counts) for each, counts in fitting if counts[0] > 0]
         self.counts: Array = np.stack([counts for _, counts in kept]) if kept else np.zeros((0, width), dtype=np.int64)
         self.starts: Array = np.array([each.start for each, _ in kept], dtype=np.int64)
+        self.ends: Array = np.array([each.start + each.span_s for each, _ in kept], dtype=np.int64)
         self.requests: Array = np.array([each.requests for each, _ in kept], dtype=np.int64)
         self.rows: Array = self.counts[:, 0]
 
@@ -56,7 +57,7 @@ class Series:
     @property
     def window(self) -> tuple[float, float]:
         """From the start of the first minute to the end of the last. There is one at least."""
-        return float(self.starts[0]), float(self.starts[-1] + MINUTE_S)
+        return float(self.starts[0]), float(self.ends[-1])
 
     def cells(self, place: int) -> Array:
         """[minutes, cells + 1] of the feature at `place` in the reference: its counts, missing values last."""

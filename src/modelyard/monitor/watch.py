@@ -16,7 +16,8 @@ import msgspec
 
 from modelyard.monitor.base import MINUTE_S, Detector, Evidence, Labelled, Logged, Minute, Reference
 from modelyard.monitor.budget import MONTH_S
-from modelyard.monitor.cause import Cause, Happened, explain
+from modelyard.monitor.cause import Cause, Happened
+from modelyard.monitor.explained import explained
 from modelyard.types import Digest, Verdict
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ AWAY_S = 86_400
 """What lies further back than this is not judged any more after an absence: its minutes are about to become hours."""
 LATE_S = 86_400
 """For how long it is counted what comes to a minute after it was judged."""
-EXPLAINED = 8
-"""How many failing verdicts are explained in a turn, the most important."""
 TRACKED = 80
 """How many points of each figure's course are kept, the latest: a little more than the window."""
 _ORDER = {"fail": 0, "warn": 1, "unknown": 2, "pass": 3}
@@ -187,7 +186,7 @@ def turn(kept: Kept, seen: Seen, detectors: Mapping[str, Detector], *, settings:
         verdicts=verdicts,
         track=_tracked(kept.track, verdicts, at=reached - MINUTE_S, step_s=max(MINUTE_S, int(settings.window_s / TRACKED * 1.1))),
         failed=failed,
-        causes=_explained(verdicts, evidence, seen.happened),
+        causes=explained(kept.causes, [each for each in verdicts if each.outcome == "fail"], evidence, seen.happened),
     )
 
 
@@ -238,18 +237,6 @@ def _bounded(value: float) -> float:
 def _pages(detector: Detector, settings: Monitored) -> bool:
     section = settings.section(detector.rule)
     return detector.pages and section.enabled and section.pages
-
-
-def _explained(verdicts: Sequence[Verdict], evidence: Evidence, happened: Sequence[Happened]) -> dict[str, Cause]:
-    """Why the most important of those that fail do; what cannot be explained is said to be so."""
-    found: dict[str, Cause] = {}
-    for verdict in verdicts:
-        if verdict.outcome == "fail" and verdict.rule not in found and len(found) < EXPLAINED:
-            try:
-                found[verdict.rule] = explain(verdict, evidence, happened=happened)
-            except Exception as error:  # noqa: BLE001  # as of a detector: no explanation is worth the watch
-                found[verdict.rule] = Cause(kind="unknown", evidence=f"the explanation failed ({type(error).__name__})", advice="")
-    return found
 
 
 def _late(kept: Kept, minutes: Sequence[Minute], *, before: int) -> tuple[dict[int, int], int]:

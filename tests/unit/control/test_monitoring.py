@@ -267,6 +267,16 @@ def test_what_fails_becomes_an_alert_and_a_message_in_the_turn_that_found_it(wat
     assert b'modelyard_monitor_budget_left{deployment="line"} 1' in watched.plane.metrics()
 
 
+def test_an_alert_says_why(watched: Watched) -> None:
+    watched.see(START + 30, rows=40)
+    watched.detector.say = (FAILED,)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    found = watched.kept().causes["told:a"]
+    (alert,) = watched.plane.alerts().alerts
+    assert found.at == watched.now and (alert.cause, alert.why, alert.advice) == (found.kind, found.said, found.advice)
+
+
 def test_who_was_told_not_to_page_reports(watched: Watched) -> None:
     class Drifted(Told):
         def __init__(self) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from watching import START, Told
 
+from modelyard.monitor import explained as of_turn
 from modelyard.monitor import watch
 from modelyard.monitor.base import MINUTE_S, Minute, Reference
+from modelyard.monitor.explained import MOST
 from modelyard.monitor.profile import FeatureProfile, Profile
 from modelyard.monitor.settings import Drift, Monitored, Section
 from modelyard.monitor.watch import AWAY_S, CATCH_UP, Kept, Seen, Span, begin, closed, importance, is_page, span, turn
@@ -189,17 +191,17 @@ def test_the_course_of_levels_is_kept_in_steps_and_bounded() -> None:
 def test_what_fails_is_explained_and_a_failing_explanation_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told()
     told.say = (
-        *(Verdict(outcome="fail", rule=f"told:{place}", evidence="", harm=place / 100) for place in range(watch.EXPLAINED + 2)),
+        *(Verdict(outcome="fail", rule=f"told:{place}", evidence="", harm=place / 100) for place in range(MOST + 2)),
         Verdict(outcome="warn", rule="told:w", evidence=""),
     )
     after = judged(fresh(), minutes(0, 3), told)
-    assert set(after.causes) == {f"told:{place}" for place in range(2, watch.EXPLAINED + 2)}, "the most important"
+    assert set(after.causes) == {f"told:{place}" for place in range(2, MOST + 2)}, "the most important"
     assert {cause.kind for cause in after.causes.values()} <= {"unknown", "population shift", "upstream break", "concept shift"}
 
     def broken(*_: object, **__: object) -> object:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(watch, "explain", broken)
+    monkeypatch.setattr(of_turn, "explain", broken)
     after = judged(fresh(), minutes(0, 3), told)
     assert {cause.evidence for cause in after.causes.values()} == {"the explanation failed (ZeroDivisionError)"}
 
