@@ -24,6 +24,7 @@ BARS: dict[str, str] = {
     "scale": "benchmarks.monitor.scale:run",
     "concept": "benchmarks.monitor.concept:run",
     "nab": "benchmarks.monitor.nab:run",
+    "pure-concept": "benchmarks.monitor.pure:run",
 }
 DATA = ROOT.parent / "shared" / "data"
 

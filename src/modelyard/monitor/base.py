@@ -85,7 +85,7 @@ class Reference(NamedTuple):
 
 class Evidence(NamedTuple):
     """What one turn hands to a detector. `fresh` are the minutes that it has not been handed yet, oldest first; `recent` those of the window that
-    reports look at, `fresh` among them. `labelled` are the labelled predictions of the recent window, `false_pages` how often a month at most this
+    reports look at, `fresh` among them. `labelled` are the labelled predictions of the last weeks; `false_pages` is how often a month at most this
     detector may page with nothing wrong, `now` the time of the turn. `logged` are the sampled rows of the recent window; `settings` are the
     deployment's, and columns to ignore have no importance.
     """

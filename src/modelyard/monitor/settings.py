@@ -44,6 +44,27 @@ class Drift(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     learn_days: Annotated[float, msgspec.Meta(ge=0, le=90)] = 7.0
 
 
+class Concept(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`settle_s`: how long after their answer predictions wait for their labels. The baseline is learnt from `learn_rows` labels, and followed over
+    about `memory_rows`. `rows_between_false_pages`: instead of what the alarm budget gives; `reports`: whether ADWIN and HDDM are run beside."""
+
+    settle_s: Amount = 0.0
+    learn_rows: Annotated[int, msgspec.Meta(ge=10, le=1_000_000)] = 300
+    memory_rows: Annotated[int, msgspec.Meta(ge=1_000, le=100_000_000)] = 20_000
+    rows_between_false_pages: Annotated[float, msgspec.Meta(ge=100, le=1e15)] | None = None
+    reports: bool = True
+
+
+class Performance(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`smallest_loss` of accuracy or AUC, and `smallest_rise` of errors beside the reference's, that are worth a page. Figures are told by windows of
+    `window_s`; `settle_s` as of concept drift."""
+
+    smallest_loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
+    smallest_rise: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.25
+    window_s: Annotated[float, msgspec.Meta(ge=300, le=366 * 86_400)] = 86_400.0
+    settle_s: Amount = 0.0
+
+
 class Slo(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`answered`: the share of requests to be answered; with `latency_s`, `latency_share` of them within it."""
 
@@ -97,8 +118,8 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     drift: Drift = Drift()
     shift: Section = Section(pages=False)
     multivariate: Section = Section(pages=False)
-    concept: Section = Section()
-    performance: Section = Section()
+    concept: Concept = Concept()
+    performance: Performance = Performance()
     estimated_performance: Section = Section()
     operations: Section = Section()
     slo: Slo = Slo()

@@ -28,6 +28,8 @@ DETECTORS: dict[str, str] = {
     "shift": "modelyard.monitor.shift:WindowShift",
     "quality": "modelyard.monitor.quality:Quality",
     "slices": "modelyard.monitor.slices:Slices",
+    "concept": "modelyard.monitor.concept:ConceptDrift",
+    "performance": "modelyard.monitor.performance:Performance",
 }
 """Rule -> "module:Class"; loaded when the first deployment is judged."""
 

@@ -1,0 +1,117 @@
+"""Concept drift: an error that rises pages, one that falls is reported, and what cannot be judged is said."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from labelling import DIGEST, REGRESSOR, START, classified, evidence, first, measured
+
+from modelyard.monitor.concept import ConceptDrift
+from modelyard.monitor.settings import Concept, Monitored
+
+QUIET = Monitored(concept=Concept(reports=False))
+
+
+def judge(labelled, state: bytes = b"", **more):
+    return ConceptDrift().judge(evidence(labelled, **{"settings": QUIET, **more}), state)
+
+
+def test_an_error_that_rises_pages_with_when_it_began_and_what_it_costs() -> None:
+    rng = np.random.default_rng(1)
+    labels = classified(rng, [0.1] * 4_000 + [0.3] * 800)
+    judged = judge(first(labels, 4_000))
+    assert [verdict.outcome for verdict in judged.verdicts] == ["pass"]
+    (verdict,) = judge(labels, judged.state).verdicts
+    assert (verdict.outcome, verdict.rule) == ("fail", "concept:error")
+    assert verdict.window is not None and abs(verdict.window[0] - labels.times[4_000]) < 4 * 3600
+    assert verdict.harm == pytest.approx(0.2, abs=0.05)
+    assert verdict.numbers["value"] >= verdict.numbers["threshold"] > 0
+    assert "of the answers are wrong" in verdict.evidence and verdict.numbers["level"] == pytest.approx(0.3, abs=0.05)
+
+
+def test_it_stays_a_page_until_the_error_returns_even_when_no_label_comes() -> None:
+    rng = np.random.default_rng(2)
+    labels = classified(rng, [0.1] * 3_000 + [0.4] * 600 + [0.1] * 2_000)
+    judged = judge(first(labels, 3_600))
+    again = judge(first(labels, 3_600), judged.state)
+    assert judged.verdicts[0].outcome == again.verdicts[0].outcome == "fail"
+    assert judge(labels, again.state).verdicts[0].outcome == "pass"
+
+
+def test_an_error_that_falls_is_reported_and_wakes_nobody() -> None:
+    rng = np.random.default_rng(3)
+    labels = classified(rng, [0.4] * 3_000 + [0.1] * 300)
+    judged = judge(labels)
+    (verdict,) = judged.verdicts
+    assert verdict.outcome == "warn" and "fell from 0.4" in verdict.evidence.replace("0.39", "0.4").replace("0.41", "0.4")
+    more = classified(rng, [0.1] * 1_000, start=float(labels.times[-1]) + 60)
+    later = more._replace(numbers=more.numbers + 3_300)
+    assert judge(later, judged.state, now=float(later.times[-1]) + 86_400).verdicts[0].outcome == "pass"
+
+
+def test_it_does_not_matter_over_how_many_turns_the_labels_come() -> None:
+    rng = np.random.default_rng(4)
+    labels = classified(rng, [0.2] * 2_000 + [0.5] * 500)
+    settings = Monitored(concept=Concept(reports=False, rows_between_false_pages=100_000))
+    once = judge(labels, settings=settings)
+    state = b""
+    for rows in range(50, 2_501, 50):
+        judged = judge(first(labels, rows), state, settings=settings)
+        state = judged.state
+    assert judged.verdicts[0].outcome == once.verdicts[0].outcome == "fail"
+    assert judged.verdicts[0].window == once.verdicts[0].window
+
+
+def test_a_regressor_is_judged_by_its_absolute_error_beside_the_references() -> None:
+    rng = np.random.default_rng(5)
+    labels = measured(rng, [1.0] * 3_000 + [2.0] * 600)
+    judged = judge(labels, schema=REGRESSOR, quality={"mae": 0.8})
+    (verdict,) = judged.verdicts
+    assert verdict.outcome == "fail" and verdict.harm == pytest.approx(1.0, abs=0.3)
+    assert judge(measured(rng, [1.0] * 3_000), schema=REGRESSOR).verdicts[0].outcome == "pass"
+
+
+def test_nothing_is_unknown_and_so_is_too_little() -> None:
+    assert judge(None).verdicts[0].outcome == "unknown"
+    judged = judge(classified(np.random.default_rng(6), [0.1] * 20))
+    assert judged.verdicts[0].outcome == "unknown" and "20 labels" in judged.verdicts[0].evidence
+
+
+def test_state_of_another_release_or_of_nobody_begins_anew() -> None:
+    rng = np.random.default_rng(7)
+    labels = classified(rng, [0.1] * 3_000 + [0.5] * 500)
+    state = judge(labels).state
+    other = msgspec.msgpack.encode({**msgspec.msgpack.decode(state), "digest": DIGEST[:-1] + "b"})
+    for odd in (b"", b"\x00nonsense", other, msgspec.msgpack.encode({"format": 99, "digest": DIGEST})):
+        again = judge(first(labels, 20), odd)
+        assert again.verdicts[0].outcome == "unknown"
+
+
+def test_the_budget_moves_the_threshold() -> None:
+    labels = classified(np.random.default_rng(8), [0.1] * 2_000)
+    strict, loose = (judge(labels, false_pages=share).verdicts[0].numbers["threshold"] for share in (0.01, 1.0))
+    assert strict > loose
+
+
+def test_the_fields_own_detectors_report_and_fail_nothing() -> None:
+    pytest.importorskip("river")
+    rng = np.random.default_rng(9)
+    labels = classified(rng, [0.1] * 3_000 + [0.5] * 300)
+    judged = judge(labels, settings=Monitored())
+    told = {verdict.rule: verdict for verdict in judged.verdicts}
+    assert set(told) == {"concept:error", "concept:adwin", "concept:hddm_a", "concept:hddm_w"}
+    assert told["concept:adwin"].outcome == told["concept:hddm_a"].outcome == "warn"
+    assert told["concept:adwin"].window is not None and told["concept:adwin"].window[0] >= labels.times[3_000]
+    calm = {verdict.rule: verdict.outcome for verdict in judge(classified(rng, [0.1] * 3_000), settings=Monitored()).verdicts}
+    assert calm["concept:adwin"] == "pass"
+    numbers = {verdict.rule for verdict in judge(measured(rng, [1.0] * 1_000), schema=REGRESSOR, settings=Monitored()).verdicts}
+    assert numbers == {"concept:error", "concept:adwin"}
+
+
+def test_a_prediction_of_the_future_waits_for_its_time() -> None:
+    rng = np.random.default_rng(10)
+    labels = classified(rng, [0.1] * 1_000)
+    judged = judge(labels, now=START - 5)
+    assert judged.verdicts[0].outcome == "unknown"
+    assert judge(labels, judged.state).verdicts[0].numbers["labels"] == 1_000
