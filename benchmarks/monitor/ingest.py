@@ -123,6 +123,6 @@ def month(path: Path) -> list[Item]:
             unit="MB",
             bar=16,
             better="lower",
-            note="minutes of the last day and counters of eight, hours before; the SQLite file as it lies on the disk",
+            note="profiles by the minute for 26 hours and counters for four days, hours before; the SQLite file as it lies on the disk",
         ),
     ]

@@ -88,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     input_sample_rate: float = 0.01
     spool_limit_bytes: int = 256 << 20
     retention_days: int = 183
-    minute_counters_hours: int = 192
+    minute_counters_hours: int = 96
     minute_profiles_hours: int = 26
     hour_windows_days: int = 35
     export_url: str = ""

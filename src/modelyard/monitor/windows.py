@@ -104,8 +104,10 @@ class Window(msgspec.Struct, kw_only=True):
         self.ended_at = max(self.ended_at, other.ended_at)
         self.requests += other.requests
         self.rows += other.rows
-        self.latencies = summed(self.latencies, other.latencies)
-        self.dropped = summed(self.dropped, other.dropped)
+        for bucket, count in other.latencies.items():  # in place: a month is tens of thousands of these
+            self.latencies[bucket] = self.latencies.get(bucket, 0) + count
+        if other.dropped:
+            self.dropped = summed(self.dropped, other.dropped)
         self.use += other.use
         for code, more in other.failures.items():
             had = self.failures.get(code, Failures(requests=0, seconds=0.0))
@@ -609,7 +611,7 @@ def _window(segment: Segment, part: Part) -> Window:
         ended_at=segment.ended_at,
         requests=part.requests,
         rows=part.rows,
-        latencies=part.latencies,
+        latencies=dict(part.latencies),
         failures=part.failures,
         dropped=part.dropped,
         use=part.use or Use(),

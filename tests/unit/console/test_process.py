@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from world import free_ports, wait_until
 
+from modelyard import events
 from modelyard.client import Client
 from modelyard.client.places import read_admin_key
 from modelyard.config import child_environment, load
 from modelyard.console.process import MOVING_S, REST_S, Pace
 from modelyard.control.status import Status
 from modelyard.errors import NotFound, Unauthenticated, Unavailable
-from modelyard.types import read_control_state
+from modelyard.events import Part, Segment
+from modelyard.files import make_folder
+from modelyard.monitor.intake import outbox_path, windows_path
+from modelyard.monitor.windows import Windows
+from modelyard.types import Digest, read_control_state
 
 
 def start(home: Path, port: int) -> subprocess.Popen[str]:
@@ -96,3 +103,30 @@ def test_rests_grow_while_nothing_comes_of_them_and_are_short_after_something_ha
     assert pace.pause_s(is_moving=True) == longest
     pace.restart()
     assert pace.pause_s(is_moving=True) == shortest
+
+
+def test_processes_that_share_a_store_have_what_each_has_seen(tmp_path: Path) -> None:
+    store = (tmp_path / "store").as_uri()
+    homes = [tmp_path / name for name in ("one", "two")]
+    part = Part(name="m", version=1, digest=Digest("sha256:" + "0" * 64), requests=7)
+    segment = Segment(slot=0, pid=1, started_at=time.time() - 91, ended_at=time.time() - 90, parts=(part,))
+    outbox = make_folder(outbox_path(load({"home": homes[0]})))  # as taken in just before the end of another process
+    (outbox / "0-1-1.segment").write_bytes(events.encode(segment))
+    environments = [
+        child_environment(load({"home": home, "control_port": port, "export_url": store})) for home, port in zip(homes, free_ports(2), strict=True)
+    ]
+    command = [sys.executable, "-m", "modelyard.console"]
+    processes = [subprocess.Popen(command, env=each, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for each in environments]
+    try:
+        wait_until(lambda: windows_path(load({"home": homes[1]})).exists() and _requests(homes[1]) == 7)
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    assert ended == [("", "", 0)] * 2 and not list(outbox.glob("*.segment"))
+    assert _requests(homes[0]) == 0, "its own it has already"
+
+
+def _requests(home: Path) -> int:
+    with contextlib.closing(Windows(windows_path(load({"home": home})))) as windows:
+        return sum(window.requests for window in windows.seen("m", since=0).values())

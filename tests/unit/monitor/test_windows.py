@@ -138,6 +138,12 @@ def test_which_segments_were_taken_is_told_by_their_numbers_and_takes_a_row_a_so
     assert windows.untaken(named) == [], "a source that is not silent is known for as long as it speaks"
 
 
+def test_what_is_taken_is_not_changed(windows: Windows) -> None:
+    first, second = seen(1000), seen(1001)
+    windows.take({"a": first, "b": second}, day_of=day_of)
+    assert first.parts[0].latencies == second.parts[0].latencies == {80: 2}
+
+
 def test_strange_ones_are_counted_once(windows: Windows) -> None:
     odd = {"a": "early", "c": "late"}
     for _ in range(2):
