@@ -65,6 +65,7 @@ VERBS: dict[str, Verb] = {
 PARTS: dict[str, dict[str, str]] = {
     "monitor": {
         "backtest": "modelyard.cli.backtest:backtest",
+        "report": "modelyard.cli.report:report",
         "rules": "modelyard.cli.monitoring:rules",
         "dashboard": "modelyard.cli.monitoring:dashboard",
     },
