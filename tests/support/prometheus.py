@@ -32,12 +32,13 @@ class Prometheus:
                 job["authorization"] = {"credentials": key}
             jobs.append(job)
         config = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "global": {"scrape_interval": "3s", "scrape_timeout": "3s", "evaluation_interval": "1s"},
             "rule_files": [str(rules)],
             "scrape_configs": jobs,
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(managers)}]}]} if managers else {},
         }
         (folder / "prometheus.yml").write_text(json.dumps(config))
+        self.trouble: list[str] = []
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         self._log = (folder / "prometheus.log").open("wb")
@@ -56,6 +57,13 @@ class Prometheus:
         """The data of an answer of its API."""
         with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}", timeout=10) as answer:
             return json.load(answer)["data"]
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether every target has answered its last question; `trouble` says what others said."""
+        targets = self.ask("targets")["activeTargets"]
+        self.trouble = [each["lastError"] for each in targets if each["health"] != "up"]
+        return bool(targets) and not self.trouble
 
     def firing(self) -> set[str]:
         """The names of alerts that fire."""
