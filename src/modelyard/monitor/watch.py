@@ -18,6 +18,7 @@ from modelyard.monitor.base import MINUTE_S, Detector, Evidence, Labelled, Logge
 from modelyard.monitor.budget import MONTH_S
 from modelyard.monitor.cause import Cause, Happened
 from modelyard.monitor.explained import explained
+from modelyard.monitor.settings import FIGURES
 from modelyard.types import Digest, Verdict
 
 if TYPE_CHECKING:
@@ -309,11 +310,14 @@ def _without_ignored(verdicts: Sequence[Verdict], ignore: Sequence[str]) -> tupl
 def _tracked(
     track: Mapping[str, tuple[tuple[int, float], ...]], verdicts: Sequence[Verdict], *, at: int, step_s: int
 ) -> dict[str, tuple[tuple[int, float], ...]]:
-    """The course of each detector's largest level (a value beside its threshold), one turn further."""
+    """The course of each detector's largest level (a value beside its threshold), and of each figure of performance, one turn further."""
     points: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for verdict in verdicts:
-        rule = verdict.rule.partition(":")[0]
+        rule, _, about = verdict.rule.partition(":")
         value, threshold = verdict.numbers.get("value"), verdict.numbers.get("threshold")
+        if about in FIGURES and (figure := verdict.numbers.get(about, value if threshold is None else None)) is not None:
+            figures[verdict.rule] = float(f"{figure:.4g}")
         if value is not None and threshold:
             level = float(f"{value / threshold:.4g}")
             if math.isfinite(level):
@@ -325,4 +329,6 @@ def _tracked(
         if before and before[-1][0] == start:
             before, value = before[:-1], max(value, before[-1][1])  # noqa: PLW2901  the step so far
         kept[name] = (*before, (start, value))[-TRACKED:]
+    for name, value in figures.items():
+        kept[name] = (*(each for each in kept.get(name, ()) if each[0] != start), (start, value))[-TRACKED:]
     return kept

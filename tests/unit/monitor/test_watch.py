@@ -188,6 +188,21 @@ def test_the_course_of_levels_is_kept_in_steps_and_bounded() -> None:
     assert DEFAULTS.window_s / 297 < watch.TRACKED, "the whole window is kept"
 
 
+def test_figures_of_performance_have_a_course_of_their_own() -> None:
+    told = Told("performance")
+    told.say = (
+        Verdict(outcome="pass", rule="performance:mae", evidence="", numbers={"mae": 12.3456, "value": 1.0, "threshold": 8.0}),
+        Verdict(outcome="pass", rule="estimated_performance:accuracy", evidence="", numbers={"value": 0.9, "bound": 0.8}),
+        Verdict(outcome="unknown", rule="performance:rmse", evidence="", numbers={"value": 0.0, "threshold": 8.0}),
+    )
+    track = judged(fresh(), [], told).track
+    assert {name: points[-1][1] for name, points in track.items()} == {
+        "performance:mae": 12.35,
+        "estimated_performance:accuracy": 0.9,
+        "performance": 0.125,
+    }
+
+
 def test_what_fails_is_explained_and_a_failing_explanation_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told()
     told.say = (
