@@ -408,10 +408,16 @@ class Windows(Database):
         yield from self._connection.execute(query, of)
 
     def hours(self, name: str, digest: Digest, *, since: float) -> dict[int, int]:
-        """How many rows one digest answered in each hour that has any from `since` on, by the hour's beginning."""
+        """How many rows one digest answered in each hour that has any from `since` on, by the hour's beginning; of what is kept by the day alone, by
+        the day's.
+        """
+        of = (name, digest, since - since % HOUR_S)
         query = "SELECT start / 3600 * 3600, sum(rows) FROM windows WHERE name = ? AND digest = ? AND start >= ? GROUP BY 1"
         with self._translated():
-            return dict(self._connection.execute(query, (name, digest, since - since % 3600)).fetchall())
+            found: dict[int, int] = dict(self._connection.execute(query, of).fetchall())
+            for start, blob in self._connection.execute("SELECT start, body FROM rolled WHERE name = ? AND digest = ? AND start >= ?", of):
+                found[start] = found.get(start, 0) + msgspec.msgpack.decode(blob, type=Window).rows
+        return dict(sorted(found.items()))
 
     def evidence(self, name: str, generation: int) -> dict[Digest, Seen]:
         """Per digest, all that was seen while the plan of `name` had this generation."""

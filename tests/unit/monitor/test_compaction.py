@@ -132,6 +132,17 @@ def test_windows_of_any_span_are_told_each_second_once(windows: Filled) -> None:
     assert len(day) == 24 and {each.version for each in day} == {2}
 
 
+def test_the_rows_of_each_hour_are_told_after_minutes_became_hours(windows: Filled) -> None:
+    now = DAYS * DAY_S
+    before = windows.hours("m", DIGEST, since=3 * DAY_S + 100)
+    rolled(windows, now)
+    assert windows.hours("m", DIGEST, since=3 * DAY_S + 100) == before and len(before) == 48
+    days = windows.hours("m", DIGEST, since=0)
+    assert list(days)[:3] == [0, DAY_S, 2 * DAY_S] and sum(days.values()) == sum(
+        each.rows for each in windows.minutes("m", DIGEST, since=0, until=now)
+    )
+
+
 def test_the_ages_are_a_homes_settings(tmp_path: Path) -> None:
     told = ages(Settings(home=tmp_path, minute_counters_hours=4, minute_profiles_hours=3, hour_windows_days=2))
     assert told == Ages(counters_s=4 * HOUR_S, profiles_s=3 * HOUR_S, hours_s=2 * DAY_S)
