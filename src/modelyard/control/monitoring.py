@@ -31,7 +31,7 @@ from modelyard.monitor.logged import Follower
 from modelyard.monitor.overview import Overview
 from modelyard.monitor.settings import Monitored
 from modelyard.monitor.watch import Kept, Seen, Span
-from modelyard.monitor.windows import Windows
+from modelyard.monitor.windows import TROUBLES, Windows
 from modelyard.rollout import history
 from modelyard.types import Digest
 
@@ -286,7 +286,7 @@ def overview(plane: ControlPlane, name: str, *, since: float | None = None, now:
     with contextlib.closing(Windows(windows_path(plane.settings))) as windows:
         if release is not None:
             found = windows.minutes(name, release.digest, since=begin, until=until)
-        trouble = [f"{count:,} segments or rows could not be kept ({kind})" for kind, count in windows.troubles().items()]
+        trouble = [f"{count:,} {TROUBLES.get(kind, kind)}" for kind, count in windows.troubles().items()]
     is_of_now = kept is not None and release is not None and kept.digest == release.digest
     detectors = watch.load() if is_of_now else {}
     return told.overview(

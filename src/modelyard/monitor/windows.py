@@ -82,6 +82,15 @@ ranges. 80 is an empty map in msgpack.
 """
 
 VERSION = len(_STEPS)
+TROUBLES = {
+    "lost": "segments of observations found no room and are lost",
+    "corrupt": "segments were damaged and are set aside in the spool",
+    "unwritable": "rows could not be written to the prediction log",
+    "early": "segments came with a clock that was ahead, and count when they came",
+    "late": "segments were older than anything that is kept",
+    "rebinned": "windows of profiles had other bins than later ones, and were let go",
+}
+"""What each kind of trouble is, in words."""
 
 K = TypeVar("K")
 
@@ -437,10 +446,7 @@ class Windows(Database):
             return tuple(sorted({*_names(self._connection, "windows"), *_names(self._connection, "rolled")}))
 
     def troubles(self) -> dict[str, int]:
-        """What could not be kept, or not where it belongs, since this file was made: `lost` segments of workers, `corrupt` ones set aside,
-        `unwritable` rows; segments that were `early` (their clock was ahead) or `late` (older than anything that is kept), and
-        counts whose bins were others than those of later ones (`rebinned`).
-        """
+        """How much could not be kept, or not where it belongs, since this file was made, by the kinds of TROUBLES."""
         with self._translated():
             return dict(self._connection.execute("SELECT kind, count FROM troubles ORDER BY kind"))
 
