@@ -25,6 +25,7 @@ BARS: dict[str, str] = {
     "concept": "benchmarks.monitor.concept:run",
     "nab": "benchmarks.monitor.nab:run",
     "pure-concept": "benchmarks.monitor.pure:run",
+    "estimate": "benchmarks.monitor.estimate:run",
 }
 DATA = ROOT.parent / "shared" / "data"
 

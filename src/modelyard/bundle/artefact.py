@@ -57,16 +57,26 @@ class Contents:
 
 class Attested:
     """What one machine found: the user's name for the model, its outputs on the golden inputs, the parity figures, the platform (CPU, threads,
-    time, …) and the profile of its outputs on all rows."""
+    time, …), the profile of its outputs on all rows and what was learnt of its performance (a struct or plain data; None: nothing)."""
 
-    __slots__ = ("name", "outputs", "parity", "platform", "profile")
+    __slots__ = ("name", "outputs", "parity", "performance", "platform", "profile")
 
-    def __init__(self, *, name: str, outputs: Mapping[str, Array], parity: Any, platform: Mapping[str, Any], profile: Any = None) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        outputs: Mapping[str, Array],
+        parity: Any,
+        platform: Mapping[str, Any],
+        profile: Any = None,
+        performance: Any = None,
+    ) -> None:
         self.name = name
         self.outputs = dict(outputs)
         self.parity = parity
         self.platform = dict(platform)
         self.profile = {"features": ()} if profile is None else profile
+        self.performance = performance
 
 
 class Built(msgspec.Struct, frozen=True):

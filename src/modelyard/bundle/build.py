@@ -135,7 +135,9 @@ def _attestation(attested: Attested, model: Descriptor, blobs: dict[Digest, byte
         "parity": canonical.encode(attested.parity),
         "platform": canonical.encode({**attested.platform, "name": attested.name}),
     }
-    layers = _layers(data, manifest.ATTESTED_ROLES, blobs)
+    if attested.performance is not None:
+        data["performance"] = canonical.encode(attested.performance)
+    layers = _layers(data, {**manifest.ATTESTED_ROLES, **manifest.OPTIONAL_ATTESTED_ROLES}, blobs)
     document = manifest.write_manifest(manifest.ATTESTATION, config=_empty(blobs), layers=layers, subject=model)
     return _document(document, manifest.ATTESTATION, blobs)
 

@@ -19,10 +19,17 @@ ISOLATED = "run as given, in a process of its own"
 """The method of a model that is code, which nothing converts."""
 
 
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Data held out from training: how many rows, and the digest of its labels and of all columns that have no tag."""
+
+    rows: int
+    digest: str
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     """The facts on a card. `example` is the public example: medians and commonest values by input, never a row of the data. `method` is the
     conversion that was chosen and why; `rows` those on which parity was proved; `provenance` free facts on where model and data come from;
-    `quality` figures against the labels given with the data."""
+    `quality` figures against the labels given with the data, or with the `evaluation` data where there is some."""
 
     title: str
     schema: Schema
@@ -36,6 +43,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     provenance: dict[str, str] = {}
     quality: dict[str, float] = {}
     limits: tuple[str, ...] = ()
+    evaluation: Evaluation | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def judged_on(self) -> str:
+        """Of which rows `quality` speaks."""
+        if isinstance(self.evaluation, Evaluation):
+            return f"on {self.evaluation.rows:,} rows held out from training"
+        return f"on the {self.rows:,} rows given at packaging, on which the model may have been trained"
 
 
 def redacted(card: Card) -> Card:
@@ -81,7 +96,7 @@ def markdown(card: Card) -> str:
     ]
     if card.quality:
         figures = [(name, f"{value:g}") for name, value in sorted(card.quality.items())]
-        lines += ["", "## Quality", "", f"On the {card.rows:,} rows given at packaging, with their labels.", ""]
+        lines += ["", "## Quality", "", f"Against the labels, {card.judged_on}.", ""]
         lines += _table(("Figure", "Value"), figures)
     if card.provenance:
         lines += ["", "## Provenance", "", *_table(("Fact", "Value"), sorted(card.provenance.items()))]

@@ -16,7 +16,7 @@ from modelyard.bundle.base import BlobReader, digest_of
 from modelyard.bundle.build import EMPTY, check_golden, check_values, filled, strict
 from modelyard.bundle.card import Card
 from modelyard.bundle.lock import Lock
-from modelyard.bundle.manifest import ATTESTED_ROLES, ROLES, Descriptor, Manifest, Member
+from modelyard.bundle.manifest import ATTESTED_ROLES, OPTIONAL_ATTESTED_ROLES, ROLES, Descriptor, Manifest, Member
 from modelyard.errors import DigestMismatch, InvalidInput, NotFound, UnsupportedFormat
 from modelyard.security.base import Verifier
 from modelyard.security.statement import LIMIT_BYTES as SEAL_LIMIT_BYTES
@@ -143,8 +143,10 @@ class _Documents:
 
 
 def _parse(bytes_: Mapping[str, bytes]) -> Parsed:
-    for role in ("profile", "bom", "output-profile"):
-        canonical.check_depth(bytes_[role], name={**ROLES, **ATTESTED_ROLES}[role].path)
+    forms = {**ROLES, **ATTESTED_ROLES, **OPTIONAL_ATTESTED_ROLES}
+    for role in ("profile", "bom", "output-profile", "performance"):
+        if role in bytes_:
+            canonical.check_depth(bytes_[role], name=forms[role].path)
     schema = canonical.decode(bytes_["schema"], Schema, name="schema.json")
     platform = canonical.decode(bytes_["platform"], dict[str, Any], name="platform.json")
     golden = Golden(tensors.unpack(bytes_["golden"]), tensors.unpack(bytes_["golden-outputs"]))

@@ -72,6 +72,10 @@ ATTESTED_ROLES = {
     "parity": Form("parity.json", _DOC, 16 * _MIB),
     "platform": Form("platform.json", _DOC, _MIB),
 }
+# As OPTIONAL_ROLES, at the end of the attestation.
+OPTIONAL_ATTESTED_ROLES = {
+    "performance": Form("performance.json", _DOC, 64 * _MIB),
+}
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
@@ -184,14 +188,14 @@ def read_manifest(data: bytes, *, artifact_type: str, subject: Descriptor | None
 
 
 def members(manifest: Manifest, roles: dict[str, Form], *, name: str) -> tuple[Member, ...]:
-    """The members that `manifest` lists: each role of the table once, at its own path; of the optional ones those that it has, at the model's end;
+    """The members that `manifest` lists: each role of the table once, at its own path; of the optional ones those that it has, behind the others;
     of a model that is code, its parts behind them instead of `model`.
 
     Raises UnsupportedFormat or DigestMismatch.
     """
     found: list[Member] = []
     opened: list[Member] = []
-    forms = {**roles, **OPTIONAL_ROLES} if roles is ROLES else roles
+    forms = {**roles, **(OPTIONAL_ROLES if roles is ROLES else OPTIONAL_ATTESTED_ROLES)}
     for layer in manifest.layers:
         annotations = layer.annotations or {}
         role, path = annotations.get(_ROLE, ""), annotations.get(_FILEPATH, "")

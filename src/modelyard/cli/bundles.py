@@ -44,7 +44,7 @@ def inspect(reference: Reference, *, home: Home = None, json: Json = False) -> N
     line(f"  proof      {card.rows:,} rows within {card.tolerance.absolute:g} + {card.tolerance.relative:g}·|y|; {escape(card.method)}")
     line(f"  made with  Python {opened.lock.python}, {escape(', '.join(f'{name} {found}' for name, found in sorted(opened.lock.packages.items())))}")
     if card.quality:
-        line(f"  quality    {', '.join(f'{name} {value:g}' for name, value in card.quality.items())} on these rows")
+        line(f"  quality    {', '.join(f'{name} {value:g}' for name, value in card.quality.items())} {card.judged_on}")
     table(["input", "type", "missing", "observed", "tag"], [_input(spec) for spec in opened.schema.inputs])
     table(["output", "type", "shape"], _outputs(opened.schema))
     table(["member", "size", "sha256"], [(member.path, size(member.size_bytes), short(member.digest)) for member in opened.members], right=("size",))

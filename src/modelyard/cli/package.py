@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from modelyard import config
-from modelyard.bundle.card import ISOLATED
+from modelyard.bundle.card import ISOLATED, Evaluation
 from modelyard.cli.show import Home, Json, emit_json, escape, line, short
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.control.progress import shown
@@ -24,6 +24,9 @@ def package(
     name: Annotated[str, typer.Option(help="The name to register it under.")],
     data: Annotated[Path, typer.Option(help="What it predicts on: .parquet or .csv. Every row is asked of original and conversion.")],
     label: Annotated[str | None, typer.Option(help="The column of true answers: left out of the inputs, used for a quality figure.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Data held out from training, with the column --label: quality is judged, and later estimated, by it.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="COLUMN=drop, hash or mask: keep the column's values out of all that is kept.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Widen the proof from 1e-5 (absolute and relative); it is recorded.")] = None,
     code: Annotated[
@@ -51,6 +54,7 @@ def package(
                 data=data,
                 labels=None,
                 label=label,
+                evaluation=evaluation,
                 tags=tags,
                 tolerance=tolerance,
                 code=code or (),
@@ -68,6 +72,7 @@ def package(
         "rows": built.card.rows,
         "parity": {key: parity[key] for key in ("outputs", "labels_differing", "native_us_per_row", "converted_us_per_row")},
         "quality": built.card.quality,
+        "evaluated_rows": built.card.evaluation.rows if isinstance(built.card.evaluation, Evaluation) else None,
     }
     if json:
         emit_json(told)
@@ -77,7 +82,7 @@ def package(
     line(f"  way      {escape(built.card.method)}")
     if built.card.quality:
         figures = ", ".join(f"{key} {value:g}" for key, value in built.card.quality.items())
-        line(f"  quality  {figures} on these rows")
+        line(f"  quality  {figures} {built.card.judged_on}")
     line(f"  next     modelyard serve {name}   or   modelyard up --detach && modelyard deploy {name}")
 
 

@@ -20,6 +20,7 @@ from modelyard import bundle
 from modelyard.errors import ModelyardError
 from modelyard.monitor import labels, profile, watch
 from modelyard.monitor import overview as told
+from modelyard.monitor import reference as references
 from modelyard.monitor import settings as settings_of
 from modelyard.monitor.alerts import Explained, Rules, book
 from modelyard.monitor.base import MINUTE_S, Detector, Labelled, Logged, Minute, Reference
@@ -241,7 +242,7 @@ class Monitoring:
 
 def reference(opened: bundle.Bundle) -> Reference:
     """What live data of a bundle is held against. Raises MalformedPayload."""
-    return Reference(digest=opened.digest, schema=opened.schema, profile=profile.reference(opened), importance={}, quality=opened.card.quality)
+    return references.read(opened)
 
 
 def require_fit(opened: bundle.Bundle, settings: Monitored, *, routes: Collection[str]) -> None:

@@ -20,11 +20,12 @@ import msgspec
 
 from modelyard import bundle, config
 from modelyard.bundle import lock
-from modelyard.bundle.card import Card
+from modelyard.bundle.card import Card, Evaluation
 from modelyard.config import Settings
 from modelyard.types import Tag, Tolerance
 
 if TYPE_CHECKING:
+    from modelyard.monitor.estimate import Rows
     from modelyard.runtime.base import Runtime
     from modelyard.runtime.convert import Conversion
     from modelyard.runtime.data import Table
@@ -63,12 +64,29 @@ def original(model: object, code: Sequence[Path | str], files: Mapping[str, obje
     return originals.load(Path(model)) if isinstance(model, str | Path) else originals.adapt(model)
 
 
-def make(original: Original, table: Table, labels: Array | None, options: Options) -> tuple[bundle.Contents, bundle.Attested]:
-    """What the bundle of `original` holds, after its answers were proved equal on every row of `table`.
+def held_out(data: object, labels: object, label: str | None) -> tuple[Table, Array] | None:
+    """Evaluation data and its labels; None where none was given. Raises as `runtime.data.read`, InvalidConfig for one without the other."""
+    from modelyard.errors import InvalidConfig
+    from modelyard.runtime.data import read
 
-    Raises SchemaMismatch when the data does not fit its own schema, Unconvertible with the reason of every way tried.
+    if data is None:
+        if labels is not None:
+            raise InvalidConfig("evaluation_labels are those of evaluation data; give that too", field="evaluation_labels", rule="required")
+        return None
+    table, answers = read(data, label=None if labels is not None else label, labels=labels)
+    if answers is None:
+        raise InvalidConfig("evaluation data needs its labels: evaluation_labels, or the column that label names", field="evaluation", rule="labels")
+    return table, answers
+
+
+def make(
+    original: Original, table: Table, labels: Array | None, options: Options, held: tuple[Table, Array] | None = None
+) -> tuple[bundle.Contents, bundle.Attested]:
+    """What the bundle of `original` holds, after its answers were proved equal on every row of `table`; its quality is that on the `held`-out rows.
+
+    Raises SchemaMismatch when the data does not fit its own schema, or what was held out does not; Unconvertible with the reason of every way tried.
     """
-    from modelyard.monitor import profile
+    from modelyard.monitor import estimate, importance, profile
     from modelyard.runtime import golden, schema
     from modelyard.runtime.replay import batch_bits
 
@@ -99,9 +117,15 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         tell("profiling inputs and outputs", 0.85)
         columns = schema.conform(learnt, table.columns)
         outputs = conversion.outputs or _in_batches(runtime, columns, table.rows)
+        measured = profile.measure(columns, learnt)
+        tell("asking how much each input counts", 0.88)
+        counts = importance.measure(lambda asked: _in_batches(runtime, asked, len(next(iter(asked.values())))), columns, measured, learnt)
+        judged = estimate.Rows(columns, outputs, labels) if held is None else _judged(runtime, learnt, *held)
     finally:
         runtime.close()
-    measured = profile.measure(columns, learnt)
+    tell("learning where it is right", 0.90)
+    answered = profile.measure_outputs(outputs, learnt)
+    performance = estimate.learn(learnt, measured + answered, counts, judged, is_held_out=held is not None)
     locked = lock.take(original.packages if is_code else {*original.packages, *SERVED_BY})
     card = Card(
         title=original.title,
@@ -113,7 +137,8 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         packages=locked.packages,
         python=locked.python,
         example=golden.public_example(learnt, table),
-        quality=_quality(learnt, outputs, labels),
+        quality=_quality(learnt, judged.outputs, judged.labels),
+        evaluation=msgspec.UNSET if held is None else Evaluation(rows=held[0].rows, digest=_digest(learnt, judged)),
     )
     contents = bundle.Contents(
         model=conversion.model,
@@ -132,9 +157,30 @@ def make(original: Original, table: Table, labels: Array | None, options: Option
         outputs=answers,
         parity=_parity(conversion, bits),
         platform=here(),
-        profile=profile.measure_outputs(outputs, learnt),
+        profile=answered,
+        performance=performance,
     )
     return contents, attested
+
+
+def _judged(runtime: Runtime, learnt: Schema, table: Table, labels: Array) -> Rows:
+    from modelyard.monitor.estimate import Rows
+    from modelyard.runtime import schema
+    from modelyard.runtime.validate import Checker
+
+    columns = schema.conform(learnt, {spec.name: table.columns[spec.name] for spec in learnt.inputs if spec.name in table.columns})
+    Checker(learnt).check(columns, table.rows)
+    return Rows(columns, _in_batches(runtime, columns, table.rows), labels)
+
+
+def _digest(learnt: Schema, judged: Rows) -> str:
+    """Of evaluation data, which quality and estimates stand on: other data makes another bundle. Tagged columns are left out, so that nobody can try
+    their values."""
+    from modelyard.bundle import tensors
+    from modelyard.bundle.base import digest_of
+
+    columns = {spec.name: judged.inputs[spec.name] for spec in learnt.inputs if spec.tag is None}
+    return digest_of(tensors.pack(columns) + repr(judged.labels.tolist() if judged.labels is not None else ()).encode())
 
 
 def _converted(original: Original, table: Table, learnt: Schema, options: Options) -> tuple[Conversion, Runtime]:

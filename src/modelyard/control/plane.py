@@ -77,6 +77,8 @@ def package(
     data: object,
     labels: object = None,
     label: str | None = None,
+    evaluation: object = None,
+    evaluation_labels: object = None,
     tags: Mapping[str, Tag] | None = None,
     tolerance: float | Tolerance | None = None,
     code: Sequence[Path | str] = (),
@@ -90,6 +92,8 @@ def package(
     which runs in a process of its own and is handed `files` (paths, arrays, estimators: data alone). `data` is what it predicts on (pandas or
     polars frame, numpy array, dict of arrays, or the path of a Parquet or CSV file), every row of which is asked of both the original and its
     conversion. `labels` (or the column `label` of the data) are the true answers: with them the card tells how well the model does on these rows.
+    `evaluation` with `evaluation_labels` (or its column `label`) is data that the model was not trained on: quality is then that on these rows, and
+    they teach what its performance is estimated by while labels are still to come.
     `tags` maps columns to `drop`, `hash` or `mask`. `tolerance` widens the proof from 1e-5. `progress` is called with a stage and a fraction;
     without it a bar is drawn on a terminal. The same model, data and package versions give the version that is already there.
 
@@ -105,6 +109,8 @@ def package(
             data=data,
             labels=labels,
             label=label,
+            evaluation=evaluation,
+            evaluation_labels=evaluation_labels,
             tags=tags or {},
             tolerance=tolerance,
             code=code,
@@ -159,6 +165,8 @@ class ControlPlane:
         tags: Mapping[str, Tag],
         tolerance: float | Tolerance | None,
         progress: Progress,
+        evaluation: object = None,
+        evaluation_labels: object = None,
         code: Sequence[Path | str] = (),
         files: Mapping[str, object] | None = None,
     ) -> bundle.Bundle:
@@ -175,7 +183,8 @@ class ControlPlane:
             if hasattr(original, "close"):
                 opened_original.callback(original.close)
             table, answers = read(data, label=label, labels=labels)
-            contents, attested = packaging.make(original, table, answers, options)
+            held_out = packaging.held_out(evaluation, evaluation_labels, label)
+            contents, attested = packaging.make(original, table, answers, options, held_out)
         progress("sealing", 0.96)
         built = bundle.build(contents, attested, signer=signer)
         card = contents.card

@@ -14,6 +14,7 @@ from modelyard.monitor.settings import Monitored
 
 if TYPE_CHECKING:
     from modelyard.events import Failures
+    from modelyard.monitor.estimate import Learnt
     from modelyard.monitor.profile import Profile
     from modelyard.types import Array, Digest, Schema, Verdict
 
@@ -73,7 +74,7 @@ class Reference(NamedTuple):
     """What live data of one version is held against, as its bundle tells it.
 
     `importance` is each input feature's share of the answer, by its name in the profile (they sum to 1; empty: unknown, so that all count alike);
-    `quality` the figures on the reference rows.
+    `quality` the figures on the reference rows; `learnt` all that the bundle carries of its performance (None: an older bundle, or none).
     """
 
     digest: Digest
@@ -81,6 +82,7 @@ class Reference(NamedTuple):
     profile: Profile
     importance: Mapping[str, float]
     quality: Mapping[str, float]
+    learnt: Learnt | None = None
 
 
 class Evidence(NamedTuple):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -187,6 +187,12 @@ def _merge(left: FeatureProfile, right: FeatureProfile) -> FeatureProfile:
 
 def _bins(profile: Profile) -> list[FeatureProfile]:
     return [msgspec.structs.replace(feature, rows=0, missing=0, counts=(), total=0, squares=0) for feature in profile.features]
+
+
+def counted(reference: Profile, counts: Iterable[Array | None]) -> Profile | None:
+    """The profile of all rows in these vectors; those of other bins, and None, are passed over. None without any."""
+    fitting = [vector for vector in counts if vector is not None and len(vector) == size(reference)]
+    return filled(reference, np.sum(fitting, axis=0)) if fitting else None
 
 
 def spans(profile: Profile) -> list[slice]:

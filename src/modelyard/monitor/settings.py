@@ -65,6 +65,13 @@ class Performance(Section, frozen=True, kw_only=True, omit_defaults=True, forbid
     settle_s: Amount = 0.0
 
 
+class Estimated(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`smallest_loss` and `smallest_rise` as of performance, of what is estimated while labels are still to come."""
+
+    smallest_loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
+    smallest_rise: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.25
+
+
 class Slo(Section, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`answered`: the share of requests to be answered; with `latency_s`, `latency_share` of them within it."""
 
@@ -120,7 +127,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     multivariate: Section = Section(pages=False)
     concept: Concept = Concept()
     performance: Performance = Performance()
-    estimated_performance: Section = Section()
+    estimated_performance: Estimated = Estimated()
     operations: Section = Section()
     slo: Slo = Slo()
     quality: Quality = Quality()

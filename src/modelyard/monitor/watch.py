@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from modelyard.monitor import profile
 from modelyard.monitor.base import MINUTE_S, Detector, Evidence, Labelled, Logged, Minute, Reference
 from modelyard.monitor.budget import MONTH_S
 from modelyard.monitor.cause import Cause, Happened
+from modelyard.monitor.estimate import priced
 from modelyard.monitor.explained import explained
 from modelyard.monitor.settings import FIGURES
 from modelyard.types import Digest, Verdict
 
 if TYPE_CHECKING:
+    from modelyard.monitor.profile import Profile
     from modelyard.monitor.settings import Monitored
 
 DETECTORS: dict[str, str] = {
     "drift": "modelyard.monitor.drift:Drift",
     "shift": "modelyard.monitor.shift:WindowShift",
+    "estimated_performance": "modelyard.monitor.estimate.detector:EstimatedPerformance",
     "quality": "modelyard.monitor.quality:Quality",
     "slices": "modelyard.monitor.slices:Slices",
     "concept": "modelyard.monitor.concept:ConceptDrift",
@@ -173,7 +177,8 @@ def turn(kept: Kept, seen: Seen, detectors: Mapping[str, Detector], *, settings:
             failed[rule] = repr(error)
             said = "this detector failed; the log of the control process says how, and what it knew before stands"
             ran[rule], states[rule] = (Verdict(outcome="unknown", rule=rule, evidence=said),), state
-    verdicts = _without_ignored((*ours, *(each for given in ran.values() for each in given)), settings.ignore)
+    found = tuple(_priced([each for given in ran.values() for each in given], reference, recent))
+    verdicts = _without_ignored((*ours, *found), settings.ignore)
     evidence = Evidence(seen.name, reference, fresh, recent, seen.labelled, 0.0, now, logged=seen.logged, settings=settings)
     verdicts = tuple(sorted(verdicts, key=lambda verdict: importance(verdict, detectors, settings)))
     return msgspec.structs.replace(
@@ -291,6 +296,20 @@ def _unignored(reference: Reference, ignore: Sequence[str]) -> Reference:
     kept = {name: 0.0 if name in hidden else share for name, share in known.items()}
     total = sum(kept.values())
     return reference._replace(importance={name: share / total for name, share in kept.items()} if total else kept)
+
+
+def _priced(verdicts: Iterable[Verdict], reference: Reference, recent: Sequence[Minute]) -> Iterable[Verdict]:
+    """With what the shift of its columns costs, where a verdict names some and not their harm, and the bundle carries by what to tell."""
+    windows: dict[tuple[float, float], Profile | None] = {}
+    for verdict in verdicts:
+        if reference.learnt is None or verdict.outcome not in ("fail", "warn") or verdict.harm is not None or not verdict.columns:
+            yield verdict
+            continue
+        window = verdict.window or (-math.inf, math.inf)
+        if window not in windows:
+            windows[window] = profile.counted(reference.profile, [each.counts for each in recent if window[0] <= each.start < window[1]])
+        live = windows[window]
+        yield verdict if live is None else priced(verdict, reference.learnt, live)
 
 
 def _without_ignored(verdicts: Sequence[Verdict], ignore: Sequence[str]) -> tuple[Verdict, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from modelyard.bundle.artefact import Contents
-from modelyard.bundle.card import Card, markdown, redacted
+from modelyard.bundle.card import Card, Evaluation, markdown, redacted
 from modelyard.types import TensorSpec
 
 
@@ -50,3 +50,14 @@ def test_names_and_categories_cannot_break_the_layout(contents: Callable[..., Co
 def test_a_card_survives_its_json(contents: Callable[..., Contents]) -> None:
     card = contents().card
     assert msgspec.json.decode(msgspec.json.encode(card), type=Card) == card
+
+
+def test_a_card_says_on_which_rows_quality_was_judged(contents: Callable[..., Contents]) -> None:
+    card = msgspec.structs.replace(contents().card, quality={"mae": 1.5})
+    assert "on the 100 rows given at packaging, on which the model may have been trained" in markdown(card)
+    held = msgspec.structs.replace(card, evaluation=Evaluation(rows=2_000, digest="sha256:0"))
+    assert "on 2,000 rows held out from training" in markdown(held) and "may have been trained" not in markdown(held)
+
+
+def test_a_card_of_before_has_the_bytes_that_it_had(contents: Callable[..., Contents]) -> None:
+    assert b"evaluation" not in msgspec.json.encode(contents().card)

@@ -114,3 +114,16 @@ def test_an_optional_member_stands_once_behind_the_others_or_not_at_all(built: B
             manifest.members(msgspec.structs.replace(found, layers=layers), manifest.ROLES, name="it")
     with pytest.raises(UnsupportedFormat):
         manifest.members(both, manifest.ATTESTED_ROLES, name="the attestation")
+
+
+def test_an_optional_member_of_the_attestation_stands_at_its_end_and_nowhere_else(built: Built) -> None:
+    index, of_model = documents(built)
+    attestation = built.blobs[index.manifests[1].digest]
+    found = manifest.read_manifest(attestation, artifact_type=manifest.ATTESTATION, subject=index.manifests[0], name="it")
+    more = manifest.describe_member("performance", manifest.OPTIONAL_ATTESTED_ROLES["performance"], b"{}")
+    both = msgspec.structs.replace(found, layers=(*found.layers, more))
+    assert [member.role for member in manifest.members(both, manifest.ATTESTED_ROLES, name="it")] == [*manifest.ATTESTED_ROLES, "performance"]
+    with pytest.raises(DigestMismatch, match="out of order"):
+        manifest.members(msgspec.structs.replace(found, layers=(more, *found.layers)), manifest.ATTESTED_ROLES, name="it")
+    with pytest.raises(UnsupportedFormat):
+        manifest.members(msgspec.structs.replace(of_model, layers=(*of_model.layers, more)), manifest.ROLES, name="the model")

@@ -52,6 +52,16 @@ def test_a_model_file_becomes_a_version(booster: Path, capsys: pytest.CaptureFix
     assert "line:1" in capsys.readouterr().out
 
 
+def test_held_out_data_is_given_with_the_same_label_column(booster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["package", str(booster / "model.json"), "--name", "line", "--data", str(booster / "rows.csv"), "--home", str(booster / "home")]
+    assert main([*given, "--label", "truth", "--evaluation", str(booster / "rows.csv"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["evaluated_rows"] == 80
+    assert main(["inspect", "line", "--home", str(booster / "home")]) == 0
+    assert "held out" in " ".join(capsys.readouterr().out.split())
+    assert main([*given, "--evaluation", str(booster / "rows.csv")]) == 2
+    assert "needs its labels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changed", "code"),
     [

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from modelyard.control import packaging
+from modelyard.errors import InvalidConfig, InvalidInput, SchemaMismatch
+from modelyard.monitor.estimate import Rows
 from modelyard.types import Tolerance
 
 
@@ -68,6 +71,7 @@ def test_the_graph_is_asked_for_every_row_once(monkeypatch: pytest.MonkeyPatch) 
         return predict(self, inputs)
 
     monkeypatch.setattr(Onnx, "predict", counted)
+    monkeypatch.setattr("modelyard.monitor.importance.measure", lambda *_: {})
     X = np.random.default_rng(0).random((2_000, 3))
     table, labels = read(X, labels=X.sum(axis=1))
     options = packaging.Options(name="sum", tags={}, tolerance=Tolerance(), progress=lambda *_: None)
@@ -82,3 +86,77 @@ def test_a_model_that_raises_anything_does_not_answer() -> None:
 
     original: Any = Wild()
     assert not packaging._answers(original, None)  # type: ignore[arg-type]
+
+
+def held(rows: int = 400, seed: int = 1, **changes: Any) -> Any:
+    X = np.random.default_rng(seed).random((rows, 3))
+    given = {"data": X, "labels": X @ [1.0, 2.0, 0.0] + np.random.default_rng(0).normal(0, 0.1 + X[:, 0]), "label": None, **changes}
+    return packaging.held_out(**given)
+
+
+def packaged(evaluation: Any, labels: Any = None) -> Any:
+    from sklearn.linear_model import LinearRegression
+
+    from modelyard.runtime import originals
+    from modelyard.runtime.data import read
+
+    X = np.random.default_rng(0).random((200, 3))
+    model = LinearRegression().fit(X, X @ [1.0, 2.0, 0.0])
+    model.coef_[2] = 0.0
+    table, answers = read(X, labels=labels)
+    options = packaging.Options(name="sum", tags={}, tolerance=Tolerance(), progress=lambda *_: None)
+    return packaging.make(originals.adapt(model), table, answers, options, evaluation)
+
+
+def test_quality_is_judged_by_what_was_held_out() -> None:
+    contents, attested = packaged(held(), labels=np.zeros(200))
+    assert contents.card.quality["mae"] == pytest.approx(attested.performance.quality["mae"], rel=1e-4) and contents.card.quality["mae"] < 1
+    assert contents.card.evaluation.rows == 400 and attested.performance.is_held_out and attested.performance.rows == 400
+    assert attested.performance.estimator.kind == "error"
+    assert "on 400 rows held out from training" in contents.card.judged_on
+
+
+def test_labels_of_the_data_may_have_been_trained_on() -> None:
+    contents, attested = packaged(None, labels=np.zeros(200))
+    assert not attested.performance.is_held_out and attested.performance.rows == 200 and "may have been trained" in contents.card.judged_on
+
+
+def test_an_input_that_the_model_does_not_look_at_has_no_importance() -> None:
+    _, attested = packaged(None)
+    assert attested.performance.importance["X[2]"] == 0.0 and attested.performance.estimator is None
+    assert attested.performance.importance["X[1]"] == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_other_evaluation_data_makes_another_bundle_and_the_same_the_same() -> None:
+    cards = [packaged(evaluation)[0].card for evaluation in (held(), held(), held(seed=2), None)]
+    assert cards[0] == cards[1] and cards[0].evaluation != cards[2].evaluation and cards[3] != cards[0]
+
+
+def test_values_of_a_tagged_column_are_not_in_the_digest_of_evaluation_data() -> None:
+    schema = packaged(None)[0].schema
+    judged = Rows({"X": np.ones((5, 3))}, {}, np.arange(5))
+    other = Rows({"X": np.zeros((5, 3))}, {}, np.arange(5))
+    assert packaging._digest(schema, judged) != packaging._digest(schema, other)
+    tagged = msgspec.structs.replace(schema, inputs=(msgspec.structs.replace(schema.inputs[0], tag="hash"),))
+    assert packaging._digest(tagged, judged) == packaging._digest(tagged, other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "why"),
+    [
+        ({"labels": None}, InvalidConfig, "needs its labels"),
+        ({"data": None}, InvalidConfig, "give that too"),
+        ({"labels": np.zeros(3)}, InvalidInput, "400 rows and 3 labels"),
+        ({"data": {"truth": np.zeros(3)}, "labels": None, "label": "nope"}, InvalidConfig, "no column 'nope'"),
+    ],
+)
+def test_evaluation_data_that_cannot_be_judged_by_is_refused(changes: dict[str, Any], error: type[Exception], why: str) -> None:
+    with pytest.raises(error, match=why):
+        held(**changes)
+
+
+def test_evaluation_data_of_another_model_is_refused() -> None:
+    with pytest.raises(SchemaMismatch):
+        packaged(packaging.held_out(np.zeros((10, 4)), np.zeros(10), None))
+    with pytest.raises(SchemaMismatch, match="missing"):
+        packaged(packaging.held_out({"Y": np.zeros((10, 3))}, np.zeros(10), None))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import sys
 
+import estimating
+import msgspec
 import numpy as np
 import pytest
 from watching import START, Told
@@ -246,3 +248,21 @@ def test_a_span_is_of_whole_minutes_and_never_ends_before_it_starts() -> None:
     for through in (START - 3 * AWAY_S, START, START + 9e5):
         found = span(Kept(version=1, digest=DIGEST, through=int(through)), settings=DEFAULTS, closed=int(START))
         assert isinstance(found, Span) and found.since <= found.start <= found.until and all(each % MINUTE_S == 0 for each in found)
+
+
+def test_a_drift_is_priced_by_what_the_bundle_carries_and_by_the_rows_of_its_window() -> None:
+    given = estimating.rows(estimating.TWO, 5_000)
+    taught = estimating.learnt(estimating.TWO, given)
+    known = estimating.bins(estimating.TWO, given)
+    reference = REFERENCE._replace(profile=known, learnt=taught)
+    old = estimating.counts(known, estimating.rows(estimating.TWO, 2_000, ages=(65, 85)))
+    young = estimating.counts(known, estimating.rows(estimating.TWO, 2_000, ages=(20, 50)))
+    seen = [minute(START)._replace(counts=young), minute(START + 60)._replace(counts=old), minute(START + 120)]
+    drift = Verdict(outcome="fail", rule="drift:age", evidence="age has moved", columns=("age",), window=(START + 60.0, START + 180.0))
+    (found,) = watch._priced([drift], reference, seen)
+    assert found.harm is not None and found.harm > 0.05
+    earlier = msgspec.structs.replace(drift, window=(float(START), START + 60.0))
+    assert next(iter(watch._priced([earlier], reference, seen))).harm == 0
+    for verdict, other in ((drift, reference._replace(learnt=None)), (msgspec.structs.replace(drift, outcome="pass"), reference)):
+        assert list(watch._priced([verdict], other, seen)) == [verdict]
+    assert list(watch._priced([drift], reference, seen[:1])) == [drift], "no row of the window is left"
