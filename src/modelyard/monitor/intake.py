@@ -34,6 +34,10 @@ LOG_AT_BYTES = 16 << 20
 FILE_BYTES = 64 << 20
 FORGET_EVERY_S = 3600.0
 COMPACT_EVERY_S = 20.0
+TIDY_EVERY_S, TIDIED_EVERY_S = 10.0, 600.0
+"""Between looks for small files of the log, while there are some and when there were none."""
+TIDY_AFTER_DAYS = 1
+"""The log of a day is put together from small files once the day after it is over too."""
 EARLY_S = 120.0
 """So far ahead may the clock of another machine be."""
 SILENT_S = 86400.0
@@ -80,7 +84,7 @@ class Intake:
         self.windows = Windows(windows_path(settings))
         self._log = PredictionLog(make_folder(log_path(settings)))
         self._outbox = make_folder(outbox_path(settings)) if settings.shared_url else None
-        self._forgot_s = self._compacted_s = -math.inf
+        self._forgot_s = self._compacted_s = self._tidy_s = -math.inf
         self._is_compacting = False
 
     def turn(self, *, now: float | None = None, is_last: bool = False) -> Taken:
@@ -99,7 +103,11 @@ class Intake:
         if self._is_compacting or time.monotonic() - self._compacted_s > COMPACT_EVERY_S:
             self._compacted_s = time.monotonic()
             self._is_compacting = compact(self.windows, now=now, kept=ages(self._settings))
-        return Taken(segments=taken, set_aside=len(aside), files=files, is_more=len(waiting) > len(segments) + len(bad))
+        is_more = len(waiting) > len(segments) + len(bad)
+        if not is_more and time.monotonic() >= self._tidy_s:
+            found = self._log.tidy(before=oldest_kept(now, TIDY_AFTER_DAYS))
+            self._tidy_s = time.monotonic() + (TIDY_EVERY_S if found else TIDIED_EVERY_S)
+        return Taken(segments=taken, set_aside=len(aside), files=files, is_more=is_more)
 
     def drain(self) -> None:
         """Take in all that waits, and write the log."""

@@ -22,6 +22,7 @@ import numpy as np
 from modelyard import events
 from modelyard.errors import InvalidInput, StorageFull, Unavailable
 from modelyard.files import make_folder, sync_folder
+from modelyard.monitor import tidying
 
 if TYPE_CHECKING:
     from modelyard.events import Rows
@@ -69,6 +70,7 @@ class PredictionLog:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._unfit: set[tuple[Path, ...]] = set()
 
     def write(self, group: Staged) -> Path:
         """Write one group of rows as one file. Raises StorageFull, or InvalidInput for rows that no file can hold; then nothing of it is left."""
@@ -96,7 +98,22 @@ class PredictionLog:
 
     def files(self, kind: str, name: str) -> list[Path]:
         """The Parquet files of one deployment, `kind` predictions or inputs, the oldest day first."""
-        return sorted((self._folder / kind / name).glob("*/[!.]*.parquet"))
+        folder = self._folder / kind / name
+        gone = {path for note in folder.glob(f"*/{tidying.NOTE}") for path in tidying.parts(note.parent)}
+        return sorted(path for path in folder.glob("*/[!.]*.parquet") if path not in gone)
+
+    def tidy(self, *, before: date) -> bool:
+        """Make one file of many small ones of a day before a day, once; whether there may be more to do. Raises StorageFull."""
+        for batch in tidying.due(self._folder, before=before):
+            if batch.paths in self._unfit:
+                continue
+            try:
+                tidying.merge(batch)
+            except InvalidInput:  # they stay as they are
+                self._unfit.add(batch.paths)
+                continue
+            return True
+        return False
 
     def rows(
         self,
