@@ -90,7 +90,8 @@ def test_every_change_takes_an_idempotency_key(api: Api) -> None:
         path = each.path.replace("{name}", "none").replace("{alias}", "a").replace("{version}", "1").replace("{id}", "0" * 12)
         headers = {"idempotency-key": "\x7f"}
         key = api.key("auditor") if path.startswith("/audit") else ""
-        body = {"json": {"reference": "none", "version": 1, "pem": "x", "name": "n", "labels": [], "settings": {}}} if each.body else {}
+        silence = {"until": "2999-01-01T00:00:00Z", "why": "w", "rule": "drift"}
+        body = {"json": {"reference": "none", "version": 1, "pem": "x", "name": "n", "labels": [], "settings": {}, **silence}} if each.body else {}
         fields = set(each.body.__struct_fields__) if each.body else set()
         options = {"json": {name: value for name, value in body.get("json", {}).items() if name in fields}} if body else {}
         answer = api.ask(each.method, path, headers=headers, key=key, **options)
