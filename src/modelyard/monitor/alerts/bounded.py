@@ -1,6 +1,7 @@
 """A conversation over a socket that ends in time, whatever the other side does.
 
-Hides that a socket's own timeout starts anew with every byte: who sends one each second would hold a thread for ever. It must not know a wire.
+Hides that a socket's own timeout starts anew with every byte: who sends one each second would hold a thread for ever. Whoever stops hangs up on all
+conversations of the process at once (`hang_up`). It must not know a wire.
 """
 
 from __future__ import annotations
@@ -9,6 +10,12 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+
+CONNECT_S = 5.0
+"""How long a connection may take to come about: that alone cannot be broken off."""
+
+_lock = threading.Lock()
+_running: set[Bound] = set()
 
 
 class Bound:
@@ -50,6 +57,8 @@ class Bound:
 def bounded(seconds: float) -> Iterator[Bound]:
     """A conversation that is hung up after `seconds`."""
     bound = Bound()
+    with _lock:
+        _running.add(bound)
     timer = threading.Timer(seconds, bound.end)
     timer.daemon = True
     timer.start()
@@ -57,4 +66,14 @@ def bounded(seconds: float) -> Iterator[Bound]:
         yield bound
     finally:
         timer.cancel()
+        with _lock:
+            _running.discard(bound)
         bound.close()
+
+
+def hang_up() -> None:
+    """End every conversation that is under way, now."""
+    with _lock:
+        running = tuple(_running)
+    for bound in running:
+        bound.end()

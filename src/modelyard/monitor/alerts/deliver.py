@@ -8,6 +8,7 @@ It must not decide who is told what.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from modelyard.errors import InvalidConfig, ModelyardError, Unavailable
-from modelyard.monitor.alerts import book, outbox
+from modelyard.monitor.alerts import book, bounded, outbox
 from modelyard.monitor.alerts.base import Route
 from modelyard.monitor.alerts.book import Receiver
 from modelyard.monitor.alerts.outbox import Waiting
@@ -55,6 +56,7 @@ class Deliverer:
         self._tries: dict[str, int] = {}
         self._due_s: dict[str, float] = {}
         self._refused: dict[str, int] = defaultdict(int)
+        self._closing = threading.Event()
 
     def tick(self) -> bool:
         """Begin to hand over what is due; whether anything waits. Raises what a delivery met that no receiver is to blame for, Conflict for one."""
@@ -82,15 +84,22 @@ class Deliverer:
                 future.result()
 
     def close(self) -> None:
-        """Begin nothing more, and wait for what was begun: seconds at the most."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Begin nothing more, and break off what was begun: it waits in the records. Seconds at the most, where a connection is being made."""
+        self._closing.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        bounded.hang_up()
+        self._pool.shutdown(wait=True)
 
     def _deliver(self, route: Route, waits: Sequence[Waiting]) -> None:
         """In a thread: one message after the other, those that were refused before last, until one fails."""
         for each in sorted(waits, key=lambda each: (self._refused[each.key], each.message.queued_at)):
+            if self._closing.is_set():
+                return
             try:
                 route.send(each.message.notification)
             except (Unavailable, InvalidConfig) as error:
+                if self._closing.is_set():  # no fault of the receiver's
+                    return
                 self._failed(route, each, error)
                 return
             self._refused.pop(each.key, None)

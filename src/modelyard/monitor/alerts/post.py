@@ -16,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from modelyard.errors import DeadlineExceeded, InvalidConfig, Unavailable
-from modelyard.monitor.alerts.bounded import Bound, bounded
+from modelyard.monitor.alerts.bounded import CONNECT_S, Bound, bounded
 
 TIMEOUT_S = 10.0
 ANSWER_BYTES = 64 << 10
@@ -62,8 +62,9 @@ def post(
 def _asked(url: SplitResult, bound: Bound, content: bytes, fields: Mapping[str, str], *, ca_file: str, timeout_s: float) -> tuple[int, bytes]:
     host, is_secure = url.hostname or "", url.scheme == "https"
     context = trusting(ca_file) if is_secure else None
-    sock = socket.create_connection((host, url.port or (443 if is_secure else 80)), timeout=timeout_s)
+    sock = socket.create_connection((host, url.port or (443 if is_secure else 80)), timeout=min(timeout_s, CONNECT_S))
     with contextlib.closing(sock):
+        sock.settimeout(timeout_s)
         bound.watch(sock)
         kind = http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
         with contextlib.closing(kind(host, url.port)) as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from modelyard.monitor.alerts.bounded import Bound, bounded
+from modelyard.monitor.alerts.bounded import Bound, bounded, hang_up
 
 
 def test_a_reader_is_hung_up_on() -> None:
@@ -23,6 +23,15 @@ def test_a_socket_that_comes_late_is_hung_up_on_at_once() -> None:
         bound.watch(ours)
         assert ours.recv(1) == b""
     bound.close()
+
+
+def test_whoever_stops_hangs_up_on_all() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, bounded(30.0) as bound:
+        bound.watch(ours)
+        hang_up()
+        assert ours.recv(1) == b"" and bound.is_over
+    hang_up()
 
 
 def test_what_ends_in_time_is_left_alone() -> None:

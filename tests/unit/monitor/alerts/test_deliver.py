@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from modelyard.errors import Conflict, InvalidConfig, Unavailable
 from modelyard.monitor.alerts import book, outbox
 from modelyard.monitor.alerts.base import Notification
 from modelyard.monitor.alerts.deliver import FIRST_S, LONGEST_S, ORPHANED_S, Deliverer
+from modelyard.monitor.alerts.post import post
+from modelyard.monitor.alerts.routes.webhook import Webhook
 from modelyard.registry.records import SqliteRecords
 from modelyard.rollout.election import Election
 
@@ -192,6 +195,22 @@ def test_a_route_that_is_no_more_is_waited_for_a_week(scene: Scene) -> None:
     assert len(outbox.waiting(scene.records)) == 2
     scene.tick(1)
     assert not outbox.waiting(scene.records)
+
+
+def test_who_stops_does_not_wait_for_a_receiver_that_hangs_nor_blame_it(
+    records: SqliteRecords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(post.__kwdefaults__, "timeout_s", 3600.0)  # it would hang
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        route = Webhook("a", {"url": f"http://127.0.0.1:{silent.getsockname()[1]}/"}, tmp_path)
+        deliverer = Deliverer(records, lambda: {"a": route})
+        outbox.put(records, notification(), [route], now=NOW)
+        deliverer.tick()
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(4) == b"POST"
+            deliverer.close()
+    assert len(outbox.waiting(records)) == 1 and book.receivers(records) == {}
 
 
 def test_what_no_receiver_is_to_blame_for_is_raised(scene: Scene) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from modelyard.errors import DeadlineExceeded, InvalidConfig, ModelyardError, Unavailable
 from modelyard.monitor.alerts import outbox, text
 from modelyard.monitor.alerts.base import Notification
-from modelyard.monitor.alerts.bounded import Bound, bounded
+from modelyard.monitor.alerts.bounded import CONNECT_S, Bound, bounded
 from modelyard.monitor.alerts.post import trusting
 from modelyard.monitor.alerts.routes.base import Written, beside, read, secret
 
@@ -52,7 +52,8 @@ class _Watched(smtplib.SMTP):
         super().__init__(host, port, **options)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        made: socket.socket = super()._get_socket(host, port, timeout)  # type: ignore[misc]  # the one place where smtplib makes it
+        made: socket.socket = super()._get_socket(host, port, min(timeout, CONNECT_S))  # type: ignore[misc]  # the one place where smtplib makes it
+        made.settimeout(timeout)
         self._bound.watch(made)
         return made
 
