@@ -12,15 +12,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from benchmarks.items import Item
 from modelyard.monitor import slicing
 from modelyard.monitor.base import MINUTE_S, Evidence, Labelled, Logged, Minute, Reference
+from modelyard.monitor.breaks import examine
 from modelyard.monitor.cause import Happened, explain
+from modelyard.monitor.injections import Drift, Kind, Rows, inject, kinds
 from modelyard.monitor.profile import Binner, measure, measure_outputs
 from modelyard.monitor.quality import Quality
 from modelyard.monitor.sampled import sampled
+from modelyard.monitor.series import Series
+from modelyard.monitor.settings import Monitored
+from modelyard.runtime.data import read
+from modelyard.runtime.schema import conform, infer
 from modelyard.types import Digest, Schema, TensorSpec, Verdict
 
 Columns = dict[str, Any]
@@ -158,6 +165,21 @@ CASES: dict[str, Case] = {
 }
 
 
+SMALL: dict[str, Case] = {
+    "missing 10 %": Case(UP, ("age",), "drift:age", _column("age", lambda v, rng: _hit(v, rng, 0.1, np.nan))),
+    "default 30 %": Case(UP, ("region",), "drift:region", _column("region", lambda v, rng: _hit(v, rng, 0.3, "north"))),
+    "unit x10 in half of the rows": Case(
+        UP, ("income",), "drift:income", _column("income", lambda v, rng: v * np.where(rng.random(v.shape) < 0.5, 10, 1))
+    ),
+    "half wrong join": Case(UP, ("income",), "concept", _column("income", lambda v, rng: np.where(rng.random(v.shape) < 0.5, rng.permutation(v), v))),
+    "people 4 years older": Case(POPULATION, ("age",), "drift:age", _column("age", lambda v, _: v + 4), upstream=False),
+    "a little richer": Case(POPULATION, ("income",), "drift:income", _column("income", lambda v, _: v * 1.2), upstream=False),
+    "some labels swapped": Case(CONCEPT, (), "concept", truth=lambda rows, p: np.where(p > 0.5, p * 0.8, p)),
+    "one small region": Case(CONCEPT, ("region",), "concept", truth=lambda rows, p: np.where(rows["region"].ravel() == "west", 1 - p, p)),
+}
+"""Half as much of it, or less."""
+
+
 class Hour(NamedTuple):
     """An hour's evidence."""
 
@@ -222,7 +244,7 @@ class Explained(NamedTuple):
 
 def explained(name: str, seed: int) -> Explained:
     """One case, beside a release that came with it and one long before."""
-    case = CASES[name]
+    case = (CASES | SMALL)[name]
     made = hour(case, seed)
     happened = (Happened(made.first_bad - 2 * NEAR_S, "step to 100 %", 1), Happened(made.first_bad - 90, "step to 100 %", 2))
     found = explain(made.failing, made.evidence, happened=happened)
@@ -262,9 +284,19 @@ def run(data: Path) -> list[Item]:
             note=f"mean over all hours, an untold first minute counted as 60; told {len(told)} times of {len(known)}",
         ),
         Item(name="cause_release", figure=statistics.fmean(each.is_release for each in known), unit="", bar=0.95, better="higher"),
+        *_small(),
         *_quiet(),
+        *_real(data),
         *_slices(),
     ]
+
+
+def _small() -> list[Item]:
+    """The small cases."""
+    every = {name: [explained(name, seed) for seed in range(SEEDS)] for name in SMALL}
+    right = statistics.fmean(each.is_kind for told in every.values() for each in told)
+    shares = ", ".join(f"{name} {sum(each.is_kind for each in told)}" for name, told in every.items())
+    return [Item(name="cause_kind_small", figure=right, unit="", bar=0.8, better="higher", note=f"of {SEEDS} each: {shares}")]
 
 
 def _quiet() -> list[Item]:
@@ -285,6 +317,68 @@ def _quiet() -> list[Item]:
             note=f"of {turns} hours with nothing wrong; an alarm every 100 rows would speak up in all of them",
         )
     ]
+
+
+def _real(data: Path) -> list[Item]:
+    """Breaks put into each column of real rows in random order: whether it is named within the quarter of an hour, and what else is."""
+    found: dict[str, list[bool]] = {}
+    others = columns = 0
+    for path in (data / "electricity.csv", data / "adult.parquet"):
+        table, _ = read(path)
+        schema = infer(table, outputs=(), task="other", classes=None, tags={}, accepts=lambda _: True)
+        schema = msgspec.structs.replace(schema, inputs=tuple(msgspec.structs.replace(each, is_nullable=True) for each in schema.inputs))
+        rng = np.random.default_rng(0)
+        rows = Rows(conform(schema, table.columns), None).take(rng.permutation(table.rows))
+        known = Reference(digest=DIGEST, schema=schema, profile=measure(rows.take(np.arange(10_000)).inputs, schema), importance={}, quality={})
+        rest = rows.take(np.arange(10_000, rows.size))
+        for spec in schema.inputs:
+            columns += 1
+            for kind in kinds(spec):
+                if kind in BROKEN and _can_be_told(Drift(kind, spec.name, BROKEN[kind]), rest, schema):
+                    told = _broken(known, rest, Drift(kind, spec.name, BROKEN[kind]), rng)
+                    found.setdefault(kind, []).append(spec.name in told)
+                    others += bool(told - {spec.name})
+    tried = [each for told in found.values() for each in told]
+    shares = ", ".join(f"{kind} {sum(told)} of {len(told)}" for kind, told in found.items())
+    return [
+        Item(
+            name="quality_found",
+            figure=statistics.fmean(tried),
+            unit="",
+            bar=0.9,
+            better="higher",
+            note=f"{columns} columns of two tables, breaks that change a tenth of the values: {shares}",
+        ),
+        Item(name="quality_others", figure=others / len(tried), unit="", bar=0.0, better="lower", note="another column was called broken"),
+    ]
+
+
+BROKEN: dict[Kind, float] = {"unit": 10.0, "missing": 0.05, "default": 0.4, "unseen": 0.05, "swap": 1.0}
+"""Of how much of each kind it must be told."""
+
+
+def _can_be_told(drift: Drift, rest: Rows, schema: Schema) -> bool:
+    """Whether a break changes a tenth of the values (of those that are missing or unseen, as many as there are), and what it leaves is not just
+    another share of two values, which no count can tell from other people.
+    """
+    assert drift.column is not None
+    changed = inject(drift, rest, rest, np.random.default_rng(0), schema=schema).inputs[drift.column].ravel()
+    values = rest.inputs[drift.column].ravel()
+    is_all = drift.kind in ("missing", "unseen", "unit")
+    return is_all or (len(set(values.tolist())) > 2 and bool(np.mean(values != changed) >= 0.1))
+
+
+def _broken(known: Reference, rest: Rows, drift: Drift, rng: np.random.Generator) -> set[str]:
+    """The columns that are called broken after 45 minutes of which the last 15 are."""
+    minutes = []
+    for place in range(45):
+        rows = rest.take(rng.integers(0, rest.size, ROWS))
+        if place >= 30:
+            rows = inject(drift, rows, rest, rng, schema=known.schema)
+        binner = Binner(known.profile)
+        binner.add(rows.inputs, {})
+        minutes.append(Minute(BEGINS + place * MINUTE_S, 1, DIGEST, ROWS, ROWS, {}, {}, {}, binner.take()))
+    return {each.feature for each in examine(Series(known, minutes), Monitored().quality)}
 
 
 def _slices() -> list[Item]:

@@ -28,7 +28,9 @@ ALPHA = 1e-6
 """The chance of any break in one turn where rows are drawn as the reference's were: a false report in two years of turns a minute."""
 LEAST_ROWS = 20
 LEAST_REQUESTS = 8
-VARIED_MINUTES = 5
+VARIED_MINUTES = 15
+CONSTANT_MINUTES = 3
+_LEAST_OTHERS = 100
 _OF_CALLERS = ("schema_mismatch", "malformed_payload")
 _LIKENESSES = ("unit", "swapped", "default")
 _SHARE_REFUSED = 0.05
@@ -187,11 +189,13 @@ def _shares(old: FeatureProfile, new: FeatureProfile) -> dict[str, float]:
 
 
 def _unit(old: FeatureProfile, new: FeatureProfile, *_: object) -> _Told | None:
-    unit = unit_of(old, new)
-    if unit is None:
+    found = unit_of(old, new)
+    if found is None:
         return None
-    numbers = {"factor": unit.factor, "offset": unit.offset, "mean": new.mean, "was": old.mean, "rows": float(new.rows)}
-    return _Told("unit", f"comes in another unit: {unit.said} (mean {new.mean:,.4g}, of the reference {old.mean:,.4g})", numbers)
+    unit, share = found
+    part = "" if share == 1.0 else f" in about {share:.0%} of the rows"
+    numbers = {"factor": unit.factor, "offset": unit.offset, "share": share, "mean": new.mean, "was": old.mean, "rows": float(new.rows)}
+    return _Told("unit", f"comes in another unit{part}: {unit.said} (mean {new.mean:,.4g}, of the reference {old.mean:,.4g})", numbers)
 
 
 def _swapped(old: FeatureProfile, new: FeatureProfile, *_: object) -> _Told | None:
@@ -200,13 +204,13 @@ def _swapped(old: FeatureProfile, new: FeatureProfile, *_: object) -> _Told | No
         return None
     p, q = (np.array(each.counts) / each.present for each in (old, new))
     used = int((p > 0).sum())
-    if used < 2 or (old.kind == "number" and not _is_separate(old)):
+    if used < 3 or (old.kind == "number" and not _is_separate(old)):  # of two values, one's share may well become the other's
         return None
     up, down = int(np.argmax(q - p)), int(np.argmin(q - p))
     noise = 3 * math.sqrt(float((p * (1 - p)).max()) * (1 / new.present + 1 / old.present))
     exchanged = p.copy()
     exchanged[[up, down]] = p[[down, up]]
-    least = max(0.1 if used > 2 else 0.3, 4 * noise)
+    least = max(0.08, 2 * noise + 0.02)
     if p[down] - p[up] < least or np.abs(q - exchanged).max() > 0.01 + noise:
         return None
     names = [value(old, place) for place in (up, down)]
@@ -224,7 +228,7 @@ def _default(old: FeatureProfile, new: FeatureProfile, worth: Quality, alpha: fl
     gained = float((q[place] - p[place]) / (1 - p[place])) if p[place] < 1 else 0.0
     others = np.delete(p, place)
     rest = new.present - new.counts[place]
-    if gained < worth.default or int((others > 0.01).sum()) < 3 or rest < LEAST_ROWS:
+    if gained < worth.default or int((others > 0.01).sum()) < 3 or rest < _LEAST_OTHERS:
         return None
     kept = np.delete(q, place)
     apart = float(np.abs(kept / kept.sum() - others / others.sum()).sum()) / 2
@@ -269,7 +273,9 @@ def _constant(series: Series, place: int, first: int, new: FeatureProfile) -> _T
     """Every row from minute `first` on has one value, of a feature that differed within each of the minutes before: a column that goes by the
     calendar does not.
     """
-    if new.present < LEAST_ROWS or only_value(new) is None or int(series.requests[first:].sum()) < LEAST_REQUESTS:
+    if new.role == "output" or new.present < LEAST_ROWS or only_value(new) is None or int(series.requests[first:].sum()) < LEAST_REQUESTS:
+        return None
+    if len(series) - first < CONSTANT_MINUTES:
         return None
     before = [at for at in range(first) if series.requests[at] >= LEAST_REQUESTS]
     looks = [only_value(series.since(at, at + 1).features[place]) for at in before[-4 * VARIED_MINUTES :]]

@@ -22,6 +22,11 @@ _POINTS = 32
 _CLIP = float(1 << 20)  # as in monitor.profile
 _FAR = 0.5
 _BETTER = 3.0
+_SHARES = (0.75, 0.5, 0.3, 0.2)
+_TOLD_IN_PART = 10.0
+"""Where a part of the rows is that many times smaller, it looks like a default near 0."""
+_PART = 0.05
+"""What a share of the rows costs: more can be explained by it."""
 
 
 class Unit(NamedTuple):
@@ -53,8 +58,9 @@ UNITS = (
 )
 
 
-def unit_of(old: FeatureProfile, new: FeatureProfile) -> Unit | None:
-    """The unit that explains what was seen in `new` of a number that was `old`; None where nothing moved far, or no unit explains it.
+def unit_of(old: FeatureProfile, new: FeatureProfile) -> tuple[Unit, float] | None:
+    """The unit that explains what was seen in `new` of a number that was `old`, and the share of the rows that have it; None where nothing moved
+    far, or no unit explains it.
 
     It must bring the reference within its tolerance, widened by the error at the actual number of rows, and three times closer than it is as it
     stands. Far beyond the reference (16 times its range and more) sums are clipped, so that there the factor is the least that fits.
@@ -67,9 +73,16 @@ def unit_of(old: FeatureProfile, new: FeatureProfile) -> Unit | None:
     noise = 2 / math.sqrt(min(old.present, new.present))
     if stands < _FAR + noise:
         return None
-    best = min(((seen.distance(_look(old, unit.factor * points + unit.offset, weights)), place) for place, unit in enumerate(UNITS)))
-    unit = UNITS[best[1]]
-    return unit if best[0] <= unit.tolerance + noise and best[0] * _BETTER <= stands else None
+    usual = _look(old, points, weights)
+    best, found = math.inf, (UNITS[0], 1.0)
+    for unit in UNITS:
+        whole = _look(old, unit.factor * points + unit.offset, weights)
+        for share in (1.0, *_SHARES) if unit.factor >= _TOLD_IN_PART else (1.0,):
+            far = seen.distance(usual.mixed(whole, share)) + (_PART if share < 1.0 else 0.0)
+            if far - unit.tolerance < best - found[0].tolerance or math.isinf(best):
+                best, found = far, (unit, share)
+    unit = found[0]
+    return found if best <= unit.tolerance + noise and best * _BETTER <= stands else None
 
 
 class _Look(NamedTuple):
@@ -78,6 +91,14 @@ class _Look(NamedTuple):
     shares: Array
     mean: float
     deviation: float
+
+    def mixed(self, other: _Look, share: float) -> _Look:
+        """Of rows of which so many are as the other's."""
+        if share == 1.0:
+            return other
+        mean = (1 - share) * self.mean + share * other.mean
+        square = (1 - share) * (self.deviation**2 + self.mean**2) + share * (other.deviation**2 + other.mean**2)
+        return _Look((1 - share) * self.shares + share * other.shares, mean, math.sqrt(max(0.0, square - mean**2)))
 
     def distance(self, other: _Look) -> float:
         """The largest of: rows in other cells, means apart in deviations, and the logarithm of the deviations' ratio."""

@@ -27,6 +27,17 @@ def test_the_shuffled_column_is_named(name: str) -> None:
     assert found is not None and found.column == name and found.before > 0.2 > found.after
 
 
+def test_half_of_the_rows_shuffled_is_seen_too() -> None:
+    rng = np.random.default_rng(3)
+    rows = 4000
+    base = rng.normal(size=rows)
+    made = {name: base + rng.normal(size=rows) * 0.4 for name in "abc"}
+    hit = np.flatnonzero((rng.random(rows) < 0.5) & (np.arange(rows) >= rows // 2))
+    made["b"][hit] = rng.permutation(made["b"][hit])
+    found = lost(coded({name: values.reshape(-1, 1) for name, values in made.items()}, rows=rows), rows // 2)
+    assert found is not None and found.column == "b"
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_nothing_is_lost_where_nothing_was_shuffled(seed: int) -> None:
     assert lost(columns(None, seed=seed), 1000) is None

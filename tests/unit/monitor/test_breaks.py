@@ -66,6 +66,17 @@ def test_a_column_that_goes_by_the_clock_is_not_constant() -> None:
     assert found(lambda rows, rng: rows, count=120, clocked=True) == ()
 
 
+def test_rows_of_a_minute_that_hang_together_are_not_broken() -> None:
+    """A minute of one city and one age, as when one caller asks; of two values the one takes the other's place on a holiday."""
+    change = lambda place, rows: {**rows, "city": np.full_like(rows["city"], "kiel"), "age": rows["age"] * 0 + 40} if place == 39 else rows  # noqa: E731
+    known = reference()
+    assert examine(Series(known, minutes(known, 40, change, rows=24)), Quality()) == ()
+    rare = lambda share: lambda place, rows: {**rows, "hour": (np.random.default_rng(place).random(rows["hour"].shape) < share(place)).astype(int)}  # noqa: E731
+    base = draw(5000, np.random.default_rng(0))
+    two = reference({**base, "hour": (np.random.default_rng(1).random((5000, 1)) < 0.02).astype(int)})
+    assert examine(Series(two, minutes(two, 40, rare(lambda place: 0.98 if place == 39 else 0.02), rows=24)), Quality()) == ()
+
+
 def test_a_rise_that_is_not_worth_telling_is_not_told() -> None:
     change = CASES["a tenth missing"][2]
     known = reference()

@@ -31,14 +31,21 @@ def test_powers_of_ten_are_told(name: str, factor: float) -> None:
     found = unit_of(*seen(DRAWS[name], lambda values: values * factor))
     assert found is not None
     is_clipped = factor == 1000.0  # far beyond the reference sums are clipped, so that the least factor that fits is told
-    assert found.factor == factor or (is_clipped and found.factor >= 100)
+    assert found[1] == 1.0 and (found[0].factor == factor or (is_clipped and found[0].factor >= 100))
+
+
+@pytest.mark.parametrize(("name", "share"), [("normal", 0.2), ("normal", 0.5), ("skewed", 0.5), ("skewed", 0.75), ("uniform", 0.3)])
+def test_a_share_of_the_rows_may_have_another_unit(name: str, share: float) -> None:
+    rng = np.random.default_rng(4)
+    found = unit_of(*seen(DRAWS[name], lambda values: values * np.where(rng.random(values.shape) < share, 10.0, 1.0), rows=2000))
+    assert found is not None and found[0].factor == 10.0 and abs(found[1] - share) <= 0.1
 
 
 @pytest.mark.parametrize("name", ["normal", "uniform"])
 def test_degrees_are_told(name: str) -> None:
     celsius = {"normal": lambda rng, n: rng.normal(12, 7, n), "uniform": lambda rng, n: rng.uniform(-5, 35, n)}[name]
     found = unit_of(*seen(celsius, lambda values: values * 1.8 + 32, rows=5000))
-    assert found is not None and (found.factor, found.offset) == (1.8, 32.0)
+    assert found is not None and (found[0].factor, found[0].offset, found[1]) == (1.8, 32.0, 1.0)
 
 
 @pytest.mark.parametrize("name", DRAWS)
