@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from world import World, wait_until
 
 from modelyard import config, events
+from modelyard.client import Client
 from modelyard.monitor.intake import windows_path
 from modelyard.monitor.windows import Windows
 from modelyard.types import read_control_state
@@ -86,3 +89,24 @@ def test_while_the_receiver_is_away_the_data_plane_serves_and_what_it_counts_wai
 def test_without_export_there_is_no_such_process(replica: Home) -> None:
     with running(replica, settings={"export_url": "file:///nowhere"}) as server, pytest.raises(AssertionError, match="no exporter"):
         exporter(server.process.pid)
+
+
+def test_the_command_serves_and_sends_what_is_left_when_it_ends(tmp_path: Path) -> None:
+    world = World(tmp_path / "home")
+    world.home.add("line")
+    store = tmp_path / "store"
+    process = world.start("serve", "line:1", "--export", store.as_uri(), "--port", str(world.port), "--grpc-port", "-1", "--json")
+    try:
+        assert process.stdout is not None
+        card = json.loads(process.stdout.readline())
+        with Client(data_url=card["url"]) as client:
+            for number in range(5):
+                client.predict("line", {"a": np.array([[float(number)]]), "b": np.array([[2]]), "c": np.array([[0.5]], np.float32)})
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+        world.home.registry.close()
+    found = [events.decode(path.read_bytes()) for path in (store / "v1").rglob("*.segment")]
+    assert sum(part.requests for segment in found for part in segment.parts) == 5

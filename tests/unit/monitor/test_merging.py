@@ -5,7 +5,7 @@ import pytest
 
 from modelyard import events
 from modelyard.errors import Conflict
-from modelyard.events import Part, ProfileCounts, Rows, Segment
+from modelyard.events import Part, ProfileCounts, Rows, Segment, Use
 from modelyard.monitor import profile
 from modelyard.monitor.merging import merge
 from modelyard.types import Digest
@@ -50,6 +50,21 @@ def test_rows_of_one_form_are_put_end_to_end_and_others_stand_in_parts_of_their_
     whole = made.parts[0].predictions
     assert whole is not None
     assert events.column_array(whole.columns[0], 3).tolist() == [0.0, 0.0, 1.0]
+
+
+def test_every_field_of_a_part_is_added_up_or_left_out_on_purpose() -> None:
+    """Whoever adds a field to what is observed says here what becomes of it on the way to another machine."""
+    names = {"name", "version", "digest"}
+    added = {"requests", "rows", "failures", "latencies", "profiles", "predictions", "inputs", "dropped", "use"}
+    told_by_records = {"generation", "outputs", "mirror"}
+    assert set(Part.__struct_fields__) == names | added | told_by_records
+    assert set(Segment.__struct_fields__) == {"slot", "pid", "started_at", "ended_at", "parts", "lost"}
+
+
+def test_what_serving_took_is_added_up() -> None:
+    made = merge([segment(1.0, use=Use(looks=1, cpu_us=5, most_queued=3)), segment(2.0), segment(3.0, use=Use(looks=1, cpu_us=6, most_queued=2))])
+    assert made.parts[0].use == Use(looks=2, cpu_us=11, most_queued=3)
+    assert merge([segment(1.0)]).parts[0].use is None
 
 
 def test_counts_in_different_bins_are_not_one() -> None:
