@@ -57,37 +57,29 @@ def run(data: Path) -> list[Item]:
 
 
 def items(found: dict[str, list[Outcome]]) -> list[Item]:
-    """False alarms, recall and delay of ours beside the others'."""
+    """False alarms, recall and delay of ours beside the others'.
+
+    The delay is told twice: over all episodes, with what was not hit at the whole 2,500 rows; and over each one's own hits, which are other episodes
+    for each: whoever finds more of what is hard to find has the larger median.
+    """
     others = [name for name in found if name not in (OURS, DUMMY)]
-    note = "; ".join(f"{name}: {_told(each)}" for name, each in found.items())
+    note = f"of {len(found[OURS])} episodes; " + "; ".join(f"{name}: {_told(each)}" for name, each in found.items())
     best = max(others, key=lambda name: recall(found[name]))
-    ours, bar = delay(found[OURS]), delay(found[BAR])
-    whole = [statistics.median(_whole(found[name])) for name in (OURS, BAR)]
+    ours, bar = found[OURS], found[BAR]
+    whole, theirs = statistics.median(_whole(ours)), statistics.median(_whole(bar))
+    hits = f"medians of each one's hits, {delay(ours):g} and {delay(bar):g} rows; of the episodes that both hit, {_common(ours, bar)}"
     return [
-        Item(
-            name="concept-false-alarms",
-            figure=false(found[OURS]),
-            unit="",
-            bar=false(found[BAR]),
-            better="lower",
-            note=f"of {len(found[OURS])} episodes; {note}",
-        ),
-        Item(
-            name="concept-recall",
-            figure=recall(found[OURS]),
-            unit="",
-            bar=recall(found[best]),
-            better="higher",
-            note=f"the best of river's is {best}",
-        ),
+        Item(name="concept-false-alarms", figure=false(ours), unit="", bar=false(bar), better="lower", note=note),
+        Item(name="concept-recall", figure=recall(ours), unit="", bar=recall(found[best]), better="higher", note=f"the best of river's is {best}"),
         Item(
             name="concept-delay",
-            figure=ours / bar,
+            figure=whole / theirs,
             unit="x",
             bar=0.7,
             better="lower",
-            note=f"medians of each one's hits: {ours:g} and {bar:g} rows; with misses at {WITHIN_ROWS:,} rows {whole[0]:g} and {whole[1]:g}",
+            note=f"medians of all episodes, {whole:g} and {theirs:g} rows; misses and false alarms count as {WITHIN_ROWS:,}",
         ),
+        Item(name="concept-delay-of-hits", figure=delay(ours) / delay(bar), unit="x", bar=0.7, better="lower", note=hits),
     ]
 
 
@@ -109,6 +101,15 @@ def delay(outcomes: Sequence[Outcome]) -> float:
 
 def _whole(outcomes: Sequence[Outcome]) -> list[int]:
     return [each.delay if each.delay is not None and each.delay >= 0 else WITHIN_ROWS for each in outcomes]
+
+
+def _common(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
+    both = [
+        (a, b) for a, b in ((a.delay, b.delay) for a, b in zip(ours, theirs, strict=True)) if a is not None and b is not None and a >= 0 and b >= 0
+    ]
+    if not both:
+        return "none"
+    return f"{statistics.median(a for a, _ in both):g} and {statistics.median(b for _, b in both):g}"
 
 
 def _told(outcomes: Sequence[Outcome]) -> str:

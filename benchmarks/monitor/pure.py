@@ -27,16 +27,18 @@ WEEK_MINUTES = range(0, 8 * 1440, 30)
 """Before the drift one minute in thirty is drawn: the days in which drift learns its cycles."""
 AFTER_MINUTES = 240
 LATE_S, NOISE = 1200.0, 0.1
+BUDGET = 0.5
+"""False pages a month that each detector may bring."""
 MONDAY = 1_767_571_200
 DIGEST = Digest("sha256:" + "0" * 64)
 SETTINGS = Monitored(concept=Concept(reports=False))
 
 
 class Seen(NamedTuple):
-    """Rows after the drift until concept drift paged (infinite: never), and the names of what else did."""
+    """Rows after the drift until concept drift paged (infinite: never), how often it did before, for nothing, and the names of what else did."""
 
     delay: float
-    before: bool
+    early: int
     others: tuple[str, ...]
 
 
@@ -45,10 +47,13 @@ def run(data: Path) -> list[Item]:
     found = [watched(seed) for seed in range(SEEDS)]
     delays = [each.delay for each in found]
     others = sorted({name for each in found for name in each.others})
-    paged = sum(np.isfinite(delay) and not each.before for delay, each in zip(delays, found, strict=True))
+    paged = sum(map(np.isfinite, delays))
+    months = SEEDS * len(WEEK_MINUTES) * 30 / 43_830
+    early = sum(each.early for each in found)
     note = f"median {statistics.median(delays):,.0f} rows, {min(delays):,.0f} to {max(delays):,.0f}; an alarm every 100 rows: {SEEDS} of {SEEDS}"
+    note += f"; false pages before: {early}, where the budget allows {months * BUDGET:.1f}"
     return [
-        Item(name="concept-drift-pages", figure=paged, unit="", bar=SEEDS, better="higher", note=f"of {SEEDS}, none before the drift; {note}"),
+        Item(name="concept-drift-pages", figure=paged, unit="", bar=SEEDS, better="higher", note=f"of {SEEDS}; {note}"),
         Item(
             name="concept-drift-pages-as-drift",
             figure=sum(bool(each.others) for each in found),
@@ -107,7 +112,8 @@ def watched(seed: int) -> Seen:
     log: list[tuple[np.ndarray, ...]] = []
     came = np.zeros(0)
     others: set[str] = set()
-    is_early = False
+    early = 0
+    was_raised = False
     first = WEEK_MINUTES[-1] + 1
     for at in [*WEEK_MINUTES, *range(first, first + AFTER_MINUTES)]:
         start = MONDAY + 60 * at
@@ -125,7 +131,7 @@ def watched(seed: int) -> Seen:
             fresh=(minute,),
             recent=(minute,),
             labelled=labelled(log, came, now),
-            false_pages=0.5,
+            false_pages=BUDGET,
             now=now,
             settings=SETTINGS,
         )
@@ -135,11 +141,11 @@ def watched(seed: int) -> Seen:
             states[name] = judged.state
             told[name] = {verdict.rule for verdict in judged.verdicts if verdict.outcome == "fail"}
         others |= told["drift"]
-        if told["concept"] and at < first:
-            is_early = True
-        elif told["concept"]:
-            return Seen((at - first + 1) * ROWS, is_early, tuple(others))
-    return Seen(float("inf"), is_early, tuple(others))
+        is_new, was_raised = bool(told["concept"]) and not was_raised, bool(told["concept"])
+        if is_new and at >= first:
+            return Seen((at - first + 1) * ROWS, early, tuple(others))
+        early += is_new
+    return Seen(float("inf"), early, tuple(others))
 
 
 def labelled(log: list[tuple[np.ndarray, ...]], came: np.ndarray, now: float) -> Labelled:

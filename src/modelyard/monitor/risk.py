@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from modelyard.monitor.base import Labelled
     from modelyard.types import Array
 
-RISES = (1.25, 1.6, 2.1, 3.0, 5.0, 12.0)
+RISES = (1.35, 1.9, 3.0, 12.0)
+STAKES = (0.2, 0.65, 0.13, 0.02)
+"""The odds ratios of a rise that are bet on, and how much on each: most on errors that nearly double, which are worth waking somebody for. Halfway to
+the first lies what is too small to be looked for; the last is for what hardly ever happens."""
 FALLS = (0.75, 0.55, 0.3)
-"""The odds ratios bet on. Halfway to the first of a side lies what is too small to be looked for."""
+FALL_ROWS = 10.0
+"""A fall only reports, and may take longer to be sure of: so many times the rows lie between two in vain."""
 CHUNK = 256
 """Rows that are taken together; which they are depends on how many came before, not on how they were handed over."""
 ROWS_BETWEEN = 1_000_000.0
@@ -38,12 +42,15 @@ _LEAST_ROWS_BETWEEN = 1_000.0
 
 _ODDS = np.array(RISES + FALLS)
 _GAINS = _ODDS - 1.0
+_STEADY = 1
+"""The largest bet by which a rise is told to go on: larger ones are lost by a few good rows."""
 _UP, _DOWN = slice(0, len(RISES)), slice(len(RISES), len(_ODDS))
+_WEIGHTS = np.log([*STAKES, *[1 / len(FALLS)] * len(FALLS)])
 _NONE = -math.inf
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked: on average `rows_between` rows lie between two false alarms of a side.
+    """What is asked: on average `rows_between` rows lie between two false alarms of a rise.
 
     With a `bound` only a mean above it is an alarm. Without one the baseline is learnt from the first `learn_rows` rows and followed for as long as
     nothing is wrong, over about the last `memory_rows`.
@@ -71,8 +78,8 @@ class Bet(msgspec.Struct, frozen=True, array_like=True):
 class Risk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The state. `weight` and `total` are the baseline's rows and what they sum to; `rows` have been taken in all.
 
-    While `is_raised` the baseline stands still; `since` is when the rise began, `level` the mean from there to the alarm, and `bet` the one that won
-    most by it: when its evidence is gone, so is the rise.
+    While `is_raised` the baseline stands still; `since` is when the rise began, `level` the mean from there to the alarm, and `bet` the one by which
+    the rise goes on: when its evidence is gone, so is the rise.
     """
 
     rows: int = 0
@@ -92,12 +99,7 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def rise(self) -> float:
         """Evidence of a rise, in natural logarithms; an alarm at the logarithm of `rows_between`."""
-        return _mean([bet.sum for bet in self.bets[_UP]])
-
-    @property
-    def fall(self) -> float:
-        """Evidence of a fall, likewise."""
-        return _mean([bet.sum for bet in self.bets[_DOWN]])
+        return float(np.logaddexp.reduce([bet.sum for bet in self.bets[_UP]] + _WEIGHTS[_UP])) if self.bets else _NONE
 
 
 class Alarm(NamedTuple):
@@ -188,7 +190,8 @@ def _bet(risk: Risk, scores: Array, times: Array, terms: Terms) -> tuple[Risk, i
         risk = msgspec.structs.replace(risk, rows=risk.rows + taken)
     if risk.rows % CHUNK == 0:
         most = math.log(terms.rows_between) + _BEYOND
-        after = [msgspec.structs.replace(bet, sum=min(bet.sum, most)) for bet in after]
+        caps = [most] * len(RISES) + [most + math.log(FALL_ROWS)] * len(FALLS)
+        after = [msgspec.structs.replace(bet, sum=min(bet.sum, cap)) for bet, cap in zip(after, caps, strict=True)]
     risk = msgspec.structs.replace(risk, bets=tuple(after))
     return (risk, taken, None) if kind is None else _happened(risk, kind, taken, terms)
 
@@ -199,12 +202,12 @@ def _first(sums: Array, risk: Risk, terms: Terms) -> tuple[int, Literal["rose", 
     if risk.is_raised:
         found = np.flatnonzero(sums[:, risk.bet] <= threshold / 2)
         return (int(found[0]), "returned") if len(found) else (len(sums) - 1, None)
-    rise = np.logaddexp.reduce(sums[:, _UP], axis=1) - math.log(len(RISES))
+    rise = np.logaddexp.reduce(sums[:, _UP] + _WEIGHTS[_UP], axis=1)
     rose = np.flatnonzero(rise >= threshold)
     first, kind = (int(rose[0]), "rose") if len(rose) else (len(sums), None)
     if terms.bound is None:
-        fall = np.logaddexp.reduce(sums[:, _DOWN], axis=1) - math.log(len(FALLS))
-        fell = np.flatnonzero(fall >= threshold)
+        fall = np.logaddexp.reduce(sums[:, _DOWN] + _WEIGHTS[_DOWN], axis=1)
+        fell = np.flatnonzero(fall >= threshold + math.log(FALL_ROWS))
         if len(fell) and fell[0] < first:
             return int(fell[0]), "fell"
     return (first, "rose") if kind else (len(sums) - 1, None)
@@ -231,7 +234,7 @@ def _happened(risk: Risk, kind: Literal["rose", "fell", "returned"], taken: int,
         alarm = Alarm(kind, 0, risk.since, risk.level, risk.baseline if terms.bound is None else terms.bound)
         return msgspec.structs.replace(risk, is_raised=False, bets=()), taken, alarm
     side = range(len(_ODDS))[_DOWN if kind == "fell" else _UP]
-    best = max(side, key=lambda number: risk.bets[number].sum)
+    best = max(side, key=lambda number: risk.bets[number].sum + _WEIGHTS[number])
     bet = risk.bets[best]
     level = bet.total / max(1, bet.rows)
     if terms.bound is None and bet.rows < risk.weight:  # the rows since the change are no part of what was before it
@@ -239,9 +242,4 @@ def _happened(risk: Risk, kind: Literal["rose", "fell", "returned"], taken: int,
     alarm = Alarm(kind, 0, bet.since, risk.baseline if terms.bound is None else terms.bound, level)
     if kind == "fell":  # a new level, which is learnt from rows that had no part in its being found
         return Risk(rows=risk.rows), taken, alarm
-    return msgspec.structs.replace(risk, is_raised=True, since=bet.since, level=level, bet=best), taken, alarm
-
-
-def _mean(sums: list[float]) -> float:
-    """The logarithm of the mean."""
-    return float(np.logaddexp.reduce(sums)) - math.log(len(sums)) if sums else _NONE
+    return msgspec.structs.replace(risk, is_raised=True, since=bet.since, level=level, bet=min(best, _STEADY)), taken, alarm

@@ -22,7 +22,10 @@ def test_misses_and_false_alarms_have_no_delay() -> None:
     found = [Outcome("swap", -1), Outcome("swap", None), Outcome("swap", 10), Outcome("swap", 30)]
     assert (false(found), recall(found), delay(found)) == (1, 0.5, 20)
     alike = dict.fromkeys((concept.OURS, concept.DUMMY, concept.BAR), found)
-    assert [(item.figure, item.bar) for item in items(alike)] == [(1, 1), (0.5, 0.5), (1.0, 0.7)]
+    assert [(item.figure, item.bar) for item in items(alike)] == [(1, 1), (0.5, 0.5), (1.0, 0.7), (1.0, 0.7)]
+    sooner = {**alike, concept.OURS: [Outcome("swap", 5), Outcome("swap", 5), Outcome("swap", 2_000), Outcome("swap", 2_000)]}
+    _, _, whole, hits = items(sooner)
+    assert whole.figure == pytest.approx(1_002.5 / 1_265) and hits.figure == pytest.approx(1_002.5 / 20), "to find more is no slower"
 
 
 def test_each_kind_of_drift_changes_what_it_says_and_nothing_else() -> None:
