@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -109,6 +110,47 @@ def read(data: object, *, label: str | None = None, labels: object = None) -> tu
     return table, answers
 
 
+def timed(data: object, times: object) -> tuple[object, Array | None]:
+    """`data`, and when its rows were: seconds since 1970, UTC, NaN where nobody knows; None without `times`.
+
+    `times` is one value a row (dates of numpy, pandas or Python, ISO texts, or seconds; without a zone they are UTC), or the name of the column that
+    has them, which is split off. Raises NotFound and MalformedPayload for a file, InvalidConfig for a column that is not there, InvalidInput for
+    values that are no times.
+    """
+    if times is None:
+        return data, None
+    if not isinstance(times, str):
+        return data, _seconds(np.asarray(times, dtype=object) if isinstance(times, list | tuple) else np.asarray(times))
+    source = read_file(Path(data)) if isinstance(data, str | Path) else data
+    rest, values = _split(source, times, "times")
+    return rest, _seconds(values)
+
+
+def _seconds(values: Array) -> Array:
+    flat = values.reshape(-1)
+    if flat.dtype.kind == "M":
+        found = flat.astype("datetime64[us]").astype(np.int64) / 1e6
+        return np.where(np.isnat(flat), np.nan, found)
+    if flat.dtype.kind in "iuf":
+        return np.where(np.isfinite(flat), flat, np.nan).astype(np.float64)
+    try:
+        return np.array([_second(value) for value in flat.tolist()], dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput("times are dates, ISO texts or seconds since 1970", field="times", rule="type") from error
+
+
+def _second(value: Any) -> float:
+    if _is_missing(value):
+        return math.nan
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+    return float(value)
+
+
 def read_file(path: Path) -> Any:
     """A Parquet or CSV file as a pandas frame, else a polars frame, else a dict of columns, whichever is installed.
 
@@ -169,7 +211,7 @@ def _library(data: object) -> str:
     return type(data).__module__.partition(".")[0]
 
 
-def _split(data: object, label: str) -> tuple[object, Array]:
+def _split(data: object, label: str, what: str = "label") -> tuple[object, Array]:
     names: Sequence[Any]
     if _library(data) in ("pandas", "polars"):
         frame: Any = data
@@ -177,9 +219,9 @@ def _split(data: object, label: str) -> tuple[object, Array]:
     elif isinstance(data, Mapping):
         names = list(data)
     else:
-        raise InvalidConfig("only a frame, a file or a dict has a label column; give the labels themselves", field="label")
+        raise InvalidConfig(f"only a frame, a file or a dict has a {what} column; give the {what} of each row instead", field=what)
     if label not in names:
-        raise InvalidConfig(f"the data has no column {label!r} to take as label", field="label", rule="exists")
+        raise InvalidConfig(f"the data has no column {label!r} to take as {what}", field=what, rule="exists")
     if isinstance(data, Mapping):
         rest = {name: values for name, values in data.items() if name != label}
         return (_Columns(rest) if isinstance(data, _Columns) else rest), _label_array(data[label])

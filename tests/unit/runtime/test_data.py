@@ -192,6 +192,51 @@ def test_take_and_replace_change_both_forms_alike(source: object) -> None:
     assert table.columns["t"].ravel().tolist() == ["a", "b", "a"]
 
 
+NOON = 1_767_614_400.0  # 2026-01-05 12:00 UTC
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array(["2026-01-05T12:00", "NaT"], dtype="datetime64[s]"),
+        pd.Series(pd.to_datetime(["2026-01-05 12:00", None])),
+        pd.Series(pd.to_datetime(["2026-01-05 13:00", None]).tz_localize("Europe/Berlin")),
+        pl.Series([datetime.datetime(2026, 1, 5, 12), None]),
+        ["2026-01-05T12:00:00+00:00", None],
+        ["2026-01-05 14:00:00+02:00", float("nan")],
+        np.array([NOON, np.inf]),
+    ],
+    ids=["numpy", "pandas", "zoned", "polars", "texts", "zoned texts", "seconds"],
+)
+def test_times_of_rows_are_seconds(values: object) -> None:
+    table = {"a": np.zeros(2)}
+    rest, found = data.timed(table, values)
+    assert rest is table
+    assert found is not None
+    assert found[0] == NOON
+    assert np.isnan(found[1])
+
+
+def test_a_column_of_times_is_split_off(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0], "at": pd.to_datetime(["2026-01-05 12:00", "2026-01-05 13:00"])})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    for source in (frame, pl.from_pandas(frame[["a"]]).with_columns(at=pl.Series(["2026-01-05 12:00", "2026-01-05 13:00"])), tmp_path / "rows.csv"):
+        rest, found = data.timed(source, "at")
+        assert found is not None
+        assert found.tolist() == [NOON, NOON + 3600]
+        assert list(read(rest)[0].columns) == ["a"]
+    assert data.timed(frame, None)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("source", "times", "said"),
+    [({"a": np.zeros(1)}, "at", "no column"), (np.zeros(1), "at", "only a frame"), (np.zeros(1), ["soon"], "dates")],
+)
+def test_what_is_no_time_is_refused(source: object, times: object, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        data.timed(source, times)
+
+
 def test_replacing_by_missing_turns_integers_to_floats() -> None:
     for source in (pd.DataFrame({"n": [1, 2]}), np.array([[1], [2]])):
         table, _ = read(source)
