@@ -29,7 +29,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     """The facts on a card. `example` is the public example: medians and commonest values by input, never a row of the data. `method` is the
     conversion that was chosen and why; `rows` those on which parity was proved; `provenance` free facts on where model and data come from;
-    `quality` figures against the labels given with the data, or with the `evaluation` data where there is some."""
+    `quality` figures against the labels given with the data, or with the `evaluation` data where there is some; `times` the digest of those that the
+    rows came with."""
 
     title: str
     schema: Schema
@@ -44,6 +45,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     quality: dict[str, float] = {}
     limits: tuple[str, ...] = ()
     evaluation: Evaluation | msgspec.UnsetType = msgspec.UNSET
+    times: str | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def judged_on(self) -> str:

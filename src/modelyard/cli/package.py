@@ -27,6 +27,9 @@ def package(
     evaluation: Annotated[
         Path | None, typer.Option(help="Data held out from training, with the column --label: quality is judged, and later estimated, by it.")
     ] = None,
+    times: Annotated[
+        str | None, typer.Option(help="The column of the rows' times: left out of the inputs; teaches the week that drift has to exceed.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="COLUMN=drop, hash or mask: keep the column's values out of all that is kept.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Widen the proof from 1e-5 (absolute and relative); it is recorded.")] = None,
     code: Annotated[
@@ -55,6 +58,7 @@ def package(
                 labels=None,
                 label=label,
                 evaluation=evaluation,
+                times=times,
                 tags=tags,
                 tolerance=tolerance,
                 code=code or (),

@@ -6,6 +6,7 @@ machine found). It must not register or seal anything: `ControlPlane.package` do
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -20,6 +21,7 @@ import msgspec
 
 from modelyard import bundle, config
 from modelyard.bundle import lock
+from modelyard.bundle.base import digest_of
 from modelyard.bundle.card import Card, Evaluation
 from modelyard.config import Settings
 from modelyard.types import Tag, Tolerance
@@ -40,12 +42,13 @@ SERVED_BY = ("numpy", "onnxruntime")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to package: the name, what to hide, how exact the proof is, and whom to tell how far it is."""
+    """How to package: the name, what to hide, how exact the proof is, whom to tell how far it is, and when the rows were, if anybody knows."""
 
     name: str
     tags: Mapping[str, Tag]
     tolerance: Tolerance
     progress: Progress
+    times: Array | None = None
 
 
 def original(model: object, code: Sequence[Path | str], files: Mapping[str, object], settings: Settings) -> Original:
@@ -64,15 +67,22 @@ def original(model: object, code: Sequence[Path | str], files: Mapping[str, obje
     return originals.load(Path(model)) if isinstance(model, str | Path) else originals.adapt(model)
 
 
-def held_out(data: object, labels: object, label: str | None) -> tuple[Table, Array] | None:
-    """Evaluation data and its labels; None where none was given. Raises as `runtime.data.read`, InvalidConfig for one without the other."""
+def held_out(data: object, labels: object, label: str | None, times: object = None) -> tuple[Table, Array] | None:
+    """Evaluation data and its labels; None where none was given. A column of `times` may stand in it too, and is passed over.
+
+    Raises as `runtime.data.read`, InvalidConfig for one without the other.
+    """
     from modelyard.errors import InvalidConfig
-    from modelyard.runtime.data import read
+    from modelyard.runtime.data import read, read_file, timed
 
     if data is None:
         if labels is not None:
             raise InvalidConfig("evaluation_labels are those of evaluation data; give that too", field="evaluation_labels", rule="required")
         return None
+    if isinstance(times, str):
+        data = read_file(Path(data)) if isinstance(data, str | Path) else data
+        with contextlib.suppress(InvalidConfig):  # it has no such column
+            data, _ = timed(data, times)
     table, answers = read(data, label=None if labels is not None else label, labels=labels)
     if answers is None:
         raise InvalidConfig("evaluation data needs its labels: evaluation_labels, or the column that label names", field="evaluation", rule="labels")
@@ -86,7 +96,7 @@ def make(
 
     Raises SchemaMismatch when the data does not fit its own schema, or what was held out does not; Unconvertible with the reason of every way tried.
     """
-    from modelyard.monitor import estimate, importance, profile
+    from modelyard.monitor import cycles, estimate, importance, multivariate, profile
     from modelyard.runtime import golden, schema
     from modelyard.runtime.replay import batch_bits
 
@@ -125,7 +135,11 @@ def make(
         runtime.close()
     tell("learning where it is right", 0.90)
     answered = profile.measure_outputs(outputs, learnt)
-    performance = estimate.learn(learnt, measured + answered, counts, judged, is_held_out=held is not None)
+    performance = msgspec.structs.replace(
+        estimate.learn(learnt, measured + answered, counts, judged, is_held_out=held is not None),
+        together=multivariate.learn(columns, measured),
+        cycles={} if options.times is None else cycles.told(measured + answered, columns, outputs, options.times),
+    )
     locked = lock.take(original.packages if is_code else {*original.packages, *SERVED_BY})
     card = Card(
         title=original.title,
@@ -139,6 +153,7 @@ def make(
         example=golden.public_example(learnt, table),
         quality=_quality(learnt, judged.outputs, judged.labels),
         evaluation=msgspec.UNSET if held is None else Evaluation(rows=held[0].rows, digest=_digest(learnt, judged)),
+        times=msgspec.UNSET if options.times is None else digest_of(options.times.astype("<f8").tobytes()),
     )
     contents = bundle.Contents(
         model=conversion.model,

@@ -79,6 +79,7 @@ def package(
     label: str | None = None,
     evaluation: object = None,
     evaluation_labels: object = None,
+    times: object = None,
     tags: Mapping[str, Tag] | None = None,
     tolerance: float | Tolerance | None = None,
     code: Sequence[Path | str] = (),
@@ -94,8 +95,10 @@ def package(
     conversion. `labels` (or the column `label` of the data) are the true answers: with them the card tells how well the model does on these rows.
     `evaluation` with `evaluation_labels` (or its column `label`) is data that the model was not trained on: quality is then that on these rows, and
     they teach what its performance is estimated by while labels are still to come.
-    `tags` maps columns to `drop`, `hash` or `mask`. `tolerance` widens the proof from 1e-5. `progress` is called with a stage and a fraction;
-    without it a bar is drawn on a terminal. The same model, data and package versions give the version that is already there.
+    `times` (one value a row, or the name of the column that has them, which is then no input) say when the rows were: an ordinary week is learnt from
+    them, which drift has to exceed. `tags` maps columns to `drop`, `hash` or `mask`. `tolerance` widens the proof from 1e-5. `progress` is called
+    with a stage and a fraction; without it a bar is drawn on a terminal. The same model, data and package versions give the version that is already
+    there.
 
     Raises UnsupportedFormat (pickle), InvalidInput, SchemaMismatch, Unconvertible with the reason of every way tried, InvalidConfig or StorageFull;
     then nothing is registered.
@@ -111,6 +114,7 @@ def package(
             label=label,
             evaluation=evaluation,
             evaluation_labels=evaluation_labels,
+            times=times,
             tags=tags or {},
             tolerance=tolerance,
             code=code,
@@ -167,23 +171,28 @@ class ControlPlane:
         progress: Progress,
         evaluation: object = None,
         evaluation_labels: object = None,
+        times: object = None,
         code: Sequence[Path | str] = (),
         files: Mapping[str, object] | None = None,
     ) -> bundle.Bundle:
         """See the function `package`."""
         from modelyard.control import packaging
-        from modelyard.runtime.data import read
+        from modelyard.runtime.data import read, timed
 
         parse_name(name)
-        options = packaging.Options(name=name, tags=tags, tolerance=_tolerance(tolerance), progress=progress)
+        exact = _tolerance(tolerance)
         signer = local_signer(self.keys)
         progress("reading the model", 0.0)
         with contextlib.ExitStack() as opened_original:
             original = packaging.original(model, code, files or {}, self.settings)
             if hasattr(original, "close"):
                 opened_original.callback(original.close)
+            data, at = timed(data, times)
             table, answers = read(data, label=label, labels=labels)
-            held_out = packaging.held_out(evaluation, evaluation_labels, label)
+            if at is not None and len(at) != table.rows:
+                raise InvalidInput(f"the data has {table.rows:,} rows and {len(at):,} times", field="times", rule="rows")
+            held_out = packaging.held_out(evaluation, evaluation_labels, label, times)
+            options = packaging.Options(name=name, tags=tags, tolerance=exact, progress=progress, times=at)
             contents, attested = packaging.make(original, table, answers, options, held_out)
         progress("sealing", 0.96)
         built = bundle.build(contents, attested, signer=signer)

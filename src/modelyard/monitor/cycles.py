@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from modelyard.monitor.directions import directions
+from modelyard.monitor.profile import Binner
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from modelyard.monitor.directions import Directions
+    from modelyard.monitor.profile import FeatureProfile, Profile
     from modelyard.types import Array
 
 DAY_S = 86_400.0
@@ -50,11 +54,16 @@ class Cycles(NamedTuple):
 
 def begin(known: Directions, widths: Array | None = None) -> Cycles:
     """Before the first minute; with `widths`, as if a week had been learnt."""
-    streams, directions, cells = known.scores.shape
-    shape = (streams, directions + 1)
+    streams, ways, cells = known.scores.shape
+    shape = (streams, ways + 1)
     nothing = np.zeros((streams, cells))
     weeks, widths = (0, np.zeros(shape)) if widths is None else (1, widths)
     return Cycles(-np.inf, 0.0, 0.0, weeks, nothing, nothing.copy(), np.full(shape, -np.inf), widths)
+
+
+def key(feature: FeatureProfile) -> str:
+    """By which a bundle, or a state, tells of a feature's cycles."""
+    return f"{feature.role} {feature.kind} {feature.name}"
 
 
 def learn(known: Directions, count: Callable[[Array], Array], times: Array) -> Array | None:
@@ -76,6 +85,21 @@ def learn(known: Directions, count: Callable[[Array], Array], times: Array) -> A
             if len(among) >= _LEAST_ROWS:
                 widths = np.maximum(widths, _beyond(count(among), usual, known))
     return widths
+
+
+def told(reference: Profile, inputs: Mapping[str, Array], outputs: Mapping[str, Array], times: Array) -> dict[str, tuple[float, ...]]:
+    """What rows that `reference` profiles teach, by stream, as a bundle carries it; empty where they span less than a week."""
+    known = directions(reference)
+
+    def count(places: Array) -> Array:
+        binner = Binner(reference)
+        binner.add({name: values[places] for name, values in inputs.items()}, {name: values[places] for name, values in outputs.items()})
+        return known.gather(binner.take()).astype(np.float64)
+
+    widths = learn(known, count, times)
+    if widths is None:
+        return {}
+    return {key(feature): tuple(float(f"{width:.4g}") for width in row) for feature, row in zip(known.features, widths.tolist(), strict=True)}
 
 
 def _groups(times: Array) -> tuple[Array, ...]:

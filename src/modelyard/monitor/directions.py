@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
 
 from modelyard.monitor import profile
 
@@ -105,6 +104,8 @@ def _scores(feature: FeatureProfile, shares: Array) -> Array:
 
 def _normal(shares: Array) -> Array:
     """The mean of each part of a standard normal that is cut, in order, into parts of these shares."""
+    from scipy.special import ndtri
+
     cuts = ndtri(np.clip(np.concatenate(([0.0], np.cumsum(shares)[:-1], [1.0])), 0.0, 1.0))
     heights = np.exp(-(cuts**2) / 2) / np.sqrt(2 * np.pi)
     found: Array = np.clip((heights[:-1] - heights[1:]) / shares, -_FARTHEST, _FARTHEST)

@@ -3,8 +3,8 @@
 Hides how counts become evidence (`monitor.edetector`), what an ordinary week accounts for (`monitor.cycles`) and how the state is written. It must
 not weigh what drift does to the model: that is priced elsewhere. What a page promises is the law of `monitor.edetector`.
 
-In its first week a release is learnt: until then only missing values, and values that the reference did not know, can page. A new release keeps what
-was learnt of features of the same name, since cycles belong to the traffic.
+Where the bundle does not tell of cycles (its rows came without times), the first week is learnt: until then only missing values, and values that the
+reference did not know, can page. A new release keeps what was learnt of features of the same name, since cycles belong to the traffic.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Drift:
             said = f"the reference has {rows:,} rows: drift is judged against {LEAST_ROWS} or more" if rows else "the bundle carries no profile"
             return Judged((Verdict(outcome="unknown", rule=self.rule, evidence=said),), state)
         known = self._directions(reference)
-        before, is_new = _read(state, known, reference.digest)
+        before, is_new = _read(state, known, reference)
         streams = _streams(known, reference, evidence)
         after, made, skipped = _follow(before, known, streams, evidence)
         verdicts = _verdicts(after, known, streams, made)
@@ -311,17 +311,26 @@ def _at(when: float) -> str:
 # -- state -----------------------------------------------------------------------------------------------------------------------------------
 
 
-def _begin(known: Directions) -> _State:
+def _begin(known: Directions, reference: Reference) -> _State:
     count = len(known.features)
     return _State(
         detected=edetector.begin(known),
-        cycles=cycles.begin(known),
+        cycles=cycles.begin(known, _carried(known, reference)),
         quiet_at=np.full(count, np.inf),
         quiet_rows=np.zeros(count),
         began=np.full(count, np.nan),
         until=np.full(count, -np.inf),
         rows=0,
     )
+
+
+def _carried(known: Directions, reference: Reference) -> Array | None:
+    """What the bundle tells of cycles, if it tells of all streams."""
+    told = {} if reference.learnt is None else reference.learnt.cycles
+    rows = [told.get(name) for name in _names(known)]
+    if not rows or any(row is None or len(row) != len(NAMES) + 1 for row in rows):
+        return None
+    return np.array(rows, dtype=np.float64)
 
 
 def _parts(state: _State) -> tuple[Array, ...]:
@@ -331,7 +340,7 @@ def _parts(state: _State) -> tuple[Array, ...]:
 
 
 def _names(known: Directions) -> tuple[str, ...]:
-    return tuple(f"{feature.role} {feature.kind} {feature.name}" for feature in known.features)
+    return tuple(map(cycles.key, known.features))
 
 
 def _write(state: _State, known: Directions, digest: Digest) -> bytes:
@@ -341,16 +350,16 @@ def _write(state: _State, known: Directions, digest: Digest) -> bytes:
     return zlib.compress(msgspec.msgpack.encode(written), 1)
 
 
-def _read(data: bytes, known: Directions, digest: Digest) -> tuple[_State, bool]:
+def _read(data: bytes, known: Directions, reference: Reference) -> tuple[_State, bool]:
     """The state, and whether it begins anew: for the first time, of another release, or from bytes that are none of ours."""
-    empty = _begin(known)
+    empty = _begin(known, reference)
     if not data:
         return empty, True
     try:
         written = msgspec.msgpack.decode(zlib.decompress(data), type=_Written)
         if written.format != FORMAT:
             return empty, True
-        if written.digest != digest or written.names != _names(known):
+        if written.digest != reference.digest or written.names != _names(known):
             return _inherited(empty, written, known), True
         return _unpacked(empty, written), False
     except (zlib.error, msgspec.MsgspecError, ValueError, IndexError):
@@ -380,4 +389,4 @@ def _inherited(empty: _State, written: _Written, known: Directions) -> _State:
     kept = widths[[places[name] for name in names]]
     if kept.shape != empty.cycles.widths.shape:
         return empty
-    return empty._replace(cycles=empty.cycles._replace(weeks=weeks, widths=kept))
+    return empty._replace(cycles=empty.cycles._replace(weeks=weeks, widths=np.maximum(kept, empty.cycles.widths)))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DETECTORS: dict[str, str] = {
     "drift": "modelyard.monitor.drift:Drift",
     "shift": "modelyard.monitor.shift:WindowShift",
+    "multivariate": "modelyard.monitor.multivariate:Multivariate",
     "estimated_performance": "modelyard.monitor.estimate.detector:EstimatedPerformance",
     "quality": "modelyard.monitor.quality:Quality",
     "slices": "modelyard.monitor.slices:Slices",

@@ -94,7 +94,7 @@ def held(rows: int = 400, seed: int = 1, **changes: Any) -> Any:
     return packaging.held_out(**given)
 
 
-def packaged(evaluation: Any, labels: Any = None) -> Any:
+def packaged(evaluation: Any, labels: Any = None, times: Any = None) -> Any:
     from sklearn.linear_model import LinearRegression
 
     from modelyard.runtime import originals
@@ -104,7 +104,7 @@ def packaged(evaluation: Any, labels: Any = None) -> Any:
     model = LinearRegression().fit(X, X @ [1.0, 2.0, 0.0])
     model.coef_[2] = 0.0
     table, answers = read(X, labels=labels)
-    options = packaging.Options(name="sum", tags={}, tolerance=Tolerance(), progress=lambda *_: None)
+    options = packaging.Options(name="sum", tags={}, tolerance=Tolerance(), progress=lambda *_: None, times=times)
     return packaging.make(originals.adapt(model), table, answers, options, evaluation)
 
 
@@ -130,6 +130,25 @@ def test_an_input_that_the_model_does_not_look_at_has_no_importance() -> None:
 def test_other_evaluation_data_makes_another_bundle_and_the_same_the_same() -> None:
     cards = [packaged(evaluation)[0].card for evaluation in (held(), held(), held(seed=2), None)]
     assert cards[0] == cards[1] and cards[0].evaluation != cards[2].evaluation and cards[3] != cards[0]
+
+
+def test_rows_that_come_with_times_teach_a_week_and_make_another_bundle() -> None:
+    times = np.linspace(0, 30 * 86_400.0, 200)
+    contents, attested = packaged(None, times=times)
+    cycles = attested.performance.cycles
+    assert set(cycles) == {"input number X[0]", "input number X[1]", "input number X[2]", "output number prediction"}
+    assert {len(widths) for widths in cycles.values()} == {7}
+    assert contents.card.times == packaged(None, times=times)[0].card.times != packaged(None, times=times + 1)[0].card.times
+    contents, attested = packaged(None)
+    assert attested.performance.cycles == {} and contents.card.times is msgspec.UNSET
+    assert attested.performance.together is not None
+
+
+def test_evaluation_data_may_have_the_column_of_times_or_not() -> None:
+    rows = {"a": np.zeros(3), "y": np.ones(3)}
+    for given in (rows, rows | {"at": np.arange(3)}):
+        table, answers = packaging.held_out(given, None, "y", "at")  # type: ignore[misc]
+        assert list(table.columns) == ["a"] and answers.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_values_of_a_tagged_column_are_not_in_the_digest_of_evaluation_data() -> None:

@@ -9,9 +9,10 @@ from drifting import DIGEST, MONDAY, OTHER, cell_shares, drawn, evidence, minute
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.monitor import profile
+from modelyard.monitor import cycles, profile
 from modelyard.monitor.base import Evidence, Judged, Minute, Reference
 from modelyard.monitor.drift import Drift
+from modelyard.monitor.estimate import Learnt
 from modelyard.monitor.profile import Binner
 from modelyard.monitor.settings import Drift as Section
 from modelyard.monitor.settings import Monitored
@@ -115,6 +116,20 @@ def test_the_first_week_is_learnt_and_cycles_page_nobody_after() -> None:
         judged = judge(reference, drawn(rng, reference.profile, range(60 * hour, 60 * hour + 60, 6), rows=2000, mean=mean), higher, settings=settings)
         higher = judged.state
     assert of(judged, "drift:cyclic").outcome == "fail"
+
+
+def test_a_bundle_that_tells_of_cycles_needs_no_first_week() -> None:
+    reference = normal_reference(("a",))
+    told = {cycles.key(reference.profile.features[0]): (0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.6)}
+    known = reference._replace(learnt=Learnt(cycles=told))
+    rng = np.random.default_rng(0)
+    within = judge(known, drawn(rng, reference.profile, range(60), rows=139, mean=0.5), settings=Monitored())
+    assert of(within, "drift:a").outcome == "pass"
+    beyond = judge(known, drawn(rng, reference.profile, range(60), rows=139, mean=0.9), settings=Monitored())
+    assert of(beyond, "drift:a").outcome == "fail"
+    for useless in ({}, {"input number other": told[cycles.key(reference.profile.features[0])]}, {cycles.key(reference.profile.features[0]): (0.5,)}):
+        learning = judge(reference._replace(learnt=Learnt(cycles=useless)), drawn(rng, reference.profile, range(9), rows=139), settings=Monitored())
+        assert of(learning, "drift:a").outcome == "unknown"
 
 
 def test_missing_and_unknown_values_page_in_the_first_week_too() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from modelyard.errors import MalformedPayload
 from modelyard.monitor.estimate import coding, estimator
 from modelyard.monitor.estimate.estimator import Estimator, Known
+from modelyard.monitor.multivariate import Together
 
 if TYPE_CHECKING:
     from modelyard.monitor.profile import FeatureProfile, Profile
@@ -39,7 +40,8 @@ class Cells(msgspec.Struct, frozen=True, kw_only=True):
 
 class Learnt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`importance` as in `base.Reference`. The rest is of `rows` rows with labels, `is_held_out` where they were given as data that the model was not
-    trained on: `quality`, each input's and output's `cells`, and the estimator where one could be learnt.
+    trained on: `quality`, each input's and output's `cells`, and the estimator where one could be learnt. `together` is how the inputs go together,
+    `cycles` what the rows' times taught of an ordinary week, by stream (`monitor.cycles`; empty: they had none).
     """
 
     importance: dict[str, float] = {}
@@ -49,6 +51,8 @@ class Learnt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inputs: dict[str, Cells] = {}
     outputs: dict[str, Cells] = {}
     estimator: Estimator | None = None
+    together: Together | None = None
+    cycles: dict[str, tuple[float, ...]] = {}
 
     @property
     def loss(self) -> float:
