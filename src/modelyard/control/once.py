@@ -1,8 +1,8 @@
 """One effect per idempotency key, however often a request is sent, and by however many processes it is worked on.
 
 Hides where keys are remembered: as records of kind `idempotency`, written in the very transaction that makes the effect, so that no crash can part
-the two. What a verb wrote is kept with the key; the answer of a repeated request is made from it. A verb that writes no model, version, deployment or
-settings of one (it found its work done, or works on files) is remembered with its answer, after it. It must not know HTTP.
+the two. What a verb wrote is kept with the key; the answer of a repeated request is made from it. A verb that writes no model, version, deployment,
+settings of one or silence (it found its work done, or works on files) is remembered with its answer, after it. It must not know HTTP.
 
 Kept for a day, by the wall clock: a key of the days before, of today and of tomorrow (for clocks that were put back) is found. Each caller has the
 latest `LIMIT` keys of a day; a flood of one pushes out no other's.
@@ -28,7 +28,7 @@ from modelyard.security.base import AuditLine
 from modelyard.types import Principal
 
 KIND = "idempotency"
-EFFECTS = frozenset({"model", "version", "deployment", "monitored"})
+EFFECTS = frozenset({"model", "version", "deployment", "monitored", "silence"})
 KEPT_S = 86_400.0
 LIMIT = 1_000
 KEY_CHARACTERS = 255

@@ -11,6 +11,7 @@ import msgspec
 from modelyard.console.operations import Call, Operation, in_utc
 from modelyard.control import alerting
 from modelyard.control.alerting import Alerts, Tested
+from modelyard.control.once import Effect
 from modelyard.errors import Forbidden, InvalidInput
 from modelyard.monitor.alerts.base import TEXT_CHARACTERS, Matcher, Silence
 
@@ -60,6 +61,10 @@ def _unsilence(call: Call) -> Silence:
     return call.plane.unsilence(call.who, call.path["id"])
 
 
+def _silenced_again(_: Call, effect: Effect) -> Silence:
+    return msgspec.convert(effect.body, Silence)
+
+
 def _test(call: Call) -> Tested:
     return call.plane.test_route(call.who, call.path["route"])
 
@@ -73,9 +78,11 @@ OPERATIONS = (
     Operation("GET", "/alerts", "list_alerts", "What fires and what is over, silences, and how routes fare.", _alerts, Alerts, sift=_mine),
     Operation(
         "POST", "/silences", "silence", "Let nobody be told of some alerts for a while; they go on being judged and shown.",
-        _silence, Silence, SilenceRequest, models=_silenced, status=lambda _: 201, statuses=(201,),
+        _silence, Silence, SilenceRequest, models=_silenced, status=lambda _: 201, statuses=(201,), recall=_silenced_again,
     ),
-    Operation("DELETE", "/silences/{id}", "unsilence", "End a silence now, by the first digits of its id.", _unsilence, Silence),
+    Operation(
+        "DELETE", "/silences/{id}", "unsilence", "End a silence now, by the first digits of its id.", _unsilence, Silence, recall=_silenced_again
+    ),
     Operation(
         "POST", "/alerts/routes/{route}/test", "test_route", "Send a test message by a route, now, and say what came back.",
         _test, Tested, is_long=True,

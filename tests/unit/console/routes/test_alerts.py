@@ -111,6 +111,10 @@ def test_one_silence_for_each_idempotency_key(api: Api) -> None:
     sent: dict[str, Any] = {"json": {"rule": "drift", "until": until(hours=1), "why": "w"}, "headers": {"idempotency-key": "k"}}
     first, again = api.ask("POST", "/silences", **sent), api.ask("POST", "/silences", **sent)
     assert first.json() == again.json() and len(api.told("GET", "/alerts")["silences"]) == 1
+    (kept,) = api.plane.once.list("idempotency")
+    assert kept.body["effect"]["kind"] == "silence", "written with it: no crash parts the two"
+    ended = [api.ask("DELETE", f"/silences/{first.json()['id']}", headers={"idempotency-key": "e"}).json() for _ in range(2)]
+    assert ended[0] == ended[1]
 
 
 def test_a_route_is_tested_and_what_came_back_told(api: Api) -> None:
