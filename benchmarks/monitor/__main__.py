@@ -24,6 +24,7 @@ BARS: dict[str, str] = {
     "scale": "benchmarks.monitor.scale:run",
     "concept": "benchmarks.monitor.concept:run",
     "nab": "benchmarks.monitor.nab:run",
+    "operations": "benchmarks.monitor.operations:run",
     "pure-concept": "benchmarks.monitor.pure:run",
     "estimate": "benchmarks.monitor.estimate:run",
 }

@@ -1,10 +1,11 @@
 """How unusual the newest point of one metric is, beside all that this metric has done before.
 
 Hides what is usual: a level, with the cycle of the day or of the week where the series itself shows one (nobody says so), and how rarely departures
-from it came in the past. Two are looked at, up and down apart: how far a point lies from its place, and how far it has jumped from the points just
-before. Each size becomes the chance of one so large, by the tail of those seen before (Siffer and others 2017, "Anomaly detection in streams with
-extreme value theory", with Hill's estimate of the tail), so that one threshold serves every series. Online and pure: a state of a few kilobytes in, a
-score and a state out, nothing but the points decides. It must not know what the metric means, nor whether more of it is good or bad.
+from it came in the past. Three are looked at, up and down apart: how far a point lies from its place, how far it has jumped from the points just
+before, and how far the last few points lie from theirs together. Each size becomes the chance of one so large, by the tail of those seen before
+(Siffer and others 2017, "Anomaly detection in streams with extreme value theory", with Hill's estimate of the tail), so that one threshold serves
+every series. Online and pure: a state of a few kilobytes in, a score and a state out, nothing but the points decides. It must not know what the
+metric means, nor whether more of it is good or bad.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ RARE = 1e-4
 LEAST = 100
 """Points before the first score: of fewer nobody knows what is usual."""
 
+LASTING = 5
+"""So many points make a departure that lasts, by their median: an odd one or two of them do not."""
+
 _HOUR_S = 3600.0
 _LEVEL_HOURS = 24
 _DAYS, _WEEKS = 10, 4
@@ -34,6 +38,8 @@ _GAIN = 0.8
 """A cycle is used while it errs at most so much of what the plain level does, in the mean of the last three days or so, and one at least."""
 _ERRORS = 1 / 72
 _TRIED = 24
+_CLEARLY, _ANEW = 0.9, 0.25
+"""A cycle takes the place of another that errs clearly more; what came before then counts so much."""
 _CENTRED = 100
 _BEFORE = 6
 """Points that a jump is held against, by their median."""
@@ -59,16 +65,18 @@ _LEAST_CHANCE = 1e-300
 
 
 class Point(NamedTuple):
-    """What is said of one point. `chance`: how often one so far from its place comes. `score` in [0, 1]: how much news it is.
+    """What is said of one point. `score` in [0, 1]: how much news it is. `chance`: how often the last few (`LASTING`) lie so far away together.
 
     News is what is both away from its place and from the points just before, more than anything shortly before was: an anomaly that lasts goes on
-    being rare, and is no news. `departure` is the value less what was `expected`; both are NaN for a point that was not judged.
+    being rare, and is no news. `departure` is the value less what was `expected`, `lasting` the median of the last few departures, which `chance` is
+    of. All three are NaN for a point that was not judged.
     """
 
     score: float
     chance: float
     departure: float
     expected: float
+    lasting: float
 
 
 class Tail(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -96,6 +104,12 @@ class Tail(msgspec.Struct, kw_only=True, omit_defaults=True):
         self.weight *= _GROWTH
         if self.seen % _REFIT == 0:
             self._fit()
+
+    def fade(self, share: float) -> None:
+        """Let all that was taken in count so much less."""
+        self.counts = {bucket: count * share for bucket, count in self.counts.items()}
+        self.total *= share
+        self._fit()
 
     def _fit(self) -> None:
         """The tail of what is seen now: the edge that few lie beyond, and how fast those get fewer."""
@@ -178,8 +192,9 @@ class Season(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Course(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One metric's course so far. Whoever judges owns it, from `unpack` to `pack`; `unpack(pack(c))` scores on as `c` does.
 
-    `centre` is where in an hour its points lie on average, `held` the values of the hour that is not over, `levels` the medians of the last hours,
-    `recent` the last departures, `tails` those of places and jumps, up and down. `echo` is the largest news of late, fading.
+    `cycle` is the one that is used (`day`, `week` or none), `centre` where in an hour its points lie on average, `held` the values of the hour that
+    is not over, `levels` the medians of the last hours, `recent` the last departures, `tails` those of places, of jumps and of what lasts, up and
+    down. `echo` is the largest news of late, fading.
     """
 
     form: int = FORMAT
@@ -187,12 +202,15 @@ class Course(msgspec.Struct, kw_only=True, omit_defaults=True):
     last_s: float = -math.inf
     hour: int = 0
     centre: float = 0.5
+    cycle: str = ""
     held: list[float] = []
     levels: list[float] = []
     day: Season = msgspec.field(default_factory=lambda: Season(hours=24, kept=_DAYS))
     week: Season = msgspec.field(default_factory=lambda: Season(hours=168, kept=_WEEKS))
     recent: list[float] = []
-    tails: dict[str, Tail] = msgspec.field(default_factory=lambda: {key: Tail() for key in ("place+", "place-", "jump+", "jump-")})
+    tails: dict[str, Tail] = msgspec.field(
+        default_factory=lambda: {key: Tail() for kind in ("place", "jump", "lasting") for key in (f"{kind}+", f"{kind}-")}
+    )
     echo: float = 0.0
 
     def see(self, time_s: float, value: float, *, noise: float = 0.0) -> Point:
@@ -201,7 +219,7 @@ class Course(msgspec.Struct, kw_only=True, omit_defaults=True):
         A point that is no number, or not later than the last one, is neither judged nor learnt: its score is 0, its chance 1.
         """
         if not (math.isfinite(value) and time_s > self.last_s):
-            return Point(0.0, 1.0, math.nan, math.nan)
+            return Point(0.0, 1.0, math.nan, math.nan, math.nan)
         self.last_s = time_s
         hours = time_s / _HOUR_S
         self._turn(math.floor(hours))
@@ -212,24 +230,23 @@ class Course(msgspec.Struct, kw_only=True, omit_defaults=True):
         jump = departure - median(self.recent) if len(self.recent) == _BEFORE else 0.0
         self.recent.append(departure)
         del self.recent[:-_BEFORE]
+        lasting = median(self.recent[-LASTING:])
         floor = max(noise, _FLOOR * abs(expected))
         chance, digits = 1.0, 0.0
-        for sign in ("+", "-"):
-            of_place = self._chance(f"place{sign}", departure, floor)
-            of_jump = self._chance(f"jump{sign}", jump, floor)
-            chance = min(chance, of_place)
+        for sign, factor in (("+", 1.0), ("-", -1.0)):
+            chance = min(chance, self._chance(f"lasting{sign}", factor * lasting, floor))
+            of_place, of_jump = self._chance(f"place{sign}", factor * departure, floor), self._chance(f"jump{sign}", factor * jump, floor)
             digits = max(digits, -(math.log10(of_place) + math.log10(of_jump)) / 2)
-            departure, jump = -departure, -jump
         self.seen += 1
         self.echo *= _FADE
         score = min(1.0, digits / DIGITS) if digits > self.echo else 0.0
         self.echo = max(self.echo, digits)
-        return Point(score, chance, departure, expected)
+        return Point(score, chance, departure, expected, lasting)
 
     def _chance(self, key: str, size: float, floor: float) -> float:
         """How often one so large comes, of those with a sign; learns it."""
         tail = self.tails[key]
-        if 0 < size < floor:
+        if 0 <= size < floor:
             size = floor
         chance = tail.chance(size) if tail.seen >= LEAST else 1.0
         tail.add(size, share=_SLOWLY if chance <= RARE else 1.0)
@@ -245,15 +262,23 @@ class Course(msgspec.Struct, kw_only=True, omit_defaults=True):
             self.levels.append(value)
             del self.levels[:-_LEVEL_HOURS]
             self.held = []
+            self._choose()
         self.hour = hour
+
+    def _choose(self) -> None:
+        """Take the better cycle, or none; what was learnt of departures from another counts little from then on."""
+        gains = {"": _GAIN, "day": self.day.gain, "week": self.week.gain}
+        best = min(gains, key=lambda each: gains[each])
+        if gains[best] < _CLEARLY * gains[self.cycle]:
+            self.cycle = best
+            for tail in self.tails.values():
+                tail.fade(_ANEW)
 
     def _expected(self, place: float, value: float) -> float:
         """What the better cycle says, or else the level: the median of a day's hours; in the first hour, of what was seen of it."""
-        season = min((self.day, self.week), key=lambda each: each.gain)
-        said = season.at(place) if season.gain < _GAIN else math.nan
-        if not math.isnan(said):
-            return said
-        return median(self.levels or self.held or [value])
+        season = {"day": self.day, "week": self.week}.get(self.cycle)
+        said = math.nan if season is None else season.at(place)
+        return median(self.levels or self.held or [value]) if math.isnan(said) else said
 
     def pack(self) -> bytes:
         """The state, as bytes."""

@@ -35,6 +35,8 @@ DETECTORS: dict[str, str] = {
     "quality": "modelyard.monitor.quality:Quality",
     "slices": "modelyard.monitor.slices:Slices",
     "concept": "modelyard.monitor.concept:ConceptDrift",
+    "operations": "modelyard.monitor.operations:Operations",
+    "slo": "modelyard.monitor.slo:Slo",
     "performance": "modelyard.monitor.performance:Performance",
 }
 """Rule -> "module:Class"; loaded when the first deployment is judged."""

@@ -1,0 +1,148 @@
+"""Beside bar 5: what the operations detector pages in a quiet month, and how soon it pages when something happens.
+
+Made-up months of minutes of one deployment: traffic with a day and a week in it, latencies that rise with the traffic and have a long tail, failures
+now and then, memory that wanders, a night job that takes processor time. Nothing is wrong in them until something is made to be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.items import Item
+from modelyard.events import Failures, Latencies, Use
+from modelyard.monitor.base import Evidence, Minute, Reference
+from modelyard.monitor.operations import METRICS, Operations
+from modelyard.monitor.profile import Profile
+from modelyard.types import Digest, Schema
+
+SEEDS = 5
+DAYS, DAY = 30, 1440
+BEGIN = 1_699_920_000  # a Tuesday, at midnight
+BUDGET = 0.2
+"""The detector's share of one false page a month, of five detectors that page."""
+TURN = 240
+DIGEST = Digest("sha256:" + "0" * 64)
+REFERENCE = Reference(DIGEST, Schema(inputs=(), outputs=(), layout="tensors", task="other"), Profile(features=()), {}, {})
+
+
+class Wrong(NamedTuple):
+    """What is wrong from `at` on, as factors of what is usual; `failing` is added to the share of failures."""
+
+    at: int = DAYS * DAY
+    slow: float = 1.0
+    failing: float = 0.0
+    cpu: float = 1.0
+    memory: float = 1.0
+    queued: float = 0.0
+    traffic: float = 1.0
+
+
+WRONGS: dict[str, Wrong] = {
+    "latency_p50": Wrong(slow=3.0),
+    "error_rate": Wrong(failing=0.3),
+    "queue": Wrong(queued=50.0),
+    "cpu": Wrong(cpu=3.0),
+    "memory": Wrong(memory=1.8),
+    "throughput": Wrong(traffic=0.0),
+}
+
+
+def run(data: Path) -> list[Item]:
+    """Quiet months, then each wrong at noon of the twentieth day. The data is made up; `data` holds none of it."""
+    pages = [quiet(seed) for seed in range(SEEDS)]
+    worst = max(pages, key=sum)
+    dummy = DAYS * DAY / 100
+    delays = {name: delay(name, wrong._replace(at=20 * DAY + DAY // 2)) for name, wrong in WRONGS.items()}
+    told = ", ".join(f"{name} {minutes:.0f}" for name, minutes in delays.items())
+    by_metric = ", ".join(f"{name} {count}" for name, count in zip(METRICS, np.sum(pages, axis=0), strict=True) if count)
+    return [
+        Item(
+            name="operations_quiet",
+            figure=sum(map(sum, pages)) / SEEDS,
+            unit=" pages/month",
+            bar=BUDGET,
+            better="lower",
+            note=f"{SEEDS} months of {len(METRICS)} metrics; the worst has {sum(worst)}{f' ({by_metric})' if by_metric else ''}; "
+            f"an alarm every 100 minutes {dummy:.0f}",
+        ),
+        Item(
+            name="operations_delay",
+            figure=max(delays.values()),
+            unit=" minutes",
+            bar=5,
+            better="lower",
+            note=f"until it pages, by what is wrong: {told}; an alarm every 100 minutes 50 on average",
+        ),
+    ]
+
+
+def quiet(seed: int) -> list[int]:
+    """How often each metric begins to fail in a month."""
+    return _pages(minutes(seed, Wrong(), until=DAYS * DAY), lambda _: False)[0]
+
+
+def delay(name: str, wrong: Wrong) -> float:
+    """How many minutes after it began the metric `name` pages; infinite where it does not within an hour."""
+    _, failing = _pages(minutes(99, wrong, until=wrong.at + 60), lambda at: at >= wrong.at)
+    found = [at for at, metrics in failing.items() if name in metrics and at >= wrong.at]
+    return min(found) - wrong.at + 1 if found else math.inf
+
+
+def _pages(course: list[Minute], is_watched: Callable[[int], bool]) -> tuple[list[int], dict[int, set[str]]]:
+    """The beginnings of failures by metric, and by minute what fails; minutes that are not watched are judged together."""
+    detector = Operations()
+    state, before, turn = b"", set[str](), list[Minute]()
+    began = dict.fromkeys(METRICS, 0)
+    failing: dict[int, set[str]] = {}
+    for at, minute in enumerate(course):
+        if minute.requests or minute.failures:
+            turn.append(minute)
+        if len(turn) < TURN and not is_watched(at) and at % 10 != 9:
+            continue
+        now = minute.start + (90.0 if turn else 180.0)
+        judged = detector.judge(Evidence("m", REFERENCE, turn, turn, None, BUDGET, now), state)
+        state, turn = judged.state, []
+        failing[at] = {verdict.rule.partition(":")[2] for verdict in judged.verdicts if verdict.outcome == "fail"}
+        for name in failing[at] - before:
+            began[name] += 1
+        before = failing[at]
+    return list(began.values()), failing
+
+
+def minutes(seed: int, wrong: Wrong, *, until: int) -> list[Minute]:
+    """The minutes of one deployment."""
+    rng = np.random.default_rng(seed)
+    at = np.arange(until)
+    day = np.sin(2 * np.pi * (at % DAY) / DAY - np.pi / 2)
+    weekend = (at // DAY + 1) % 7 >= 5
+    load = np.exp(5.5 + 1.2 * day - 0.5 * weekend + np.cumsum(rng.normal(scale=0.002, size=until)))
+    memory = 3e8 * np.exp(0.02 * np.sin(np.cumsum(rng.normal(scale=0.02, size=until))))
+    night = (at % DAY >= 180) & (at % DAY < 200)
+    is_wrong = at >= wrong.at
+    load = np.where(is_wrong, load * wrong.traffic, load)
+    counts = rng.poisson(load * rng.lognormal(sigma=0.05, size=until))
+    found = []
+    for minute in range(until):
+        count = int(counts[minute])
+        slow = wrong.slow if is_wrong[minute] else 1.0
+        busy = 0.003 * (1 + load[minute] / 2000) * slow * rng.lognormal(sigma=0.03)
+        sampled = np.minimum(busy * rng.lognormal(sigma=0.4, size=min(count, 400)) * (1 + rng.pareto(3, size=min(count, 400)) * 0.1), 10.0)
+        latencies = Latencies()
+        latencies.add(sampled.tolist())
+        share = 1e-4 + (wrong.failing if is_wrong[minute] else 0.0) + (0.02 if rng.random() < 1e-3 else 0.0)
+        bad = int(rng.binomial(count, share))
+        cpu = 900 * (wrong.cpu if is_wrong[minute] else 1.0) * (1.3 if night[minute] else 1.0) * rng.lognormal(sigma=0.05)
+        use = Use(
+            looks=120,
+            cpu_us=int(count * cpu + 5e4),
+            resident_bytes=int(120 * memory[minute] * (wrong.memory if is_wrong[minute] else 1.0)),
+            queued=int(rng.poisson(120 * (0.02 * load[minute] / 300 + (wrong.queued if is_wrong[minute] else 0.0)))),
+        )
+        failures = {"model_failed": Failures(requests=bad, seconds=0.0)} if bad else {}
+        found.append(Minute(BEGIN + 60 * minute, 1, DIGEST, count - bad, count, latencies.buckets(), failures, {}, None, use))
+    return found
