@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from watching import START, Told, deployed, segment, spooled
 
-from modelyard import config
+from modelyard import config, control
 from modelyard.control import monitoring
 from modelyard.control.monitoring import Monitoring, last
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import Conflict, InvalidConfig, ModelyardError, NotFound, Unavailable
 from modelyard.monitor import watch
 from modelyard.monitor.alerts import Policy, outbox
+from modelyard.monitor.estimate.detector import EstimatedPerformance
 from modelyard.monitor.intake import Intake
 from modelyard.monitor.settings import Drift, Monitored, Section
 from modelyard.monitor.watch import GRACE_S
@@ -351,3 +352,64 @@ def test_what_another_release_wrote_begins_anew(watched: Watched) -> None:
     assert watched.kept().version == 1
     with pytest.raises(ModelyardError):
         watched.plane.overview("nobody")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A home with a classifier, packaged with evaluation data, that does worse for those above 60; and who draws people of given ages."""
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    def draw(count: int, seed: int, low: float = 18, high: float = 90) -> tuple[Any, Any]:
+        chance = np.random.default_rng(seed)
+        frame = pd.DataFrame({
+            "age": chance.uniform(low, high, count),
+            "income": chance.normal(0, 1, count),
+            "city": chance.choice(["Oslo", "Riga", "Turku"], count),
+        })  # fmt: skip
+        certain = np.where(frame["age"] > 60, 0.4, 4.0)
+        return frame, np.where(chance.random(count) < 1 / (1 + np.exp(-certain * frame["income"])), "yes", "no")
+
+    folder = tmp_path_factory.mktemp("people")
+    frame, truth = draw(4_000, 0)
+    columns = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["city"]), remainder="passthrough")
+    model = make_pipeline(columns, LogisticRegression()).fit(frame, truth)
+    held, true = draw(6_000, 1)
+    control.package(
+        model, name="people", data=frame, evaluation=held, evaluation_labels=true, home=folder / "home", progress=lambda *_: None,
+    )  # fmt: skip
+    plane = ControlPlane(config.load({"home": folder / "home", "retention_days": 100_000}))
+    yield plane, model, draw
+    plane.close()
+
+
+def test_a_packaged_model_is_estimated_by_what_the_log_has_of_it(people: Any) -> None:
+    plane, model, draw = people
+    release = deployed(plane, "people:1")
+    bundle = plane.opened(release)
+    assert bundle.card.evaluation.rows == 6_000 and 0.7 < bundle.card.quality["accuracy"] < 0.9
+    intake = Intake(plane.settings)
+    watching = Monitoring(plane, plane.registry.records, clock=lambda: now, detectors={"estimated_performance": EstimatedPerformance()})
+    said: list[dict[str, Verdict]] = []
+    for window, ages in enumerate([(18, 90), (62, 90), (62, 90)]):
+        for minute in range(15):
+            at = START + 900 * window + 60 * minute + 30
+            frame, _ = draw(50, 100 + 15 * window + minute, *ages)
+            inputs = {name: frame[name].to_numpy(object if name == "city" else np.float64)[:, None] for name in frame}
+            outputs = {"label": model.predict(frame).astype(object), "probability": model.predict_proba(frame)}
+            ids = tuple(f"{window}-{minute}-{row}" for row in range(50))
+            spooled(plane, segment(plane, release, at, inputs, outputs, ids=ids))
+        now = START + 900 * (window + 1) + GRACE_S
+        intake.turn(now=now, is_last=True)
+        watching.turn()
+        said.append({verdict.rule: verdict for verdict in last(plane.registry.records, "people").verdicts})
+    intake.close()
+    assert all("estimated_performance:accuracy" in each for each in said), said
+    verdicts = [each["estimated_performance:accuracy"] for each in said]
+    assert [each.outcome for each in verdicts] == ["pass", "warn", "fail"]
+    assert verdicts[0].numbers["value"] == pytest.approx(bundle.card.quality["accuracy"], abs=0.06)
+    assert verdicts[2].numbers["value"] == pytest.approx(0.58, abs=0.06), "what is true of those above 60"
+    assert verdicts[2].columns == ("age",) and verdicts[2].harm is not None and verdicts[2].harm > 0.1

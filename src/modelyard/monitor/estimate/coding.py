@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -72,20 +72,20 @@ def learn_number(empty: Column, values: Array) -> Column:
 
 def learn_category(empty: Column, values: Array, order: Array) -> Column:
     """`empty` with the commonest categories in these values, in the order of the mean of `order` over their rows."""
-    listed = [_key(value) for value in values.tolist()]
-    counts = Counter(value for value in listed if value is not None)
+    counts: Counter[Any] = Counter()
+    for value, count in Counter(values.tolist()).items():
+        counts[_key(value)] += count
+    del counts[None]
     common = sorted((value for value, count in counts.items() if count >= RARE), key=lambda value: (-counts[value], str(value)))[:CODES]
-    sums = dict.fromkeys(common, 0.0)
-    for value, amount in zip(listed, order.tolist(), strict=True):
-        if value in sums:
-            sums[value] += amount
-    ranked = sorted(common, key=lambda value: (sums[value] / (counts[value] + RARE), str(value)))
-    return msgspec.structs.replace(empty, categories=tuple(ranked), has_missing=sum(counts[value] for value in common) < len(listed))
+    place = {value: number for number, value in enumerate(common)}
+    sums = np.bincount(looked_up(values, lambda value: place.get(_key(value), len(common))), order, len(common) + 1).tolist()
+    ranked = sorted(common, key=lambda value: (sums[place[value]] / (counts[value] + RARE), str(value)))
+    return msgspec.structs.replace(empty, categories=tuple(ranked), has_missing=sum(counts[value] for value in common) < len(values))
 
 
 def code(columns: Sequence[Column], inputs: Mapping[str, Array], answers: Mapping[str, Array], rows: int) -> tuple[Array, Array]:
     """Codes [columns, rows], and of each row whether it lies outside the reference in any column. A tensor that is not there is all missing."""
-    codes = np.zeros((len(columns), rows), dtype=np.int64)
+    codes = np.zeros((len(columns), rows), dtype=np.uint8)
     outside = np.zeros(rows, dtype=bool)
     for place, column in enumerate(columns):
         side = inputs if column.role == "input" else answers
@@ -101,6 +101,13 @@ def code(columns: Sequence[Column], inputs: Mapping[str, Array], answers: Mappin
 def element(values: Array, place: int, rows: int) -> Array:
     """One element of each row."""
     return values if values.ndim == 1 else values.reshape(rows, -1)[:, place]
+
+
+def looked_up(values: Array, of: Callable[[Any], int]) -> Array:
+    """A whole number for each value; each distinct one is asked about once."""
+    listed = values.tolist()
+    found = {value: of(value) for value in dict.fromkeys(listed)}
+    return np.fromiter(map(found.__getitem__, listed), np.int64, len(listed))
 
 
 def numbers(values: Array) -> Array:
@@ -122,7 +129,7 @@ def _coded_number(column: Column, values: Array) -> tuple[Array, Array]:
 
 def _coded_category(column: Column, values: Array) -> tuple[Array, Array]:
     places = {_key(category): place for place, category in enumerate(column.categories or (), start=1)}
-    codes = np.array([places.get(_key(value), 0) for value in values.tolist()], dtype=np.int64)
+    codes = looked_up(values, lambda value: places.get(_key(value), 0))
     return codes, (codes == 0) & (not column.has_missing)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -136,13 +136,12 @@ def truths(schema: Schema, given: Array) -> Array:
 def places(values: Array, classes: Sequence[Scalar]) -> Array:
     """The place of each value among `classes`, as labels are compared; -1 for none of them."""
     known = {labels.text(each): place for place, each in enumerate(classes)}
-    seen: dict[object, int] = {}
-    listed = values.reshape(-1).tolist()
-    for value in listed:
-        if value not in seen:
-            is_missing = value is None or (isinstance(value, float) and not math.isfinite(value))
-            seen[value] = -1 if is_missing else known.get(labels.text(value), -1)
-    return np.array([seen[value] for value in listed], dtype=np.int64)
+
+    def place(value: Any) -> int:
+        is_missing = value is None or (isinstance(value, float) and not math.isfinite(value))
+        return -1 if is_missing else known.get(labels.text(value), -1)
+
+    return coding.looked_up(values.reshape(-1), place)
 
 
 def losses(schema: Schema, said: Mapping[str, Array], truth: Array) -> Array:

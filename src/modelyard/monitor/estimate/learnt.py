@@ -127,16 +127,14 @@ def _cells(feature: FeatureProfile, values: Array, lost: Array) -> Cells:
 def _places(feature: FeatureProfile, values: Array) -> tuple[Array, int]:
     """Of each value its cell in the order of the profile's counts, missing last, and how many cells there are."""
     if feature.kind == "missing":
-        gone = np.array([_is_missing(value) for value in values.tolist()], dtype=bool)
-        return gone.astype(np.int64), 2
+        return coding.looked_up(values, _is_missing), 2
     if feature.kind == "number":
         numbers = coding.numbers(values)
         count = len(feature.edges) + 1
         return np.where(np.isnan(numbers), count, np.searchsorted(np.asarray(feature.edges), numbers, side="right")), count + 1
     count = len(feature.categories) + 1
     known = {category: place for place, category in enumerate(feature.categories)}
-    found = [count if _is_missing(value) else known.get(value, count - 1) for value in values.tolist()]
-    return np.array(found, dtype=np.int64), count + 1
+    return coding.looked_up(values, lambda value: count if _is_missing(value) else known.get(value, count - 1)), count + 1
 
 
 def _is_missing(value: Any) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from modelyard.errors import MalformedPayload
+from modelyard.monitor.estimate.trees import leaf
 
 if TYPE_CHECKING:
     from modelyard.types import Array
@@ -36,7 +37,7 @@ class Support(msgspec.Struct, frozen=True, kw_only=True):
         """Raises MalformedPayload where it counts no cells of so many columns."""
         ways = len(self.columns) // self.depth if 0 < self.depth <= DEEPEST else 0
         fits = len(self.columns) == len(self.above) == ways * self.depth and len(self.counts) == ways << self.depth and self.rows > 0
-        if not fits or not all(0 <= place < columns for place in self.columns) or min(self.counts, default=0) < 0:
+        if not fits or not all(0 <= place < columns for place in self.columns) or min((*self.counts, *self.above), default=0) < 0:
             raise MalformedPayload("the cells of an estimator do not fit together")
 
 
@@ -65,7 +66,7 @@ def count(codes: Array, sizes: Sequence[int]) -> Support:
         at = int(codes[place, int(draw.integers(rows))]) if cut % 2 else int(draw.integers(low, high))
         columns.append(place)
         above.append(min(at, high - 1))  # a cut above which nothing lies is none
-    cells = [np.bincount(_cells(codes, columns[at : at + depth], above[at : at + depth]), minlength=1 << depth) for at in _starts(columns, depth)]
+    cells = [np.bincount(leaf(codes, columns[at : at + depth], above[at : at + depth]), minlength=1 << depth) for at in _starts(columns, depth)]
     return Support(rows=rows, depth=depth, columns=tuple(columns), above=tuple(above), counts=tuple(np.concatenate(cells).tolist()))
 
 
@@ -78,7 +79,7 @@ def rests(support: Support, codes: Array) -> Rests:
     effective, unknown = float(support.rows), 0.0
     for way, at in enumerate(_starts(support.columns, support.depth)):
         found = np.bincount(
-            _cells(codes, support.columns[at : at + support.depth], support.above[at : at + support.depth]), minlength=1 << support.depth
+            leaf(codes, support.columns[at : at + support.depth], support.above[at : at + support.depth]), minlength=1 << support.depth
         ).astype(np.float64)
         effective = min(effective, effective_rows(counts[way], found))
         unknown = max(unknown, float(found[counts[way] == 0].sum()) / live)
@@ -97,10 +98,3 @@ def effective_rows(reference: Array, live: Array) -> float:
 
 def _starts(columns: Sequence[int], depth: int) -> range:
     return range(0, len(columns), depth)
-
-
-def _cells(codes: Array, columns: Sequence[int], above: Sequence[int]) -> Array:
-    cells = np.zeros(codes.shape[1], dtype=np.int64)
-    for level, (place, cut) in enumerate(zip(columns, above, strict=True)):
-        cells += (codes[place] > cut).astype(np.int64) << level
-    return cells

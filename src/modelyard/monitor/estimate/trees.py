@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modelyard.types import Array
 
 DIGITS = 6
+DEEPEST = 8
 
 
 class Trees(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,9 +33,9 @@ class Trees(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self, columns: int) -> None:
         """Raises MalformedPayload where it is no sum of trees over so many columns."""
-        count = len(self.columns) // self.depth if 0 < self.depth <= 12 else -1
+        count = len(self.columns) // self.depth if 0 < self.depth <= DEEPEST else -1
         fits = len(self.columns) == len(self.above) == count * self.depth and len(self.values) == count << self.depth
-        if not fits or not all(0 <= place < columns for place in self.columns):
+        if not fits or not all(0 <= place < columns for place in self.columns) or not all(0 <= cut < 256 for cut in self.above):
             raise MalformedPayload("the trees of an estimator do not fit together")
 
     def __call__(self, codes: Array) -> Array:
@@ -42,7 +43,7 @@ class Trees(msgspec.Struct, frozen=True, kw_only=True):
         total = np.zeros(codes.shape[1])
         values = np.asarray(self.values).reshape(-1, 1 << self.depth)
         for tree, at in enumerate(range(0, len(self.columns), self.depth)):
-            total += values[tree][_leaves(codes, self.columns[at : at + self.depth], self.above[at : at + self.depth])]
+            total += values[tree][leaf(codes, self.columns[at : at + self.depth], self.above[at : at + self.depth])]
         return total
 
 
@@ -145,7 +146,7 @@ class _Grown:
         while len(self.trees) < growing.trees and len(self.trees) < growing.beyond * int(np.argmin(self.curve)) + growing.patience:
             columns, above, values = self._next()
             for side in (self._rows, self._held):
-                np.add(side.margin, values[_leaves(side.codes, columns, above)], out=side.margin)
+                np.add(side.margin, values[leaf(side.codes, columns, above)], out=side.margin)
             self.trees.append((columns, above, values))
             self.curve.append(self._loss.of(self._held.margin, self._held.truth))
 
@@ -160,11 +161,11 @@ class _Grown:
         leaves = np.zeros(codes.shape[1], dtype=np.int64)
         columns: list[int] = []
         above: list[int] = []
-        for level in range(growing.depth):
+        for _ in range(growing.depth):
             place, cut = self._split(codes, among, leaves, (slope, curvature), penalty)
             columns.append(place)
             above.append(cut)
-            leaves += (codes[place] > cut).astype(np.int64) << level
+            leaves = leaf(codes, columns, above).astype(np.int64)
         count = 1 << growing.depth
         sums, weights = np.bincount(leaves, slope, count), np.bincount(leaves, curvature, count)
         return columns, above, -growing.rate * sums / (weights + penalty)
@@ -188,8 +189,9 @@ class _Grown:
         return found
 
 
-def _leaves(codes: Array, columns: Sequence[int], above: Sequence[int]) -> Array:
-    leaves = np.zeros(codes.shape[1], dtype=np.int64)
+def leaf(codes: Array, columns: Sequence[int], above: Sequence[int]) -> Array:
+    """Of each row of codes [columns, rows] the number whose bit `i` says whether its code of `columns[i]` is above `above[i]`; of 8 bits at most."""
+    found = np.zeros(codes.shape[1], dtype=np.uint8)
     for level, (place, cut) in enumerate(zip(columns, above, strict=True)):
-        leaves += (codes[place] > cut).astype(np.int64) << level
-    return leaves
+        found |= (codes[place] > cut).view(np.uint8) << np.uint8(level)
+    return found

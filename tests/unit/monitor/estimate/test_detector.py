@@ -12,6 +12,7 @@ from estimating import TWO, Rows, bins, counts, learnt, rows
 from modelyard.monitor.base import Evidence, Judged, Labelled, Logged, Minute, Reference
 from modelyard.monitor.estimate import Learnt, detector
 from modelyard.monitor.estimate.detector import EstimatedPerformance
+from modelyard.monitor.settings import Estimated, Monitored
 from modelyard.types import Digest
 
 DIGEST = Digest("sha256:" + "0" * 64)
@@ -184,3 +185,17 @@ def test_nothing_fresh_repeats_the_last_verdict(reference: Reference) -> None:
 def test_state_is_small(reference: Reference) -> None:
     found, _ = judged(reference, [stretch(at, minutes=15, per_minute=40) for at in range(0, 150, 15)])
     assert len(found.state) < 10_000
+
+
+@pytest.mark.parametrize(("least", "expected"), [(0.05, set()), (0.0, {"warn"})])
+def test_with_nothing_wrong_nobody_is_warned(reference: Reference, least: float, expected: set[str]) -> None:
+    """The negative control: with no loss tolerated, what the reference's own draw leaves uncertain is taken for harm now and then."""
+    settings = Monitored(estimated_performance=Estimated(smallest_loss=least, smallest_rise=least))
+    state, found = b"", set()
+    lucky = {name: value + 0.02 for name, value in reference.quality.items()} if not least else reference.quality
+    for window in range(120):
+        given = evidence(reference._replace(quality=lucky), 15 * window, [rows(TWO, 600, seed=5_000 + window)])
+        fresh = [minute._replace(span_s=900) for minute in given.fresh]
+        verdicts, state = EstimatedPerformance().judge(given._replace(fresh=fresh, settings=settings), state)
+        found |= {each.outcome for each in verdicts} - {"pass", "fail"}
+    assert found == expected
