@@ -26,6 +26,7 @@ from modelyard.monitor.alerts import Explained, Rules, book
 from modelyard.monitor.base import MINUTE_S, Detector, Labelled, Logged, Minute, Reference
 from modelyard.monitor.cause import Happened
 from modelyard.monitor.intake import log_path, windows_path
+from modelyard.monitor.joined import Joined
 from modelyard.monitor.labels import Ledger, labels_path
 from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.logged import Follower
@@ -95,6 +96,7 @@ class Monitoring:
         self._log = PredictionLog(log_path(plane.settings))
         self._ledger: Ledger | None = None
         self._followers: dict[str, tuple[Digest, Follower]] = {}
+        self._joined: dict[str, tuple[Digest, Joined]] = {}
         self._events: tuple[Stamp | None, dict[str, list[Happened]]] = (None, {})
 
     def turn(self) -> bool:
@@ -132,6 +134,7 @@ class Monitoring:
                 records.delete(KIND, name, expected=None)
         for name in gone:
             self._followers.pop(name, None)
+            self._joined.pop(name, None)
         self._kept, self._alarmed = kept, closed
         return len(turned) < len(due) or any(each.is_more for each in turned.values())
 
@@ -213,7 +216,10 @@ class Monitoring:
         if self._ledger is None:
             return None
         labels.join(self._ledger, self._log, windows, name, now=self._clock())
-        return labels.gathered(self._ledger, windows, name, reference.digest, reference.schema.classes, since=until - LABELLED_S)
+        known = self._joined.get(name)
+        if known is None or known[0] != reference.digest:
+            known = self._joined[name] = reference.digest, Joined(name, reference.digest, reference.schema.classes)
+        return known[1].look(self._ledger, windows, since=until - LABELLED_S)
 
     def _logged(self, name: str, reference: Reference, *, since: float, until: float) -> Logged | None:
         known = self._followers.get(name)

@@ -27,7 +27,8 @@ RULE = "concept"
 REPORTED_ROWS = 20_000
 """The labelled predictions, the latest, over which the field's detectors are run."""
 REPORTS_LEAST = 500
-_FIELDS_OWN = ("adwin", "hddm_a", "hddm_w")
+REPORTED_EVERY = 200
+"""How many labels must have come for them to be run again."""
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True):
@@ -48,7 +49,8 @@ class Fell(msgspec.Struct, frozen=True, array_like=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept between turns. `scale` is the absolute error that scores a half (regression)."""
+    """What is kept between turns. `scale` is the absolute error that scores a half (regression); `unreported` labels have come since the field's
+    detectors were last run."""
 
     format: int
     digest: Digest
@@ -58,6 +60,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rose_from: float = 0.0
     fell: Fell | None = None
     found: tuple[Found, ...] = ()
+    unreported: int = 0
 
 
 class ConceptDrift:
@@ -85,8 +88,9 @@ class ConceptDrift:
                 kept = msgspec.structs.replace(kept, scale=_scale(evidence.reference, labelled, mask))
             after, alarms = risk.feed(kept.risk, scores(labelled, kept.scale)[mask], labelled.times[mask], terms=terms)
             kept = _noted(msgspec.structs.replace(kept, risk=after), alarms, evidence.now)
-            if settings.reports:
-                kept = msgspec.structs.replace(kept, found=_found(labelled, kept.scale))
+            kept = msgspec.structs.replace(kept, unreported=kept.unreported + int(mask.sum()))
+            if settings.reports and kept.unreported >= REPORTED_EVERY:
+                kept = msgspec.structs.replace(kept, found=_found(labelled, kept.scale), unreported=0)
         verdicts = [_verdict(kept, labelled, evidence, terms)]
         if settings.reports:
             verdicts += _reports(kept, evidence)

@@ -20,7 +20,6 @@ import numpy as np
 from modelyard import events
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, UnsupportedFormat
-from modelyard.monitor import base
 from modelyard.monitor.database import Database
 from modelyard.types import Digest, Scalar
 
@@ -50,6 +49,7 @@ CREATE TABLE joined (
 );
 CREATE UNIQUE INDEX joined_by_id ON joined (name, id);
 CREATE INDEX joined_by_time ON joined (name, digest, answered);
+CREATE INDEX joined_by_number ON joined (name, digest, number);
 CREATE TABLE searched (name TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (name, file)) WITHOUT ROWID;
 CREATE TABLE refused (name TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (name, id)) WITHOUT ROWID;
 """
@@ -65,8 +65,6 @@ AHEAD_S = 86_400.0
 RETRIED_S = 86_400.0
 RETRIED = 100_000
 """For how long, and of how many labels at most, it is looked whether their predictions are logged after all."""
-JOINED_ROWS = 100_000
-"""The most labelled predictions of a version that are handed on at once, the latest."""
 _AT_ONCE = 500
 _NAMED = 3
 _DAY_S = 86_400
@@ -235,17 +233,31 @@ class Ledger(Database):
             connection.execute("DELETE FROM searched WHERE name = ?", (name,))
             connection.executemany("INSERT INTO searched VALUES (?, ?)", [(name, file) for file in files])
 
-    def joined(self, name: str, *, since: float, digest: Digest | None = None, most: int = -1) -> dict[Digest, Answers]:
-        """The labelled predictions that were answered from `since` on, by version, in the order of their answers; `most` of the latest, if said."""
-        only = "" if digest is None else "AND digest = ?"
-        query = f"""SELECT digest, answered, truth, predicted, probability, number FROM joined
-            WHERE name = ? AND answered >= ? AND predicted IS NOT NULL {only} ORDER BY answered DESC, number DESC LIMIT ?"""  # noqa: S608  a constant
-        with self._translated():
-            rows = self._connection.execute(query, (name, since, *(() if digest is None else (digest,)), most)).fetchall()
+    def joined(self, name: str, *, since: float) -> dict[Digest, Answers]:
+        """The labelled predictions that were answered from `since` on, by version, in the order of their answers."""
+        query = """SELECT digest, answered, truth, predicted, probability, number FROM joined
+            WHERE name = ? AND answered >= ? AND predicted IS NOT NULL ORDER BY answered, number"""
         by_digest: dict[Digest, list[Any]] = {}
-        for of, *row in reversed(rows):
-            by_digest.setdefault(Digest(of), []).append(row)
+        with self._translated():
+            for of, *row in self._connection.execute(query, (name, since)):
+                by_digest.setdefault(Digest(of), []).append(row)
         return {of: _stacked(each) for of, each in by_digest.items()}
+
+    def newer(self, name: str, digest: Digest, *, after: int, most: int) -> tuple[int, Answers | None]:
+        """The last number, and the labelled predictions of one version with a number above `after`, at most `most`, in the order of their answers."""
+        query = """SELECT answered, truth, predicted, probability, number FROM joined
+            WHERE name = ? AND digest = ? AND number > ? AND predicted IS NOT NULL ORDER BY number DESC LIMIT ?"""
+        with self._translated():
+            rows = self._connection.execute(query, (name, digest, after, most)).fetchall()
+        if not rows:
+            return after, None
+        return rows[0][-1], _stacked(sorted(rows, key=lambda row: (row[0], row[-1])))
+
+    def changes(self, name: str) -> int:
+        """How many labels have taken the place of another so far: while it is the same, so are the truths of what was joined."""
+        with self._translated():
+            found = self._connection.execute("SELECT changed FROM received WHERE name = ?", (name,)).fetchone()
+        return 0 if found is None else int(found[0])
 
     # Telling.
 
@@ -357,26 +369,6 @@ def answers(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, 
     """The labelled predictions of a deployment that were answered from `since` on, by version; of one id the latest prediction counts."""
     join(ledger, log, windows, name, now=now)
     return ledger.joined(name, since=since)
-
-
-def gathered(ledger: Ledger, windows: Windows, name: str, digest: Digest, classes: Sequence[Scalar] | None, *, since: float) -> base.Labelled | None:
-    """The labelled predictions of one version that were answered from `since` on, for detectors; None where none has a label.
-
-    A truth or an answer that is no class, or no number of a regression, is left out (`account` counts it); beyond JOINED_ROWS the oldest are.
-    """
-    found = ledger.joined(name, since=since, digest=digest, most=JOINED_ROWS).get(digest)
-    if found is None:
-        return None
-    truth, predicted, known = _known(found, classes)
-    has_all = len(found.probability) == len(known)
-    return base.Labelled(
-        times=found.times[known],
-        truth=truth[known],
-        predicted=predicted[known],
-        probability=found.probability[known] if has_all else np.zeros((0, 0)),
-        numbers=found.numbers[known],
-        answered=windows.hours(name, digest, since=since),
-    )
 
 
 def truths(ledger: Ledger, name: str, ids: Sequence[str], classes: Sequence[Scalar] | None) -> Array | None:
@@ -531,14 +523,14 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
 def labelled(found: Answers, classes: Sequence[Scalar] | None, *, first: float = -math.inf, last: float = math.inf) -> Labelled:
     """The answers from `first` to before `last`. A truth that is no class, or no number of a regression, is left out."""
     chosen = (found.times >= first) & (found.times < last)
-    truth, predicted, known = _known(found, classes)
+    truth, predicted, known = known_rows(found, classes)
     known &= chosen
     score: Array = found.probability if len(found.probability) == len(chosen) else np.zeros((0, 0))
     second = score[known, 1] if classes is not None and score.ndim == 2 and score.shape[1:] == (2,) and len(classes) == 2 else np.zeros(0)
     return Labelled(truth=truth[known], predicted=predicted[known], score=second)
 
 
-def _known(found: Answers, classes: Sequence[Scalar] | None) -> tuple[Array, Array, Array]:
+def known_rows(found: Answers, classes: Sequence[Scalar] | None) -> tuple[Array, Array, Array]:
     """Truths and answers as numbers, classes by their place; and of which rows both are known."""
     truth: Array
     predicted: Array

@@ -37,7 +37,7 @@ MEMORY_ROWS = 20_000
 _BEYOND = 2.0
 """How far above its threshold evidence may pile up, in natural logarithms: a mean that returns is seen to within reasonable time."""
 _MONTH_S = 30 * 86_400.0
-_SPAN_S = 86_400.0
+_SPAN_S = 3_600.0
 _LEAST_ROWS_BETWEEN = 1_000.0
 
 _ODDS = np.array(RISES + FALLS)

@@ -11,7 +11,8 @@ import pytest
 from modelyard import events
 from modelyard.errors import InvalidInput, Tampered, UnsupportedFormat
 from modelyard.events import Part, Rows, Segment
-from modelyard.monitor.labels import AHEAD_S, BATCH, Given, Ledger, Received, account, answers, fitting, gathered, join, labelled, text, truths
+from modelyard.monitor.joined import Joined
+from modelyard.monitor.labels import AHEAD_S, BATCH, Given, Ledger, Received, account, answers, fitting, join, labelled, text, truths
 from modelyard.monitor.log import PredictionLog, day_of
 from modelyard.monitor.windows import Windows
 from modelyard.types import Digest
@@ -53,7 +54,7 @@ class Home:
 
     def gathered(self, digest: Digest, classes, since: float = 0.0):
         join(self.ledger, self.log, self.windows, "m", now=1_000.0)
-        return gathered(self.ledger, self.windows, "m", digest, classes, since=since)
+        return Joined("m", digest, classes).look(self.ledger, self.windows, since=since)
 
 
 @pytest.fixture
