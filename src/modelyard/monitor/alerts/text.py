@@ -13,11 +13,23 @@ from datetime import UTC, datetime
 
 from modelyard.monitor.alerts.advice import named
 from modelyard.monitor.alerts.base import TEXT_CHARACTERS, Alert, Notification
+from modelyard.types import Verdict
 
 MOST = 20
 """How many alerts a message tells in full; the rest it counts."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+
+
+_VALUES = ("value", "evidence", "effect", "share", "difference")
+_THRESHOLDS = ("threshold", "bound")
+"""What detectors call the number that they judge, and that which it must not pass; the first that is there."""
+
+
+def judged(verdict: Verdict) -> tuple[str | None, str | None]:
+    """The names, among a verdict's numbers, of the value that was judged and of its threshold; None where there is none."""
+    value = next((name for name in _VALUES if name in verdict.numbers), None)
+    return value, next((name for name in _THRESHOLDS if name in verdict.numbers), None)
 
 
 def line(text: str, most: int = TEXT_CHARACTERS) -> str:
@@ -43,11 +55,11 @@ def facts(alert: Alert) -> Iterator[tuple[str, str]]:
     """What is to be known of an alert, as (what, how it is), in the order in which somebody who was woken asks."""
     verdict, numbers = alert.verdict, dict(alert.verdict.numbers)
     yield "found", line(verdict.evidence)
-    value, threshold = numbers.pop("value", None), numbers.pop("threshold", None)
+    value, threshold = judged(verdict)
     if value is not None:
-        yield "value", number(value)
+        yield "value", number(numbers.pop(value))
     if threshold is not None:
-        yield "threshold", number(threshold)
+        yield "threshold", number(numbers.pop(threshold))
     if verdict.window is not None:
         yield "window", f"{time(verdict.window[0])} to {time(verdict.window[1])} UTC"
     if verdict.columns:

@@ -17,6 +17,19 @@ def test_a_message_says_value_threshold_window_columns_harm_cause_and_what_to_do
         assert part in said and part.rpartition(": ")[2] in html, part
 
 
+@pytest.mark.parametrize(
+    ("numbers", "value", "threshold"),
+    [
+        ({"value": 1.0, "threshold": 2.0, "evidence": 9.0}, "1", "2"),
+        ({"evidence": 9.0, "threshold": 2.0}, "9", "2"),
+        ({"value": 0.7, "bound": 0.8, "rows": 5.0}, "0.7", "0.8"),
+    ],
+)
+def test_the_value_and_its_threshold_are_told_whatever_the_detector_calls_them(numbers: dict[str, float], value: str, threshold: str) -> None:
+    facts = dict(text.facts(alert(verdict=verdict(numbers=numbers))))
+    assert (facts["value"], facts["threshold"]) == (value, threshold)
+
+
 def test_what_is_not_known_is_said_to_be_so() -> None:
     bare = alert(verdict=verdict(numbers={}, window=None, columns=(), harm=None), cause="", why="")
     facts = dict(text.facts(bare))

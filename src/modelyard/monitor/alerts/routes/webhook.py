@@ -92,14 +92,15 @@ def body(notification: Notification) -> dict[str, Any]:
 
 def _alert(alert: Alert) -> dict[str, Any]:
     verdict = alert.verdict
+    value, threshold = text.judged(verdict)
     return {
         "id": alert.id,
         "rule": alert.rule,
         "severity": alert.severity,
         "status": alert.state,
         "evidence": text.line(verdict.evidence),
-        "value": verdict.numbers.get("value"),
-        "threshold": verdict.numbers.get("threshold"),
+        "value": None if value is None else verdict.numbers[value],
+        "threshold": None if threshold is None else verdict.numbers[threshold],
         "numbers": verdict.numbers,
         "window": None if verdict.window is None else [text.instant(at) for at in verdict.window],
         "columns": list(verdict.columns),
