@@ -68,6 +68,11 @@ def test_the_whole_story_and_what_it_leaves_running(kept):
     assert kept["refusal"].startswith("HTTP 4")
     assert "hour" in kept["refusal"]
 
+    watched = kept["watched"]
+    assert "2012-01-01" <= watched["drift"]["at"] <= watched["error"]["at"] < "2012-03-01" and 0 < watched["hours"] < 1440
+    assert watched["error"]["rule"].partition(":")[0] in ("concept", "performance") and watched["error"]["harm"] > 0.5 and watched["error"]["why"]
+    assert watched["message"].startswith("[page] bikes: ")
+
     live, bad = kept["releases"]
     assert live["is_live"] and live["version"] == 2 and live["weights"] == [10, 50, 100]
     assert live["errors"]["2"] < 0.95 * live["errors"]["1"]

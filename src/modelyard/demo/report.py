@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelyard.demo.releases import Release
+from modelyard.demo.watching import Watched
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,6 +91,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     speed: Speed
     traffic: Traffic
     months: tuple[Month, ...]
+    watched: Watched
     live: Live
     releases: tuple[Release, ...]
     refusal: str
@@ -108,6 +110,9 @@ def tell(report: Report, teller: Teller) -> None:
     teller.say()
     teller.say(_months(report))
     teller.say(_summary(report))
+    teller.say("[bold]The alert, as it is delivered[/bold]")
+    teller.say(escape(report.watched.message.rstrip()))
+    teller.say()
     stopped = "" if report.home else "  [dim](this endpoint has stopped; KEEP=1 make demo leaves one running)[/dim]"
     teller.say(f"[bold]Ask it yourself[/bold]{stopped}")
     teller.say(escape(report.curl), wrap=False)
@@ -183,6 +188,7 @@ def _summary(report: Report) -> Table:
             f"{packaged.training_error:.0f} bikes an hour in training, {months[0].error:.0f} in {named(months[0].month)}, "
             f"[bold]{worst.error:.0f} in {named(worst.month)}[/bold], when demand had outgrown the model: time to retrain",
         ),
+        ("Alarm", f"{woken(report.watched)[0]}; {report.watched.hours:,} hours after the first"),
         ("Refused", escape(report.refusal)),
         ("Releases", "; ".join(_released(each) for each in report.releases)),
     ]
@@ -193,6 +199,18 @@ def _summary(report: Report) -> Table:
         table.add_row(title, text)
     table.add_row("", "")
     return table
+
+
+def woken(watched: Watched) -> tuple[str, ...]:
+    """When somebody would have been woken in 2012, and why, in a line; then how much later than by the inputs alone."""
+    from rich.markup import escape
+
+    error, drift = watched.error, watched.drift
+    harm = "" if error.harm is None else f", which costs {error.harm:+.0%} of the error on its reference"
+    return (
+        f"watched from New Year 2012 on, somebody is woken on {error.at}: {escape(error.rule)}{harm}",
+        f"[dim]by the inputs on {drift.at}: {escape(drift.rule)}; {escape(error.cause or drift.cause)}: {escape(error.why or drift.why)}[/dim]",
+    )
 
 
 def went_live(release: Release) -> tuple[str, ...]:

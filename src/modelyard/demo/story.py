@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from modelyard.demo import bikes, releases, traffic
+from modelyard.demo import bikes, releases, traffic, watching
 from modelyard.demo.releases import Release
-from modelyard.demo.report import Live, Month, Packaged, Report, Speed, Traffic, difference, sent_back, went_live
+from modelyard.demo.report import Live, Month, Packaged, Report, Speed, Traffic, difference, sent_back, went_live, woken
 from modelyard.demo.world import World, private_world
 from modelyard.errors import Unavailable
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CONNECTIONS = 4
 SINGLE_TRAINED, SINGLE_ENDPOINT = 20, 300
 SETTLE_LIMIT_S = 15.0
+WATCHED_SINCE = "2012-01-01"
 
 
 def run(teller: Teller, *, keep: bool = False) -> Report:
@@ -61,8 +62,12 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             speed = _single(model, bundle, past, world, step)
             step.done(f"one row at a time: {speed.endpoint_s * 1000:.2f} ms over HTTP, {speed.trained_s * 1000:.1f} ms in scikit-learn")
         with teller.step("Replay") as step:
-            replayed, months = _replay(bundle, later, world, step)
+            replayed, months, said = _replay(bundle, later, world, step)
             step.done(f"{replayed.requests:,} hours, {len(months)} months, one request each over two protocols; labels joined by prediction id")
+        with teller.step("Alarm") as step:
+            year = later[later["date"] >= WATCHED_SINCE].reset_index(drop=True)
+            watched = watching.watch(bundle, year, said, error=packaged.training_error, progress=step.progress)
+            step.done(*woken(watched))
         with teller.step("Watch") as step:
             refusal = _refusal(bundle, later, world)
             live = _status(world, requests=SINGLE_ENDPOINT + replayed.answered)
@@ -81,6 +86,7 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             speed=speed,
             traffic=replayed,
             months=months,
+            watched=watched,
             live=live,
             releases=(good, bad),
             refusal=refusal,
@@ -136,9 +142,10 @@ def _single(model: Any, bundle: Bundle, past: Any, world: World, step: Step) -> 
     return Speed(trained_s=statistics.median(trained), endpoint_s=statistics.median(answers.latencies_s))
 
 
-def _replay(bundle: Bundle, later: Any, world: World, step: Step) -> tuple[Traffic, tuple[Month, ...]]:
-    """Send month after month; when a month is over its labels come in, each joined to its prediction by id."""
+def _replay(bundle: Bundle, later: Any, world: World, step: Step) -> tuple[Traffic, tuple[Month, ...], dict[str, float]]:
+    """Send month after month; when a month is over its labels come in, each joined to its prediction by id. Last, what was answered to each hour."""
     months: list[Month] = []
+    said: dict[str, float] = {}
     latencies: list[float] = []
     refused: dict[str, int] = {}
     seconds = 0.0
@@ -151,6 +158,7 @@ def _replay(bundle: Bundle, later: Any, world: World, step: Step) -> tuple[Traff
             raise Unavailable(f"the endpoint answered no request of {month}: {answers.refused}")
         labels = {key: count for key, count in zip(answers.ids, hours[bikes.TARGET], strict=True) if key}
         months.append(_judge(str(month), hours, answers, labels, bundle))
+        said |= {hour: answers.predictions[key] for (hour, _), key in zip(asked, answers.ids, strict=True) if key}
         latencies += answers.latencies_s
         seconds += answers.seconds
         for reason, count in answers.refused.items():
@@ -167,6 +175,7 @@ def _replay(bundle: Bundle, later: Any, world: World, step: Step) -> tuple[Traff
             p99_s=float(p99),
         ),
         tuple(months),
+        said,
     )
 
 
@@ -265,6 +274,7 @@ def _next(home: str | None) -> tuple[str, ...]:
         steps = (
             (f"export MODELYARD_HOME={home}", "the home that is still up"),
             (f"{program} status", "traffic, latency, and each input's shift against training"),
+            (f"{program} monitor {bikes.NAME}", "what its detectors say, and the alarm budget"),
             (f"{program} history {bikes.NAME}", "who brought out what, and why one version went back"),
             (f"{program} inspect {bikes.NAME}", "schema, proof, lock and members of the bundle"),
             (f"{program} verify {bikes.NAME}", "seal, every byte and the golden records, here and now"),

@@ -6,6 +6,7 @@ from rich.console import Console
 from modelyard.demo import report
 from modelyard.demo.releases import Release
 from modelyard.demo.telling import Teller
+from modelyard.demo.watching import Paged, Watched
 
 LIVE = Release(
     version=2, is_live=True, weights=(10, 50, 100), answered={1: 900, 2: 1100}, failed=0, errors={1: 130.4, 2: 41.2}, why="serves", seconds=9.0
@@ -35,6 +36,15 @@ def found():
         speed=report.Speed(trained_s=0.020, endpoint_s=0.0002),
         traffic=report.Traffic(requests=2100, answered=2099, refused={"503": 1}, connections=4, seconds=1.0, p50_s=0.001, p99_s=0.0034),
         months=(month("2011-07", 31.2, 1.94), month("2011-09", 37.0, 0.4, 12), month("2012-10", 133.0, 0.2, 708)),
+        watched=Watched(
+            hours=621,
+            allowed=64.7,
+            drift=Paged(
+                at="2012-01-16", rule="drift:season", evidence="moved", columns=("season",), harm=0.1, cause="population shift", why="winter"
+            ),
+            error=Paged(at="2012-01-26", rule="concept:error", evidence="rose", columns=(), harm=4.16, cause="concept shift", why="[other] answers"),
+            message="[page] bikes: concept:error\n\n  found: rose\n",
+        ),
         live=report.Live(requests=2100, p50_s=0.0004, p99_s=0.002, failures={"schema_mismatch": 1}, profiled_rows=2099, shifts={"temp": 0.9}),
         releases=(LIVE, BAD),
         refusal="HTTP 422, hour: expected INT64",
@@ -61,6 +71,14 @@ def test_the_summary_names_every_figure(found):
     assert "'fall', which training never saw and the schema allows, came 720 times since September 2011" in text
     assert "status counted 2,100 answers and 1 refused; p50 0.40 ms, p99 2.00 ms" in text
     assert "HTTP 422" in text
+
+
+def test_the_alarm_is_told_and_shown_as_it_is_delivered(found):
+    text = told(found)
+    assert "[page] bikes: concept:error" in text and "  found: rose" in text
+    flat = " ".join(text.split())
+    assert "somebody is woken on 2012-01-26: concept:error, which costs +416% of the error on its reference; 621 hours after the first" in flat
+    assert report.woken(found.watched)[1] == "[dim]by the inputs on 2012-01-16: drift:season; concept shift: \\[other] answers[/dim]"
 
 
 def test_a_line_to_copy_stays_one_line(found):
