@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def history(folder: Path) -> Item:
 
         def turn(intake: Intake, home: Path) -> float:
             count[0] += 1
-            return minute(intake, home, count[0], replicas=250)
+            return minute(intake, home, count[0], replicas=250, clock=time.process_time)  # what others on this machine do is no part of it
 
         figure, ours, others = ratio(lambda: turn(old, folder / "old"), lambda: turn(new, folder / "new"), rounds=9)
     return Item(
@@ -61,7 +62,7 @@ def history(folder: Path) -> Item:
         unit="x",
         bar=1.2,
         better="lower",
-        note=f"after thirty days {spread(ours, ' s')}; new {spread(others, ' s')}",
+        note=f"processor time after thirty days {spread(ours, ' s')}; new {spread(others, ' s')}",
     )
 
 
@@ -80,7 +81,7 @@ def now(number: int) -> float:
     return months.START + months.DAYS * 86400 + 60.0 * number + 15
 
 
-def minute(intake: Intake, home: Path, number: int, *, replicas: int = REPLICAS) -> float:
+def minute(intake: Intake, home: Path, number: int, *, replicas: int = REPLICAS, clock: Callable[[], float] = time.perf_counter) -> float:
     """The seconds in which one minute of all replicas is taken in, of what lies in the spool already."""
     from modelyard import events
 
@@ -88,7 +89,7 @@ def minute(intake: Intake, home: Path, number: int, *, replicas: int = REPLICAS)
     for replica in range(replicas):
         data = events.encode(months.segment(now(number) - 16, features=FEATURES, rows=ROWS, kind=replica + number))
         (spool / f"r.key_replica.pod{replica}.0123456789abcdef-{number}.segment").write_bytes(data)
-    started = time.perf_counter()
+    started = clock()
     while intake.turn(now=now(number)).is_more:
         pass
-    return time.perf_counter() - started
+    return clock() - started

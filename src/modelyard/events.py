@@ -38,7 +38,7 @@ _LOOK_S = 5.0
 _INPUTS_UNTIL = 0.6
 _PREDICTIONS_UNTIL = 0.85
 _BUCKETS_PER_OCTAVE = 32
-_LAST_BUCKET = 35 * _BUCKETS_PER_OCTAVE  # 2^35 µs: nine hours
+LAST_BUCKET = 35 * _BUCKETS_PER_OCTAVE  # 2^35 µs: nine hours
 _OFFSET = math.log2(1e6) * _BUCKETS_PER_OCTAVE + 1e-9
 _FEW = 8
 _ALL = 1 << 32
@@ -246,16 +246,16 @@ class Latencies:
     __slots__ = ("_counts",)
 
     def __init__(self) -> None:
-        self._counts = np.zeros(_LAST_BUCKET + 1, dtype=np.int64)
+        self._counts = np.zeros(LAST_BUCKET + 1, dtype=np.int64)
 
     def add(self, seconds: Sequence[float]) -> None:
         """Count some."""
         if len(seconds) <= _FEW:  # what a large request brings: numpy's calls would cost ten times as much
             for each in seconds:
-                self._counts[min(int(math.log2(max(each, 1e-6)) * _BUCKETS_PER_OCTAVE + _OFFSET), _LAST_BUCKET)] += 1
+                self._counts[min(int(math.log2(max(each, 1e-6)) * _BUCKETS_PER_OCTAVE + _OFFSET), LAST_BUCKET)] += 1
             return
         found = np.log2(np.maximum(seconds, 1e-6)) * _BUCKETS_PER_OCTAVE + _OFFSET
-        self._counts += np.bincount(np.minimum(found.astype(np.int64), _LAST_BUCKET), minlength=_LAST_BUCKET + 1)
+        self._counts += np.bincount(np.minimum(found.astype(np.int64), LAST_BUCKET), minlength=LAST_BUCKET + 1)
 
     def buckets(self) -> dict[int, int]:
         """The buckets that hold any."""
@@ -264,7 +264,7 @@ class Latencies:
 
 def refined(buckets: Mapping[int, int]) -> dict[int, int]:
     """Counts by the buckets of 0.1.0, eight to an octave, by those of today: each in the middle of its four."""
-    return {min(4 * bucket + 2, _LAST_BUCKET): count for bucket, count in buckets.items()}
+    return {min(4 * bucket + 2, LAST_BUCKET): count for bucket, count in buckets.items()}
 
 
 def bucket_edge_s(bucket: int) -> float:

@@ -235,6 +235,10 @@ def check(segment: Segment) -> None:
                     raise MalformedPayload("counts are not negative")
             numbers = [part.requests, part.rows, part.version, part.generation, *part.latencies, *part.latencies.values(), *part.dropped.values()]
             numbers += [each.requests for each in part.failures.values()]
+            if not all(0 <= each.seconds < _LAST_S for each in part.failures.values()):
+                raise MalformedPayload("failures took no time that can be")
+            if max((*part.latencies, *(() if part.mirror is None else part.mirror.latencies)), default=0) > events.LAST_BUCKET:
+                raise MalformedPayload("latencies in a bucket that there is not")
             numbers += [count for counts in part.outputs.values() for count in counts]
             if part.mirror is not None:
                 mirror = part.mirror

@@ -599,7 +599,7 @@ def _roll_profiles(connection: sqlite3.Connection, name: str, fine: _Fine, coars
 def _active_s(connection: sqlite3.Connection, name: str, after: float, end: float) -> float:
     """How long there was traffic in the minutes that begin after `after` and before `end`."""
     query = "SELECT max(ended_at) - min(started_at) FROM windows WHERE name = ? AND start > ? AND start < ? GROUP BY start"
-    return sum(max(0.0, float(seconds)) for (seconds,) in connection.execute(query, (name, after, end)))
+    return sum(min(max(0.0, float(seconds)), float(WINDOW_S)) for (seconds,) in connection.execute(query, (name, after, end)))
 
 
 def _names(connection: sqlite3.Connection, table: str) -> Iterator[str]:
