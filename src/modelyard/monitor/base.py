@@ -84,6 +84,11 @@ class Reference(NamedTuple):
     quality: Mapping[str, float]
     learnt: Learnt | None = None
 
+    @property
+    def promised(self) -> Mapping[str, float]:
+        """The figures that live ones are held to: none that are known to be of rows on which the model may have been trained, for they flatter."""
+        return self.quality if self.learnt is None or self.learnt.is_held_out else {}
+
 
 class Evidence(NamedTuple):
     """What one turn hands to a detector. `fresh` are the minutes that it has not been handed yet, oldest first; `recent` those of the window that

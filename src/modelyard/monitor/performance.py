@@ -1,8 +1,9 @@
 """How well a model does, by the labels that have come: the figures of each window of its predictions' own time, and whether a promise is broken.
 
 Figures have intervals, and each window says how many of its predictions have a label. What pages is no window's figure but a test that may be asked
-after every label for ever (`monitor.risk`): against what the bundle's reference reached less the smallest loss worth a page, or the bound that the
-settings give. Hides how accuracy, AUC, MAE and RMSE become means of scores between 0 and 1. Pure. It must not know where labels come from.
+after every label for ever (`monitor.risk`): against what the bundle's reference reached (on rows held out from training) less the smallest loss worth
+a page, or the bound that the settings give. Hides how accuracy, AUC, MAE and RMSE become means of scores between 0 and 1. Pure. It must not know
+where labels come from.
 
 Sources: Wilson (JASA 1927) for a share; DeLong, DeLong and Clarke-Pearson (Biometrics 1988) for an AUC. The mean of a score that is cut off is at
 most that of the whole, so that a bound on the one is a test of the other.
@@ -101,7 +102,7 @@ class Performance:
         if labelled is None or not len(labelled.times):
             none = (Verdict(outcome="unknown", rule=f"{RULE}:{name}", evidence="no label has come yet") for name in names)
             return Judged(tuple(none), _written(kept))
-        demands = demanded(evidence.settings, evidence.reference.quality, names)
+        demands = demanded(evidence.settings, evidence.reference.promised, names)
         mask, cursor = kept.cursor.fresh(labelled, now=evidence.now, settle_s=settings.settle_s)
         share = evidence.false_pages / max(1, len(demands))
         terms = {name: Terms(rows_between=risk.rows_between(labelled, share), bound=bound(name, each)) for name, each in demands.items()}

@@ -12,7 +12,7 @@ from estimating import TWO, Rows, bins, counts, learnt, rows
 from modelyard.monitor.base import Evidence, Judged, Labelled, Logged, Minute, Reference
 from modelyard.monitor.estimate import Learnt, detector
 from modelyard.monitor.estimate.detector import EstimatedPerformance
-from modelyard.monitor.settings import Estimated, Monitored
+from modelyard.monitor.settings import Bound, Estimated, Monitored
 from modelyard.types import Digest
 
 DIGEST = Digest("sha256:" + "0" * 64)
@@ -145,6 +145,20 @@ def test_labels_correct_the_next_estimates(reference: Reference) -> None:
     assert outcomes(found)["estimated_performance:accuracy"] == "fail"
     without, _ = judged(reference, [stretch(at) for at in (0, 15, 30, 45, 60)])
     assert outcomes(without)["estimated_performance:accuracy"] == "pass", "negative control"
+
+
+def test_labels_correct_no_estimate_that_was_learnt_from_the_training(reference: Reference) -> None:
+    """It is held against a figure that flatters as much; with a bound that somebody has stated the truth counts."""
+    trained = reference._replace(learnt=msgspec.structs.replace(reference.learnt, is_held_out=False))
+    assert trained.promised == {} and reference.promised == reference.quality
+    for settings, expected in ((Monitored(), "pass"), (Monitored(bounds={"accuracy": Bound(least=0.7)}), "fail")):
+        state = b""
+        for at in (0, 15, 30, 45, 60):
+            given = stretch(at)
+            told = evidence(trained, at, given, labelled=labels(given, at, wrong=0.3))._replace(settings=settings)
+            found = EstimatedPerformance().judge(told, state)
+            state = found.state
+        assert outcomes(found)["estimated_performance:accuracy"] == expected
 
 
 def test_minutes_of_other_bins_are_named(reference: Reference) -> None:
