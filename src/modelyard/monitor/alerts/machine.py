@@ -245,20 +245,20 @@ def _told(
     over = tuple(alert for alert in mine if alert.state == "resolved" and alert.id in known)
     is_news = bool(over) or any(alert.id not in known for alert in firing)
     since_told_s = math.inf if before.told_at is None else now - before.told_at
-    if is_news:
-        waits_since = now if before.waits_since is None else before.waits_since
-        if now - waits_since < policy.group_wait_s or since_told_s < policy.group_interval_s:
-            return msgspec.structs.replace(before, waits_since=waits_since), None
+    waits_since = (now if before.waits_since is None else before.waits_since) if is_news else None
+    if waits_since is not None and now - waits_since >= policy.group_wait_s and since_told_s >= policy.group_interval_s:
         kind: Kind = "resolved" if not firing else "changed" if known else "new"
-    elif firing and since_told_s >= policy.repeat_s:
+    elif not is_news and firing and since_told_s >= policy.repeat_s:
         kind = "repeat"
-    elif firing and rules.alive_s and now - max(before.alive_at or 0.0, before.told_at or 0.0) >= rules.alive_s:
-        alive = Notification(deployment=name, severity=severity, kind="alive", at=now, firing=firing, routes=policy.routes)
-        return msgspec.structs.replace(before, alive_at=now, waits_since=None), alive
     else:
+        lives = tuple(alert for alert in firing if alert.id in known)
+        group = msgspec.structs.replace(before, waits_since=waits_since)
+        if lives and rules.alive_s and now - max(before.alive_at or 0.0, before.told_at or 0.0) >= rules.alive_s:
+            alive = Notification(deployment=name, severity=severity, kind="alive", at=now, firing=lives, routes=policy.routes)
+            return msgspec.structs.replace(group, alive_at=now), alive
         hidden = bool(known & {alert.id for alert in mine if alert.state == "firing"})
-        is_done = not firing and not hidden and since_told_s >= policy.group_interval_s
-        return (None if is_done else msgspec.structs.replace(before, waits_since=None)), None
+        is_done = not is_news and not firing and not hidden and since_told_s >= policy.group_interval_s
+        return (None if is_done else group), None
     # Who was told of what is silenced or inhibited since is to be told of its end.
     still = tuple(alert.id for alert in mine if alert.state == "firing" and (alert.is_told or alert.id in known))
     told = {alert.id for alert in firing}

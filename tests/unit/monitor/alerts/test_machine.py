@@ -236,6 +236,15 @@ def test_receivers_that_forget_are_told_that_it_lives() -> None:
     assert machine.turn(verdict(), after_s=119) == ()
 
 
+def test_receivers_that_forget_are_told_so_while_news_waits_too_and_not_of_the_news() -> None:
+    machine = Machine(Policy(group_interval_s=3600), alive_s=120.0)
+    machine.turn(verdict())
+    (told,) = machine.turn(verdict(), verdict(rule="concept"), after_s=120)
+    assert told.kind == "alive" and [alert.rule for alert in told.firing] == ["drift:age"]
+    (told,) = machine.turn(verdict(), verdict(rule="concept"), after_s=3480)
+    assert told.kind == "changed" and len(told.firing) == 2
+
+
 def test_a_clock_that_was_a_day_ahead_holds_nothing_up() -> None:
     machine = Machine()
     machine.now += 86_400
