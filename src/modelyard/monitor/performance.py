@@ -244,7 +244,7 @@ def _verdict(name: str, kept: State, told: Sequence[Window], demand: Demand | No
     shown = "too few labels in every window yet" if latest is None else _shown(name, latest)
     window = None if latest is None else (latest.start, latest.end)
     if demand is None or terms is None:
-        said = f"{shown}; the bundle has no {name} on its reference to hold this against: set bounds.{name}"
+        said = f"{shown}; the bundle has no {name} of rows that the model was not trained on to hold this against: set bounds.{name}"
         return Verdict(outcome="unknown", rule=rule, evidence=said, numbers=numbers, window=window)
     test = kept.tests.get(name, Risk())
     numbers |= {"limit": demand.limit, "value": max(0.0, test.rise), "threshold": math.log(terms.rows_between)}
