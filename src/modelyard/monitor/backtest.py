@@ -108,8 +108,7 @@ def backtest(world: World, rows: Rows, *, settings: Settings | None = None, prog
     """Replay `rows` in their order, then put each kind of drift into rows drawn from them. Raises InvalidInput for too few rows; ModelFailed."""
     chosen = settings or Settings()
     tell = progress or _silent
-    monitored = world.monitored  # rows in any order know no week that could be learnt
-    world = world._replace(monitored=msgspec.structs.replace(monitored, drift=msgspec.structs.replace(monitored.drift, learn_days=0.0)))
+    world = world._replace(monitored=_tried_so(world.monitored))
     if rows.size < LEAST_ROWS:
         raise InvalidInput(f"a backtest needs {LEAST_ROWS} rows at least; these are {rows.size:,}", field="data", rule="rows")
     tell("replaying the rows as they came", 0.0)
@@ -134,6 +133,17 @@ def backtest(world: World, rows: Rows, *, settings: Settings | None = None, prog
         quiet=fired,
         seen=tuple(seen),
         smallest=tuple(_smallest(seen)),
+    )
+
+
+def _tried_so(monitored: Monitored) -> Monitored:
+    """The settings with no week to be learnt, which rows in any order do not have, and without the reports of others' detectors on the error, which
+    look through all labels in each turn.
+    """
+    return msgspec.structs.replace(
+        monitored,
+        drift=msgspec.structs.replace(monitored.drift, learn_days=0.0),
+        concept=msgspec.structs.replace(monitored.concept, reports=False),
     )
 
 

@@ -42,6 +42,7 @@ _MOVED_Q = 0.001
 _CERTAIN = 3.0
 _RENAMED = 0.5
 _STRATA = 8
+_OF_ERRORS = ("concept", "performance")
 
 Kind = Literal["upstream break", "population shift", "concept shift", "unknown"]
 
@@ -185,7 +186,7 @@ class _Parts(NamedTuple):
 
 def _shifted(failing: Verdict, evidence: Evidence, series: Series) -> Cause:
     moved, begun = _moved(failing, evidence, series)
-    parts = _parts(evidence)
+    parts = _parts(failing, evidence)
     is_concept = parts is not None and parts.concept > _CERTAIN * parts.error and (parts.concept >= parts.population or not moved)
     if parts is not None and is_concept and (parts.is_parted or not moved):
         return _concept(evidence, parts)
@@ -217,9 +218,15 @@ def _moved(failing: Verdict, evidence: Evidence, series: Series) -> tuple[list[S
     return sorted(moved, key=lambda each: -each.effect * (known.get(each.feature, 0.0) if known else 1.0)), begun
 
 
-def _parts(evidence: Evidence) -> _Parts | None:
-    """The change of the loss in two; None without enough labels."""
+def _parts(failing: Verdict, evidence: Evidence) -> _Parts | None:
+    """The change of the loss in two; None without enough labels. Of what is not about the error, that of the window: an older one explains nothing
+    new.
+    """
     labelled = evidence.labelled
+    if labelled is not None and failing.rule.partition(":")[0] not in _OF_ERRORS:
+        known = labelled.times >= (evidence.recent[0].start if evidence.recent else evidence.now)
+        times, truth, predicted, probability = labelled[:4]
+        labelled = Labelled(times[known], truth[known], predicted[known], probability[known] if len(probability) == len(known) else probability)
     if labelled is None or len(labelled.times) < LEAST_ROWS:
         return None
     loss = _loss(labelled, evidence)

@@ -67,13 +67,12 @@ def unit_of(old: FeatureProfile, new: FeatureProfile) -> tuple[Unit, float] | No
     """
     if old.kind != "number" or min(old.present, new.present) < LEAST_ROWS or old.deviation <= 0:
         return None
-    points, weights = _points(old)
-    seen = _Look(np.array(new.counts, dtype=np.float64) / new.present, *_sums(new))
-    stands = seen.distance(_look(old, points, weights))
+    seen, usual = (_Look(np.array(each.counts, dtype=np.float64) / each.present, *_sums(each)) for each in (new, old))
+    stands = seen.distance(usual)
     noise = 2 / math.sqrt(min(old.present, new.present))
     if stands < _FAR + noise:
         return None
-    usual = _look(old, points, weights)
+    points, weights = _points(old)
     best, found = math.inf, (UNITS[0], 1.0)
     for unit in UNITS:
         whole = _look(old, unit.factor * points + unit.offset, weights)

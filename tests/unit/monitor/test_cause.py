@@ -79,6 +79,22 @@ def _turn(known, times, predicted, truth):
     return made._replace(labelled=Labelled(times, truth, predicted, np.zeros((0, 0))))
 
 
+def test_an_old_change_of_the_error_does_not_explain_a_drift_of_today() -> None:
+    made = causes.hour(causes.CASES["older people"], 2)
+    labelled = made.evidence.labelled
+    assert labelled is not None
+    rng = np.random.default_rng(1)
+    count = 4000
+    wrong = rng.random(count) < np.where(np.arange(count) < count // 2, 0.02, 0.6)
+    old = labelled._replace(times=labelled.times[0] - 86_400.0 + np.arange(count), truth=wrong.astype(int), predicted=np.zeros(count, int))
+    older = [np.concatenate([a, b]) for a, b in zip(old[:3], labelled[:3], strict=True)]
+    doubt = np.tile([0.9, 0.1], (count, 1))
+    both = labelled._replace(times=older[0], truth=older[1], predicted=older[2], probability=np.concatenate([doubt, labelled.probability]))
+    evidence = made.evidence._replace(labelled=both)
+    assert explain(made.failing, evidence).kind == "population shift"
+    assert explain(Verdict(outcome="fail", rule="concept:error", evidence=""), evidence).kind == "concept shift"
+
+
 def test_a_window_without_rows_is_unknown() -> None:
     found = explain(FAILING, evidence(reference(), []))
     assert found.kind == "unknown" and "no row" in found.evidence
