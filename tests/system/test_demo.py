@@ -72,6 +72,9 @@ def test_the_whole_story_and_what_it_leaves_running(kept):
     assert "2012-01-01" <= watched["drift"]["at"] <= watched["error"]["at"] < "2012-03-01" and 0 < watched["hours"] < 1440
     assert watched["error"]["rule"].partition(":")[0] in ("concept", "performance") and watched["error"]["harm"] > 0.5 and watched["error"]["why"]
     assert watched["message"].startswith("[page] bikes: ")
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    shown = readme.partition("```text\n[page] bikes: ")[2].partition("\n```")[0]
+    assert f"[page] bikes: {shown}" in watched["message"], "the README shows what the demo says"
 
     live, bad = kept["releases"]
     assert live["is_live"] and live["version"] == 2 and live["weights"] == [10, 50, 100]
