@@ -125,3 +125,6 @@ def test_drift_is_paged_once_though_the_control_process_is_killed_in_between(wor
     after = told(world)
     assert after["labels"]["matched"] == 500 and after["version"] == 1
     assert world.verb("monitor", "line").out.count("PAGE") >= 1
+    page_of_it = world.folder / "report.html"
+    assert world.verb("monitor", "report", "line", "--html", str(page_of_it)).code == 0
+    assert all(said in page_of_it.read_text() for said in ("drift:a", "firing", "500 of", "<svg"))
