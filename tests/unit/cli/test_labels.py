@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from modelyard.cli import labels, main
 from modelyard.cli.labels import read
+from modelyard.client.answers import Account, Received
 from modelyard.errors import InvalidInput
 
 
@@ -56,3 +59,31 @@ def test_what_is_no_table_of_labels_is_refused(tmp_path: Path, name: str, text: 
     with pytest.raises(InvalidInput) as raised:
         read(tmp_path / name)
     assert raised.value.rule == rule
+
+
+def test_what_became_of_labels_is_told_with_ids_of_what_needs_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[tuple[object, ...]] = []
+
+    class Fake:
+        def give_labels(self, name: str, labels: object, *, known_at: object) -> Received:
+            given.append((name, labels, known_at))
+            return Received(new=1, same=2, changed=3, outdated=4, future=5)
+
+        def labels(self, name: str) -> Account:
+            named = {"unknown": ("u1", "u2", "u3"), "future": ("f1",)}
+            return Account(
+                labels=20, matched=12, unsampled=5, unknown=3, predictions=40, received=Received(), late=2, mistyped=1, conflicting=3, named=named
+            )
+
+    monkeypatch.setattr(labels, "connect", lambda settings: contextlib.nullcontext(Fake()))
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label,known_at\na,1,5\nb,no,\n")
+    assert main(["labels", "line", "--file", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert given == [("line", {"a": 1, "b": "no"}, {"a": 5.0})]
+    for part in ("1 labels were new", "4 were known before", "5 are dated in the future", "12 matched", "2 came after the day", "3 ids have had"):
+        assert part in told
+    assert "1 are no answer" in told and "unknown: u1, u2, u3 …" in told and "future: f1\n" in told
+    assert main(["labels", "line", "--json"]) == 0 and '"conflicting":3' in capsys.readouterr().out.replace(" ", "")

@@ -305,6 +305,9 @@ def test_labels_go_in_parts_that_a_body_holds(client: Scripted) -> None:
     assert client.give_labels("line", {**given, "prediction-x": "yes"}).same == 1500
     found = client.labels("line")
     assert (found.labels, found.matched, found.unknown, found.received.same) == (1501, 0, 1501, 1500)
+    dated = client.give_labels("line", {"prediction-x": "no", "prediction-y": 1}, known_at={"prediction-x": 1.0, "prediction-y": 9e12})
+    assert (dated.outdated, dated.future, dated.new) == (1, 1, 0)
+    assert client.labels("line").named["future"] == ("prediction-y",)
     with pytest.raises(NotFound):
         client.give_labels("other", {"a": 1})
     with pytest.raises(InvalidInput):
