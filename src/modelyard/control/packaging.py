@@ -28,6 +28,7 @@ from modelyard.types import Tag, Tolerance
 
 if TYPE_CHECKING:
     from modelyard.monitor.estimate import Rows
+    from modelyard.monitor.profile import Profile
     from modelyard.runtime.base import Runtime
     from modelyard.runtime.convert import Conversion
     from modelyard.runtime.data import Table
@@ -96,7 +97,7 @@ def make(
 
     Raises SchemaMismatch when the data does not fit its own schema, or what was held out does not; Unconvertible with the reason of every way tried.
     """
-    from modelyard.monitor import cycles, estimate, importance, multivariate, profile
+    from modelyard.monitor import cycles, estimate, multivariate, profile
     from modelyard.runtime import golden, schema
     from modelyard.runtime.replay import batch_bits
 
@@ -129,7 +130,7 @@ def make(
         outputs = conversion.outputs or _in_batches(runtime, columns, table.rows)
         measured = profile.measure(columns, learnt)
         tell("asking how much each input counts", 0.88)
-        counts = importance.measure(lambda asked: _in_batches(runtime, asked, len(next(iter(asked.values())))), columns, measured, learnt)
+        counts = _importance(runtime, columns, measured, learnt)
         judged = estimate.Rows(columns, outputs, labels) if held is None else _judged(runtime, learnt, *held)
     finally:
         runtime.close()
@@ -176,6 +177,17 @@ def make(
         performance=performance,
     )
     return contents, attested
+
+
+def _importance(runtime: Runtime, columns: Mapping[str, Array], measured: Profile, learnt: Schema) -> dict[str, float]:
+    """How much each input counts; unknown where the model fails on values that it has seen, but never side by side."""
+    from modelyard.errors import ModelyardError
+    from modelyard.monitor import importance
+
+    try:
+        return importance.measure(lambda asked: _in_batches(runtime, asked, len(next(iter(asked.values())))), columns, measured, learnt)
+    except ModelyardError:
+        return {}
 
 
 def _judged(runtime: Runtime, learnt: Schema, table: Table, labels: Array) -> Rows:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modelyard.control import packaging
-from modelyard.errors import InvalidConfig, InvalidInput, SchemaMismatch
+from modelyard.errors import InvalidConfig, InvalidInput, ModelFailed, SchemaMismatch
 from modelyard.monitor.estimate import Rows
 from modelyard.types import Tolerance
 
@@ -179,3 +179,12 @@ def test_evaluation_data_of_another_model_is_refused() -> None:
         packaged(packaging.held_out(np.zeros((10, 4)), np.zeros(10), None))
     with pytest.raises(SchemaMismatch, match="missing"):
         packaged(packaging.held_out({"Y": np.zeros((10, 3))}, np.zeros(10), None))
+
+
+def test_a_model_that_fails_on_what_importance_asks_is_packaged_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> dict[str, float]:
+        raise ModelFailed("not with these side by side")
+
+    monkeypatch.setattr("modelyard.monitor.importance.measure", failing)
+    _, attested = packaged(held())
+    assert attested.performance.importance == {} and attested.performance.estimator is not None

@@ -305,6 +305,8 @@ def _columns(
     counting = [
         each for each in features if each.role == "input" and each.kind != "missing" and importance.get(each.name, 0.0 if importance else 1.0) > 0
     ]
+    if not importance and len(counting) > COLUMNS:  # an image, of which nobody knows what counts: what the model says of it must do
+        counting = []
     counting.sort(key=lambda each: -importance.get(each.name, 0.0))
     rows = len(rest)
     columns = []

@@ -11,9 +11,10 @@ import pytest
 from estimating import NUMBER, THREE, TWO, Rows, learnt, rows
 
 from modelyard.errors import MalformedPayload
+from modelyard.monitor import profile
 from modelyard.monitor.estimate import estimator, figures
 from modelyard.monitor.estimate.estimator import Estimator
-from modelyard.types import Schema
+from modelyard.types import Schema, TensorSpec
 
 MAIN = {TWO: "auc", THREE: "accuracy", NUMBER: "mae"}
 ALL = pytest.mark.parametrize("schema", [TWO, THREE, NUMBER], ids=["two classes", "three classes", "a number"])
@@ -165,3 +166,16 @@ def test_an_estimator_survives_its_json(fitted: dict[Schema, Estimator], schema:
 def test_the_reference_is_where_it_was_learnt(fitted: dict[Schema, Estimator]) -> None:
     assert {column.source for column in fitted[TWO].columns} == {"age", "city", "score"}
     assert estimating.IMPORTANCE["shoe"] == 0
+
+
+def test_of_an_image_only_the_answers_are_looked_at_and_of_many_inputs_those_that_count() -> None:
+    given = rows(TWO, 2_000)
+    pixels = np.random.default_rng(0).random((2_000, 100))
+    schema = msgspec.structs.replace(TWO, inputs=(TensorSpec(name="X", datatype="FP64", shape=(-1, 100)),), layout="array")
+    known = profile.measure({"X": pixels}, schema) + profile.measure_outputs(given.outputs, schema)
+    said = estimator.answers(schema, given.outputs)
+    truth = estimator.Known({"X": pixels}, said, estimator.truths(schema, given.truth))
+    for importance, expected in (({}, [0]), ({f"X[{place}]": 0.25 for place in (3, 5, 7, 9)}, [3, 5, 7, 9, 0])):
+        found = estimator.fit(schema, known.features, truth, importance)
+        assert found is not None and [column.element for column in found.columns] == expected
+        assert found.columns[-1].source == "score"
