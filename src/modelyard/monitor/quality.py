@@ -48,7 +48,7 @@ class Quality:
     pages = True
 
     def judge(self, evidence: Evidence, state: bytes) -> Judged:
-        """See `Detector.judge`: one verdict for all, and one for each column that is broken."""
+        """See `Detector.judge`: one verdict for each column that is broken, and one for all others."""
         reference = evidence.reference
         watched, note = _read(state, reference.digest, len(reference.profile.features), evidence.now)
         series = Series(reference, evidence.recent)
@@ -256,7 +256,7 @@ def _stale(evidence: Evidence, watched: _State, told: set[str]) -> Iterator[Verd
 
 
 def _whole(series: Series, verdicts: list[Verdict], note: str) -> Verdict:
-    """What can be said of all columns together."""
+    """What can be said of the columns together that have no verdict of their own."""
     foreign = f"; {series.foreign:,} minutes were counted in other bins than the reference's and are left out" if series.foreign else ""
     if not len(series):
         return Verdict(outcome="unknown", rule="quality", evidence=f"no row was seen{foreign}{note}")
@@ -267,15 +267,15 @@ def _whole(series: Series, verdicts: list[Verdict], note: str) -> Verdict:
         return Verdict(
             outcome="unknown", rule="quality", evidence=f"{said} are too few to tell{foreign}{note}", numbers=numbers, window=series.window
         )
-    found = f"{len(verdicts):,} of them broken" if verdicts else "none of them broken"
-    columns = tuple(column for verdict in verdicts for column in verdict.columns)
+    broken = {column for verdict in verdicts for column in verdict.columns}
+    found = f"all but {len(broken):,} of {said} are whole" if broken else f"{said}, none of them broken"
+    is_any_whole = len(broken) < len(series.reference.features)
     return Verdict(
-        outcome="warn" if verdicts else "pass",
+        outcome="pass" if is_any_whole else "warn",
         rule="quality",
-        evidence=f"{said}, {found}{foreign}{note}",
+        evidence=f"{found}{foreign}{note}",
         numbers=numbers,
         window=series.window,
-        columns=columns,
     )
 
 
