@@ -7,7 +7,6 @@ now and then, memory that wanders, a night job that takes processor time. Nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,8 @@ DAYS, DAY = 30, 1440
 BEGIN = 1_699_920_000  # a Tuesday, at midnight
 BUDGET = 0.2
 """The detector's share of one false page a month, of five detectors that page."""
-TURN = 240
+AT = 20 * DAY + DAY // 2
+"""When something begins to be wrong: at noon of the twenty-first day."""
 DIGEST = Digest("sha256:" + "0" * 64)
 REFERENCE = Reference(DIGEST, Schema(inputs=(), outputs=(), layout="tensors", task="other"), Profile(features=()), {}, {})
 
@@ -53,11 +53,12 @@ WRONGS: dict[str, Wrong] = {
 
 
 def run(data: Path) -> list[Item]:
-    """Quiet months, then each wrong at noon of the twentieth day. The data is made up; `data` holds none of it."""
+    """Quiet months, then each wrong by itself, after twenty quiet days. The data is made up; `data` holds none of it."""
     pages = [quiet(seed) for seed in range(SEEDS)]
     worst = max(pages, key=sum)
     dummy = DAYS * DAY / 100
-    delays = {name: delay(name, wrong._replace(at=20 * DAY + DAY // 2)) for name, wrong in WRONGS.items()}
+    known = _pages(minutes(SEEDS, Wrong(), until=AT))[2]
+    delays = {name: delay(name, wrong._replace(at=AT), known) for name, wrong in WRONGS.items()}
     told = ", ".join(f"{name} {minutes:.0f}" for name, minutes in delays.items())
     by_metric = ", ".join(f"{name} {count}" for name, count in zip(METRICS, np.sum(pages, axis=0), strict=True) if count)
     return [
@@ -83,52 +84,50 @@ def run(data: Path) -> list[Item]:
 
 def quiet(seed: int) -> list[int]:
     """How often each metric begins to fail in a month."""
-    return _pages(minutes(seed, Wrong(), until=DAYS * DAY), lambda _: False)[0]
+    return _pages(minutes(seed, Wrong(), until=DAYS * DAY))[0]
 
 
-def delay(name: str, wrong: Wrong) -> float:
-    """How many minutes after it began the metric `name` pages; infinite where it does not within an hour."""
-    _, failing = _pages(minutes(99, wrong, until=wrong.at + 60), lambda at: at >= wrong.at)
-    found = [at for at, metrics in failing.items() if name in metrics and at >= wrong.at]
-    return min(found) - wrong.at + 1 if found else math.inf
+def delay(name: str, wrong: Wrong, known: bytes) -> float:
+    """How many minutes after it began the metric `name` pages, to one who has judged all before; infinite where it does not within an hour."""
+    failing = _pages(minutes(SEEDS, wrong, since=wrong.at, until=wrong.at + 60), known, turn=1)[1]
+    found = [at for at, metrics in failing.items() if name in metrics]
+    return min(found) + 1 if found else math.inf
 
 
-def _pages(course: list[Minute], is_watched: Callable[[int], bool]) -> tuple[list[int], dict[int, set[str]]]:
-    """The beginnings of failures by metric, and by minute what fails; minutes that are not watched are judged together."""
+def _pages(course: list[Minute], state: bytes = b"", *, turn: int = 10) -> tuple[list[int], dict[int, set[str]], bytes]:
+    """The beginnings of failures by metric, what fails by minute, and the state; so many minutes are judged together."""
     detector = Operations()
-    state, before, turn = b"", set[str](), list[Minute]()
+    before: set[str] = set()
     began = dict.fromkeys(METRICS, 0)
     failing: dict[int, set[str]] = {}
-    for at, minute in enumerate(course):
-        if minute.requests or minute.failures:
-            turn.append(minute)
-        if len(turn) < TURN and not is_watched(at) and at % 10 != 9:
-            continue
-        now = minute.start + (90.0 if turn else 180.0)
-        judged = detector.judge(Evidence("m", REFERENCE, turn, turn, None, BUDGET, now), state)
-        state, turn = judged.state, []
+    for at in range(turn - 1, len(course), turn):
+        fresh = [minute for minute in course[at - turn + 1 : at + 1] if minute.requests or minute.failures]
+        now = course[at].start + (90.0 if fresh else 180.0)
+        judged = detector.judge(Evidence("m", REFERENCE, fresh, fresh, None, BUDGET, now), state)
+        state = judged.state
         failing[at] = {verdict.rule.partition(":")[2] for verdict in judged.verdicts if verdict.outcome == "fail"}
         for name in failing[at] - before:
             began[name] += 1
         before = failing[at]
-    return list(began.values()), failing
+    return list(began.values()), failing, state
 
 
-def minutes(seed: int, wrong: Wrong, *, until: int) -> list[Minute]:
-    """The minutes of one deployment."""
+def minutes(seed: int, wrong: Wrong, *, since: int = 0, until: int) -> list[Minute]:
+    """The minutes of one deployment; those before it are the same whatever is wrong from `wrong.at` on."""
     rng = np.random.default_rng(seed)
     at = np.arange(until)
     day = np.sin(2 * np.pi * (at % DAY) / DAY - np.pi / 2)
     weekend = (at // DAY + 1) % 7 >= 5
-    load = np.exp(5.5 + 1.2 * day - 0.5 * weekend + np.cumsum(rng.normal(scale=0.002, size=until)))
-    memory = 3e8 * np.exp(0.02 * np.sin(np.cumsum(rng.normal(scale=0.02, size=until))))
+    walks = np.cumsum(rng.normal(size=(until, 2)), axis=0)
+    load = np.exp(5.5 + 1.2 * day - 0.5 * weekend + 0.002 * walks[:, 0])
+    memory = 3e8 * np.exp(0.02 * np.sin(0.02 * walks[:, 1]))
     night = (at % DAY >= 180) & (at % DAY < 200)
     is_wrong = at >= wrong.at
     load = np.where(is_wrong, load * wrong.traffic, load)
-    counts = rng.poisson(load * rng.lognormal(sigma=0.05, size=until))
     found = []
-    for minute in range(until):
-        count = int(counts[minute])
+    for minute in range(since, until):
+        rng = np.random.default_rng((seed, minute))
+        count = int(rng.poisson(load[minute] * rng.lognormal(sigma=0.05)))
         slow = wrong.slow if is_wrong[minute] else 1.0
         busy = 0.003 * (1 + load[minute] / 2000) * slow * rng.lognormal(sigma=0.03)
         sampled = np.minimum(busy * rng.lognormal(sigma=0.4, size=min(count, 400)) * (1 + rng.pareto(3, size=min(count, 400)) * 0.1), 10.0)

@@ -57,6 +57,10 @@ METRICS: dict[str, Metric] = {
     "modelyard_monitor_harm": Metric(
         "gauge", "Estimated loss of the model's own figure, by the rule that found it.", ("deployment", "rule"), plane="control"
     ),
+    "modelyard_monitor_figure": Metric(
+        "gauge", "What an operations rule measured: seconds, a share, requests or bytes.", ("deployment", "rule"), plane="control"
+    ),
+    "modelyard_monitor_usual": Metric("gauge", "What is usual where an operations rule measured.", ("deployment", "rule"), plane="control"),
     "modelyard_monitor_budget_left": Metric("gauge", "False pages that the alarm budget still allows.", ("deployment",), "pages", plane="control"),
     "modelyard_alerts": Metric("gauge", "Alerts that are pending or fire.", ("deployment", "severity", "state"), plane="control"),
     "modelyard_alert_route_failing": Metric("gauge", "Whether a route of alerts takes no messages now.", ("route",), plane="control"),

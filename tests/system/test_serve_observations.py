@@ -23,6 +23,10 @@ def test_each_answer_and_each_refusal_is_counted_once(tmp_path: Path) -> None:
     assert sum(part.requests for part in parts) == 40
     assert sum(part.failures["schema_mismatch"].requests for part in parts if part.failures) == 5
     assert len(set(ids)) == 40
+    uses = [part.use for part in parts if part.use is not None]
+    assert uses, "what serving took is told with it"
+    assert sum(use.ran_us for use in uses) > 0 and sum(use.cpu_us for use in uses) > 0
+    assert all(use.looks == 1 and use.resident_bytes > 1 << 20 for use in uses)
 
 
 def test_without_a_spool_none_are_kept(tmp_path: Path) -> None:

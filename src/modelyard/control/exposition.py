@@ -27,12 +27,19 @@ def render(alerts: Alerts, verdicts: Mapping[str, Sequence[Verdict]], budgets: M
         {
             "modelyard_monitor_verdict": _worst((given, VALUES[each.outcome]) for given, each in judged),
             "modelyard_monitor_harm": _worst((given, each.harm) for given, each in judged if each.harm is not None),
+            "modelyard_monitor_figure": _numbers(judged, "figure"),
+            "modelyard_monitor_usual": _numbers(judged, "usual"),
             "modelyard_monitor_budget_left": [(labels(deployment=name), left) for name, left in sorted(budgets.items())],
             "modelyard_alerts": states,
             "modelyard_alert_route_failing": [(given, float(each.failing_since is not None)) for given, each in routes],
             "modelyard_alert_messages_waiting": [(given, float(each.waiting)) for given, each in routes],
         }
     )
+
+
+def _numbers(judged: Sequence[tuple[str, Verdict]], name: str) -> list[tuple[str, float]]:
+    """A number that verdicts of operations have."""
+    return [(given, each.numbers[name]) for given, each in judged if each.rule.startswith("operations:") and name in each.numbers]
 
 
 def _worst(samples: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:

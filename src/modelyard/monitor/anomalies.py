@@ -21,7 +21,7 @@ import numpy as np
 FORMAT = 1
 DIGITS = 10.0
 """Chances down to 1e-10 are told apart: the score is the number of digits, of so many."""
-THRESHOLD = 0.25
+THRESHOLD = 0.28
 """The score from which on a point is called an anomaly where nobody sets a budget."""
 RARE = 1e-4
 """The chance from which on a departure is reported where nobody sets a budget."""
@@ -43,7 +43,8 @@ _CLEARLY, _ANEW = 0.9, 0.25
 _CENTRED = 100
 _BEFORE = 6
 """Points that a jump is held against, by their median."""
-_TAIL = 0.02
+_TAIL, _TAILED = 0.02, 32
+"""The tail are the rarest so many, and no more than such a share: the more is known, the further out it begins."""
 _KEPT = 0.25
 _PER_OCTAVE = 4
 _GROWTH = 2.0 ** (1 / 8000)
@@ -51,7 +52,7 @@ _GROWTH = 2.0 ** (1 / 8000)
 _SLOWLY = 0.1
 """What is rare is learnt so much more slowly: it may be an anomaly, which must not become usual while it lasts."""
 _REFIT = 32
-_SHAPE, _PRIOR = 0.4, 4.0
+_SHAPE, _PRIOR = 0.25, 4.0
 """What the tail is taken to be before it is seen, and for how many points that counts."""
 _MOST = 1e9
 _FLOOR = 1e-3
@@ -123,9 +124,10 @@ class Tail(msgspec.Struct, kw_only=True, omit_defaults=True):
                 del self.counts[bucket]  # so small that only their number matters, which is in the total
             else:
                 above += self.counts[bucket]
+        most = min(_TAIL * self.total, _TAILED * self.weight)
         taken: list[int] = []
         for bucket in buckets:
-            if beyond + self.counts[bucket] > _TAIL * self.total:
+            if beyond + self.counts[bucket] > most:
                 break
             beyond += self.counts[bucket]
             taken.append(bucket)

@@ -9,6 +9,7 @@ from receivers import alert, over, verdict
 
 from modelyard.control.alerting import Alerts, RouteStatus
 from modelyard.control.exposition import render
+from modelyard.types import Verdict
 
 
 def rendered() -> str:
@@ -19,6 +20,18 @@ def rendered() -> str:
     )
     judged = (verdict(), verdict("pass", harm=None), verdict("unknown", 'drift:"é"\\\n', harm=None), verdict("pass", "concept", harm=0.0))
     return render(alerts, {"churn": judged, "fraud": ()}, {"churn": 0.4}).decode()
+
+
+def test_figures_of_operations_are_told_beside_what_is_usual_and_no_others() -> None:
+    found = Verdict(outcome="pass", rule="operations:latency_p50", evidence="", numbers={"figure": 0.004, "usual": 0.0045})
+    early = Verdict(outcome="unknown", rule="operations:queue", evidence="")
+    other = Verdict(outcome="pass", rule="quality:age", evidence="", numbers={"figure": 1.0})
+    lines = render(Alerts(alerts=(), silences=(), routes=()), {"churn": (found, early, other)}, {}).decode().splitlines()
+    told = [line for line in lines if line.startswith(("modelyard_monitor_figure", "modelyard_monitor_usual"))]
+    assert told == [
+        'modelyard_monitor_figure{deployment="churn",rule="operations:latency_p50"} 0.0040000000000000001',
+        'modelyard_monitor_usual{deployment="churn",rule="operations:latency_p50"} 0.0044999999999999997',
+    ]
 
 
 def test_every_family_says_what_there_is() -> None:
