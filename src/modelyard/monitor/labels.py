@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 
 from modelyard import events
 from modelyard.config import Settings
-from modelyard.errors import InvalidInput, UnsupportedFormat
+from modelyard.errors import InvalidInput, Unavailable, UnsupportedFormat
 from modelyard.monitor.database import Database
 from modelyard.types import Digest, Scalar
 
@@ -350,8 +350,19 @@ def join(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, now
         return 0
     # What waits is read first: it only ever moves into the files, so that nothing is missed.
     found = _latest(_waiting(windows, name, {*new, *old}))
-    files = log.files("predictions", name)
     searched = ledger.searched(name)
+    try:
+        files = _search(log, name, (new, old), searched, found)
+    except Unavailable:  # files that were put together since they were listed
+        files = _search(log, name, (new, old), searched, found)
+    ledger.match(name, found, looked=new, files=files)
+    return len(found)
+
+
+def _search(log: PredictionLog, name: str, ids: tuple[Sequence[str], Sequence[str]], searched: Collection[str], found: dict[str, Match]) -> list[str]:
+    """Add to `found` what the log's files have of the new and the old `ids`, these only in files not `searched` yet; the names of all files."""
+    new, old = ids
+    files = log.files("predictions", name)
     for _, group in groupby(reversed(files), key=lambda file: file.parent.name):
         day = list(group)
         for wanted, among in (
@@ -361,8 +372,7 @@ def join(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, now
             rest = [key for key in wanted if key not in found]
             if rest and among:
                 found |= _latest(log.find(name, rest, among))
-    ledger.match(name, found, looked=new, files=[file.name for file in files])
-    return len(found)
+    return [file.name for file in files]
 
 
 def answers(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, since: float, now: float) -> dict[Digest, Answers]:

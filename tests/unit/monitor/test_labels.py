@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modelyard import events
-from modelyard.errors import InvalidInput, Tampered, UnsupportedFormat
+from modelyard.errors import InvalidInput, Tampered, Unavailable, UnsupportedFormat
 from modelyard.events import Part, Rows, Segment
 from modelyard.monitor.joined import Joined
 from modelyard.monitor.labels import AHEAD_S, BATCH, Given, Ledger, Received, account, answers, fitting, join, labelled, text, truths
@@ -270,6 +270,26 @@ def test_each_label_is_looked_for_in_each_file_once(home: Home, monkeypatch: pyt
     looked.clear()
     join(home.ledger, home.log, home.windows, "m", now=1_000.0 + 2 * 86_400)
     assert looked == []
+
+
+def test_files_that_were_put_together_since_they_were_listed_are_listed_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.predict(NEW, classified(["a"], ["yes"], at=100.0))
+    home.write()
+    home.ledger.give("m", [("a", "yes")], at=200.0)
+    real, listed = PredictionLog.files, []
+
+    def files(self, kind, name):
+        found = real(self, kind, name)
+        listed.append(found)
+        return [path.with_name("gone.parquet") for path in found] if len(listed) == gone else found
+
+    monkeypatch.setattr(PredictionLog, "files", files)
+    gone = 1
+    assert join(home.ledger, home.log, home.windows, "m", now=1_000.0) == 1 and len(listed) == 2
+    monkeypatch.setattr(PredictionLog, "find", lambda *_: (_ for _ in ()).throw(Unavailable("the log cannot be read now")))
+    home.ledger.give("m", [("b", "yes")], at=200.0)
+    with pytest.raises(Unavailable):
+        join(home.ledger, home.log, home.windows, "m", now=1_000.0)
 
 
 def test_what_is_handed_to_detectors_is_numbered_and_beside_what_was_answered(home: Home) -> None:
