@@ -12,8 +12,9 @@ unless it is silenced; a second step on the same verdicts at the same time says 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -99,9 +100,11 @@ def _judged(
     judged = _joined(verdicts or ())
     blind = {verdict.rule for verdict in judged.values() if verdict.outcome == "unknown"}
     policy = rules.policy_of(name)
+    known = tuple(before)
+    taken = {alert.id for alert in known}
     alerts: list[Alert] = []
     active: dict[str, Alert] = {}
-    for alert in before:
+    for alert in known:
         if alert.state == "resolved":
             alerts.append(alert)
         else:
@@ -109,7 +112,7 @@ def _judged(
     for rule in sorted({*active, *judged}):
         found, verdict = active.get(rule), judged.get(rule)
         if verdict is not None and verdict.outcome in ("fail", "warn"):
-            alerts += _failing(name, found, verdict, causes.get(rule), rules=rules, now=now)
+            alerts += _failing(name, found, verdict, causes.get(rule), rules=rules, now=now, taken=taken)
         elif found is None:
             continue
         elif verdicts is None:
@@ -123,14 +126,16 @@ def _judged(
     return alerts
 
 
-def _failing(name: str, found: Alert | None, verdict: Verdict, explained: Explained | None, *, rules: Rules, now: float) -> list[Alert]:
+def _failing(
+    name: str, found: Alert | None, verdict: Verdict, explained: Explained | None, *, rules: Rules, now: float, taken: Collection[str]
+) -> list[Alert]:
     severity = rules.severity(name, verdict)
     ended: list[Alert] = []
     if found is not None and found.severity == "report" and severity == "page":
         ended, found = _over(found, "it is a page now", now), None
     if found is None:
         found = Alert(
-            id=_id(name, verdict.rule, severity, now),
+            id=_id(name, verdict.rule, severity, now, taken=taken),
             deployment=name,
             rule=verdict.rule,
             severity=severity,
@@ -181,8 +186,10 @@ def _joined(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
     return joined
 
 
-def _id(name: str, rule: str, severity: str, since: float) -> str:
-    return hashlib.sha256(f"{name}\0{rule}\0{severity}\0{since!r}".encode()).hexdigest()[:16]
+def _id(name: str, rule: str, severity: str, since: float, *, taken: Collection[str]) -> str:
+    """An id that no alert of the deployment has: one may end and begin again at one time, when the clock was put back."""
+    ids = (hashlib.sha256(f"{name}\0{rule}\0{severity}\0{since!r}\0{turn}".encode()).hexdigest()[:16] for turn in itertools.count())
+    return next(each for each in ids if each not in taken)
 
 
 # Who is not told

@@ -255,6 +255,15 @@ def test_a_clock_that_was_a_day_ahead_holds_nothing_up() -> None:
     assert told.kind == "repeat"
 
 
+def test_what_ends_and_begins_again_at_one_time_is_another_alert() -> None:
+    machine = Machine(Policy(keep_s=0.0))
+    machine.turn(verdict())
+    machine.turn(verdict("pass"), after_s=0.0)
+    machine.turn(verdict(), after_s=0.0)
+    assert [alert.state for alert in machine.state.alerts] == ["resolved", "firing"]
+    assert len({alert.id for alert in machine.state.alerts}) == 2
+
+
 def test_what_is_over_is_shown_for_a_day() -> None:
     machine = Machine(Policy(keep_s=0.0))
     machine.turn(verdict())
