@@ -139,6 +139,7 @@ def prune(store: Store, *, now: float, kept_days: int) -> int:
     for day in old:
         with store.reached() as (there, root), suppress(FileNotFoundError):
             there.rm(f"{root}/{ROOT}/{day.isoformat()}", recursive=True)
+    store.remove_leftovers(older_s=3600.0)
     return len(old)
 
 

@@ -109,7 +109,7 @@ class ObjectBlobs:
                     removed += 1
                     size_bytes += size
             self._local.sweep_all_but(kept, min_age_s=min_age_s)
-        self._remove_leftovers()
+        self._store.remove_leftovers(older_s=GRACE_S)
         return Swept(removed, size_bytes)
 
     def _bring(self, digest: Digest, limit_bytes: int) -> None:
@@ -153,13 +153,6 @@ class ObjectBlobs:
             store.rm_file(path)
             return True
         return False
-
-    def _remove_leftovers(self) -> None:
-        """What writers that were killed left beside its place, in a store that needs such a place."""
-        with self._remote() as (store, root), suppress(FileNotFoundError):
-            for path in store.find(f"{root}/half"):
-                if time.time() - store.modified(path).timestamp() > GRACE_S:
-                    store.rm_file(path)
 
     @contextmanager
     def _remote(self) -> Iterator[tuple[Any, str]]:

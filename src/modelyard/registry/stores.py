@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from modelyard.errors import InvalidConfig, ModelyardError, NotFound, StorageFull, Unavailable
 from modelyard.files import translate
 
+BESIDE = "half"
 _WHOLE_BY_THEMSELVES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"})
 """Stores in which an object is there whole or not at all; elsewhere it is written beside its place and moved."""
 _S3 = {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 2, "read_timeout": 10, "retries": {"max_attempts": 1}}}
@@ -62,6 +64,13 @@ class Store:
         with self.reached() as (store, root):
             _write(store, root, path, data)
 
+    def remove_leftovers(self, *, older_s: float) -> None:
+        """Remove what writers that were killed left beside its place, in a store that needs such a place."""
+        with self.reached() as (store, root), suppress(FileNotFoundError):
+            for path in store.find(f"{root}/{BESIDE}"):
+                if time.time() - store.modified(path).timestamp() > older_s:
+                    store.rm_file(path)
+
 
 def _connect(url: str, setting: str) -> tuple[Any, str]:
     import fsspec
@@ -84,8 +93,8 @@ def _write(store: Any, root: str, path: str, data: bytes) -> None:
         store.pipe_file(f"{root}/{path}", data)
         return
     folder, _, name = path.rpartition("/")
-    beside = f"{root}/half/{name[:12]}.{secrets.token_hex(6)}"
-    store.makedirs(f"{root}/half", exist_ok=True)
+    beside = f"{root}/{BESIDE}/{name[:12]}.{secrets.token_hex(6)}"
+    store.makedirs(f"{root}/{BESIDE}", exist_ok=True)
     store.makedirs(f"{root}/{folder}", exist_ok=True)
     try:
         with store.open(beside, "wb") as file:

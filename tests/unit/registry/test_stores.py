@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(Unavailable):
         store.write("a/b", b"1")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_what_killed_writers_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    store = Store(tmp_path.as_uri(), setting="export_url")
+    store.remove_leftovers(older_s=0)
+    store.write("a/b", b"1")
+    old, fresh = tmp_path / "half" / "old", tmp_path / "half" / "fresh"
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    store.remove_leftovers(older_s=3600)
+    assert not old.exists() and fresh.exists() and (tmp_path / "a" / "b").exists()
 
 
 def test_a_protocol_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:
