@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LEAST_ROWS = 50
 _POINTS = 32
 _CLIP = float(1 << 20)  # as in monitor.profile
+_CLIPPED = 0.95
 _FAR = 0.5
 _BETTER = 3.0
 _SHARES = (0.75, 0.5, 0.3, 0.2)
@@ -102,7 +103,8 @@ class _Look(NamedTuple):
     def distance(self, other: _Look) -> float:
         """The largest of: rows in other cells, means apart in deviations, and the logarithm of the deviations' ratio."""
         apart = abs(self.mean - other.mean) / max(self.deviation, other.deviation, 1.0)
-        wider = abs(math.log((self.deviation + 1) / (other.deviation + 1)))
+        is_clipped = min(abs(self.mean), abs(other.mean)) > _CLIPPED * _CLIP  # of what lies so far away, deviations tell nothing
+        wider = 0.0 if is_clipped else abs(math.log((self.deviation + 1) / (other.deviation + 1)))
         return max(float(np.abs(self.shares - other.shares).sum()) / 2, apart, wider)
 
 

@@ -34,6 +34,11 @@ def test_powers_of_ten_are_told(name: str, factor: float) -> None:
     assert found[1] == 1.0 and (found[0].factor == factor or (is_clipped and found[0].factor >= 100))
 
 
+def test_a_few_values_that_are_not_clipped_hide_no_factor() -> None:
+    found = unit_of(*seen(lambda rng, n: rng.lognormal(10, 0.5, n), lambda values: np.concatenate((values * 1000, [2.2e6])), rows=3000))
+    assert found is not None and found[0].factor == 1000.0
+
+
 @pytest.mark.parametrize(("name", "share"), [("normal", 0.2), ("normal", 0.5), ("skewed", 0.5), ("skewed", 0.75), ("uniform", 0.3)])
 def test_a_share_of_the_rows_may_have_another_unit(name: str, share: float) -> None:
     rng = np.random.default_rng(4)
