@@ -45,7 +45,7 @@ def alerts(
     severity: Annotated[Severity | None, typer.Option(help="With silence: pages, or reports.")] = None,
     for_: Annotated[str | None, typer.Option("--for", metavar="TEXT", help="With silence: 30m, 4h, 2d, or until a time such as 2030-01-31.")] = None,
     why: Annotated[str, typer.Option(help="With silence: the reason, for whoever is on duty next.")] = "",
-    every: Annotated[bool, typer.Option("--all", help="Show every alert that is over.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every alert that is over, and all that is known of reports.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -96,7 +96,7 @@ def _show(found: Alerts, *, json: bool, every: bool) -> None:
     active = [each for each in found.alerts if each.state != "resolved"]
     over = [each for each in found.alerts if each.state == "resolved"]
     for each in active:
-        _alert(each, now)
+        _alert(each, now, is_whole=every or each.severity == "page")
     if not active:
         line("[green]nothing fires[/green]")
     shown = over if every else over[:OVER]
@@ -115,7 +115,8 @@ def _show(found: Alerts, *, json: bool, every: bool) -> None:
         line("nobody is told: name a receiver in alerts.toml (docs/alerts.md)")
 
 
-def _alert(alert: Alert, now: float) -> None:
+def _alert(alert: Alert, now: float, *, is_whole: bool) -> None:
+    """An alert with all its facts, or with what was found alone: nobody is woken by a report, and there may be many."""
     colour = {"firing": "red" if alert.severity == "page" else "yellow", "pending": "dim"}[alert.state]
     told = f"silenced by {alert.silenced_by}" if alert.silenced_by else f"a consequence of {alert.inhibited_by}" if alert.inhibited_by else ""
     state = f"{alert.state} for {duration(max(0.0, now - (alert.fired_at or alert.since)))}"
@@ -123,7 +124,8 @@ def _alert(alert: Alert, now: float) -> None:
     notes = "; ".join(filter(None, (state, passes, told)))
     line(f"[{colour}]{alert.severity}[/{colour}] [bold]{escape(alert.deployment)}: {escape(alert.rule)}[/bold]  {notes}  ({alert.id})")
     for what, how in text.facts(alert):
-        line(f"  {what}: {escape(how)}")
+        if is_whole or what == "found":
+            line(f"  {what}: {escape(how)}")
 
 
 def _fares(route: RouteStatus, now: float) -> str:

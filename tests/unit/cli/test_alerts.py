@@ -61,6 +61,8 @@ def test_what_fires_is_shown_delivered_silenced_and_tested(world: World, server:
         return [part for part in parts if part not in said]
 
     wait_for(lambda: not missing())
+    told = [world.verb("alerts", "churn", *more).out.count("what to do:") for more in ((), ("--all",))]
+    assert told == [1, 2], "of a report all is told when it is asked for"
     assert "drift:age" not in world.verb("alerts", "fraud").out
 
     assert "silenced until" in world.verb("alerts", "silence", "--deployment", "churn", "--rule", "drift", "--for", "2h", "--why", "we know").out
