@@ -7,6 +7,7 @@ that a slip of the pen silences nobody. It holds no secret: routes name the file
 from __future__ import annotations
 
 import re
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,10 +27,14 @@ def read(path: Path) -> dict[str, Route]:
     """The routes in the file `path`, by name; none where there is no such file. Raises InvalidConfig naming route and field."""
     try:
         content = read_limited(path, LIMIT_BYTES)
+        if path.stat().st_mode & stat.S_IWOTH:  # whoever writes it says what this home sends, and to whom
+            raise InvalidConfig(f"{path.name} can be changed by other users; run: chmod o-w {path.name}", field="alerts_file", rule="mode")
     except NotFound:
         return {}
-    except ModelyardError as error:
-        raise InvalidConfig(f"{path.name} cannot be read: {error.message}", field="alerts_file") from error
+    except InvalidConfig:
+        raise
+    except (ModelyardError, OSError) as error:
+        raise InvalidConfig(f"{path.name} cannot be read", field="alerts_file") from error
     import tomllib
 
     try:

@@ -120,6 +120,16 @@ def test_what_does_not_fit_is_said_by_name(tmp_path: Path, written: str, says: s
         read(path)
 
 
+def test_a_file_that_anybody_may_change_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.toml"
+    path.write_text(WHOLE)
+    path.chmod(0o666)
+    with pytest.raises(InvalidConfig, match="changed by other users"):
+        read(path)
+    path.chmod(0o664)
+    assert len(read(path)) == 5
+
+
 def test_too_many_routes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "alerts.toml"
     path.write_text("\n".join(f"[routes.r{at}]\nkind='webhook'\nurl='http://x/'" for at in range(101)))
