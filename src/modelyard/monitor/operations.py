@@ -18,7 +18,7 @@ from modelyard.monitor import anomalies
 from modelyard.monitor.anomalies import Course, Point
 from modelyard.monitor.base import MINUTE_S, Judged
 from modelyard.monitor.evidence import summed
-from modelyard.monitor.slo import failed
+from modelyard.monitor.slo import HOUR_S, failed
 from modelyard.types import Digest, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ FEW_REQUESTS, POOLED_S = 20, 1800
 LEARNT_S = 86_400.0
 WEEK_LEARNT_S = 8 * 86_400.0
 MONTH_POINTS = 30 * 1440
+SILENT_MINUTES = 10
+"""So many minutes without a request are figures each, then one of every hour: it says no more, and one request an hour should not cost sixty."""
 IDLE_MINUTES = 1440
 """A longer gap was no silence of callers: the machine was off, or the clock was set."""
 
@@ -160,6 +162,7 @@ class _State(msgspec.Struct, kw_only=True):
     form: int
     digest: Digest
     until: int = 0
+    silent: int = 0
     pool: Pool = msgspec.field(default_factory=Pool)
     tracks: dict[str, Track] = {}
 
@@ -218,13 +221,16 @@ def _fill(kept: _State, until: int) -> list[str]:
         kept.until = until
         return [f"nothing is known of {missing:,} minutes: this machine was off, or its clock was set"]
     for start in range(kept.until, until, MINUTE_S):
-        _see(kept, "throughput", Pool(start=start, end=start + MINUTE_S))
+        kept.silent += 1
+        if kept.silent <= SILENT_MINUTES or start % HOUR_S == 0:
+            _see(kept, "throughput", Pool(start=start, end=start + MINUTE_S))
     kept.until = until
     return []
 
 
 def _take(kept: _State, minute: Minute) -> None:
     end = minute.start + MINUTE_S
+    kept.silent = 0
     own = Pool(
         start=minute.start,
         end=end,
@@ -290,7 +296,7 @@ def _verdict(name: str, metric: Metric, kept: _State, rarest: float, notes: Sequ
         "least_effect": metric.least,
         "points": float(track.course.seen),
     }
-    if kept.until - last.end > POOLED_S:
+    if kept.until - last.end > (2 * HOUR_S if name == "throughput" else POOLED_S):
         idle = (kept.until - last.end) // MINUTE_S
         evidence = f"too few requests for {idle:,} minutes; {metric.what} was {metric.tell(metric.plain(last.value))} before{told}"
         return Verdict(outcome="unknown", rule=rule, evidence=evidence, numbers=numbers, window=window)

@@ -8,7 +8,7 @@ import pytest
 
 from modelyard.events import Failures, Latencies, Use
 from modelyard.monitor.base import Evidence, Judged, Minute, Reference
-from modelyard.monitor.operations import LEAST_REQUESTS, METRICS, Operations
+from modelyard.monitor.operations import LEAST_REQUESTS, METRICS, SILENT_MINUTES, Operations
 from modelyard.monitor.profile import Profile
 from modelyard.types import Digest, Schema, Verdict
 
@@ -150,6 +150,17 @@ def test_traffic_that_stops_pages_once_a_week_is_known() -> None:
     found = by_metric(judge([], judge(minutes).state, now=BEGIN + 60.0 * (9 * 1440 + 8)))
     assert found["throughput"].outcome == "fail"
     assert "0 requests a minute" in found["throughput"].evidence
+
+
+def test_silence_that_lasts_is_a_figure_an_hour_in_one_turn_or_in_many(known: bytes) -> None:
+    points = by_metric(judge([], known, now=BEGIN + 60 * (DAYS + 2)))["throughput"].numbers["points"]
+    whole = judge([], known, now=BEGIN + 60 * (DAYS + 302))
+    assert by_metric(whole)["throughput"].numbers["points"] == points + SILENT_MINUTES + 5
+    assert by_metric(whole)["throughput"].outcome != "unknown", "that nobody asks is known"
+    state = known
+    for minute in range(3, 303):
+        state = judge([], state, now=BEGIN + 60 * (DAYS + minute)).state
+    assert by_metric(judge([], state, now=BEGIN + 60 * (DAYS + 302)))["throughput"].numbers["points"] == points + SILENT_MINUTES + 5
 
 
 def test_a_long_gap_is_named_and_not_taken_for_silence(known: bytes) -> None:
