@@ -147,6 +147,11 @@ def test_a_changed_file_is_read_again_and_a_broken_one_leaves_what_was(tmp_path:
     assert known() is before, "read once"
     path.write_text("[routes.oncall]\nkind = 'pigeon'")
     assert set(known()) == set(before) and "kind" in known.trouble
+    path.write_text(WHOLE)
+    path.chmod(0o666)
+    assert known() and "changed by other users" in known.trouble
+    path.chmod(0o600)
+    assert known() and known.trouble == "", "mended by its mode alone"
     os.remove(path)
     assert known() == {} and known.trouble == ""
 
