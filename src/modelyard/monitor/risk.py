@@ -193,6 +193,9 @@ def _bet(risk: Risk, scores: Array, times: Array, terms: Terms) -> tuple[Risk, i
         caps = [most] * len(RISES) + [most + math.log(FALL_ROWS)] * len(FALLS)
         after = [msgspec.structs.replace(bet, sum=min(bet.sum, cap)) for bet, cap in zip(after, caps, strict=True)]
     risk = msgspec.structs.replace(risk, bets=tuple(after))
+    if risk.is_raised:  # the more has come, the better is known when it began
+        likeliest = max(risk.bets[_UP], key=lambda bet: bet.best)
+        risk = msgspec.structs.replace(risk, since=likeliest.since, level=likeliest.total / likeliest.rows)
     return (risk, taken, None) if kind is None else _happened(risk, kind, taken, terms)
 
 
@@ -234,7 +237,7 @@ def _happened(risk: Risk, kind: Literal["rose", "fell", "returned"], taken: int,
         alarm = Alarm(kind, 0, risk.since, risk.level, risk.baseline if terms.bound is None else terms.bound)
         return msgspec.structs.replace(risk, is_raised=False, bets=()), taken, alarm
     side = range(len(_ODDS))[_DOWN if kind == "fell" else _UP]
-    best = max(side, key=lambda number: risk.bets[number].sum + _WEIGHTS[number])
+    best = max(side, key=lambda number: risk.bets[number].best)  # the likeliest beginning and size together
     bet = risk.bets[best]
     level = bet.total / max(1, bet.rows)
     if terms.bound is None and bet.rows < risk.weight:  # the rows since the change are no part of what was before it

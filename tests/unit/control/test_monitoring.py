@@ -19,9 +19,11 @@ from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import Conflict, InvalidConfig, ModelyardError, NotFound, Unavailable
 from modelyard.monitor import watch
 from modelyard.monitor.alerts import Policy, outbox
+from modelyard.monitor.concept import ConceptDrift
 from modelyard.monitor.estimate.detector import EstimatedPerformance
 from modelyard.monitor.intake import Intake
-from modelyard.monitor.settings import Drift, Monitored, Section
+from modelyard.monitor.performance import Performance
+from modelyard.monitor.settings import Bound, Drift, Monitored, Section
 from modelyard.monitor.watch import GRACE_S
 from modelyard.types import Verdict
 from serving import Home
@@ -225,6 +227,29 @@ def test_labels_reach_the_detectors(watched: Watched) -> None:
     watched.monitoring.turn()
     found = watched.detector.handed[-1].labelled
     assert found is not None and sorted(found.truth.tolist()) == [71.0, 72.0], "the newest label stands"
+
+
+def test_an_error_that_rises_in_late_labels_becomes_a_page_and_so_does_a_broken_promise(watched: Watched) -> None:
+    detectors = {"concept": ConceptDrift(), "performance": Performance()}
+    leader = Monitoring(watched.plane, watched.plane.registry.records, clock=lambda: watched.now, detectors=detectors)
+    watched.plane.monitor_so(WHO, "line", Monitored(bounds={"mae": Bound(most=1.5)}))
+    rng = np.random.default_rng(1)
+    told: list[dict[str, str]] = []
+    for minute in range(12):
+        watched.see(START + 60 * minute + 30, rows=100, ids=tuple(f"{minute}-{row}" for row in range(100)))
+        if minute:  # the truth comes a minute late
+            errors = rng.normal(0.0, 1.0 if minute < 9 else 5.0, 100)
+            watched.plane.labels(WHO, "line", [(f"{minute - 1}-{row}", float(70.5 + error)) for row, error in enumerate(errors)])
+        watched.now = START + 60 * (minute + 1) + GRACE_S
+        leader.turn()
+        told.append({verdict.rule: verdict.outcome for verdict in watched.kept().verdicts})
+    assert told[1]["concept:error"] == "unknown" and told[8]["concept:error"] == told[8]["performance:mae"] == "pass"
+    assert told[-1]["concept:error"] == told[-1]["performance:mae"] == "fail"
+    paged = {alert.rule for alert in watched.plane.alerts().alerts if alert.severity == "page" and alert.state == "firing"}
+    assert {"concept:error", "performance:mae"} <= paged
+    found = {verdict.rule: verdict for verdict in watched.kept().verdicts}
+    assert found["concept:error"].window is not None and abs(found["concept:error"].window[0] - (START + 60 * 8 + 30)) <= 240
+    assert found["performance:mae"].numbers["completeness"] == pytest.approx(11 / 12)
 
 
 def test_an_overview_tells_what_was_judged_and_seen(watched: Watched) -> None:
