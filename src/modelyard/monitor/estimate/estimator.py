@@ -203,7 +203,7 @@ def fit(schema: Schema, features: Sequence[FeatureProfile], given: Known, import
         columns=columns,
         curve=curve,
         trees=grown,
-        levels=trees.levels(codes[-1], sizes[-1], margin + grown(codes), target, trees.LOGISTIC),
+        levels=_levels(codes[-1], sizes[-1], margin + grown(codes), target, needs=bool(grown.columns) or "score" not in said),
         support=support.count(codes, sizes),
     )
 
@@ -290,6 +290,11 @@ def _of_numbers(
         kurtosis=float(f"{kurtosis:.6g}"),
         support=support.count(codes, sizes),
     )
+
+
+def _levels(codes: Array, size: int, margin: Array, target: Array, *, needs: bool) -> tuple[float, ...]:
+    """None are needed beside the curve alone, which is right on average for each score already."""
+    return trees.levels(codes, size, margin, target, trees.LOGISTIC) if needs else (0.0,) * size
 
 
 def _columns(

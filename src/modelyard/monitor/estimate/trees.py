@@ -63,6 +63,8 @@ class Growing(NamedTuple):
     beyond: float = 2.5
     """Figures are means over many rows, in which what is wrong for one row either way cancels, and what is wrong for all does not: so many times the
     trees that would suit single rows best are kept."""
+    sure: float = 3.0
+    """The gain on rows that did not grow them must be so many times its standard error, or there are no trees."""
 
 
 class Rows(NamedTuple):
@@ -79,10 +81,10 @@ class Rows(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Of a margin and the truth: gradient and curvature by row, and the loss itself."""
+    """Of a margin and the truth, by row: gradient and curvature, and the loss itself."""
 
     slopes: Callable[[Array, Array], tuple[Array, Array]]
-    of: Callable[[Array, Array], float]
+    of: Callable[[Array, Array], Array]
 
 
 def sigmoid(margin: Array) -> Array:
@@ -95,8 +97,8 @@ def _logistic_slopes(margin: Array, truth: Array) -> tuple[Array, Array]:
     return p - truth, p * (1 - p)
 
 
-LOGISTIC = Loss(_logistic_slopes, lambda margin, truth: float(np.mean(np.logaddexp(0.0, margin) - truth * margin)))
-SQUARED = Loss(lambda margin, truth: (margin - truth, np.ones(len(truth))), lambda margin, truth: float(np.mean((margin - truth) ** 2)))
+LOGISTIC = Loss(_logistic_slopes, lambda margin, truth: np.logaddexp(0.0, margin) - truth * margin)
+SQUARED = Loss(lambda margin, truth: (margin - truth, np.ones(len(truth))), lambda margin, truth: (margin - truth) ** 2)
 
 
 def fit(rows: Rows, loss: Loss, growing: Growing = Growing()) -> Trees:  # noqa: B008
@@ -110,7 +112,9 @@ def fit(rows: Rows, loss: Loss, growing: Growing = Growing()) -> Trees:  # noqa:
         each.grow()
     shortest = min(len(each.curve) for each in grown)
     best = int(np.argmin(np.mean([each.curve[:shortest] for each in grown], axis=0)))
-    kept = [tree for each in grown for tree in each.trees[: round(growing.beyond * best)]]
+    gains = np.concatenate([each.gains(best) for each in grown])
+    is_sure = gains.mean() > growing.sure * gains.std() / len(gains) ** 0.5
+    kept = [tree for each in grown for tree in each.trees[: round(growing.beyond * best)]] if is_sure else []
     return Trees(
         depth=growing.depth,
         columns=tuple(place for columns, _, _ in kept for place in columns),
@@ -138,7 +142,8 @@ class _Grown:
         self._rows, self._held = rows.take(own), rows.take(np.flatnonzero(held))
         self._block = max(1, min(round(growing.share * len(own)), growing.rows))
         self.trees: list[tuple[list[int], list[int], Array]] = []
-        self.curve = [loss.of(self._held.margin, self._held.truth)]
+        self._before = self._held.margin.copy()
+        self.curve = [float(loss.of(self._before, self._held.truth).mean())]
 
     def grow(self) -> None:
         """Trees until none of the last ones helped."""
@@ -148,7 +153,15 @@ class _Grown:
             for side in (self._rows, self._held):
                 np.add(side.margin, values[leaf(side.codes, columns, above)], out=side.margin)
             self.trees.append((columns, above, values))
-            self.curve.append(self._loss.of(self._held.margin, self._held.truth))
+            self.curve.append(float(self._loss.of(self._held.margin, self._held.truth).mean()))
+
+    def gains(self, count: int) -> Array:
+        """By how much so many trees lower the loss of each row that did not grow them."""
+        after = self._before.copy()
+        for columns, above, values in self.trees[:count]:
+            after += values[leaf(self._held.codes, columns, above)]
+        found: Array = self._loss.of(self._before, self._held.truth) - self._loss.of(after, self._held.truth)
+        return found
 
     def _next(self) -> tuple[list[int], list[int], Array]:
         growing, rows = self._growing, self._rows

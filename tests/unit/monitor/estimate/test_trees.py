@@ -38,6 +38,18 @@ def test_where_nothing_is_to_be_found_there_are_no_trees_or_small_ones() -> None
     assert len(blind.columns) <= 3 * blind.depth
 
 
+def test_a_gain_that_may_be_chance_grows_no_trees() -> None:
+    """The negative control: asked for no certainty, some of these references of pure noise are corrected."""
+    kept = dict.fromkeys((3.0, 0.0), 0)
+    for seed in range(12):
+        codes, draw = drawn(600, seed=seed)
+        margin = draw.normal(size=600)
+        truth = (draw.random(600) < trees.sigmoid(margin)).astype(float)
+        for sure in kept:
+            kept[sure] += bool(trees.fit(Rows(codes, SIZES, margin, truth), LOGISTIC, Growing(sure=sure)).columns)
+    assert kept[3.0] == 0 and kept[0.0] > 0
+
+
 def test_a_mean_is_found_by_squares() -> None:
     codes, draw = drawn()
     truth = 0.5 * codes[2] + draw.normal(size=8_000)
