@@ -144,11 +144,13 @@ def _forget(kept: _State) -> None:
 
 def _within(kept: _State, span_s: int) -> Tally:
     held, since = (kept.fine, kept.until - span_s) if span_s <= _FINE_S else (kept.coarse, kept.until - span_s)
-    total = Tally()
-    for at, tally in held.items():
-        if at >= since:
-            total += tally
-    return total
+    within = [tally for at, tally in held.items() if at >= since]
+    return Tally(
+        sum([each.asked for each in within]),
+        sum([each.failed for each in within]),
+        sum([each.answered for each in within]),
+        sum([each.slow for each in within]),
+    )
 
 
 Counts = tuple[tuple[int, int], tuple[int, int]]
