@@ -19,7 +19,7 @@ import numpy as np
 
 from modelyard.monitor import budget, cycles, directions, edetector
 from modelyard.monitor.base import MINUTE_S, Judged
-from modelyard.monitor.cycles import Cycles
+from modelyard.monitor.cycles import Cycles, Spread
 from modelyard.monitor.directions import DOWN, MISSING, NAMES, NARROWER, OUTSIDE, UP, WIDER, Directions
 from modelyard.monitor.edetector import BETS, Bets, Detected
 from modelyard.types import Verdict
@@ -47,7 +47,8 @@ class _Written(msgspec.Struct, frozen=True, array_like=True):
     format: int
     digest: str
     names: tuple[str, ...]
-    scalars: tuple[float, float, float, int, int]
+    scalars: tuple[float, float, int, int]
+    lengths: tuple[tuple[float, int], ...]
     arrays: tuple[bytes, ...]
 
 
@@ -163,11 +164,13 @@ def _timed(state: _State, streams: _Streams, found: Array, counts: Array, start:
     quiet_at = np.where(is_quiet, end, np.minimum(state.quiet_at, end))
     quiet_rows = np.where(is_quiet, 0.0, state.quiet_rows + counts.sum(axis=1))
     is_over = found >= streams.needed
-    is_begin = is_over & (state.until <= start)
+    is_held = state.until > start
+    is_begin = is_over & ~is_held
+    lasts = is_over | (is_held & (found >= streams.needed / 2))
     # Evidence grows evenly, on average: what took it from a third to the whole had taken half as long to reach the third.
     began = np.where(is_begin, quiet_at - (end - quiet_at) / 2, state.began)
     held_s = np.where(state.cycles.widths.max(axis=1) > streams.smallest, _HELD_IN_CYCLES_S, _HELD_S)
-    return state._replace(quiet_at=quiet_at, quiet_rows=quiet_rows, began=began, until=np.where(is_over, end + held_s, state.until))
+    return state._replace(quiet_at=quiet_at, quiet_rows=quiet_rows, began=began, until=np.where(lasts, end + held_s, state.until))
 
 
 # -- telling ---------------------------------------------------------------------------------------------------------------------------------
@@ -335,7 +338,8 @@ def _carried(known: Directions, reference: Reference) -> Array | None:
 
 def _parts(state: _State) -> tuple[Array, ...]:
     c = state.cycles
-    small = (state.detected.sums, state.detected.memory, c.block, c.total, c.farthest, c.widths, state.quiet_rows)
+    spreads = (part for each in c.spreads for part in (each.sums, each.farthest, each.proven))
+    small = (c.widths, state.detected.sums, state.detected.memory, state.quiet_rows, c.blocks, c.total, *spreads)
     return (*(each.astype("<f4") for each in small), *(each.astype("<f8") for each in (state.quiet_at, state.began, state.until)))
 
 
@@ -345,8 +349,8 @@ def _names(known: Directions) -> tuple[str, ...]:
 
 def _write(state: _State, known: Directions, digest: Digest) -> bytes:
     c = state.cycles
-    scalars = (c.at, c.seen_s, c.block_s, c.weeks, state.rows)
-    written = _Written(FORMAT, digest, _names(known), scalars, tuple(each.tobytes() for each in _parts(state)))
+    lengths = tuple((lasted_s, each.blocks) for lasted_s, each in zip(c.lasted_s, c.spreads, strict=True))
+    written = _Written(FORMAT, digest, _names(known), (c.at, c.seen_s, c.weeks, state.rows), lengths, tuple(each.tobytes() for each in _parts(state)))
     return zlib.compress(msgspec.msgpack.encode(written), 1)
 
 
@@ -372,20 +376,22 @@ def _unpacked(empty: _State, written: _Written) -> _State:
     arrays: list[Any] = [
         np.frombuffer(data, dtype=kind).reshape(shape).astype(np.float64) for data, (shape, kind) in zip(written.arrays, shapes, strict=True)
     ]
-    sums, memory, block, total, farthest, widths, quiet_rows, quiet_at, began, until = arrays
-    at, seen_s, block_s, weeks, rows = written.scalars
-    grown = Cycles(at, seen_s, block_s, weeks, block, total, farthest, widths)
+    widths, sums, memory, quiet_rows, blocks, total, *parts, quiet_at, began, until = arrays
+    at, seen_s, weeks, rows = written.scalars
+    triples = zip(written.lengths, parts[0::3], parts[1::3], parts[2::3], strict=True)
+    spreads = tuple(Spread(count, moments, farthest, proven) for (_, count), moments, farthest, proven in triples)
+    grown = Cycles(at, seen_s, weeks, tuple(lasted_s for lasted_s, _ in written.lengths), blocks, total, spreads, widths)
     return _State(Detected(sums, memory), grown, quiet_at, quiet_rows, began, until, rows)
 
 
 def _inherited(empty: _State, written: _Written, known: Directions) -> _State:
     """A new state that knows the cycles of features of the same name and kind, when a week was learnt and all of them are among those."""
-    weeks = written.scalars[3]
+    weeks = written.scalars[2]
     places = {name: place for place, name in enumerate(written.names)}
     names = _names(known)
     if not weeks or not all(name in places for name in names):
         return empty
-    widths = np.frombuffer(written.arrays[5], dtype="<f4").reshape(len(written.names), -1).astype(np.float64)
+    widths = np.frombuffer(written.arrays[0], dtype="<f4").reshape(len(written.names), -1).astype(np.float64)
     kept = widths[[places[name] for name in names]]
     if kept.shape != empty.cycles.widths.shape:
         return empty
