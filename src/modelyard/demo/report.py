@@ -202,13 +202,13 @@ def _summary(report: Report) -> Table:
 
 
 def woken(watched: Watched) -> tuple[str, ...]:
-    """When somebody would have been woken in 2012, and why, in a line; then how much later than by the inputs alone."""
+    """When somebody would have been woken in 2012, and by what, in a line; then when by the inputs alone, and what explains it."""
     from rich.markup import escape
 
     error, drift = watched.error, watched.drift
-    harm = "" if error.harm is None else f", which costs {error.harm:+.0%} of the error on its reference"
+    harm = "" if error.harm is None else f", when the error was {error.harm:+.0%} beside that on the days held back"
     return (
-        f"watched from New Year 2012 on, somebody is woken on {error.at}: {escape(error.rule)}{harm}",
+        f"watched from February 2012 on, somebody is woken on {error.at}: {escape(error.rule)}{harm}",
         f"[dim]by the inputs on {drift.at}: {escape(drift.rule)}; {escape(error.cause or drift.cause)}: {escape(error.why or drift.why)}[/dim]",
     )
 

@@ -65,3 +65,10 @@ def test_citation_and_licence_lie_beside_the_data():
     text = (Path(bikes.__file__).parent / "data" / "LICENSE.md").read_text("utf-8")
     for needed in ("10.1007/s13748-013-0040-3", "Fanaee-T", "creativecommons.org/licenses/by/4.0", "Changed from"):
         assert needed in text
+
+
+def test_every_fifth_day_is_held_back_whole():
+    past, _ = bikes.split(bikes.load())
+    taught, held = bikes.held_back(past)
+    assert len(taught) + len(held) == len(past) and 0.15 < len(held) / len(past) < 0.25
+    assert set(held["date"]).isdisjoint(taught["date"]) and set(held["date"].str[-2:]) == {"05", "10", "15", "20", "25", "30"}

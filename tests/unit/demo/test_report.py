@@ -77,7 +77,10 @@ def test_the_alarm_is_told_and_shown_as_it_is_delivered(found):
     text = told(found)
     assert "[page] bikes: concept:error" in text and "  found: rose" in text
     flat = " ".join(text.split())
-    assert "somebody is woken on 2012-01-26: concept:error, which costs +416% of the error on its reference; 621 hours after the first" in flat
+    assert (
+        "somebody is woken on 2012-01-26: concept:error, when the error was +416% beside that on the days held back; 621 hours after the first"
+        in flat
+    )
     assert report.woken(found.watched)[1] == "[dim]by the inputs on 2012-01-16: drift:season; concept shift: \\[other] answers[/dim]"
 
 
