@@ -87,19 +87,15 @@ def release(world: World, reference: str, asking: Asking, *, guards: Sequence[st
 
 
 def _followed(world: World, version: int, tell: Callable[[str, float], None]) -> tuple[tuple[int, ...], Mapping[str, Any]]:
-    """The weights that `version` had, and how its rollout ended."""
-    weights: list[int] = []
+    """The weights that `version` had, by the history, and how its rollout ended."""
     until = time.monotonic() + LIMIT_S
     while time.monotonic() < until:
         found = next(each for each in world.verb("status")["deployments"] if each["deployment"]["name"] == bikes.NAME)
         last = found["deployment"].get("last")
         if found["deployment"].get("rollout") is None and last["goal"]["version"] == version:
-            if last["verdict"]["outcome"] == "pass" and weights[-1:] != [100]:
-                weights.append(100)
-            return tuple(weights), last
+            told = world.verb("history", bikes.NAME)
+            return tuple(each["weight"] for each in told if each["what"] == "step" and each.get("version") == version), last
         weight = next((each["weight"] for each in found["serving"] if each["version"] == version), 0)
-        if weight and weights[-1:] != [weight]:
-            weights.append(weight)
         tell(f"version {version} has {weight} %", weight / 100)
         time.sleep(POLL_S)
     raise DeadlineExceeded(f"the rollout of version {version} did not end within {LIMIT_S:.0f} s")

@@ -30,14 +30,18 @@ def ended(version, outcome):
 
 
 class Told:
-    """A world whose status says one thing after the other."""
+    """A world whose status says one thing after the other, and its history the steps of version 2."""
 
-    def __init__(self, *said):
+    def __init__(self, *said, steps=()):
         self.said = list(said)
+        self.steps = [{"what": "step", "version": 1, "weight": 100}, {"what": "deploy", "version": 2, "weight": 0}]
+        self.steps += [{"what": "step", "version": 2, "weight": weight} for weight in steps]
         self.asked = []
 
     def verb(self, *arguments):
         self.asked.append(arguments)
+        if arguments[0] == "history":
+            return self.steps
         if arguments[0] != "status":
             return {}
         return self.said.pop(0) if len(self.said) > 1 else self.said[0]
@@ -49,16 +53,16 @@ def _quick(monkeypatch):
     monkeypatch.setattr(releases, "STEP_S", 0.2)
 
 
-def test_the_weights_are_those_it_had_until_it_went_live():
+def test_the_weights_are_those_of_the_history_however_seldom_somebody_looked():
     before = ended(1, "pass")
-    told = Told(seen(0, last=before), seen(10, last=before), seen(10, last=before), seen(50), seen(0, is_moving=False, last=ended(2, "pass")))
+    told = Told(seen(0, last=before), seen(10, last=before), seen(0, is_moving=False, last=ended(2, "pass")), steps=(10, 50, 100))
     weights, last = releases._followed(told, 2, lambda *_: None)
     assert weights == (10, 50, 100)
     assert last["verdict"]["outcome"] == "pass"
 
 
 def test_what_went_back_never_had_everything():
-    weights, last = releases._followed(Told(seen(10), seen(0, is_moving=False, last=ended(2, "fail"))), 2, lambda *_: None)
+    weights, last = releases._followed(Told(seen(10), seen(0, is_moving=False, last=ended(2, "fail")), steps=(10,)), 2, lambda *_: None)
     assert weights == (10,)
     assert last["verdict"]["evidence"] == "so it was"
 
@@ -93,7 +97,7 @@ def world():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    told = Told(seen(10), seen(0, is_moving=False, last=ended(2, "fail")))
+    told = Told(seen(10), seen(0, is_moving=False, last=ended(2, "fail")), steps=(10,))
     told.settings = SimpleNamespace(host="127.0.0.1", port=server.server_address[1])
     yield told
     server.shutdown()
