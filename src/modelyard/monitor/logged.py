@@ -62,11 +62,12 @@ class Follower:
 
     def look(self, *, since: float, until: float) -> tuple[list[str], Logged] | None:
         """The rows that were answered from `since` to before `until` and whose inputs are logged, with their ids; None without any."""
-        for part in self._new("inputs", since):
-            self._asked |= self._rows(self._inputs, part, since)
+        told = set() if self._whole is None else set(self._whole.ids.tolist())
+        for part in self._new("inputs", since):  # rows come again when small files become a large one
+            self._asked |= {key: row for key, row in self._rows(self._inputs, part, since).items() if key not in told}
         self._asked = _latest(self._asked, since)
         # The answers of a row come to the log just before its inputs: files that were new the last time are looked through once more.
-        again, self._again = self._again, []
+        again, self._again = [path for path in self._again if path.exists()], []
         for part in ([again] if again else []) + list(self._new("predictions", since)):
             self._join(self._rows(self._outputs, part, since, wanted=self._asked.keys()))
         if self._whole is None:

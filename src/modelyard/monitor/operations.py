@@ -18,7 +18,7 @@ from modelyard.monitor import anomalies
 from modelyard.monitor.anomalies import Course, Point
 from modelyard.monitor.base import MINUTE_S, Judged
 from modelyard.monitor.evidence import summed
-from modelyard.monitor.slo import HOUR_S, failed
+from modelyard.monitor.slo import HOUR_S, failed, past
 from modelyard.types import Digest, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class _State(msgspec.Struct, kw_only=True):
     form: int
     digest: Digest
     until: int = 0
+    past: int = 0
     silent: int = 0
     pool: Pool = msgspec.field(default_factory=Pool)
     tracks: dict[str, Track] = {}
@@ -186,9 +187,11 @@ class Operations:
             kept = _State(form=FORMAT, digest=digest)
         if kept.digest != digest:
             notes.append("a new release serves; what is usual was learnt of the one before")
-            kept.digest, kept.pool = digest, Pool()
+            kept.digest, kept.pool, kept.past = digest, Pool(), past(kept.until, evidence)
         rarest = evidence.false_pages / len(METRICS) / MONTH_POINTS
-        for minute in evidence.fresh:
+        fresh = [minute for minute in evidence.fresh if minute.start >= kept.past]
+        kept.past = 0 if fresh else kept.past
+        for minute in fresh:
             if minute.digest != digest or minute.span_s != MINUTE_S:  # what is long past is known by the hour alone
                 continue
             if minute.start < kept.until:

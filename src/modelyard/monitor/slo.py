@@ -15,7 +15,7 @@ import msgspec
 from modelyard.events import bucket_place
 from modelyard.monitor.base import MINUTE_S, Judged
 from modelyard.monitor.evidence import CALLERS
-from modelyard.types import Outcome, Verdict
+from modelyard.types import Digest, Outcome, Verdict
 
 if TYPE_CHECKING:
     from modelyard.events import Failures
@@ -61,9 +61,12 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _State(msgspec.Struct, kw_only=True):
-    """What is kept: tallies by minute of the last six hours, by ten minutes of the last three days. `slow` was counted by the bound `within_s`."""
+    """What is kept: tallies by minute of the last six hours, by ten minutes of the last three days. `slow` was counted by the bound `within_s`;
+    `digest` is the release that is judged, and what it served before `past` has no part in it."""
 
     form: int = FORMAT
+    digest: Digest = Digest("")
+    past: int = 0
     until: int = 0
     within_s: float | None = None
     fine: dict[int, Tally] = {}
@@ -83,9 +86,14 @@ class Slo:
         if wanted.latency_s != kept.within_s:
             kept.within_s = wanted.latency_s
             kept.fine, kept.coarse = ({at: Tally(each.asked, each.failed) for at, each in all_.items()} for all_ in (kept.fine, kept.coarse))
-        if evidence.fresh and evidence.fresh[0].start < kept.until:
-            notes.append(_turn_back(kept, evidence.fresh[0].start))
-        for minute in evidence.fresh:
+        if kept.digest != evidence.reference.digest:
+            kept.digest, kept.past = evidence.reference.digest, past(kept.until, evidence)
+        fresh = [minute for minute in evidence.fresh if minute.start >= kept.past]
+        if fresh:
+            kept.past = 0
+            if fresh[0].start < kept.until:
+                notes.append(_turn_back(kept, fresh[0].start))
+        for minute in fresh:
             _take(kept, minute)
         if not evidence.fresh:  # while minutes still come, they say what time it is: a turn may have more to catch up with
             kept.until = max(kept.until, int(evidence.now // MINUTE_S - 2) * MINUTE_S)
@@ -102,6 +110,14 @@ class Slo:
 def failed(failures: Mapping[str, Failures]) -> int:
     """How many of these are laid at the door of the server or its model."""
     return sum(each.requests for code, each in failures.items() if code not in CALLERS)
+
+
+def past(until: int, evidence: Evidence) -> int:
+    """Before when nothing of a new release counts: until then the one before it was judged, and what the new one served beside it has no part in that.
+
+    Nothing is past where it is the clock that stands elsewhere.
+    """
+    return until if until <= evidence.now + evidence.settings.window_s + HOUR_S else 0
 
 
 def slower(latencies: Mapping[int, int], bound_s: float) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from modelyard.errors import MalformedPayload
 from modelyard.monitor import profile
 from modelyard.monitor.base import MINUTE_S, Detector, Evidence, Labelled, Logged, Minute, Reference
 from modelyard.monitor.budget import MONTH_S
@@ -78,14 +79,15 @@ class Seen(NamedTuple):
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of a deployment between turns. Minutes that begin before `through` were handed to the detectors.
 
-    `handed` are the requests of those of the last day, so that what comes later is counted: `late` requests in all. `track` is the course of
-    figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the detectors that could not judge, and why;
-    `paged` is when somebody was woken, of the last month; `causes` explain what fails, by rule.
+    `since` is where the watch of the release began. `handed` are the requests of the minutes of the last day, so that what comes later is counted:
+    `late` requests in all. `track` is the course of figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the
+    detectors that could not judge, and why; `paged` is when somebody was woken, of the last month; `causes` explain what fails, by rule.
     """
 
     version: int
     digest: Digest
     through: int = 0
+    since: int = 0
     judged_at: float = 0.0
     states: dict[str, bytes] = {}
     handed: dict[int, int] = {}
@@ -121,8 +123,8 @@ def begin(digest: Digest, version: int, *, settings: Monitored, now: float, befo
     """
     through = int((now - settings.window_s) // MINUTE_S) * MINUTE_S
     if before is None:
-        return Kept(version=version, digest=digest, through=through)
-    return Kept(version=version, digest=digest, through=through, states=before.states, paged=before.paged)
+        return Kept(version=version, digest=digest, through=through, since=through)
+    return Kept(version=version, digest=digest, through=through, since=through, states=before.states, paged=before.paged)
 
 
 def span(kept: Kept, *, settings: Monitored, closed: int) -> Span:
@@ -251,14 +253,15 @@ def _pages(detector: Detector, settings: Monitored) -> bool:
 
 
 def _late(kept: Kept, minutes: Sequence[Minute], *, before: int) -> tuple[dict[int, int], int]:
-    """What was handed or counted of each minute before `before`, and how many requests have come to them since."""
+    """What was handed or counted of each minute before `before`, and how many requests have come to those that were judged since.
+
+    Not late is what was never judged: from before the release was watched, or while nobody watched for too long.
+    """
     handed, late = dict(kept.handed), 0
-    if not kept.judged_at:  # nothing was judged yet: nothing is late
-        return handed, 0
     for minute in minutes:
         if before - LATE_S <= minute.start < before and minute.span_s == MINUTE_S:
             more = minute.requests - handed.get(minute.start, 0)
-            if more > 0:
+            if more > 0 and kept.since <= minute.start < kept.through:
                 late += more
             handed[minute.start] = minute.requests
     return handed, late
@@ -309,10 +312,13 @@ def _priced(verdicts: Iterable[Verdict], reference: Reference, recent: Sequence[
             yield verdict
             continue
         window = verdict.window or (-math.inf, math.inf)
-        if window not in windows:
-            windows[window] = profile.counted(reference.profile, [each.counts for each in recent if window[0] <= each.start < window[1]])
-        live = windows[window]
-        yield verdict if live is None else priced(verdict, reference.learnt, live)
+        try:
+            if window not in windows:
+                windows[window] = profile.counted(reference.profile, [each.counts for each in recent if window[0] <= each.start < window[1]])
+            live = windows[window]
+            yield verdict if live is None else _finite(priced(verdict, reference.learnt, live))
+        except MalformedPayload:  # counts that cannot be are told by who judges them, and have no price
+            yield verdict
 
 
 def _without_ignored(verdicts: Sequence[Verdict], ignore: Sequence[str]) -> tuple[Verdict, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,23 @@ def test_each_file_is_read_once_and_halves_may_come_apart(growing: Growing, monk
     follower.look(since=0, until=1e9)
     follower.look(since=0, until=1e9)
     assert sum(read) <= 1, "nothing is read twice for long"
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_files_that_are_put_together_tell_no_row_twice(growing: Growing, looks: int) -> None:
+    follower = Follower(growing.log, "m", DIGEST, SCHEMA)
+    ids = [str(100 + key) for key in range(12)]
+    for key in ids:
+        growing.write("inputs", int(key), (key,))
+        growing.write("predictions", int(key), (key,))
+    for _ in range(looks):
+        follower.look(since=0, until=1e9)
+    while growing.log.tidy(before=date(1970, 1, 2)):
+        pass
+    assert len(growing.log.files("predictions", "m")) == len(growing.log.files("inputs", "m")) == 1
+    for _ in range(2):
+        found = follower.look(since=0, until=1e9)
+        assert found is not None and found[0] == ids
 
 
 def test_only_the_span_the_version_and_the_latest_are_told(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,6 +181,9 @@ def test_a_new_release_is_held_against_the_one_before_and_that_is_said(known: by
     assert found["latency_p50"].outcome == "fail"
     assert "a new release serves" in found["latency_p50"].evidence
     assert found["latency_p50"].numbers["points"] == DAYS + 5, "minutes of other digests are left out"
+    beside = by_metric(judge([world.minute(DAYS + at) for at in range(-120, 3)], known, digest=OTHER))
+    assert "clock" not in beside["latency_p50"].evidence
+    assert beside["latency_p50"].numbers["points"] == DAYS + 3, "what it served beside the one before is past"
 
 
 @pytest.mark.parametrize("state", [b"no", msgspec.msgpack.encode({"form": 99, "digest": DIGEST}), msgspec.msgpack.encode([])])

@@ -12,7 +12,7 @@ from modelyard.monitor.settings import Slo as Wanted
 from modelyard.monitor.slo import BURNS, LEAST_BAD, Slo, slower
 from modelyard.types import Digest, Schema
 
-DIGEST = Digest("sha256:" + "0" * 64)
+DIGEST, OTHER = Digest("sha256:" + "0" * 64), Digest("sha256:" + "1" * 64)
 REFERENCE = Reference(DIGEST, Schema(inputs=(), outputs=(), layout="tensors", task="other"), Profile(features=()), {}, {})
 BEGIN = 1_700_000_040 // 60 * 60
 
@@ -115,6 +115,19 @@ def test_a_clock_that_goes_back_is_said_and_counts_nothing_twice() -> None:
     (verdict,) = again.verdicts
     assert "the clock went back by 30 minutes" in verdict.evidence
     assert 5_000 <= verdict.numbers["requests"] <= 6_000
+
+
+def test_a_release_that_served_before_it_was_current_neither_turns_the_clock_back_nor_ends_a_page() -> None:
+    failing = judged(*(minute(at, internal=30 if at >= 120 else 0) for at in range(180)))
+    assert failing.verdicts[0].outcome == "fail"
+    beside = [minute(at, requests=10)._replace(digest=OTHER) for at in range(60, 181)]
+    seen = evidence(beside)
+    seen = seen._replace(reference=seen.reference._replace(digest=OTHER))
+    caught_up = Slo().judge(seen._replace(fresh=beside[:50]), failing.state)  # in more than one turn
+    promoted = Slo().judge(seen._replace(fresh=beside[50:]), caught_up.state)
+    assert "clock" not in promoted.verdicts[0].evidence
+    assert promoted.verdicts[0].numbers["bad"] == failing.verdicts[0].numbers["bad"] - 30, "only the minute that left the hour"
+    assert judged(*(minute(at) for at in range(100, 103)), state=failing.state).verdicts[0].evidence.count("clock went back") == 1
 
 
 def test_the_state_stays_small() -> None:

@@ -115,6 +115,20 @@ def test_rows_that_come_late_are_counted_and_reported_but_not_handed_again() -> 
     assert again.late == 5 and all(verdict.rule != "watch:late" for verdict in again.verdicts), "each is counted once"
 
 
+def test_what_was_never_judged_is_not_late() -> None:
+    """Of a release that served long before it was the current one, and after an absence of days."""
+    found = minutes(0, 1000)
+    now = START + DEFAULTS.window_s + 3610
+    kept = judged(fresh(now), found, Told(), now=now)
+    assert kept.through < closed(now), "so much is caught up with in more than one turn"
+    again = judged(kept, found, Told(), now=now + MINUTE_S)
+    assert again.late == 0 and all(verdict.rule != "watch:late" for verdict in again.verdicts)
+    away = judged(judged(fresh(), minutes(0, 10), Told()), minutes(0, 2 * 1440 + 100), Told(), now=NOW + 2 * AWAY_S)
+    assert away.late == 0 and [verdict.rule for verdict in away.verdicts if verdict.rule.startswith("watch")] == ["watch:away"]
+    more = judged(again, minutes(0, 1000, requests=3), Told(), now=now + 2 * MINUTE_S)
+    assert more.late > 0, "what comes to judged minutes is"
+
+
 def test_after_an_absence_a_turn_does_a_bounded_part_and_the_next_goes_on() -> None:
     told = Told()
     kept = judged(fresh(), [], told)
@@ -266,3 +280,6 @@ def test_a_drift_is_priced_by_what_the_bundle_carries_and_by_the_rows_of_its_win
     for verdict, other in ((drift, reference._replace(learnt=None)), (msgspec.structs.replace(drift, outcome="pass"), reference)):
         assert list(watch._priced([verdict], other, seen)) == [verdict]
     assert list(watch._priced([drift], reference, seen[:1])) == [drift], "no row of the window is left"
+    many = np.array([2**62, *old[1:]])
+    beyond = [minute(START + 60 * at)._replace(counts=many) for at in (1, 2)]
+    assert list(watch._priced([drift], reference, beyond)) == [drift], "counts whose sum cannot be have no price, and end no turn"
