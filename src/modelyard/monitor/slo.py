@@ -113,7 +113,7 @@ def failed(failures: Mapping[str, Failures]) -> int:
 
 
 def past(until: int, evidence: Evidence) -> int:
-    """Before when nothing of a new release counts: until then the one before it was judged, and what the new one served beside it has no part in that.
+    """Before when nothing of a new release counts: until then the one before it was judged, and what the new one served beside it is no part of that.
 
     Nothing is past where it is the clock that stands elsewhere.
     """
