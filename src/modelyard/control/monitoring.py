@@ -174,14 +174,14 @@ class Monitoring:
             kept = watch.begin(release.digest, release.version, settings=settings, now=now, before=kept)
         try:
             seen = self._see(name, release, windows, watch.span(kept, settings=settings, closed=closed), now=now)
+            after = watch.turn(kept, seen, detectors, settings=settings, pages=settings.false_pages_a_month)
         except Exception as error:  # the others are judged all the same, and this one as soon as it can be
             self._tried[name] = closed
             why = error.message if isinstance(error, ModelyardError) else f"{type(error).__name__}; the log of the control process tells more"
-            log.error("what was seen of %s cannot be gathered", name, exc_info=None if isinstance(error, ModelyardError) else error)
+            log.error("what was seen of %s cannot be gathered or judged", name, exc_info=None if isinstance(error, ModelyardError) else error)
             why = f"what was seen cannot be gathered now, and is judged when it can be: {why}"
             return Turned(watch.unjudged(kept, why, detectors, settings=settings, now=now), settings)
         self._tried.pop(name, None)
-        after = watch.turn(kept, seen, detectors, settings=settings, pages=settings.false_pages_a_month)
         for rule, why in after.failed.items():
             log.error("the detector %s failed on %s: %s", rule, name, why)
         return Turned(after, settings, is_more=after.through < closed)

@@ -24,7 +24,8 @@ from modelyard.monitor import profile
 from modelyard.monitor.compaction import ages, compact
 from modelyard.monitor.labels import Ledger, labels_path
 from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
-from modelyard.monitor.windows import Windows
+from modelyard.monitor.merging import unjudged
+from modelyard.monitor.windows import COUNT_LIMIT, Windows
 from modelyard.types import parse_digest, parse_name
 
 TURN_SEGMENTS = 256
@@ -129,7 +130,7 @@ class Intake:
                     break
                 segment = events.read(path)
                 check(segment)
-                found[path] = segment
+                found[path] = segment if path.name[:1].isdigit() else unjudged(segment)
             except (NotFound, FileNotFoundError):  # another control process was faster
                 continue
             except (MalformedPayload, OSError):
@@ -223,6 +224,8 @@ def check(segment: Segment) -> None:
     try:
         if not (0 <= segment.started_at < _LAST_S and 0 <= segment.ended_at < _LAST_S):
             raise MalformedPayload("a segment of no time")
+        if not 0 <= segment.lost < COUNT_LIMIT:
+            raise MalformedPayload("counts are not negative, and have 52 bits")
         for part in segment.parts:
             parse_name(part.name)
             parse_digest(part.digest)
@@ -246,14 +249,16 @@ def check(segment: Segment) -> None:
                 numbers += [count for counts in mirror.outputs.values() for count in counts]
             if part.use is not None:
                 numbers += msgspec.structs.astuple(part.use)
-            if min(numbers) < 0 or max(numbers) >= 2**62:
-                raise MalformedPayload("counts are not negative, and have 62 bits")
+            if min(numbers) < 0 or max(numbers) >= COUNT_LIMIT:
+                raise MalformedPayload("counts are not negative, and have 52 bits")
             for rows in (part.predictions, part.inputs):
                 if rows is None:
                     continue
                 times = events.times_array(rows)
                 if not ((times >= 0) & (times < _LAST_S)).all() or not 0 < rows.share <= 1:
                     raise MalformedPayload("a time or share that cannot be")
+                if not rows.ids or any(width < 0 for item in rows.columns for width in item.shape):
+                    raise MalformedPayload("rows that are none, or have no one shape")
                 if len({item.name for item in rows.columns}) != len(rows.columns):
                     raise MalformedPayload("a column stands once in a segment")
     except (InvalidInput, DigestMismatch) as error:

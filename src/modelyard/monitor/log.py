@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from modelyard import events
-from modelyard.errors import InvalidInput, StorageFull, Unavailable
+from modelyard.errors import InvalidInput, MalformedPayload, StorageFull, Unavailable
 from modelyard.files import make_folder, sync_folder
 from modelyard.monitor import tidying
 
@@ -80,7 +80,10 @@ class PredictionLog:
         origin = f"{group.origin}-" if group.origin else ""
         path = folder / f"{group.version}-{origin}{group.first}.parquet"
         temporary = folder / f".{path.name}.tmp"
-        columns, selected = _columns(group)
+        try:
+            columns, selected = _columns(group)
+        except (ValueError, MalformedPayload) as error:  # of several forms or widths, or of no row
+            raise InvalidInput("rows that the prediction log cannot hold") from error
         query = f"COPY (SELECT {', '.join(selected)} FROM part) TO {_text(str(temporary))} (FORMAT parquet, COMPRESSION zstd)"  # noqa: S608  quoted
         try:
             with duckdb.connect(config={"threads": 1}) as connection:
@@ -289,9 +292,12 @@ def _columns(group: Staged) -> tuple[dict[str, Array], list[str]]:
     # What is the same in all rows is no array: text costs the most here.
     same = {"version": f"{group.version:d}::BIGINT", "digest": f"{_text(group.digest)}::VARCHAR"}
     selected = [f"{same[name]} AS {_name(name)}" if name in same else _name(name) for name in _OURS]
-    called = column_names(item.name for item in group.pieces[0].columns)
+    names = [item.name for item in group.pieces[0].columns]
+    if any([item.name for item in rows.columns] != names for rows in group.pieces):
+        raise ValueError("rows of several forms")
+    called = column_names(names)
     for place, item in enumerate(group.pieces[0].columns):
-        selected.append(f"{_spread(flat, f'c{place}', _joined(group.pieces, item.name))} AS {_name(called[item.name])}")
+        selected.append(f"{_spread(flat, f'c{place}', _joined(group.pieces, place))} AS {_name(called[item.name])}")
     return flat, selected
 
 
@@ -307,8 +313,9 @@ def column_names(names: Iterable[str]) -> dict[str, str]:
     return called
 
 
-def _joined(pieces: Sequence[Rows], name: str) -> Array:
-    return np.concatenate([events.column_array(item, len(rows.ids)) for rows in pieces for item in rows.columns if item.name == name])
+def _joined(pieces: Sequence[Rows], place: int) -> Array:
+    """One column of rows of one form, which have the same columns in the same order."""
+    return np.concatenate([events.column_array(rows.columns[place], len(rows.ids)) for rows in pieces])
 
 
 def _spread(flat: dict[str, Array], key: str, values: Array) -> str:

@@ -75,6 +75,14 @@ def _plus(total: Part, part: Part) -> Part:
     )
 
 
+def unjudged(segment: Segment) -> Segment:
+    """Without what judges a rollout here, which another machine has no say in."""
+    if not any(part.generation or part.outputs or part.mirror is not None for part in segment.parts):
+        return segment
+    parts = tuple(msgspec.structs.replace(part, generation=0, outputs={}, mirror=None) for part in segment.parts)
+    return msgspec.structs.replace(segment, parts=parts)
+
+
 def _failures(left: Mapping[str, Failures], right: Mapping[str, Failures]) -> dict[str, Failures]:
     total = dict(left)
     for code, more in right.items():

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from modelyard.types import Array
 
 WINDOW_S = 60
+COUNT_LIMIT = 2**52
+"""No count of a segment, nor of a window of a minute, is so large: a day's is then below what SQLite and msgpack hold."""
 HOUR_S = 3600
 DAY_S = 86400
 ROLLED_S = (HOUR_S, DAY_S)
@@ -175,7 +177,7 @@ class Windows(Database):
     def take(self, segments: Mapping[str, Segment], *, day_of: Callable[[float], str], oddities: Mapping[str, str] = {}) -> int:
         """Keep the segments that are not kept yet, all in one transaction; how many these were. `oddities` says as what trouble some are counted.
 
-        Raises Conflict, keeping none, for profile counts of one digest that have different bins.
+        Raises Conflict, keeping none, for profile counts of one digest that have different bins, and for counts that no window can hold.
         """
         with self._translated(), self._transaction() as connection:
             names = _note(connection, segments)
@@ -223,6 +225,7 @@ class Windows(Database):
         had = connection.execute(query, key).fetchone()
         if had is not None:
             window.add(_read_window(had))
+        _require_countable(window)
         blobs = [msgspec.msgpack.encode(value) for value in (window.latencies, window.failures, window.dropped, window.use)]
         values = (*key, window.started_at, window.ended_at, window.requests, window.rows, *blobs)
         connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
@@ -628,6 +631,14 @@ def _window(segment: Segment, part: Part) -> Window:
         dropped=part.dropped,
         use=part.use or Use(),
     )
+
+
+def _require_countable(window: Window) -> None:
+    """Raises Conflict for counts that no traffic reaches: added up further they would not fit their columns, and nothing more could be taken in."""
+    counts = [window.requests, window.rows, *window.latencies.values(), *window.dropped.values(), *msgspec.structs.astuple(window.use)]
+    counts += [each.requests for each in window.failures.values()]
+    if max(counts) >= COUNT_LIMIT:
+        raise Conflict("counts that no window of a minute holds")
 
 
 def _read_window(fields: Any) -> Window:

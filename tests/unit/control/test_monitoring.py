@@ -16,7 +16,7 @@ from modelyard import config, control
 from modelyard.control import monitoring
 from modelyard.control.monitoring import Monitoring, last
 from modelyard.control.plane import ControlPlane, local_principal
-from modelyard.errors import Conflict, InvalidConfig, ModelyardError, NotFound, Unavailable
+from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, ModelyardError, NotFound, Unavailable
 from modelyard.monitor import watch
 from modelyard.monitor.alerts import Policy, outbox
 from modelyard.monitor.concept import ConceptDrift
@@ -158,6 +158,22 @@ def test_what_cannot_be_gathered_of_one_holds_up_no_other(watched: Watched, monk
     monkeypatch.setattr(Monitoring, "_see", one)
     assert not watched.monitoring.turn()
     assert watched.kept().verdicts[0].outcome == "unknown" and "ZeroDivisionError" in watched.kept().verdicts[0].evidence
+    assert watched.kept("other").verdicts[0].outcome == "pass"
+
+
+def test_a_fault_outside_all_detectors_holds_up_no_other(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed(watched.plane, "line:2", name="other")
+    watched.now = START + 60 + GRACE_S
+    turn = watch.turn
+
+    def one(kept: Any, seen: Any, *given: Any, **more: Any) -> Any:
+        if seen.name == "line":
+            raise MalformedPayload("counts that are none")
+        return turn(kept, seen, *given, **more)
+
+    monkeypatch.setattr(watch, "turn", one)
+    assert not watched.monitoring.turn()
+    assert watched.kept().verdicts[0].outcome == "unknown" and "counts that are none" in watched.kept().verdicts[0].evidence
     assert watched.kept("other").verdicts[0].outcome == "pass"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from modelyard import events
 from modelyard.errors import InvalidInput, StorageFull, Unavailable
-from modelyard.events import Rows
+from modelyard.events import Column, Rows
 from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
 from modelyard.monitor.windows import Staged
 from modelyard.types import Digest
@@ -90,6 +90,16 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput):
         log.write(group(piece(["a"], {"y": np.zeros(1)}), piece(["b"], {"other": np.zeros(1)})))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("widths", [(0,), (1, 2)])
+def test_rows_of_no_one_shape_cannot_be_written_and_stand_in_nobodys_way(tmp_path: Path, widths: tuple[int, ...]) -> None:
+    odd = Column(name="y", datatype="FP64", shape=(-1,), values=b"")
+    pieces = [msgspec.structs.replace(piece(["a"], {}), columns=(msgspec.structs.replace(odd, values=bytes(8 * width)),)) for width in widths]
+    if widths == (0,):
+        pieces = [Rows(share=1.0, ids=(), times=b"", columns=(msgspec.structs.replace(odd, shape=(2,)),))]
+    with pytest.raises(InvalidInput):
+        PredictionLog(tmp_path).write(group(*pieces))
 
 
 def test_on_a_full_disk_nothing_half_written_is_left(tmp_path: Path) -> None:

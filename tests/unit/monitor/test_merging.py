@@ -5,9 +5,9 @@ import pytest
 
 from modelyard import events
 from modelyard.errors import Conflict
-from modelyard.events import Part, ProfileCounts, Rows, Segment, Use
+from modelyard.events import Mirror, Part, ProfileCounts, Rows, Segment, Use
 from modelyard.monitor import profile
-from modelyard.monitor.merging import merge
+from modelyard.monitor.merging import merge, unjudged
 from modelyard.types import Digest
 
 DIGEST = Digest("sha256:" + "0" * 64)
@@ -59,6 +59,12 @@ def test_every_field_of_a_part_is_added_up_or_left_out_on_purpose() -> None:
     told_by_records = {"generation", "outputs", "mirror"}
     assert set(Part.__struct_fields__) == names | added | told_by_records
     assert set(Segment.__struct_fields__) == {"slot", "pid", "started_at", "ended_at", "parts", "lost"}
+
+
+def test_what_judges_a_rollout_is_left_out_and_the_rest_stays_as_it_is() -> None:
+    plain = segment(60.0, profiles=counts(1, 2), predictions=rows("a"))
+    assert unjudged(plain) is plain
+    assert unjudged(segment(60.0, profiles=counts(1, 2), predictions=rows("a"), generation=4, outputs={"y": (1,)}, mirror=Mirror(sent=1))) == plain
 
 
 def test_what_serving_took_is_added_up() -> None:

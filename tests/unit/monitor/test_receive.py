@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from modelyard import events
 from modelyard.config import Settings
 from modelyard.errors import InvalidInput, MalformedPayload, Overloaded, PayloadTooLarge
-from modelyard.events import Part, ProfileCounts, Segment
+from modelyard.events import Column, Failures, Mirror, Part, ProfileCounts, Rows, Segment, Spool, Use
 from modelyard.monitor import intake, profile, receive
 from modelyard.monitor.intake import Intake
 from modelyard.monitor.receive import Inbox, Observed, read
@@ -85,6 +86,67 @@ def test_what_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(intake, "UNPACKED_BYTES", 3 * 80_000)
     with pytest.raises(MalformedPayload):
         read("a-1", events.encode(bomb))
+
+
+COUNTED = (
+    {"requests": 2**52},
+    {"failures": {"timeout": Failures(requests=2**60, seconds=1.0)}},
+    {"latencies": {1: 2**60}},
+    {"dropped": {"inputs": 2**60}},
+    {"use": Use(looks=1, resident_bytes=2**60)},
+    {"mirror": Mirror(sent=2**60)},
+)
+
+
+@pytest.mark.parametrize("counted", COUNTED)
+def test_counts_that_no_window_holds_are_refused(counted: dict[str, Any]) -> None:
+    with pytest.raises(MalformedPayload):
+        read("a-1", events.encode(segment(**counted)))
+
+
+@pytest.mark.parametrize("lost", [-1, 2**52, 2**64 - 1])
+def test_so_many_segments_are_not_lost(lost: int) -> None:
+    with pytest.raises(MalformedPayload):
+        read("a-1", events.encode(msgspec.structs.replace(segment(), lost=lost)))
+
+
+@pytest.mark.parametrize(("ids", "shape"), [((), (10**18,)), ((), (2,)), (("a",), (-1,))])
+def test_rows_of_no_one_shape_are_refused(ids: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    times = np.full(len(ids), time.time()).astype("<f8").tobytes()
+    values = bytes(16 if ids else 0)
+    odd = Rows(share=1.0, ids=ids, times=times, columns=(Column(name="y", datatype="FP64", shape=shape, values=values),))
+    with pytest.raises(MalformedPayload):
+        read("a-1", events.encode(segment(predictions=odd)))
+    if ids:
+        good = msgspec.structs.replace(odd, columns=(msgspec.structs.replace(odd.columns[0], shape=(2,)),))
+        read("a-1", events.encode(segment(predictions=good)))
+
+
+def test_counts_that_add_up_to_more_than_a_window_holds_are_set_aside_and_stand_in_nobodys_way(settings: Settings) -> None:
+    inbox = Inbox(settings)
+    for number in range(4):
+        give(inbox, f"liar-{number}", segment(2**51))
+    give(inbox, "pod-1", segment(3))
+    taker = Intake(settings)
+    taker.drain()
+    assert events.pending(settings.spool) == [] and taker.windows.troubles() == {"corrupt": 3}
+    taker.close()
+    assert requests(settings) == 2**51 + 3
+
+
+def test_who_sends_from_elsewhere_has_no_say_in_a_rollout_here(settings: Settings) -> None:
+    told = segment(5, generation=7, outputs={"y": (5, 0)}, mirror=Mirror(sent=5))
+    give(Inbox(settings), "pod-1", told)
+    assert requests(settings) == 5 and evidence(settings) == {}
+    Spool(settings.spool, slot=0, limit_bytes=1 << 30).write(told)
+    assert requests(settings) == 10 and evidence(settings)[DIGEST].requests == 5, "a worker of this home has"
+
+
+def evidence(settings: Settings) -> dict[Digest, Any]:
+    taker = Intake(settings)
+    found = taker.windows.evidence("m", 7)
+    taker.close()
+    return found
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
