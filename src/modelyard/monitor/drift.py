@@ -89,6 +89,8 @@ class Drift:
         verdicts = _verdicts(after, known, streams, made)
         if all(verdict.outcome not in ("fail", "warn") for verdict in verdicts):
             verdicts.insert(0, _summary(after, streams, skipped=skipped, is_new=is_new and bool(state)))
+        if after.rows and evidence.now - after.cycles.at - MINUTE_S > evidence.settings.window_s:
+            verdicts = [_unseen(verdict, after.cycles.at + MINUTE_S) for verdict in verdicts]
         return Judged(tuple(verdicts), _write(after, known, reference.digest))
 
     def _directions(self, reference: Reference) -> Directions:
@@ -283,6 +285,13 @@ def _cell(feature: FeatureProfile, place: int, *, is_missing: bool) -> str:
         return f"below {feature.edges[0]:g}"
     low = feature.edges[place - 1]
     return f"{low:g} to below {feature.edges[place]:g}" if place < len(feature.edges) else f"{low:g} and above"
+
+
+def _unseen(verdict: Verdict, since: float) -> Verdict:
+    """What a verdict is worth in a window without a row: what was well before is unknown now; an alarm lasts until rows say otherwise."""
+    if verdict.outcome != "pass":
+        return verdict
+    return msgspec.structs.replace(verdict, outcome="unknown", evidence=f"no row since {_at(since)}; before, {verdict.evidence}")
 
 
 def _summary(state: _State, streams: _Streams, *, skipped: int, is_new: bool) -> Verdict:

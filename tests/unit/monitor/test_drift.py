@@ -216,6 +216,20 @@ def test_a_gap_and_a_clock_that_jumps_change_no_verdict() -> None:
         assert of(judge(reference, drawn(rng, reference.profile, places, rows=139)), "drift:a").outcome == "pass"
 
 
+def test_without_a_row_what_was_well_is_unknown_and_an_alarm_stands() -> None:
+    reference = normal_reference(("a", "b"))
+    rng = np.random.default_rng(0)
+    found = judge(reference, drawn(rng, reference.profile, range(60), rows=139))
+    silent = evidence(reference, [], settings=AT_ONCE)
+    for later, outcome in ((60 * 60 + AT_ONCE.window_s, "pass"), (60 * 60 + AT_ONCE.window_s + 1, "unknown")):
+        told = Drift().judge(silent._replace(now=MONDAY + later), found.state)
+        assert {verdict.outcome for verdict in told.verdicts} == {outcome}
+    assert "no row since 2026" in of(told, "drift").evidence and "no row since 2026" in of(told, "drift:a").evidence
+    moved = judge(reference, drawn(rng, reference.profile, range(60, 120), rows=139, mean=np.array([0.5, 0.0])), found.state)
+    told = Drift().judge(silent._replace(now=MONDAY + 30 * DAY * 60), moved.state)
+    assert of(told, "drift:a").outcome == "fail" and of(told, "drift:b").outcome == "unknown"
+
+
 def test_of_very_many_streams_only_those_that_spoke_up_are_told_apart() -> None:
     names = tuple(f"x{place}" for place in range(300))
     reference = normal_reference(names, rows=500)

@@ -99,7 +99,9 @@ class EstimatedPerformance:
         numbers = {"rows": float(last.rows), "effective_rows": last.effective, "unknown_share": last.unknown}
         if last.why:
             return (Verdict(outcome="unknown", rule=self.rule, evidence=f"not estimated: {last.why}", numbers=numbers, window=span),)
-        return tuple(_verdict(self.rule, name, evidence, state.windows, numbers) for name in last.estimated if name in JUDGED)
+        told = tuple(_verdict(self.rule, name, evidence, state.windows, numbers) for name in last.estimated if name in JUDGED)
+        is_silent = not any(minute.counts is not None for minute in evidence.recent) and evidence.now - last.end > evidence.settings.window_s
+        return tuple(map(_unseen, told)) if is_silent else told
 
 
 def bound(name: str, quality: Mapping[str, float], settings: Monitored) -> float | None:
@@ -143,6 +145,13 @@ def _verdict(rule: str, name: str, evidence: Evidence, windows: Sequence[Window]
         columns=last.columns if outcome in ("warn", "fail") else (),
         harm=harm,
     )
+
+
+def _unseen(verdict: Verdict) -> Verdict:
+    """What a verdict is worth where no row has come for long: what was well before is unknown now."""
+    if verdict.outcome != "pass":
+        return verdict
+    return msgspec.structs.replace(verdict, outcome="unknown", evidence=f"{verdict.evidence}; no row has come of late")
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------------------------------

@@ -194,6 +194,10 @@ def test_nothing_fresh_repeats_the_last_verdict(reference: Reference) -> None:
     found, _ = judged(reference, [stretch(0)])
     again = EstimatedPerformance().judge(evidence(reference, 15, stretch(15, minutes=1))._replace(fresh=[]), found.state)
     assert again == found
+    silent = evidence(reference, 15, stretch(15, minutes=1))._replace(fresh=[], recent=[], now=START + 16 * 60.0 + Monitored().window_s)
+    later = EstimatedPerformance().judge(silent, found.state)
+    assert set(outcomes(later).values()) == {"unknown"} and "no row has come of late" in later.verdicts[0].evidence
+    assert EstimatedPerformance().judge(silent._replace(now=START + 16 * 60.0), found.state) == found
 
 
 def test_state_is_small(reference: Reference) -> None:
