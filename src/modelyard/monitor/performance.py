@@ -67,12 +67,14 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept between turns: a test per figure, and the scores of predictions that wait for one of the other class to be ranked with."""
+    """What is kept between turns: a test per figure, of which limit it is, and the scores of predictions that wait for one of the other class to be
+    ranked with."""
 
     format: int
     digest: Digest
     cursor: Cursor = Cursor()
     tests: dict[str, Risk] = {}
+    limits: dict[str, float] = {}
     positives: tuple[float, ...] = ()
     negatives: tuple[float, ...] = ()
 
@@ -195,10 +197,12 @@ def bound(name: str, demand: Demand) -> float:
 
 
 def _tested(kept: State, labelled: Labelled, mask: Array, demands: Mapping[str, Demand], terms: Mapping[str, Terms]) -> State:
+    limits = {name: demand.limit for name, demand in demands.items()}
+    tests = {name: test for name, test in kept.tests.items() if limits.get(name) == kept.limits.get(name)}  # of another limit it says nothing
+    kept = msgspec.structs.replace(kept, tests=tests, limits=limits)
     if not mask.any():
         return kept
     new = _of(labelled, mask)
-    tests = dict(kept.tests)
     for name, demand in demands.items():
         times = new.times
         if name == "accuracy":

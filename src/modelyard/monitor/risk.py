@@ -152,12 +152,12 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         Each once, whenever its label comes; none that was answered within the last `settle_s`.
         """
-        until = now - settle_s
+        until = max(self.until, now - settle_s)  # a clock that goes back, or longer settling, makes nothing unripe that was ripe
         ripe: Array = labelled.times <= until
         if labelled.numbers is None:
-            return ripe & (labelled.times > self.until), Cursor(until=max(self.until, until))
+            return ripe & (labelled.times > self.until), Cursor(until=until)
         taken = (labelled.numbers <= self.number) & (labelled.times <= self.until)
-        return ripe & ~taken, Cursor(number=max(self.number, int(labelled.numbers.max(initial=0))), until=max(self.until, until))
+        return ripe & ~taken, Cursor(number=max(self.number, int(labelled.numbers.max(initial=0))), until=until)
 
 
 def _learnt(risk: Risk, scores: Array, terms: Terms) -> Risk:

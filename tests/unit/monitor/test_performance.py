@@ -68,6 +68,18 @@ def test_a_bound_of_the_settings_goes_before_the_references() -> None:
     assert demanded(Monitored(), {"accuracy": math.nan, "auc": 0.01}, ("accuracy", "auc")) == {}
 
 
+def test_a_bound_that_is_moved_is_tested_anew() -> None:
+    labels = classified(np.random.default_rng(4), [0.3] * 2_000)
+    told, state = judge(labels, quality=GOOD)
+    assert told["accuracy"].outcome == "fail"
+    moved, after = judge(labels, state, quality=GOOD, settings=Monitored(bounds={"accuracy": Bound(least=0.6)}))
+    assert moved["accuracy"].outcome == "pass" and moved["auc"].outcome == told["auc"].outcome
+    more = classified(np.random.default_rng(5), [0.6] * 2_000, start=float(labels.times[-1]) + 60)
+    worse = more._replace(numbers=more.numbers + 2_000)
+    assert judge(worse, after, quality=GOOD, settings=Monitored(bounds={"accuracy": Bound(least=0.6)}))[0]["accuracy"].outcome == "fail"
+    assert judge(labels, state, quality=GOOD)[0]["accuracy"].outcome == "fail", "as long as it stands, so does what was found"
+
+
 def test_with_a_promise_kept_false_pages_stay_in_the_budget() -> None:
     paged = 0
     for seed in range(40):

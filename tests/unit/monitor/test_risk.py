@@ -128,6 +128,15 @@ def test_predictions_settle_before_they_are_taken() -> None:
     assert not cursor.fresh(labelled([1, 8], [1, 2]), now=99, settle_s=5)[0].any()
 
 
+@pytest.mark.parametrize(("now", "settle_s"), [(50.0, 0.0), (101.0, 60.0)])
+def test_no_label_is_lost_where_the_clock_goes_back_or_predictions_are_to_settle_for_longer(now: float, settle_s: float) -> None:
+    _, cursor = Cursor().fresh(labelled([10, 90], [1, 2]), now=100)
+    rows = labelled([10, 30, 70, 90], [1, 3, 4, 2])
+    first, cursor = cursor.fresh(rows, now=now, settle_s=settle_s)
+    second, _ = cursor.fresh(rows, now=500, settle_s=settle_s)
+    assert (first.astype(int) + second).tolist() == [0, 1, 1, 0], "each new one once"
+
+
 def test_without_numbers_rows_are_known_by_their_times() -> None:
     mask, cursor = Cursor().fresh(labelled([1, 2]), now=2)
     assert mask.all()
