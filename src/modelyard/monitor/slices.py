@@ -51,7 +51,7 @@ class Slices:
     def judge(self, evidence: Evidence, state: bytes) -> Judged:
         """See `Detector.judge`."""
         had = _read(state, evidence.reference.digest)
-        if had is not None and 0 <= evidence.now - had.at < EVERY_S:
+        if had is not None and 0 <= evidence.now - had.at < EVERY_S and had.verdicts[0].outcome != "unknown":  # else nothing was searched
             return Judged(had.verdicts, state)
         verdicts = tuple(self._verdicts(evidence))
         return Judged(verdicts, msgspec.msgpack.encode(_State(FORMAT, evidence.reference.digest, evidence.now, verdicts)))
@@ -80,7 +80,7 @@ class Slices:
 def losses_of(given: Sampled, reference: Reference) -> Losses | None:
     """The loss of the rows that have a label, where there are enough; else what a classifier's own probabilities say of all rows; else None."""
     is_class = reference.schema.task == "classification"
-    known = (given.truth >= 0) if is_class else np.isfinite(given.truth)
+    known = (given.truth >= 0) if is_class else np.isfinite(given.truth) & np.isfinite(given.predicted)
     if int(known.sum()) >= LEAST_LABELLED:
         rows = np.flatnonzero(known)
         truth, predicted = given.truth[rows], given.predicted[rows]
@@ -89,10 +89,11 @@ def losses_of(given: Sampled, reference: Reference) -> Losses | None:
         loss = np.abs(truth - predicted)
         unit = reference.quality.get("mae", 0.0) or float(loss.mean()) or 1.0
         return Losses(rows, loss, unit, is_share=False, is_estimated=False)
-    count = len(given.times)
-    if is_class and count >= LEAST_LABELLED and len(given.probability) == count:
+    if is_class and len(given.probability) == len(given.times):
         loss = 1.0 - given.probability.max(axis=1)
-        return Losses(np.arange(count), loss, 1.0, is_share=True, is_estimated=True)
+        rows = np.flatnonzero(np.isfinite(loss))
+        if len(rows) >= LEAST_LABELLED:
+            return Losses(rows, loss[rows], 1.0, is_share=True, is_estimated=True)
     return None
 
 

@@ -63,6 +63,17 @@ def test_without_labels_it_is_what_the_model_itself_doubts() -> None:
     assert told.outcome == "pass"
 
 
+@pytest.mark.parametrize("labels", [True, False])
+def test_answers_that_are_no_numbers_hide_no_slice_and_are_no_loss(labels: bool) -> None:
+    made = logged(labels=labels, sure=False)
+    probability = made.outputs["probability"].copy()
+    probability[::40] = np.nan
+    (told,) = Slices().judge(turn(made._replace(outputs=made.outputs | {"probability": probability})), b"").verdicts
+    assert told.outcome == "warn" and "city = 'kiel'" in told.evidence
+    (told,) = Slices().judge(turn(made._replace(outputs=made.outputs | {"probability": probability * np.nan})), b"").verdicts
+    assert told.outcome == ("warn" if labels else "unknown")
+
+
 def test_nothing_to_look_at_is_unknown() -> None:
     (told,) = Slices().judge(turn(None), b"").verdicts
     assert (told.outcome, told.rule) == ("unknown", "slices")
@@ -98,6 +109,22 @@ def test_a_search_is_remembered_until_the_next_is_due() -> None:
     other = later._replace(reference=later.reference._replace(digest=OTHER))
     assert later.reference.digest == DIGEST and detector.judge(other, first.state).verdicts[0].outcome == "pass"
     assert detector.judge(later, b"rubbish").verdicts[0].outcome == "pass"
+
+
+def test_a_search_for_which_there_was_too_little_is_made_as_soon_as_there_is_enough() -> None:
+    nothing = Slices().judge(turn(logged(100)), b"")
+    assert nothing.verdicts[0].outcome == "unknown"
+    assert Slices().judge(turn(logged()), nothing.state).verdicts[0].outcome == "warn"
+
+
+def test_a_prediction_that_is_no_number_hides_no_slice_of_a_regression() -> None:
+    rng = np.random.default_rng(1)
+    age = rng.normal(40, 10, 4000)
+    predicted = rng.normal(0, 1, 4000) * np.where(age > 50, 3.0, 1.0)
+    predicted[::40] = np.nan
+    given = Logged(1_700_000_040 + np.arange(4000.0), {"age": age.reshape(-1, 1)}, {"prediction": predicted}, np.zeros(4000))
+    (told,) = Slices().judge(evidence(reference(), [], logged=given), b"").verdicts
+    assert told.outcome == "warn" and "age" in told.evidence and "of 3,900 rows" in told.evidence
 
 
 def test_a_regression_is_priced_in_parts_of_its_own_error() -> None:
