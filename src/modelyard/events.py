@@ -187,6 +187,15 @@ def positions(ids: Sequence[str], counts: Array | None = None) -> Array:
         ends = np.cumsum(counts)
         rows = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
         hashes = np.repeat(_hashes(ids), counts) ^ (rows.astype(np.uint32) * np.uint32(_FACTOR))
+    return _spread(hashes)
+
+
+def positions_of(ids: Sequence[str], rows: Sequence[int]) -> Array:
+    """As `positions`, of one row of each id: that with the number `rows[i]`."""
+    return _spread(_hashes(ids) ^ (np.asarray(rows, dtype=np.uint32) * np.uint32(_FACTOR)))
+
+
+def _spread(hashes: Array) -> Array:
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of MurmurHash3: hashes of counters are too regular
         hashes ^= hashes >> np.uint32(shift)
         hashes *= np.uint32(factor)

@@ -130,6 +130,12 @@ def test_rows_of_one_request_are_chosen_one_by_one() -> None:
     assert abs(int((found[3:] < events.threshold(0.25)).sum()) - 1250) < 150
 
 
+def test_one_row_of_each_request_is_told_without_those_before_it() -> None:
+    of_all = events.positions(["a", "b"], np.array([4, 9]))
+    assert events.positions_of(["a", "b", "a"], [3, 8, 0]).tolist() == [of_all[3], of_all[12], of_all[0]]
+    assert events.positions_of([], []).tolist() == []
+
+
 def test_ids_of_any_form_have_a_place() -> None:
     odd = ["", "\n", "a\nb", "é", "x" * 20_000, "\ud800", "a"]
     together = events.positions(odd).tolist()

@@ -13,7 +13,7 @@ import typer
 from modelyard import config
 from modelyard.cli.errors import EXIT
 from modelyard.cli.following import duration
-from modelyard.cli.show import Home, Json, emit_json, escape, line, table
+from modelyard.cli.show import Home, Json, emit_json, escape, line, on_one_line, table
 from modelyard.cli.times import moment
 from modelyard.cli.world import connect
 from modelyard.control.alerting import Alerts, RouteStatus, Tested
@@ -122,7 +122,7 @@ def _alert(alert: Alert, now: float, *, is_whole: bool) -> None:
     state = f"{alert.state} for {duration(max(0.0, now - (alert.fired_at or alert.since)))}"
     passes = "passes again" if alert.passing_since is not None else ""
     notes = "; ".join(filter(None, (state, passes, told)))
-    line(f"[{colour}]{alert.severity}[/{colour}] [bold]{escape(alert.deployment)}: {escape(alert.rule)}[/bold]  {notes}  ({alert.id})")
+    line(f"[{colour}]{alert.severity}[/{colour}] [bold]{escape(alert.deployment)}: {on_one_line(alert.rule)}[/bold]  {notes}  ({alert.id})")
     for what, how in text.facts(alert):
         if is_whole or what == "found":
             line(f"  {what}: {escape(how)}")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from modelyard import config
-from modelyard.cli.show import Home, Json, emit_json, line
+from modelyard.cli.show import Home, Json, emit_json, escape, line
 from modelyard.cli.world import connect
 from modelyard.errors import InvalidInput
 from modelyard.types import parse_name
@@ -63,7 +63,7 @@ def labels(
     if found.mistyped:
         line(f"  {found.mistyped:,} are no answer that the model could give, and count in no figure")
     for kind, ids in found.named.items():
-        line(f"  {kind}: {', '.join(ids)}{' …' if len(ids) > 2 else ''}")
+        line(f"  {kind}: {escape(', '.join(ids))}{' …' if len(ids) > 2 else ''}")
 
 
 def read(path: Path) -> Table:

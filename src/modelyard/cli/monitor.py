@@ -15,7 +15,7 @@ import typer
 
 from modelyard import config, files
 from modelyard.cli import sparklines
-from modelyard.cli.show import Home, Json, emit_json, escape, line, table
+from modelyard.cli.show import Home, Json, emit_json, escape, line, on_one_line, table
 from modelyard.cli.times import moment
 from modelyard.cli.world import connect
 from modelyard.client.answers import Alert, Overview, Series
@@ -92,7 +92,7 @@ def _show(alert: Alert) -> None:
     told = f"silenced by {alert.silenced_by}" if alert.silenced_by else f"inhibited by {alert.inhibited_by}" if alert.inhibited_by else ""
     why = f"; {alert.cause}: {alert.why}" if alert.cause else ""
     since = _time(alert.since if alert.fired_at is None else alert.fired_at)
-    line(f"[bold]{alert.severity} {escape(alert.id)}[/bold] fires since {since} UTC: {escape(alert.rule + why)} {told}")
+    line(f"[bold]{alert.severity} {escape(alert.id)}[/bold] fires since {since} UTC: {on_one_line(alert.rule + why)} {told}")
     line(f"  what to do: {escape(alert.advice)}")
 
 

@@ -29,8 +29,8 @@ def emit_json(value: Any) -> None:
 
 
 def line(text: str) -> None:
-    """Print one line; `[bold]…[/bold]` marks are honoured on a terminal."""
-    _console().print(text, highlight=False, soft_wrap=True)
+    """Print one line; `[bold]…[/bold]` marks are honoured on a terminal, other orders to it shown."""
+    _console().print(_tame(text), highlight=False, soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, right: Iterable[str] = ()) -> None:
@@ -43,7 +43,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     for column in columns:
         drawn.add_column(column, justify="right" if column in aligned else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*[cell if isinstance(cell, str) else _text(cell) for cell in row])
+        drawn.add_row(*[_tame(cell) if isinstance(cell, str) else _text(cell) for cell in row])
     _console().print(drawn)
 
 
@@ -56,7 +56,16 @@ def escape(text: str) -> str:
     """`text` with nothing in it read as a mark, nor as an order to the terminal: it may be another's, such as the reason for a pause."""
     from rich.markup import escape as escape_marks
 
-    return escape_marks(_ORDERS.sub(lambda found: ascii(found[0])[1:-1], text))
+    return escape_marks(_tame(text))
+
+
+def on_one_line(text: str) -> str:
+    """`escape`, with no end of a line in it: what begins a line here is ours."""
+    return escape(" ".join(text.split()))
+
+
+def _tame(text: str) -> str:
+    return _ORDERS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def short(digest: str) -> str:

@@ -400,9 +400,9 @@ def account(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, 
     join(ledger, log, windows, name, now=now)
     predictions, share = _kept(log, windows, name)
     rest = ledger.unmatched(name)
-    unsampled = [key for key in rest if not _is_in_share(key, share)]
-    hidden = set(unsampled)
-    unknown = [key for key in rest if key not in hidden]
+    is_in = _are_in_share(rest, share)
+    unsampled = [key for key, kept in zip(rest, is_in, strict=True) if not kept]
+    unknown = [key for key, kept in zip(rest, is_in, strict=True) if kept]
     matched, late = ledger.matched(name)
     mistyped = [(count, key) for digest, truth, count, key in ledger.truths(name) if fits and not fits(digest, truth)]
     conflicting = ledger.conflicts(name)
@@ -498,15 +498,24 @@ def _kept(log: PredictionLog, windows: Windows, name: str) -> tuple[int, float]:
     return count, share
 
 
-def _is_in_share(id: str, share: float) -> bool:
-    """Whether a prediction of this id, of one row or of several, would have been logged."""
+def _are_in_share(ids: Sequence[str], share: float) -> list[bool]:
+    """Of each id whether a prediction of it, of one row or of several, would have been logged. Of all at once: there may be a million."""
     limit = events.threshold(share)
-    if int(events.positions([id])[0]) < limit:
-        return True
-    request, slash, row = id.rpartition("/")
-    if not (slash and row.isascii() and row.isdigit() and int(row) < 1 << 24):
-        return False
-    return int(events.positions([request], np.array([int(row) + 1]))[-1]) < limit
+    if limit > 0xFFFFFFFF:
+        return [True] * len(ids)
+    found: list[bool] = (events.positions(ids).astype(np.int64) < limit).tolist()
+    several: dict[int, tuple[str, int]] = {}
+    for place, key in enumerate(ids):
+        if found[place] or "/" not in key:
+            continue
+        request, _, row = key.rpartition("/")
+        if len(row) < 9 and row.isascii() and row.isdigit() and int(row) < 1 << 24:
+            several[place] = request, int(row)
+    if several:
+        requests, rows = zip(*several.values(), strict=True)
+        for place, position in zip(several, events.positions_of(requests, rows).tolist(), strict=True):
+            found[place] = position < limit
+    return found
 
 
 def _stacked(rows: Sequence[Any]) -> Answers:

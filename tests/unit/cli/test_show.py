@@ -35,6 +35,17 @@ def test_text_of_others_gives_the_terminal_no_orders(capsys: pytest.CaptureFixtu
     assert out == r"a\x1b[2J\x1b]0;root\x07b\x9bc\u202ed\re" + "\n\n"
 
 
+def test_what_is_ours_alone_marks_and_nobody_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    show.line("[bold]ours[/bold] a\x1b[2J")
+    show.table(["id"], [("b\x1b[2J",)])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and r"ours a\x1b[2J" in out and r"b\x1b[2J" in out
+
+
+def test_a_name_of_several_lines_begins_none() -> None:
+    assert show.on_one_line("drift:a\r\nnothing fires\x1b[m[b]") == r"drift:a nothing fires\x1b[m\[b]"
+
+
 def test_sizes_and_digests_are_short() -> None:
     assert (show.size(999), show.size(1500), show.size(2_500_000), show.size(7 * 10**12)) == ("999 B", "1.5 kB", "2.5 MB", "7000.0 GB")
     assert show.short("sha256:" + "ab" * 32) == "ab" * 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,23 @@ def test_the_newest_label_stands_and_how_they_came_is_counted(home: Home) -> Non
     assert home.ledger.labels("m") == {"a": "no", "b": "1", "c": "True"}
     home.ledger.forget(before=3.0)
     assert home.ledger.labels("m") == {}
+
+
+def test_whatever_number_of_a_row_an_id_claims_it_is_looked_at_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.predict(NEW, classified(["a"], ["yes"], at=100.0, share=0.001))
+    ids = [f"{number}/{(1 << 24) - 1 - number}" for number in range(2000)] + ["x/99999999999", "y/²", "/", "z/16777216"]
+    home.ledger.give("m", [(each, "yes") for each in ids], at=200.0)
+    sizes: list[int] = []
+    positions = events.positions
+
+    def counted(ids: Any, counts: Any = None) -> Any:
+        sizes.append(len(ids) if counts is None else int(counts.sum()))
+        return positions(ids, counts)
+
+    monkeypatch.setattr(events, "positions", counted)
+    told = home.account()
+    assert told.unknown + told.unsampled == 2004 and told.unsampled > 1900
+    assert max(sizes) == len(sizes) * 2004, "all ids at once, and no rows that nobody gave"
 
 
 def test_what_the_log_did_not_keep_is_told_from_what_never_was(home: Home) -> None:
