@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -52,6 +52,8 @@ TURN_S = 5.0
 """How long one turn judges before it writes down what it has; the rest of the deployments come at once in the next."""
 
 log = logging.getLogger("modelyard.control")
+
+Found = TypeVar("Found")
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,17 +191,30 @@ class Monitoring:
     def _see(self, name: str, release: Release, windows: Windows, span: Span, *, now: float) -> Seen:
         """The evidence of a turn. Raises what home and bundle raise."""
         reference = self._reference(release)
-        since = float(span.since)
+        since, until = float(span.since), float(span.until)
+        missing: list[str] = []
+        labelled = self._readable(missing, "labels", lambda: self._labelled(name, reference, windows, until=until))
+        logged = self._readable(missing, "logged rows", lambda: self._logged(name, reference, since=since, until=until))
         return Seen(
             name=name,
             reference=reference,
             minutes=windows.minutes(name, release.digest, since=since, until=span.until),
-            labelled=self._labelled(name, reference, windows, until=float(span.until)),
+            labelled=labelled,
             span=span,
             now=now,
-            logged=self._logged(name, reference, since=since, until=float(span.until)),
+            logged=logged,
             happened=self._happened(name, since=since),
+            missing=missing,
         )
+
+    @staticmethod
+    def _readable(missing: list[str], what: str, read: Callable[[], Found | None]) -> Found | None:
+        """What `read` gives; where it cannot be read, that is noted: one damaged file must not end the watch of what was counted."""
+        try:
+            return read()
+        except ModelyardError as error:
+            missing.append(f"{what}: {error.message}")
+            return None
 
     def _happened(self, name: str, *, since: float) -> list[Happened]:
         """What was done to the deployment in the window."""

@@ -64,7 +64,8 @@ class Span(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What was found of a deployment's release in the `span` of a turn, at the time `now`: its `minutes`, oldest first."""
+    """What was found of a deployment's release in the `span` of a turn, at the time `now`: its `minutes`, oldest first. `missing` is what could not
+    be read, and why."""
 
     name: str
     reference: Reference
@@ -74,6 +75,7 @@ class Seen(NamedTuple):
     now: float
     logged: Logged | None = None
     happened: Sequence[Happened] = ()
+    missing: Sequence[str] = ()
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,6 +146,9 @@ def turn(kept: Kept, seen: Seen, detectors: Mapping[str, Detector], *, settings:
     """
     start, reached, now = seen.span.start, seen.span.until, seen.now
     ours = _gaps(kept, seen.span)
+    if seen.missing:
+        said = f"judged without what cannot be read now; {'; '.join(seen.missing)}"
+        ours.append(Verdict(outcome="unknown", rule="watch:log", evidence=said))
     fresh = [minute for minute in seen.minutes if start <= minute.start < reached]
     if len(fresh) > CATCH_UP:  # what is past is judged as of then
         fresh = fresh[:CATCH_UP]

@@ -145,6 +145,29 @@ def test_a_version_that_cannot_be_read_is_unknown_and_judged_when_it_can_be(watc
     assert watched.detector.starts == [START]
 
 
+def test_a_damaged_file_of_the_log_is_named_and_ends_no_watch_of_what_was_counted(watched: Watched) -> None:
+    watched.see(START + 30, ids=("x", "y", "z"))
+    watched.plane.labels(WHO, "line", [("x", 70.0), ("late", 1)])
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    for kind in ("predictions", "inputs"):
+        (good,) = (watched.plane.settings.home / "log" / kind / "line").glob("*/*.parquet")
+        good.with_name(f"1-damaged-{kind}.parquet").write_bytes(b"PAR1 and nothing else")
+    watched.see(START + 90)
+    watched.plane.labels(WHO, "line", [("later", 1)])
+    watched.now += 60
+    watched.monitoring.turn()
+    assert watched.detector.starts == [START, START + 60], "what was counted is judged"
+    said = next(verdict for verdict in watched.kept().verdicts if verdict.rule == "watch:log")
+    assert said.outcome == "unknown" and "logged rows: the prediction log cannot be read now" in said.evidence and "labels: " in said.evidence
+    for bad in (watched.plane.settings.home / "log").glob("*/line/*/1-damaged-*.parquet"):
+        bad.unlink()
+    watched.now += 60
+    watched.monitoring.turn()
+    assert all(verdict.rule != "watch:log" for verdict in watched.kept().verdicts)
+    assert watched.detector.handed[-1].labelled is not None and watched.detector.handed[-1].logged is not None
+
+
 def test_what_cannot_be_gathered_of_one_holds_up_no_other(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     deployed(watched.plane, "line:2", name="other")
     watched.now = START + 60 + GRACE_S
