@@ -255,9 +255,9 @@ def _verdict(name: str, kept: State, told: Sequence[Window], demand: Demand | No
     numbers |= {} if demand.reference is None else {"reference": demand.reference}
     limit = f"{'at most' if name in CUT else 'at least'} {demand.limit:.4g}"
     if test.is_raised:
-        harm = _harm(name, latest, demand)
+        harm, end = _harm(name, latest, demand), max([test.since, *(each.end for each in told[-1:])])
         said = f"{shown}; it is to be {limit}, and the labels since then say that it is not"
-        return Verdict(outcome="fail", rule=rule, evidence=said, numbers=numbers, window=(test.since, told[-1].end), harm=harm)
+        return Verdict(outcome="fail", rule=rule, evidence=said, numbers=numbers, window=(test.since, end), harm=harm)
     if latest is None:
         return Verdict(outcome="unknown", rule=rule, evidence=shown, numbers=numbers)
     return Verdict(

@@ -80,6 +80,14 @@ def test_a_bound_that_is_moved_is_tested_anew() -> None:
     assert judge(labels, state, quality=GOOD)[0]["accuracy"].outcome == "fail", "as long as it stands, so does what was found"
 
 
+def test_a_clock_that_is_put_back_before_all_labels_ends_no_page() -> None:
+    labels = classified(np.random.default_rng(4), [0.3] * 2_000)
+    told, state = judge(labels, quality=GOOD)
+    back, _ = judge(labels, state, quality=GOOD, now=float(labels.times[0]) - 3 * 86_400)
+    assert (told["accuracy"].outcome, back["accuracy"].outcome) == ("fail", "fail")
+    assert back["accuracy"].window[0] <= back["accuracy"].window[1]
+
+
 def test_with_a_promise_kept_false_pages_stay_in_the_budget() -> None:
     paged = 0
     for seed in range(40):
