@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from modelyard import errors
+from modelyard.cli.show import tame
 from modelyard.errors import ModelyardError, Rejected, StorageFull
 
 EXIT: dict[type[ModelyardError], int] = {
@@ -77,11 +78,11 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _tell(error: ModelyardError, *, as_json: bool) -> None:
-    print(f"modelyard: {error.message}", file=sys.stderr)
+    print(tame(f"modelyard: {error.message}"), file=sys.stderr)
     verdicts = error.verdicts if isinstance(error, Rejected) else ()
     for verdict in verdicts:
         if verdict.outcome != "pass":
-            print(f"  {verdict.outcome}  {verdict.rule}: {verdict.evidence}", file=sys.stderr)
+            print(tame(f"  {verdict.outcome}  {verdict.rule}: {verdict.evidence}"), file=sys.stderr)
     if as_json:
         body = {"code": error.code, "message": error.message, "field": error.field, "rule": error.rule, "verdicts": verdicts}
         print(msgspec.json.encode({"error": body}).decode())

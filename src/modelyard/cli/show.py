@@ -30,7 +30,7 @@ def emit_json(value: Any) -> None:
 
 def line(text: str) -> None:
     """Print one line; `[bold]…[/bold]` marks are honoured on a terminal, other orders to it shown."""
-    _console().print(_tame(text), highlight=False, soft_wrap=True)
+    _console().print(tame(text), highlight=False, soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, right: Iterable[str] = ()) -> None:
@@ -43,7 +43,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     for column in columns:
         drawn.add_column(column, justify="right" if column in aligned else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*[_tame(cell) if isinstance(cell, str) else _text(cell) for cell in row])
+        drawn.add_row(*[tame(cell) if isinstance(cell, str) else _text(cell) for cell in row])
     _console().print(drawn)
 
 
@@ -56,7 +56,7 @@ def escape(text: str) -> str:
     """`text` with nothing in it read as a mark, nor as an order to the terminal: it may be another's, such as the reason for a pause."""
     from rich.markup import escape as escape_marks
 
-    return escape_marks(_tame(text))
+    return escape_marks(tame(text))
 
 
 def on_one_line(text: str) -> str:
@@ -64,7 +64,8 @@ def on_one_line(text: str) -> str:
     return escape(" ".join(text.split()))
 
 
-def _tame(text: str) -> str:
+def tame(text: str) -> str:
+    """`text` with the orders to a terminal in it shown, not given."""
     return _ORDERS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 

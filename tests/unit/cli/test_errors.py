@@ -46,6 +46,12 @@ def test_a_rejection_shows_the_verdicts_that_did_not_pass(capsys: pytest.Capture
     assert len(json.loads(out)["error"]["verdicts"]) == 3
 
 
+def test_a_failure_gives_the_terminal_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    verdicts = [Verdict(outcome="fail", rule="a\x1b[2J", evidence="\x9bm")]
+    code_of(Rejected("no column \x1b]0;root\x07", verdicts=verdicts))
+    assert capsys.readouterr().err.splitlines() == [r"modelyard: no column \x1b]0;root\x07", r"  fail  a\x1b[2J: \x9bm"]
+
+
 def test_an_interrupt_is_130_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(KeyboardInterrupt()) == INTERRUPTED
     assert "Traceback" not in capsys.readouterr().err
