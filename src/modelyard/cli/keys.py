@@ -42,7 +42,7 @@ def keys(
     ] = None,
     *,
     role: Annotated[
-        list[str] | None, typer.Option(help="invoker (default), viewer, developer, approver, operator, admin or auditor; repeatable.")
+        list[str] | None, typer.Option(help="invoker (default), viewer, developer, approver, operator, admin, auditor or exporter; repeatable.")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="For this deployment alone; repeatable (default: all).")] = None,
     priority: Annotated[Priority, typer.Option(help="The highest class that requests with it have, whatever X-Priority asks for.")] = Priority.high,

@@ -278,7 +278,7 @@ def _shift(shift: Shift) -> tuple[object, ...]:
     colour = "red" if shift.effect >= LARGE else "yellow" if shift.effect >= MODERATE else ""
     shown = f"[{colour}]{size}[/{colour}]" if colour else size
     shares = (f"{share:.1%}" for share in (shift.missing, shift.missing_reference, shift.outside))
-    return (shift.feature, shift.role, shown, moved, *shares, f"{shift.q:.2g}")
+    return (escape(shift.feature), shift.role, shown, moved, *shares, f"{shift.q:.2g}")
 
 
 def _state(found: DeploymentStatus) -> str:

@@ -48,6 +48,8 @@ REFERENCES = 256
 """How many bundles' references are kept at hand."""
 LABELLED_S = 30 * 86_400.0
 """How long after its answer a truth may come, and still be judged."""
+BEHIND_S = 5 * MINUTE_S
+"""A watch that is so far behind says so: what it tells is old."""
 TURN_S = 5.0
 """How long one turn judges before it writes down what it has; the rest of the deployments come at once in the next."""
 
@@ -311,6 +313,8 @@ def overview(plane: ControlPlane, name: str, *, since: float | None = None, now:
         trouble = [f"{count:,} {TROUBLES.get(kind, kind)}" for kind, count in windows.troubles().items()]
     is_of_now = kept is not None and release is not None and kept.digest == release.digest
     detectors = watch.load() if is_of_now else {}
+    if kept is not None and is_of_now and (behind := watch.closed(until) - kept.through) >= BEHIND_S:
+        trouble.append(f"{behind // MINUTE_S:,} minutes that are over were not judged yet; the log of the control process says why")
     return told.overview(
         name,
         kept if is_of_now else None,

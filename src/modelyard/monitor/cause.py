@@ -402,6 +402,10 @@ def _worse_rows(evidence: Evidence, first_bad: float | None) -> tuple[str, tuple
     return (phrase(found[0], losses), found[0].columns) if found else ("", ())
 
 
+_SAID = {"done": "the end of the rollout", "back": "the way back", "cool": "the unloading"}
+"""Words of the history that say little away from it."""
+
+
 def _beside(found: Cause, happened: Sequence[Happened]) -> Cause:
     """With the last thing that happened before the first bad minute, if it was not long before."""
     if found.first_bad is None:
@@ -410,11 +414,12 @@ def _beside(found: Cause, happened: Sequence[Happened]) -> Cause:
     if not near:
         return found
     last = max(near, key=lambda each: each.at)
+    what = _SAID.get(last.what, last.what)
     of = f" of version {last.version}" if last.version is not None else ""
     return msgspec.structs.replace(
         found,
-        release=f"{last.what}{of} at {clock(last.at)}",
-        advice=f"{found.advice}; it began beside {last.what}{of}: if that brought it, modelyard rollback takes it back",
+        release=f"{what}{of} at {clock(last.at)}",
+        advice=f"{found.advice}; it began beside {what}{of}: if that brought it, modelyard rollback takes it back",
     )
 
 

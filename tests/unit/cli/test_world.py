@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from modelyard import config
-from modelyard.cli import world
+from modelyard.cli import show, world
 from modelyard.cli.world import _duration, _host_state, _require_success, _rows, _state, _wait, connect
 from modelyard.control.access import admin_key
 from modelyard.control.status import DeploymentStatus, HostStatus, Plane, Serving, Status
 from modelyard.errors import Conflict, Rejected, Unavailable
 from modelyard.health import Health, Trouble
+from modelyard.monitor.profile import Shift
 from modelyard.rollout.machine import DIRECT
 from modelyard.targets.base import Deployment, Outcome, Release, Rollout
 from modelyard.types import ControlState, Digest, Verdict, write_control_state
@@ -127,6 +128,14 @@ def test_status_says_whether_the_data_plane_is_whole_and_why_not(
     said = capsys.readouterr().out
     assert [each in said for each in ("degraded", "not ready")] == [word == "degraded", word == "not ready"]
     assert ("slot 1 has no worker" in said) is (word is not None)
+
+
+def test_a_feature_is_called_as_it_is_whatever_marks_its_name_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    shift = Shift(
+        feature="[red](x)", role="input", rows=1, effect=0.1, mean_shift=None, p=1.0, q=1.0, missing=0.0, missing_reference=0.0, outside=0.0
+    )
+    show.table(["a", "b", "c", "d", "e", "f", "g", "h"], [world._shift(shift)])
+    assert "[red](x)" in capsys.readouterr().out
 
 
 def test_durations_have_their_unit() -> None:

@@ -409,6 +409,15 @@ def test_what_a_home_could_not_keep_is_told_as_trouble(watched: Watched) -> None
     assert monitoring.overview(watched.plane, "line", now=START + 90).trouble == ("1 segments were damaged and are set aside in the spool",)
 
 
+def test_a_watch_that_is_far_behind_says_so(watched: Watched) -> None:
+    watched.see(START + 30)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    assert monitoring.overview(watched.plane, "line", now=watched.now + 4 * 60).trouble == ()
+    late = monitoring.overview(watched.plane, "line", now=watched.now + 5 * 60).trouble
+    assert late == ("5 minutes that are over were not judged yet; the log of the control process says why",)
+
+
 def test_what_another_release_wrote_begins_anew(watched: Watched) -> None:
     watched.plane.registry.records.put(monitoring.KIND, "line", {"version": "three"}, expected=None)
     watched.now = START + 60 + GRACE_S

@@ -47,6 +47,8 @@ def test_advice_names_the_release_that_came_with_it_and_no_other() -> None:
     near, far = Happened(made.first_bad - 60, "step to 100 %", 4), Happened(made.first_bad - 7200, "step to 50 %", 3)
     found = explain(made.failing, made.evidence, happened=(far, near))
     assert "version 4" in found.release and "rollback" in found.advice
+    ended = explain(made.failing, made.evidence, happened=(Happened(made.first_bad - 60, "done", 4),))
+    assert ended.release.startswith("the end of the rollout of version 4 at")
     assert explain(made.failing, made.evidence, happened=(far,)).release == ""
     assert explain(made.failing, made.evidence, happened=(Happened(made.first_bad + 600, "step", 5),)).release == ""
 
