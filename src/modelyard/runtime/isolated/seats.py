@@ -72,6 +72,11 @@ class Seat:
             self._take(process)
             self.is_ready = True
 
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes a question now; one whose process has ended does not, though the loop has not heard of it."""
+        return self.is_ready and not self._stray and len(self.flying) < DEPTH
+
     def _take(self, process: Process) -> None:
         self.process = process
         process.socket.setblocking(False)
@@ -354,7 +359,7 @@ class Seats:
         self._budget.asked()
         best: Seat | None = None
         for seat in self.seats:
-            if seat.is_ready and len(seat.flying) < DEPTH and (best is None or len(seat.flying) < len(best.flying)):
+            if seat.has_room and (best is None or len(seat.flying) < len(best.flying)):
                 best = seat
         if best is not None:
             best.ask(question)
@@ -379,7 +384,7 @@ class Seats:
 
     def next(self, seat: Seat) -> None:
         """`seat` has room: give it what waits."""
-        while self._waiting and seat.is_ready and len(seat.flying) < DEPTH:
+        while self._waiting and seat.has_room:
             question = self._waiting.popleft()
             if question.deadline_s < monotonic():
                 question.done(None, _late(), 0.0)
