@@ -71,7 +71,7 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
             step.done(*woken(watched))
         with teller.step("Watch") as step:
             refusal = _refusal(bundle, later, world)
-            live = _status(world, requests=SINGLE_ENDPOINT + replayed.answered)
+            live = _status(world, requests=SINGLE_ENDPOINT + replayed.answered, refused=1)
             step.done(f"status has counted {live.requests:,} answers and profiled {live.profiled_rows:,} rows beside training's")
         with teller.step("Canary") as step:
             good = _release(world, bundle, hours, step, guards=releases.CHALLENGER_GUARDS)
@@ -240,13 +240,14 @@ def _refusal(bundle: Bundle, later: Any, world: World) -> str:
     raise Unavailable("the endpoint accepted an hour written as a word")
 
 
-def _status(world: World, *, requests: int) -> Live:
-    """What `modelyard status` says of the deployment, once it has taken in `requests` answers (workers hand their observations over each second)."""
+def _status(world: World, *, requests: int, refused: int) -> Live:
+    """What `modelyard status` says of the deployment, once it has taken in so many answers and refusals (workers hand them over each second)."""
     deadline = time.monotonic() + SETTLE_LIMIT_S
     while True:
         found = next(each for each in world.verb("status")["deployments"] if each["deployment"]["name"] == bikes.NAME)
         seen = found.get("traffic") or {}
-        if seen.get("requests", 0) >= requests or time.monotonic() > deadline:
+        is_all = seen.get("requests", 0) >= requests and sum(seen.get("failures", {}).values()) >= refused
+        if is_all or time.monotonic() > deadline:
             break
         time.sleep(0.3)
     return Live(
