@@ -28,7 +28,8 @@ REPORTED_ROWS = 20_000
 """The labelled predictions, the latest, over which the field's detectors are run."""
 REPORTS_LEAST = 500
 REPORTED_EVERY = 200
-"""How many labels must have come for them to be run again."""
+REPORTED_AGAIN = 0.1
+"""So many labels, and this share of those that they are run over, must have come for them to be run again."""
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True):
@@ -89,7 +90,7 @@ class ConceptDrift:
             after, alarms = risk.feed(kept.risk, scores(labelled, kept.scale)[mask], labelled.times[mask], terms=terms)
             kept = _noted(msgspec.structs.replace(kept, risk=after), alarms, evidence.now)
             kept = msgspec.structs.replace(kept, unreported=kept.unreported + int(mask.sum()))
-            if settings.reports and kept.unreported >= REPORTED_EVERY:
+            if settings.reports and kept.unreported >= max(REPORTED_EVERY, REPORTED_AGAIN * min(len(labelled.times), REPORTED_ROWS)):
                 kept = msgspec.structs.replace(kept, found=_found(labelled, kept.scale), unreported=0)
         verdicts = [_verdict(kept, labelled, evidence, terms)]
         if settings.reports:
@@ -140,6 +141,8 @@ def _verdict(kept: State, labelled: Labelled, evidence: Evidence, terms: Terms) 
         told = f"{recent.level:.1%} of the {what}, over {recent.rows:,} labelled predictions; {kept.rose_from:.1%} before"
         if what != "answers are wrong":
             told = f"the absolute error scores {recent.level:.3f} over {recent.rows:,} labelled predictions; {kept.rose_from:.3f} before"
+        if held.rise < math.log(terms.rows_between):
+            told += "; the alarm holds while evidence is left"
         window = (held.since, evidence.now)
         return Verdict(outcome="fail", rule=rule, evidence=told, numbers=numbers | {"level": recent.level}, window=window, harm=harm)
     window = (float(labelled.times[0]), evidence.now)

@@ -255,6 +255,8 @@ def _sentence(feature: FeatureProfile, numbers: dict[str, float], outcome: Outco
     weight = f"evidence 10^{numbers['value']:.1f} of the 10^{numbers['threshold']:.1f} that an alarm takes"
     if outcome == "pass":
         return f"{feature.name} lies {numbers['effect']:.2f} from the reference in its latest rows; {weight}"
+    if numbers["value"] < numbers["threshold"]:
+        weight = f"the alarm holds while evidence is left: 10^{numbers['value']:.1f} of the 10^{numbers['threshold']:.1f} that a new one takes"
     unused = "; the model makes no use of it, so it pages nobody" if outcome == "warn" else ""
     return f"{feature.name} {moved}, since about {_at(began)}; {weight}{unused}"
 

@@ -40,7 +40,6 @@ def test_each_kind_of_drift_changes_what_it_says_and_nothing_else() -> None:
 
 
 def test_an_episode_is_fed_from_a_quarter_on_and_ends_in_time() -> None:
-    pytest.importorskip("river")
     found = episode(ROWS, CLASSES, "swap", seed=3)
     assert 100 <= found.drift <= 220 and len(found.errors) == 300
     again = episode(ROWS, CLASSES, "swap", seed=3)
@@ -48,7 +47,8 @@ def test_an_episode_is_fed_from_a_quarter_on_and_ends_in_time() -> None:
 
 
 def test_tests_of_zeros_and_ones_may_be_done_once_each() -> None:
-    drift = pytest.importorskip("river.drift")
+    from river import drift
+
     rng = np.random.default_rng(2)
     errors = (rng.random(400) < np.repeat([0.1, 0.8], 200)).astype(int).tolist()
     plain, found = drift.KSWIN(seed=1), []

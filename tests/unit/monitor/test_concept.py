@@ -95,7 +95,6 @@ def test_the_budget_moves_the_threshold() -> None:
 
 
 def test_the_fields_own_detectors_report_and_fail_nothing() -> None:
-    pytest.importorskip("river")
     rng = np.random.default_rng(9)
     labels = classified(rng, [0.1] * 3_000 + [0.5] * 300)
     judged = judge(labels, settings=Monitored())
@@ -107,6 +106,15 @@ def test_the_fields_own_detectors_report_and_fail_nothing() -> None:
     assert calm["concept:adwin"] == "pass"
     numbers = {verdict.rule for verdict in judge(measured(rng, [1.0] * 1_000), schema=REGRESSOR, settings=Monitored()).verdicts}
     assert numbers == {"concept:error", "concept:adwin"}
+
+
+def test_the_fields_own_detectors_run_again_when_a_tenth_of_the_labels_is_new() -> None:
+    labels = classified(np.random.default_rng(11), [0.1] * 4_000 + [0.9] * 500)
+    begun = judge(first(labels, 4_000), settings=Monitored())
+    more = judge(first(labels, 4_300), begun.state, settings=Monitored())
+    told = [{each.rule: each.numbers.get("changes") for each in judged.verdicts}["concept:adwin"] for judged in (begun, more)]
+    again = judge(labels, more.state, settings=Monitored())
+    assert told == [0, 0] and {each.rule: each.numbers.get("changes") for each in again.verdicts}["concept:adwin"] > 0
 
 
 def test_a_prediction_of_the_future_waits_for_its_time() -> None:

@@ -56,6 +56,7 @@ def test_an_alarm_ends_when_its_cause_has() -> None:
     assert of(found, "drift:a").outcome == "fail"
     later = judge(reference, drawn(rng, reference.profile, range(60, 100), rows=139), found.state)
     assert of(later, "drift:a").outcome == "fail"
+    assert "holds" in of(later, "drift:a").evidence and "holds" not in of(found, "drift:a").evidence
     over = judge(reference, drawn(rng, reference.profile, range(100, 200), rows=139), later.state)
     assert of(over, "drift:a").outcome == "pass"
 
