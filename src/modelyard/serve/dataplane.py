@@ -188,7 +188,8 @@ class Version:
         if self.tracer is not None:
             self._loop.call_soon(self.tracer.answered, (name, number), ran, encoding_s, now)
         for shadow in self.shadows:
-            self._loop.call_soon(shadow.offer, counts, ran, outputs, latencies)
+            if chosen := shadow.choose(count):
+                self._loop.call_soon(shadow.offer, chosen, counts, ran, outputs, latencies)
 
     def _fail(self, call: Call, error: ModelyardError) -> None:
         waiting = cast("Waiting", call)

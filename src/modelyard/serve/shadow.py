@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import log, log1p
 from time import monotonic, thread_time
@@ -46,6 +46,9 @@ GATHER_S = 0.1
 
 PAUSE_S = 0.002
 """Between two looks whether there is time."""
+
+SEEN_BYTES = 16 << 10
+"""A run's array of so many bytes may be held whole for one row of it: that is less work than a copy of the row."""
 
 LONG_S = 0.001
 """A block on the thread takes about this long where several requests fit in."""
@@ -100,9 +103,12 @@ class Shadow:
         self._held_rows = 0
         self._running: list[Asked] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._is_due = False
+        self._is_due = self._is_pausing = False
         self._is_closed = False
+        self._is_full = False
+        self._lost = 0
         self._skip = self._gap()
+        self._block_rows = self._fitting()
 
     def close(self) -> None:
         """Ask no more; what waits or runs is shed."""
@@ -111,30 +117,42 @@ class Shadow:
         self._held.clear()
         if self._timer is not None:
             self._timer.cancel()
-        self._shed(sum(len(each.counts) for each in left))
+        self._shed(sum(len(each.counts) for each in left) + self._lost)
 
-    def offer(self, counts: list[int], ran: Ran, outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
-        """Take in a run of the champion's whose answers have left: request i had `counts[i]` rows and took `latencies_s[i]`."""
+    def choose(self, count: int) -> Sequence[int]:
+        """Which of the next `count` requests are to be offered; each has the same chance.
+
+        Asked of every run, before anything is kept of it: what is passed over, or lost for want of room, costs next to nothing.
+        """
+        if self._skip >= count:
+            self._skip -= count
+            return ()
+        chosen = range(count) if self._share >= 1 else self._chosen(count)
+        if self._is_full:
+            self._lost += len(chosen)
+            return ()
+        return chosen
+
+    def offer(self, chosen: Sequence[int], counts: list[int], ran: Ran, outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
+        """Take in the `chosen` requests of a run whose answers have left: request i of it had `counts[i]` rows and took `latencies_s[i]`."""
         if self._is_closed:
             return
-        chosen = self._choose(len(counts))
-        if chosen is not None and not chosen:
-            return
-        taken = counts if chosen is None else [counts[at] for at in chosen]
+        taken = counts if len(chosen) == len(counts) else [counts[at] for at in chosen]
         rows = sum(taken)
         if self._held and self._held_rows + rows > self._most_rows:
-            self._shed(len(taken))
+            self._is_full = True
+            self._lost += len(taken)
             return
         inputs = ran.inputs
-        if chosen is not None and len(chosen) < len(counts):
-            kept = _rows_of(counts, chosen)
-            inputs, outputs = ({name: values[kept] for name, values in arrays.items()} for arrays in (inputs, outputs))
+        if taken is not counts:
+            inputs, outputs = _rows_of(inputs, counts, chosen), _rows_of(outputs, counts, chosen)
             latencies_s = [latencies_s[at] for at in chosen]
         besides_s = [max(0.0, latency_s - ran.seconds) for latency_s in latencies_s]
         self._held.append(Asked(taken, rows, inputs, outputs, besides_s, ran.rows, monotonic()))
         self._held_rows += rows
         if self._held_rows >= self._block_rows:
-            self._soon()
+            if not self._is_pausing:
+                self._soon()
         elif self._timer is None:
             self._timer = self._loop.call_later(GATHER_S, self._soon)
 
@@ -144,10 +162,7 @@ class Shadow:
         """How many requests to pass over before the next."""
         return int(log(1.0 - self._random()) / log1p(-self._share)) if self._share < 1 else 0
 
-    def _choose(self, count: int) -> list[int] | None:
-        """Which of the next `count` requests are mirrored; None for all. Each has the same chance, and what is passed over costs nothing."""
-        if self._share >= 1:
-            return None
+    def _chosen(self, count: int) -> list[int]:
         at, chosen = self._skip, []
         while at < count:
             chosen.append(at)
@@ -161,14 +176,15 @@ class Shadow:
     def _inline_s(self) -> float:
         return self.version.inline_s
 
-    @property
-    def _block_rows(self) -> int:
+    def _fitting(self) -> int:
+        """How many rows run within what a run may take: on the loop, where one row may."""
         pace = self.version.batcher.pace
-        least_s = pace.of_run(1)
-        bound_s = self._inline_s if least_s <= self._inline_s else max(LONG_S, least_s)
+        is_short = pace.of_run(1) <= self._inline_s
+        bound_s = self._inline_s - pace.per_run_s if is_short else max(LONG_S, pace.of_run(1))
         return max(1, min(BLOCK_ROWS, self._most_rows, self.version.batch_rows, int(bound_s / max(pace.per_row_s, 1e-9))))
 
     def _soon(self) -> None:
+        self._is_pausing = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -177,15 +193,20 @@ class Shadow:
             self._loop.call_soon(self._look)
 
     def _pause(self) -> None:
+        """Look again: soon where a block waits, else when it has waited long enough for more."""
         if self._timer is None and self._held and not self._running:
-            self._timer = self._loop.call_later(PAUSE_S, self._soon)
+            rest_s = self._held[0].at_s + GATHER_S - monotonic()
+            self._is_pausing = self._held_rows >= self._block_rows or rest_s <= PAUSE_S
+            self._timer = self._loop.call_later(PAUSE_S if self._is_pausing else rest_s, self._soon)
 
     def _look(self) -> None:
         """Run a block, if there is time."""
         self._is_due = False
         now = monotonic()
+        lost, self._lost = self._lost, 0
         while self._held and now - self._held[0].at_s > HELD_S:
-            self._shed(len(self._drop().counts))
+            lost += len(self._drop().counts)
+        self._shed(lost)
         if self._held and not self._running and not self._is_closed and self._leisure.has_time:
             self._begin()
         self._pause()
@@ -193,6 +214,7 @@ class Shadow:
     def _drop(self) -> Asked:
         asked = self._held.popleft()
         self._held_rows -= asked.rows
+        self._is_full = False
         return asked
 
     def _begin(self) -> None:
@@ -298,6 +320,7 @@ class Shadow:
             return  # counted as shed
         if seconds:
             self.version.batcher.pace.learn(sum(each.rows for each in block), seconds)
+            self._block_rows = self._fitting()
         count = _requests(block)
         meter, recorder = self.version.meter, self.version.recorder
         meter.mirrored(sent=count, failed=mirrored.failed, rows=mirrored.rows, disagreed=mirrored.disagreed)
@@ -319,12 +342,18 @@ class Shadow:
                 self.version.recorder.mirrored(shed=count)
 
 
-def _rows_of(counts: list[int], chosen: list[int]) -> Array | list[int]:
-    """The places of the chosen requests' rows."""
+def _rows_of(arrays: Mapping[str, Array], counts: list[int], chosen: Sequence[int]) -> dict[str, Array]:
+    """The chosen requests' rows; of small arrays a single request's as they lie there."""
+    if len(chosen) == 1:
+        (one,) = chosen
+        at = sum(counts[:one])
+        parts = {name: values[at : at + counts[one]] for name, values in arrays.items()}
+        return {name: part if arrays[name].nbytes <= SEEN_BYTES else part.copy() for name, part in parts.items()}
     if max(counts) == 1:
-        return chosen
+        return {name: values[chosen] for name, values in arrays.items()}
     ends = list(accumulate(counts))
-    return np.concatenate([np.arange(ends[at] - counts[at], ends[at]) for at in chosen])
+    places = np.concatenate([np.arange(ends[at] - counts[at], ends[at]) for at in chosen])
+    return {name: values[places] for name, values in arrays.items()}
 
 
 def _requests(piece: list[Asked]) -> int:

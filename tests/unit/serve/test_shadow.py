@@ -180,9 +180,7 @@ def test_every_request_has_the_same_chance(tmp_path: Path) -> None:
         (one,) = made.champion.shadows
         counts = np.zeros(8)
         for _ in range(20_000):
-            chosen = one._choose(8)
-            assert chosen is not None
-            counts[chosen] += 1
+            counts[list(one.choose(8))] += 1
         assert abs(counts - 1000).max() < 5 * 1000**0.5
 
     within(tmp_path, test)
@@ -226,6 +224,50 @@ def test_without_time_to_spare_it_is_shed_and_counted(tmp_path: Path, free: list
         assert all(len(each.said) == 1 for each in calls)
 
     within(tmp_path, test)
+
+
+def test_what_finds_no_room_is_counted_and_not_offered(tmp_path: Path, free: list[bool]) -> None:
+    async def test(world: World) -> None:
+        free[0] = False
+        world.switch(1.0)
+        (one,) = world.champion.shadows
+        assert list(one.choose(3)) == [0, 1, 2]
+        for _ in range(HELD_ROWS + 1):
+            await world.ask(Asked(1))
+        await asyncio.sleep(0)
+        assert not one.choose(3), "nothing is kept of a run that would be shed"
+        free[0] = True
+        found = await world.mirrored(HELD_ROWS + 4)
+        assert (found.sent, found.shed) == (HELD_ROWS, 4)
+        assert one.choose(3), "there is room again"
+
+    within(tmp_path, test)
+
+
+def test_a_block_is_as_large_as_may_run_on_the_loop(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        made = world.switch(1.0)
+        world.other.batcher.pace.expect(0.0002, 0.00001)
+        one = Shadow(world.champion, world.other, 1.0, leisure=world.plane.leisure, fit=lambda inputs: inputs)
+        assert one._block_rows == 9
+        assert world.other.batcher.pace.of_run(9) <= world.other.inline_s < world.other.batcher.pace.of_run(11)
+        world.other.batcher.pace.expect(0.004, 0.00001)
+        assert one._fitting() == shadow.BLOCK_ROWS, "what leaves the loop for one row leaves it for as many as take as long"
+        assert made.champion is world.champion
+
+    within(tmp_path, test, inline_limit_s=0.0003)
+
+
+@pytest.mark.parametrize(
+    ("counts", "chosen", "rows"),
+    [([1, 1, 1], [1], [1]), ([2, 1, 3], [2], [3, 4, 5]), ([1, 1, 1], [0, 2], [0, 2]), ([2, 1, 3], [0, 2], [0, 1, 3, 4, 5])],
+)
+@pytest.mark.parametrize("width", [1, 1 << 14])
+def test_the_rows_of_the_chosen_requests_are_taken(counts: list[int], chosen: list[int], rows: list[int], width: int) -> None:
+    arrays = {"x": np.repeat(np.arange(float(sum(counts)))[:, None], width, axis=1)}
+    taken = shadow._rows_of(arrays, counts, chosen)["x"]
+    assert taken[:, 0].tolist() == rows
+    assert np.shares_memory(taken, arrays["x"]) == (len(chosen) == 1 and width == 1), "a large run is not held for one request of it"
 
 
 def test_a_plan_that_ends_sheds_what_waits_and_counts_it_under_its_own_generation(tmp_path: Path, free: list[bool]) -> None:
@@ -342,7 +384,7 @@ def test_a_latency_is_what_the_caller_would_have_waited(tmp_path: Path, free: li
         asked = shadow.Asked([1], 1, Asked(1).request.inputs, {"prediction": np.array([321.0])}, [0.5], ran.rows, 0.0)
         found = one._compared([asked], {"prediction": np.array([1321.0])}, 0.1)
         assert found.latencies_s == pytest.approx([0.5 + 2 * 0.1]), "beside the champion's run, and a run of as many rows"
-        one.offer([1, 1], ran, {"prediction": np.array([321.0, 321.0])}, [0.75, 0.1])
+        one.offer([0, 1], [1, 1], ran, {"prediction": np.array([321.0, 321.0])}, [0.75, 0.1])
         assert one._held[0].besides_s == pytest.approx([0.5, 0.0])
         assert quantile_s((await world.mirrored(2)).latencies, 1.0) == pytest.approx(0.5, rel=0.2)
 
