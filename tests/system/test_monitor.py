@@ -6,12 +6,13 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.faults.shim import Shim
 from watching import segment, spooled
 from world import World, wait_until
 
@@ -22,6 +23,7 @@ from modelyard.targets.base import Release
 pytestmark = pytest.mark.system
 
 MINUTES, DRIFTED, ROWS = 180, 120, 40
+HOUR_S, DAY_S = 3600, 86_400
 
 
 class Receiver:
@@ -128,3 +130,55 @@ def test_drift_is_paged_once_though_the_control_process_is_killed_in_between(wor
     page_of_it = world.folder / "report.html"
     assert world.verb("monitor", "report", "line", "--html", str(page_of_it)).code == 0
     assert all(said in page_of_it.read_text() for said in ("drift:a", "firing", "500 of", "<svg"))
+
+
+def test_a_clock_that_jumps_is_named_and_the_watch_goes_on_by_it(
+    world: World, receiver: Receiver, tmp_path: Path, component: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control process reads a clock that is put an hour ahead and a day back; durations are its own."""
+    component("cc")
+    world.home.add("line", reference=drawn(np.random.default_rng(1), 5000))
+    (world.folder / "alerts.toml").write_text(f'[routes.ops]\nkind = "webhook"\nurl = "{receiver.url}"\n')
+    receiver.is_open = True
+    shim = Shim(tmp_path, world.folder)
+    for name, value in shim.environment.items():
+        monkeypatch.setenv(name, value)
+    world.up()
+    for name in shim.environment:
+        monkeypatch.delenv(name)
+    assert world.verb("deploy", "line:1").code == 0
+    wait_until(lambda: told(world).get("judged_through") is not None, timeout_s=180)
+
+    def of_clock() -> list[dict[str, Any]]:
+        return [each for each in told(world)["verdicts"] if each["rule"] == "watch:clock"]
+
+    def is_named(minutes: int, times: int) -> bool:
+        return any(round(each["numbers"]["minutes"]) == minutes and each["numbers"]["times"] == times for each in of_clock())
+
+    assert of_clock() == []
+    shim.clock(HOUR_S)
+    wait_until(lambda: is_named(60, 1), timeout_s=180)
+    shim.clock(HOUR_S - DAY_S)
+    minutes_passed(shim, HOUR_S - DAY_S, 2)
+    wait_until(lambda: is_named(-1440, 2), timeout_s=180)
+    assert all(each["outcome"] == "unknown" for each in of_clock())
+    through = told(world)["judged_through"]
+    # What is seen a day ago by the clock of yesterday is judged, and pages.
+    world.kill("control")
+    ahead_s = HOUR_S - DAY_S + 2 * 50
+    with ControlPlane(config.load({"home": world.folder})) as plane:
+        version = plane.registry.resolve("line:1")
+        release = Release(model="line", version=1, digest=version.digest, index=version.index)
+        inputs = drawn(np.random.default_rng(0), 2000, shift=0.5)
+        spooled(plane, segment(plane, release, time.time() + ahead_s, inputs, {"prediction": inputs["a"].ravel()}))
+    minutes_passed(shim, ahead_s, 3)
+    wait_until(lambda: receiver.took != [], timeout_s=180)
+    assert any(alert["rule"] == "drift:a" for page in receiver.took for alert in page["alerts"])
+    assert told(world)["judged_through"] > through and is_named(-1440, 2), "it is still told after a restart"
+
+
+def minutes_passed(shim: Shim, ahead_s: int, count: int) -> None:
+    """Let the clock go on, in steps that are too small to be a jump."""
+    for step in range(1, count + 1):
+        time.sleep(3)
+        shim.clock(ahead_s + 50 * step)

@@ -84,16 +84,20 @@ class Monitoring:
         records: RecordStore,
         *,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         grace_s: float = watch.GRACE_S,
         detectors: Mapping[str, Detector] | None = None,
     ) -> None:
         self._plane = plane
         self._records = records
         self._clock = clock
+        self._monotonic = monotonic
         self._grace_s = grace_s
         self._detectors = detectors
         self._references: OrderedDict[Digest, Reference] = OrderedDict()
         self._kept: dict[str, Kept] | None = None
+        self._written: dict[str, Kept] = {}
+        self._looked: tuple[float, float] | None = None
         self._chosen: tuple[Stamp, dict[str, Monitored]] | None = None
         self._tried: dict[str, int] = {}
         self._alarmed = 0
@@ -108,12 +112,13 @@ class Monitoring:
         now = self._clock()
         closed = watch.closed(now, grace_s=self._grace_s)
         if self._kept is None:
-            self._kept = {record.key: read(record) for record in self._records.list(KIND)}
+            self._kept = self._written = {record.key: read(record) for record in self._records.list(KIND)}
+        self._mind_the_clock(self._kept, now)
         found = (each.deployment for each in self._plane.deployments.all())
         deployed = {each.name: each.current for each in found if each.current is not None}
         gone = self._kept.keys() - deployed.keys()
         due = sorted((name for name in deployed if self._is_due(name, deployed[name], closed)), key=self._through)
-        if not due and not gone and not self._owes(closed):
+        if not due and not gone and self._kept is self._written and not self._owes(closed):
             return False
         if self._detectors is None:
             self._detectors = watch.load()
@@ -132,15 +137,26 @@ class Monitoring:
             for name in self._alarm(records, kept, now=now):
                 kept[name] = kept[name].with_page(now)
             for name, each in kept.items():
-                if each is not self._kept.get(name):
+                if each is not self._written.get(name):
                     records.put(KIND, name, body(each), expected=None)
             for name in gone:
                 records.delete(KIND, name, expected=None)
         for name in gone:
             self._followers.pop(name, None)
             self._joined.pop(name, None)
-        self._kept, self._alarmed = kept, closed
+        self._kept, self._written, self._alarmed = kept, kept, closed
         return len(turned) < len(due) or any(each.is_more for each in turned.values())
+
+    def _mind_the_clock(self, kept: dict[str, Kept], now: float) -> None:
+        """Note with every deployment that the clock went otherwise than time did since it was last looked at; the next transaction writes it."""
+        before, self._looked = self._looked, (now, self._monotonic())
+        if before is None:
+            return
+        passed_s = self._looked[1] - before[1]
+        seconds = now - before[0] - passed_s
+        if abs(seconds) >= watch.STRAYED_S:
+            log.warning("the clock went %.0f s further than time did", seconds)
+            self._kept = {name: watch.strayed(each, at=now, seconds=seconds, since=now - passed_s) for name, each in kept.items()}
 
     def _owes(self, closed: int) -> bool:
         """Whether people may be owed something in a minute in which nothing is judged: the end of an alert whose deployment is gone, say."""

@@ -172,7 +172,8 @@ def _timed(state: _State, streams: _Streams, found: Array, counts: Array, start:
     # Evidence grows evenly, on average: what took it from a third to the whole had taken half as long to reach the third.
     began = np.where(is_begin, quiet_at - (end - quiet_at) / 2, state.began)
     held_s = np.where(state.cycles.widths.max(axis=1) > streams.smallest, _HELD_IN_CYCLES_S, _HELD_S)
-    return state._replace(quiet_at=quiet_at, quiet_rows=quiet_rows, began=began, until=np.where(lasts, end + held_s, state.until))
+    until = np.where(lasts, end + held_s, np.minimum(state.until, end + held_s))  # a clock that was put back makes no alarm last longer
+    return state._replace(quiet_at=quiet_at, quiet_rows=quiet_rows, began=began, until=until)
 
 
 # -- telling ---------------------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ from modelyard.monitor.budget import MONTH_S
 from modelyard.monitor.cause import Cause, Happened
 from modelyard.monitor.estimate import priced
 from modelyard.monitor.explained import explained
+from modelyard.monitor.quality import clock
 from modelyard.monitor.settings import FIGURES
 from modelyard.types import Digest, Verdict
 
@@ -52,6 +53,10 @@ LATE_S = 86_400
 """For how long it is counted what comes to a minute after it was judged."""
 TRACKED = 80
 """How many points of each figure's course are kept, the latest: a little more than the window."""
+GAPS = 20
+"""How many gaps are remembered."""
+STRAYED_S = 60.0
+"""A clock that goes so much further than time did, or less far, was put: no request can have come in between, or minutes come twice."""
 _ORDER = {"fail": 0, "warn": 1, "unknown": 2, "pass": 3}
 
 
@@ -78,12 +83,23 @@ class Seen(NamedTuple):
     missing: Sequence[str] = ()
 
 
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """Why time is missing from a watch, or came twice, found `at` that time: the `clock` was put so many seconds forward (back: below 0) to `end`, or
+    nobody watched (`away`) so many seconds until `end`.
+    """
+
+    kind: Literal["clock", "away"]
+    at: float
+    seconds: float
+    end: float
+
+
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of a deployment between turns. Minutes that begin before `through` were handed to the detectors.
 
     `since` is where the watch of the release began. `handed` are the requests of the minutes of the last day, so that what comes later is counted:
     `late` requests in all. `track` is the course of figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the
-    detectors that could not judge, and why; `paged` is when somebody was woken, of the last month; `causes` explain what fails, by rule.
+    detectors that could not judge, and why; `paged` is when somebody was woken, of the last month; `causes` explain what fails, by rule. `gaps` are the latest, oldest first: they are told for a window.
     """
 
     version: int
@@ -99,6 +115,12 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failed: dict[str, str] = {}
     paged: tuple[float, ...] = ()
     causes: dict[str, Cause] = {}
+    gaps: tuple[Gap, ...] = ()
+
+    def with_gap(self, gap: Gap) -> Kept:
+        """One more gap is known. Those that were found at a time that is still to come, by a clock that was put back since, were found before it."""
+        before = (msgspec.structs.replace(each, at=min(each.at, gap.at)) for each in self.gaps)
+        return msgspec.structs.replace(self, gaps=(*before, gap)[-GAPS:])
 
     def with_page(self, at: float) -> Kept:
         """Somebody was woken at that time: it counts against the alarm budget for a month."""
@@ -126,7 +148,15 @@ def begin(digest: Digest, version: int, *, settings: Monitored, now: float, befo
     through = int((now - settings.window_s) // MINUTE_S) * MINUTE_S
     if before is None:
         return Kept(version=version, digest=digest, through=through, since=through)
-    return Kept(version=version, digest=digest, through=through, since=through, states=before.states, paged=before.paged)
+    return Kept(version=version, digest=digest, through=through, since=through, states=before.states, paged=before.paged, gaps=before.gaps)
+
+
+def strayed(kept: Kept, *, at: float, seconds: float, since: float) -> Kept:
+    """What is kept when the clock stands at `at`, `seconds` ahead of where it should (behind: below 0). Of one that was put back, what was seen
+    `since` then (a time by it as it stands now) is judged, perhaps for the second time.
+    """
+    through = min(kept.through, int(since // MINUTE_S) * MINUTE_S) if seconds < 0 else kept.through
+    return msgspec.structs.replace(kept, through=through).with_gap(Gap(kind="clock", at=at, seconds=seconds, end=at))
 
 
 def span(kept: Kept, *, settings: Monitored, closed: int) -> Span:
@@ -145,7 +175,8 @@ def turn(kept: Kept, seen: Seen, detectors: Mapping[str, Detector], *, settings:
     Never raises for what a detector does.
     """
     start, reached, now = seen.span.start, seen.span.until, seen.now
-    ours = _gaps(kept, seen.span)
+    kept = _with_gap(kept, seen.span, seen.now)
+    ours = _gaps(kept.gaps, now=seen.now, window_s=settings.window_s)
     if seen.missing:
         said = f"judged without what cannot be read now; {'; '.join(seen.missing)}"
         ours.append(Verdict(outcome="unknown", rule="watch:log", evidence=said))
@@ -272,17 +303,37 @@ def _late(kept: Kept, minutes: Sequence[Minute], *, before: int) -> tuple[dict[i
     return handed, late
 
 
-def _gaps(kept: Kept, span: Span) -> list[Verdict]:
-    """What is to be said of minutes that are judged twice, or never, since the clock or the monitor was away."""
-    minutes = (span.start - kept.through) // MINUTE_S
-    if minutes == 0:
-        return []
-    if minutes < 0:
-        said = f"the clock stands {-minutes:,} minutes before what was judged; what is seen from now on is judged, perhaps again"
-        return [Verdict(outcome="unknown", rule="watch:clock", evidence=said, numbers={"minutes": float(-minutes)})]
-    said = f"{minutes:,} minutes were not judged: nobody watched for longer than a day"
-    window = (float(kept.through), float(span.start))
-    return [Verdict(outcome="unknown", rule="watch:away", evidence=said, numbers={"minutes": float(minutes)}, window=window)]
+def _with_gap(kept: Kept, span: Span, now: float) -> Kept:
+    """With what is missing where the span does not go on from what was judged: the monitor was away, or the clock put back meanwhile."""
+    seconds = float(span.start - kept.through)
+    if not seconds:
+        return kept
+    return kept.with_gap(Gap(kind="clock" if seconds < 0 else "away", at=now, seconds=seconds, end=now if seconds < 0 else float(span.start)))
+
+
+def _gaps(gaps: Sequence[Gap], *, now: float, window_s: float) -> list[Verdict]:
+    """What is to be said of gaps: of each kind the latest that is no older than the window."""
+    told = []
+    for kind, said in (("clock", _said_of_clock), ("away", _said_of_absence)):
+        mine = [each for each in gaps if each.kind == kind and now - each.at <= window_s]
+        if mine:
+            last = mine[-1]
+            more = f"; {len(mine)} times in this window" if len(mine) > 1 else ""
+            window = (last.end - max(last.seconds, 0.0), last.end)
+            numbers = {"minutes": last.seconds / MINUTE_S, "times": float(len(mine))}
+            told.append(Verdict(outcome="unknown", rule=f"watch:{kind}", evidence=f"{said(last)}{more}", numbers=numbers, window=window))
+    return told
+
+
+def _said_of_clock(gap: Gap) -> str:
+    minutes = f"{abs(gap.seconds) / MINUTE_S:,.0f} minutes"
+    if gap.seconds < 0:
+        return f"the clock was put back by {minutes}, to {clock(gap.end)}: requests from then on may fall into minutes that were judged before"
+    return f"the clock went {minutes} too far, to {clock(gap.end)} (put forward, or the machine slept): of these no request can be known"
+
+
+def _said_of_absence(gap: Gap) -> str:
+    return f"{gap.seconds / MINUTE_S:,.0f} minutes until {clock(gap.end)} were not judged: nobody watched for longer than a day"
 
 
 def _came_late(late: int, total: int, span: Span) -> Verdict:

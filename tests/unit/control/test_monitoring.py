@@ -43,13 +43,14 @@ class Watched:
         )
         self.release = deployed(self.plane, "line:1")
         self.now = START + GRACE_S + 1
+        self.put_s = 0.0
         self.detector = Told()
         self.intake = Intake(self.plane.settings)
         self.monitoring = self.again()
 
     def again(self) -> Monitoring:
         """The monitor of another term, or process."""
-        return Monitoring(self.plane, self.plane.registry.records, clock=lambda: self.now, detectors={"told": self.detector})
+        return Monitoring(self.plane, self.plane.registry.records, clock=lambda: self.now, monotonic=lambda: self.now - self.put_s, detectors={"told": self.detector})
 
     def see(self, at: float, *, rows: int = 3, ids: tuple[str, ...] = (), name: str | None = None) -> None:
         """Let `rows` be answered at a time."""
@@ -82,6 +83,47 @@ def test_a_minute_is_judged_once_it_is_over_and_written_down(watched: Watched) -
     assert kept.through == START + 60 and kept.version == 1 and kept.digest == watched.release.digest and kept.verdicts[0].rule == "told"
     handed = len(watched.detector.handed)
     assert not watched.monitoring.turn() and len(watched.detector.handed) == handed, "nothing is due until the next minute is over"
+
+
+@pytest.mark.parametrize("hours", [1, -24])
+def test_a_clock_that_is_put_is_named_and_nothing_is_silent(watched: Watched, hours: int) -> None:
+    watched.see(START + 30)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    assert watched.kept().gaps == ()
+    watched.put_s = hours * 3600.0
+    watched.now += watched.put_s + 60
+    at = START + watched.put_s + 90
+    watched.see(at)
+    watched.monitoring.turn()
+    kept = watched.kept()
+    (said,) = (each for each in kept.verdicts if each.rule == "watch:clock")
+    assert said.outcome == "unknown" and said.numbers == {"minutes": hours * 60.0, "times": 1.0}
+    assert kept.through == START + watched.put_s + 120 and watched.detector.starts[-1] == START + watched.put_s + 60, "what comes after is judged"
+    watched.now += 60
+    watched.monitoring.turn()
+    assert len(watched.kept().gaps) == 1, "it is one jump, however often it is looked at"
+    assert [each for each in watched.kept().verdicts if each.rule == "watch:clock"] == [said]
+
+
+def test_a_jump_is_written_though_the_store_was_away_when_it_was_noticed(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.see(START + 30)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    watched.put_s, watched.now = 7200.0, watched.now + 7260
+    records = watched.plane.registry.records
+
+    @contextlib.contextmanager
+    def away() -> Iterator[Any]:
+        raise Unavailable("the store is away")
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(records), "transaction", lambda _: away())
+        with pytest.raises(Unavailable):
+            watched.monitoring.turn()
+    watched.monitoring.turn()
+    assert [each.seconds for each in watched.kept().gaps] == [7200.0]
 
 
 def test_who_takes_over_goes_on_where_the_last_one_stopped(watched: Watched) -> None:

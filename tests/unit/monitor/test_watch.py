@@ -152,15 +152,50 @@ def test_what_lies_too_far_back_is_said_to_be_unjudged() -> None:
     assert after.through == closed(NOW + AWAY_S + 86_400)
 
 
-def test_a_clock_that_was_put_back_is_said_and_judging_goes_on() -> None:
+def of_clock(kept: Kept) -> list[Verdict]:
+    return [verdict for verdict in kept.verdicts if verdict.rule == "watch:clock"]
+
+
+def test_a_clock_that_was_put_back_is_said_for_a_window_and_judging_goes_on() -> None:
     told = Told()
     kept = judged(fresh(), minutes(0, 30), told)
     back = START + 10 * MINUTE_S + watch.GRACE_S
     after = judged(kept, minutes(0, 30), told, now=back)
-    said = next(verdict for verdict in after.verdicts if verdict.rule == "watch:clock")
-    assert said.outcome == "unknown" and said.numbers == {"minutes": (kept.through - closed(back)) / 60} and after.through == closed(back)
+    (said,) = of_clock(after)
+    assert said.outcome == "unknown" and said.numbers == {"minutes": (closed(back) - kept.through) / 60, "times": 1.0}
+    assert "was put back by 19 minutes" in said.evidence and after.through == closed(back)
     on = judged(after, minutes(0, 30), told, now=back + MINUTE_S)
-    assert on.through == after.through + MINUTE_S and all(verdict.rule != "watch:clock" for verdict in on.verdicts)
+    assert on.through == after.through + MINUTE_S and of_clock(on) == [said], "who looks a minute later is told as well"
+    assert of_clock(judged(on, minutes(0, 30), told, now=back + DEFAULTS.window_s + MINUTE_S)) == []
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(3600.0, "went 60 minutes too far"), (-86_400.0, "put back by 1,440 minutes")])
+def test_a_clock_that_strayed_from_time_is_named_and_counted(seconds: float, words: str) -> None:
+    kept = judged(fresh(), minutes(0, 30), Told())
+    assert of_clock(kept) == []
+    now = NOW + 60 + seconds
+    noted = watch.strayed(kept, at=now, seconds=seconds, since=now - 20)
+    after = judged(noted, minutes(0, 30), Told(), now=now)
+    (said,) = of_clock(after)
+    assert words in said.evidence and said.numbers == {"minutes": seconds / 60, "times": 1.0}, "named once, not again as a span that goes back"
+    assert after.through == closed(now), "and judging goes on from there"
+    twice = judged(watch.strayed(after, at=now + 60, seconds=seconds, since=now + 60), [], Told(), now=now + 60)
+    assert of_clock(twice)[0].numbers["times"] == 2.0
+    assert len(twice.with_gap(twice.gaps[0]).gaps) == 3 and begin(DIGEST, 4, settings=DEFAULTS, now=now, before=twice).gaps == twice.gaps
+
+
+def test_jumps_to_and_fro_are_all_counted() -> None:
+    there = watch.strayed(fresh(), at=NOW + 3600, seconds=3600.0, since=NOW + 3600)
+    back = watch.strayed(there, at=NOW - 86_400, seconds=-90_000.0, since=NOW - 86_400)
+    (said,) = of_clock(judged(back, [], Told(), now=NOW - 86_400 + 30))
+    assert said.numbers == {"minutes": -1500.0, "times": 2.0} and "2 times in this window" in said.evidence
+
+
+def test_gaps_are_remembered_within_bounds() -> None:
+    kept = fresh()
+    for place in range(watch.GAPS + 5):
+        kept = watch.strayed(kept, at=NOW + place, seconds=90.0, since=NOW)
+    assert len(kept.gaps) == watch.GAPS and kept.gaps[-1].at == NOW + watch.GAPS + 4
 
 
 def test_columns_to_ignore_have_no_importance_and_no_verdicts() -> None:

@@ -190,7 +190,7 @@ def _with_minute(state: State, minute: Minute, reference: Reference) -> State:
     had = profile.unpack(state.counts) if state.rows else 0
     return msgspec.structs.replace(
         state,
-        start=state.start if state.rows else float(minute.start),
+        start=min(state.start, float(minute.start)) if state.rows else float(minute.start),
         rows=state.rows + int(counts[0]),
         counts=profile.pack(had + counts),
     )
