@@ -30,10 +30,12 @@ IDS, TRUTHS, TIMES = ("prediction_id", "id"), ("label", "truth"), ("known_at",)
 
 
 class Table(NamedTuple):
-    """The labels of a file by prediction id, and since when each is known (seconds since 1970), where it says so."""
+    """The labels of a file in its order, as (prediction id, truth, since when it is known in seconds since 1970, if it says so); one id may have
+    several. `left_out` are its rows without an id or a label.
+    """
 
-    truths: dict[str, Any]
-    known_at: dict[str, float]
+    labels: list[tuple[str, Any, float | None]]
+    left_out: int
 
 
 def labels(
@@ -48,7 +50,7 @@ def labels(
     """Give true answers of predictions, by prediction id; without a file, show what became of those given."""
     given = None if file is None else read(file)
     with connect(config.load({"home": home})) as client:
-        told = None if given is None else client.give_labels(parse_name(name), given.truths, known_at=given.known_at)
+        told = None if given is None else client.give_labels(parse_name(name), given.labels)
         found = client.labels(parse_name(name))
     if json:
         emit_json(found)
@@ -62,12 +64,14 @@ def labels(
     line(f"  {found.late:,} came after the day of their prediction, {found.conflicting:,} ids have had different labels")
     if found.mistyped:
         line(f"  {found.mistyped:,} are no answer that the model could give, and count in no figure")
+    if given is not None and given.left_out:
+        line(f"  left out: {given.left_out:,} rows of the file without an id or a label")
     for kind, ids in found.named.items():
         line(f"  {kind}: {escape(', '.join(ids))}{' …' if len(ids) > 2 else ''}")
 
 
 def read(path: Path) -> Table:
-    """The labels in a file; of one id the last. Rows without a label are left out. Raises InvalidInput."""
+    """The labels in a file. Raises InvalidInput."""
     import duckdb
 
     reader = READERS.get(path.suffix.lower())
@@ -87,8 +91,8 @@ def read(path: Path) -> Table:
     if key is None or truth is None:
         raise InvalidInput(f"{path.name} needs the columns prediction_id and label; it has {', '.join(names)}", field="file", rule="columns")
     kept = [row for row in rows if row[key] is not None and row[truth] is not None]
-    dated = [] if time is None else [row for row in kept if row[time] is not None]
-    return Table({str(row[key]): _plain(row[truth]) for row in kept}, {str(row[key]): _seconds(row[time]) for row in dated})
+    since = [None if time is None or row[time] is None else _seconds(row[time]) for row in kept]
+    return Table([(str(row[key]), _plain(row[truth]), at) for row, at in zip(kept, since, strict=True)], len(rows) - len(kept))
 
 
 def _seconds(value: Any) -> float:

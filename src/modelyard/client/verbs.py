@@ -6,7 +6,7 @@ Hides the paths and bodies of both planes' APIs. Each is a generator (`client.st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -207,14 +207,21 @@ class Verbs:
 
     @verb
     def give_labels(
-        self, name: str, labels: Mapping[str, str | float | bool], *, known_at: Mapping[str, float] | None = None
+        self,
+        name: str,
+        labels: Mapping[str, str | float | bool] | Iterable[tuple[str, str | float | bool, float | None]],
+        *,
+        known_at: Mapping[str, float] | None = None,
     ) -> Steps[answers.Received]:
         """Give true answers of predictions, by prediction id, in as many requests as it takes; the newest of an id stands.
 
-        `known_at` says of each, or some, since when it is known (seconds since 1970); by it the newest is found, else by when they come.
+        `known_at` says of each, or some, since when it is known (seconds since 1970); by it the newest is found, else by when they come. Instead of a
+        mapping they may be given as (id, truth, known_at or None), where an id may have several.
         """
         total = dict.fromkeys(answers.Received.__struct_fields__, 0)
-        for part in _parts(labels, known_at or {}):
+        since = known_at or {}
+        given = ((key, truth, since.get(key)) for key, truth in labels.items()) if isinstance(labels, Mapping) else labels
+        for part in _parts(given):
             told = yield from self._change("POST", f"/deployments/{_part(name)}/labels", {"labels": part}, answers.Received)
             total = {kind: count + getattr(told, kind) for kind, count in total.items()}
         return answers.Received(**total)
@@ -545,14 +552,14 @@ def _converted(told: Any, answer: type[T], url: str) -> T:
         raise Unavailable(f"{url} answered in a form that this release does not know") from error
 
 
-def _parts(labels: Mapping[str, str | float | bool], known_at: Mapping[str, float]) -> Iterator[list[dict[str, object]]]:
+def _parts(labels: Iterable[tuple[str, str | float | bool, float | None]]) -> Iterator[list[dict[str, object]]]:
     """Labels in parts that one body of the control API holds."""
     part: list[dict[str, object]] = []
     size = 0
-    for key, truth in labels.items():
+    for key, truth, since in labels:
         item: dict[str, object] = {"id": key, "truth": truth}
-        if key in known_at:
-            item["known_at"] = known_at[key]
+        if since is not None:
+            item["known_at"] = since
         length = len(msgspec.json.encode(item)) + 1
         if part and size + length > _BODY_BYTES:
             yield part

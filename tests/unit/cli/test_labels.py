@@ -20,27 +20,33 @@ def test_csv_parquet_and_json_lines_say_the_same(tmp_path: Path) -> None:
     lines.write_text('{"id": "a", "truth": 1}\n{"id": "b", "truth": 0.0}\n{"id": "a/1", "truth": 1}\n{"id": "c", "truth": null}\n')
     with duckdb.connect() as connection:
         connection.execute(f"COPY (SELECT * FROM read_csv_auto('{csv}')) TO '{parquet}' (FORMAT parquet)")
-    assert read(csv) == read(lines) == read(parquet) == ({"a": 1, "b": 0, "a/1": 1}, {})
+    assert read(csv) == read(lines) == read(parquet) == ([("a", 1, None), ("b", 0, None), ("a/1", 1, None)], 1)
 
 
 def test_texts_numbers_and_truth_values_keep_their_kind(tmp_path: Path) -> None:
     for written, expected in (("yes", "yes"), ("1.5", 1.5), ("True", "True"), ("2024-01-02", "2024-01-02"), ("007", "007"), ("-3", -3)):
         path = tmp_path / "labels.csv"
         path.write_text(f"prediction_id,label\na,{written}\n")
-        assert read(path).truths == {"a": expected}
+        assert read(path).labels == [("a", expected, None)]
     path = tmp_path / "labels.parquet"
     with duckdb.connect() as connection:
         connection.execute(f"COPY (SELECT 'a' AS ID, 1.25::DECIMAL(9, 2) AS Label) TO '{path}' (FORMAT parquet)")
-    assert read(path).truths == {"a": 1.25}
+    assert read(path).labels == [("a", 1.25, None)]
 
 
 def test_since_when_a_label_is_known_is_read_in_each_form(tmp_path: Path) -> None:
     csv, parquet = tmp_path / "labels.csv", tmp_path / "labels.parquet"
     csv.write_text("id,label,known_at\na,1,2026-01-02T00:00:00+01:00\nb,0,1767312000\nc,1,\nd,1,2026-01-02 00:00:00\n")
-    assert read(csv).known_at == {"a": 1767308400.0, "b": 1767312000.0, "d": 1767312000.0} and len(read(csv).truths) == 4
+    assert [at for _, _, at in read(csv).labels] == [1767308400.0, 1767312000.0, None, 1767312000.0]
     with duckdb.connect() as connection:
         connection.execute(f"COPY (SELECT 'a' AS id, 1 AS label, TIMESTAMP '2026-01-02 00:00:00' AS known_at) TO '{parquet}' (FORMAT parquet)")
-    assert read(parquet).known_at == {"a": 1767312000.0}
+    assert read(parquet).labels == [("a", 1, 1767312000.0)]
+
+
+def test_what_one_file_says_twice_of_an_id_comes_in_its_order_and_what_says_nothing_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("prediction_id,label,known_at\na,1,1767312000\na,2,\na,2,\n,5,\nb,,\n")
+    assert read(path) == ([("a", 1, 1767312000.0), ("a", 2, None), ("a", 2, None)], 2)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +73,8 @@ def test_what_became_of_labels_is_told_with_ids_of_what_needs_a_look(
     given: list[tuple[object, ...]] = []
 
     class Fake:
-        def give_labels(self, name: str, labels: object, *, known_at: object) -> Received:
-            given.append((name, labels, known_at))
+        def give_labels(self, name: str, labels: object) -> Received:
+            given.append((name, labels))
             return Received(new=1, same=2, changed=3, outdated=4, future=5)
 
         def labels(self, name: str) -> Account:
@@ -79,10 +85,10 @@ def test_what_became_of_labels_is_told_with_ids_of_what_needs_a_look(
 
     monkeypatch.setattr(labels, "connect", lambda settings: contextlib.nullcontext(Fake()))
     path = tmp_path / "labels.csv"
-    path.write_text("id,label,known_at\na,1,5\nb,no,\n")
+    path.write_text("id,label,known_at\na,1,5\nb,no,\nc,,\n")
     assert main(["labels", "line", "--file", str(path)]) == 0
     told = capsys.readouterr().out
-    assert given == [("line", {"a": 1, "b": "no"}, {"a": 5.0})]
+    assert given == [("line", [("a", 1, 5.0), ("b", "no", None)])] and "left out: 1 rows" in told
     for part in ("1 labels were new", "4 were known before", "5 are dated in the future", "12 matched", "2 came after the day", "3 ids have had"):
         assert part in told
     assert "1 are no answer" in told and "unknown: u1, u2, u3 …" in told and "future: f1\n" in told

@@ -305,6 +305,8 @@ def test_labels_go_in_parts_that_a_body_holds(client: Scripted) -> None:
     assert client.give_labels("line", {**given, "prediction-x": "yes"}).same == 1500
     found = client.labels("line")
     assert (found.labels, found.matched, found.unknown, found.received.same) == (1501, 0, 1501, 1500)
+    twice = client.give_labels("line", [("prediction-z", 1, 1.0), ("prediction-z", 2, None), ("prediction-z", 2, None)])
+    assert (twice.new, twice.changed, twice.same) == (1, 1, 1), "what one call says more than once of an id is all kept account of"
     dated = client.give_labels("line", {"prediction-x": "no", "prediction-y": 1}, known_at={"prediction-x": 1.0, "prediction-y": 9e12})
     assert (dated.outdated, dated.future, dated.new) == (1, 1, 0)
     assert client.labels("line").named["future"] == ("prediction-y",)

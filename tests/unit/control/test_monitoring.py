@@ -50,7 +50,8 @@ class Watched:
 
     def again(self) -> Monitoring:
         """The monitor of another term, or process."""
-        return Monitoring(self.plane, self.plane.registry.records, clock=lambda: self.now, monotonic=lambda: self.now - self.put_s, detectors={"told": self.detector})
+        clocks = {"clock": lambda: self.now, "monotonic": lambda: self.now - self.put_s}
+        return Monitoring(self.plane, self.plane.registry.records, detectors={"told": self.detector}, **clocks)
 
     def see(self, at: float, *, rows: int = 3, ids: tuple[str, ...] = (), name: str | None = None) -> None:
         """Let `rows` be answered at a time."""
