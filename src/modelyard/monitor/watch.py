@@ -99,8 +99,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `since` is where the watch of the release began. `handed` are the requests of the minutes of the last day, so that what comes later is counted:
     `late` requests in all. `track` is the course of figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the
-    detectors that could not judge, and why; `paged` is when somebody was woken, of the last month; `causes` explain what fails, by rule. `gaps` are the latest, oldest first: they are told for a
-    window.
+    detectors that could not judge, and why; `paged` is when somebody was woken, of the last month; `causes` explain what fails, by rule. `gaps` are
+    the latest, oldest first: they are told for a window.
     """
 
     version: int
