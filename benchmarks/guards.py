@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.items import Item
 from modelyard.events import bucket_edge_s, bucket_place
+from modelyard.monitor.evidence import Blocks
 from modelyard.rollout.guards import Guard, evalues, judge, latency, parse
 from modelyard.rollout.guards.base import Stratum
 from modelyard.rollout.guards.shares import _line
@@ -113,7 +114,8 @@ class _World:
         self.rng, self.candidate = rng, candidate
         shape = (rollouts, len(STEPS))
         self.mine, self.errors, self.others, self.other_errors, self.compared, self.disagreed = (np.zeros(shape) for _ in range(6))
-        self.latencies, self.other_latencies = np.zeros((*shape, BUCKETS)), np.zeros((*shape, BUCKETS))
+        self.latencies, self.other_latencies, self.squares, self.products = (np.zeros((*shape, BUCKETS)) for _ in range(4))
+        self.blocks = np.zeros(shape)
         self.step, self.since = np.zeros(rollouts, dtype=int), np.zeros(rollouts, dtype=int)
         offset = rng.uniform(0, math.log(2) / 8, rollouts)
         self.chances = [_chances(offset + math.log(each)) for each in (1.0, candidate.slower)]
@@ -133,7 +135,11 @@ class _World:
         self.errors[place] += errors
         self.others[place] += others
         self.other_errors[place] += other_errors
-        self.latencies[place] += rng.multinomial(mine - errors, chances[1])
+        answered = rng.multinomial(mine - errors, chances[1])
+        self.latencies[place] += answered
+        self.squares[place] += answered * (2 * np.cumsum(answered[:, ::-1], axis=1)[:, ::-1] - answered)
+        self.products[place] += answered * answered.sum(axis=1, keepdims=True)
+        self.blocks[place] += answered.any(axis=1)
         self.other_latencies[place] += rng.multinomial(others - other_errors, chances[0])
         compared = rng.binomial(others - other_errors, MIRROR)
         self.compared[place] += compared
@@ -145,8 +151,8 @@ class _World:
         pick = np.ix_(rows, range(step + 1))
         return _View(
             *(each[pick].T for each in (self.errors, self.mine, self.other_errors, self.others, self.disagreed, self.compared)),
-            np.swapaxes(self.latencies[pick], 0, 1),
-            np.swapaxes(self.other_latencies[pick], 0, 1),
+            *(np.swapaxes(each[pick], 0, 1) for each in (self.latencies, self.other_latencies, self.squares, self.products)),
+            self.blocks[pick].T,
         )
 
 
@@ -159,6 +165,9 @@ class _View(NamedTuple):
     compared: Any
     latencies: Any
     other_latencies: Any
+    squares: Any
+    products: Any
+    blocks: Any
 
 
 def _chances(log_median: Any) -> Any:
@@ -217,6 +226,14 @@ def _judge_latency(guard: Guard, view: _View, needed: float) -> tuple[Any, Any]:
     holds = latency.quantile(mine[last], FIRST, share) < bound
     if not guard.compares:
         found = evalues.from_any_step(lambda first: latency.slower(mine[first:].sum(axis=0), FIRST, share, guard.limit), len(mine)) >= needed
+        for row in np.flatnonzero(found):
+            found[row] = _by_seconds(view, row, share, guard.limit) >= needed
+        doubted = np.flatnonzero(found & (np.where(other[-1].any(axis=1), champion, latency.quantile(other.sum(axis=0), FIRST, share)) > guard.limit))
+        if len(doubted):
+            steps = [
+                latency.slower_than(mine[step, doubted], other[step, doubted], FIRST, share, lambda seconds: seconds) for step in range(len(mine))
+            ]
+            found[doubted] = evalues.from_any_step(steps, len(mine)) >= needed
         return found, holds
     found = evalues.from_any_step([_at_champion(mine[step], other[step], share, guard) for step in range(len(mine))], len(mine)) >= needed
     near = np.flatnonzero(found)
@@ -224,6 +241,16 @@ def _judge_latency(guard: Guard, view: _View, needed: float) -> tuple[Any, Any]:
         steps = [latency.slower_than(mine[step, near], other[step, near], FIRST, share, guard.bound) for step in range(len(mine))]
         found[near] = evalues.from_any_step(steps, len(mine)) >= needed
     return found, holds
+
+
+def _by_seconds(view: _View, row: int, share: float, limit: float) -> float:
+    """The evidence of one rollout by what its seconds have to do with one another."""
+
+    def since(first: int) -> Any:
+        blocks = latency.Blocks(*(each[first:, row].sum(axis=0) for each in (view.blocks, view.squares, view.products)))
+        return np.asarray(latency.slower_by_blocks(view.latencies[first:, row].sum(axis=0), blocks, FIRST, share, limit))
+
+    return float(evalues.from_any_step(since, len(view.mine)))
 
 
 def _at_champion(mine: Any, other: Any, share: float, guard: Guard) -> Any:
@@ -253,6 +280,7 @@ class _Seen(NamedTuple):
     latencies: dict[int, int]
     outputs: dict[str, tuple[int, ...]]
     mirror: _Mirror
+    blocks: Blocks = Blocks()
 
 
 def _compare_with_judge(guard: Guard, view: _View, alpha: float, failed: Any, holds: Any, row: int) -> None:
@@ -264,10 +292,12 @@ def _compare_with_judge(guard: Guard, view: _View, alpha: float, failed: Any, ho
         counts = [
             {FIRST + place: int(count) for place, count in enumerate(each[step, row]) if count} for each in (view.latencies, view.other_latencies)
         ]
+        sums = ({FIRST + place: int(value) for place, value in enumerate(each[step, row]) if value} for each in (view.squares, view.products))
+        blocks = Blocks(count=int(view.blocks[step, row]), squares=next(sums), products=next(sums))
         strata.append(
             Stratum(
                 _Seen(int(view.others[step, row]), int(view.other_errors[step, row]), counts[1], {}, mirror),
-                _Seen(int(view.mine[step, row]), int(view.errors[step, row]), counts[0], {}, mirror),
+                _Seen(int(view.mine[step, row]), int(view.errors[step, row]), counts[0], {}, mirror, blocks),
             )
         )
     verdict = judge(guard, strata, alpha=alpha)

@@ -100,6 +100,38 @@ def test_a_quantile_at_its_bound_is_seldom_refuted_by_its_buckets(share: float, 
     assert crossed(np.array([latency.slower_than(worse[look], champion[look], first, share, moved) for look in range(looks)])) > 0.9  # the control
 
 
+def test_a_bound_that_is_kept_over_time_is_seldom_broken_by_seconds_that_stall_though_by_requests_it_is() -> None:
+    """Three seconds of a hundred take five times as long: 4.1 % of all requests lie above the bound, where 5 % may."""
+    looks, first, size, each, bound = 120, 340, 220, 200, 0.03
+    rng = np.random.default_rng(8)
+    edges = np.log([bucket_edge_s(first + place) for place in range(1, size)])
+
+    def chances(median: float) -> np.ndarray:
+        below = np.array([0.5 * math.erfc(-(edge - math.log(median)) / 0.5 / math.sqrt(2)) for edge in edges])
+        return np.diff(np.concatenate([[0.0], below, [1.0]]))
+
+    def seconds(median: float, stalls: float) -> np.ndarray:
+        stalled = rng.random((looks, RUNS)) < stalls
+        return rng.multinomial(each, np.where(stalled[..., None], chances(5 * median), chances(median)))
+
+    def refuted(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        by_requests = by_seconds = np.zeros(RUNS, dtype=bool)
+        tails = np.cumsum(drawn[..., ::-1], axis=-1)[..., ::-1]
+        counts, squares, products = (np.cumsum(sums, axis=0) for sums in (drawn, drawn * (2 * tails - drawn), drawn * each))
+        for look in range(looks):
+            now = latency.slower(counts[look], first, 0.95, bound) >= NEEDED
+            by_requests = by_requests | now
+            for run in np.flatnonzero(now & ~by_seconds):
+                blocks = latency.Blocks(look + 1, squares[look, run], products[look, run])
+                by_seconds[run] |= latency.slower_by_blocks(counts[look, run], blocks, first, 0.95, bound) >= NEEDED
+        return by_requests, by_seconds
+
+    by_requests, by_seconds = refuted(seconds(0.010123, 0.03))
+    assert by_requests.mean() > 0.3  # the control
+    assert by_seconds.mean() <= ALLOWED
+    assert refuted(seconds(0.016, 0.03))[1].mean() > 0.9, "and a candidate that is slow all the time is found"
+
+
 def test_the_mean_of_skewed_errors_at_its_bound_is_seldom_refuted() -> None:
     """Asymptotic: errors are exponential, and nothing is said before 100 of them."""
     draws = np.random.default_rng(7).exponential(size=(3000, RUNS))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from modelyard.events import Latencies
+from modelyard.monitor.evidence import Blocks, block
 from modelyard.rollout.guards import Stratum
 
 
@@ -29,6 +32,7 @@ class Counted(NamedTuple):
     latencies: dict[int, int] = {}
     outputs: dict[str, tuple[int, ...]] = {}
     mirror: Mirrored = Mirrored()
+    blocks: Blocks = Blocks()
 
 
 class Known(NamedTuple):
@@ -49,6 +53,16 @@ def traffic(rng: np.random.Generator, requests: int, *, errors: float = 0.005, m
     """Requests that fail at a rate, with lognormal latencies of deviation 0.5."""
     failed = int(rng.binomial(requests, errors))
     return Counted(requests, failed, buckets(median_s * np.exp(0.5 * rng.normal(size=requests - failed))))
+
+
+def seconds(*samples: Any) -> Counted:
+    """Requests that were all answered: the latencies of one second after the other."""
+    each = [buckets(sample) for sample in samples]
+    total: dict[int, int] = {}
+    for counts in each:
+        for bucket, count in counts.items():
+            total[bucket] = total.get(bucket, 0) + count
+    return Counted(sum(total.values()), 0, total, blocks=reduce(add, map(block, each)))
 
 
 def stratum(candidate: Counted, champion: Counted | None = None, **more: Any) -> Stratum:

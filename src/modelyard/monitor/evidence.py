@@ -5,7 +5,9 @@ Hides which failures are laid at the door of the server or its model. Pure; coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import add
 from typing import TypeVar
 
 import msgspec
@@ -25,11 +27,31 @@ CALLERS = _codes(errors.InvalidInput, errors.NotFound, errors.Denied, errors.Con
 """Codes of failures that a caller brought about, by what it sent or by leaving. Others are the server's or the model's, also a refusal for load."""
 
 
+class Blocks(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How answered requests lay together in time: of `count` blocks of about a second each what tells how far their latencies differ.
+
+    For a block that answered n requests, t of them in bucket b or above, the sum over the blocks of t² is that of `squares` from b on, and the sum of
+    n · t that of `products` from b on. `+` is exact, and in any order the same.
+    """
+
+    count: int = 0
+    squares: dict[int, int] = {}
+    products: dict[int, int] = {}
+
+    def __add__(self, other: Blocks) -> Blocks:
+        return Blocks(
+            count=self.count + other.count,
+            squares=summed(self.squares, other.squares),
+            products=summed(self.products, other.products),
+        )
+
+
 class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counts of one version in one generation. `+` is exact, and in any order the same.
 
     `requests` were answered or ended in one of `errors`, which server or model caused; those that callers caused count nowhere. `latencies` are of
-    the answered ones, by bucket (`events.quantile_s`); `outputs` are rows by output, in the champion's bins, missing ones last.
+    the answered ones, by bucket (`events.quantile_s`), `blocks` say how these lay together; `outputs` are rows by output, in the champion's bins,
+    missing ones last.
     """
 
     requests: int = 0
@@ -37,6 +59,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     latencies: dict[int, int] = {}
     outputs: dict[str, tuple[int, ...]] = {}
     mirror: Mirror = Mirror()
+    blocks: Blocks = Blocks()
 
     def __add__(self, other: Seen) -> Seen:
         """Both. Raises Conflict for outputs that were counted in different bins."""
@@ -46,11 +69,29 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             latencies=summed(self.latencies, other.latencies),
             outputs=_outputs(self.outputs, other.outputs),
             mirror=_mirrors(self.mirror, other.mirror),
+            blocks=self.blocks + other.blocks,
         )
 
 
+def of_second(parts: Iterable[Part]) -> Seen:
+    """What the parts say that several workers counted of one version in about the same second: to a stall they are one block."""
+    seen = reduce(add, map(of, parts), Seen())
+    return msgspec.structs.replace(seen, blocks=block(seen.latencies))
+
+
+def block(latencies: Mapping[int, int]) -> Blocks:
+    """The one block of these counts by bucket; nothing of none."""
+    squares, products, above, total = {}, {}, 0, sum(latencies.values())
+    for bucket in sorted(latencies, reverse=True):
+        count = latencies[bucket]
+        above += count
+        squares[bucket] = count * (2 * above - count)
+        products[bucket] = count * total
+    return Blocks(count=1, squares=squares, products=products) if total else Blocks()
+
+
 def of(part: Part) -> Seen:
-    """What one part says."""
+    """What one part says, but for the block to which it belongs."""
     failed = sum(each.requests for code, each in part.failures.items() if code not in CALLERS)
     return Seen(
         requests=part.requests + failed,

@@ -13,6 +13,8 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -23,7 +25,7 @@ from modelyard.events import Failures, Part, Rows, Segment, Use, numbered, refin
 from modelyard.monitor import profile
 from modelyard.monitor.base import Minute
 from modelyard.monitor.database import Database
-from modelyard.monitor.evidence import Seen, of, summed
+from modelyard.monitor.evidence import Seen, of_second, summed
 from modelyard.monitor.ranges import Ranges
 from modelyard.types import Digest
 
@@ -187,7 +189,7 @@ class Windows(Database):
                     self._count(connection, oddities[name], 1)
             windows: dict[tuple[str, int, int, Digest], Window] = {}
             counts: dict[tuple[str, int, Digest, float], Array] = {}
-            evidence: dict[tuple[str, int, Digest], tuple[Seen, float]] = {}
+            evidence: dict[tuple[str, int, Digest], list[tuple[float, int, Part]]] = {}
             for segment in new:
                 start = int(segment.ended_at // WINDOW_S) * WINDOW_S
                 if segment.lost:
@@ -197,8 +199,7 @@ class Windows(Database):
                     _merge(windows, key, _window(segment, part))
                     if part.generation:
                         which = (part.name, part.generation, part.digest)
-                        seen, at = evidence.get(which, (Seen(), 0.0))
-                        evidence[which] = seen + of(part), max(at, segment.ended_at)
+                        evidence.setdefault(which, []).append((segment.ended_at, segment.slot, part))
                     for item in part.profiles:
                         place = (part.name, start, part.digest, item.share)
                         vector = profile.unpack(item.counts)
@@ -210,8 +211,9 @@ class Windows(Database):
                 self._keep_window(connection, key, window)
             for place, vector in counts.items():
                 self._keep_counts(connection, place, vector)
-            for which, (seen, at) in evidence.items():
-                self._keep_evidence(connection, which, seen, at)
+            for which, parts in evidence.items():
+                seen = reduce(add, map(of_second, _seconds(parts)))
+                self._keep_evidence(connection, which, seen, max(at for at, _, _ in parts))
             return len(new)
 
     def _stage(self, connection: sqlite3.Connection, kind: str, part: Part, rows: Rows, *, day: str, at: float) -> None:
@@ -618,6 +620,17 @@ def _names(connection: sqlite3.Connection, table: str) -> Iterator[str]:
 _TABLE: dict[Rollable, tuple[str, str]] = {"windows": ("windows", "rolled"), "profiles": ("profiles", "rolled_profiles")}
 _GROUP = "kind, name, day, version, digest, form"
 _FIELDS = "started_at, ended_at, requests, rows, latencies, failures, dropped, use"
+
+
+def _seconds(parts: Iterable[tuple[float, int, Part]]) -> Iterator[list[Part]]:
+    """Parts (when, of which slot, what) of about one second each: in order of time, and no two of one slot, which tells of itself once a second."""
+    together: dict[int, Part] = {}
+    for _, slot, part in sorted(parts, key=lambda each: each[:2]):
+        if slot in together:
+            yield list(together.values())
+            together = {}
+        together[slot] = part
+    yield list(together.values())
 
 
 def _window(segment: Segment, part: Part) -> Window:

@@ -9,7 +9,7 @@ import pytest
 from modelyard import errors
 from modelyard.errors import Conflict, ModelyardError
 from modelyard.events import Failures, Mirror, Part
-from modelyard.monitor.evidence import CALLERS, Seen, of
+from modelyard.monitor.evidence import CALLERS, Blocks, Seen, block, of, of_second
 from modelyard.types import Digest
 
 DIGEST = Digest("sha256:" + "0" * 64)
@@ -54,6 +54,24 @@ def test_sums_are_exact_in_any_order() -> None:
     )
     for order in permutations(map(of, parts)):
         assert reduce(add, order, Seen()) == total
+
+
+def test_blocks_tell_how_far_seconds_differ() -> None:
+    seconds = ({3: 2, 5: 1}, {4: 4, 5: 3}, {}, {2: 7})
+    total = reduce(add, map(block, seconds), Blocks())
+    assert total.count == 3, "a second without answers is none"
+    for bucket in range(7):
+        above = [sum(count for place, count in each.items() if place >= bucket) for each in seconds]
+        assert sum(value for place, value in total.squares.items() if place >= bucket) == sum(hits**2 for hits in above)
+        products = sum(hits * sum(each.values()) for hits, each in zip(above, seconds, strict=True))
+        assert sum(value for place, value in total.products.items() if place >= bucket) == products
+    for order in permutations(map(block, seconds)):
+        assert reduce(add, order, Blocks()) == total
+
+
+def test_what_several_workers_count_in_a_second_is_one_block() -> None:
+    one, other = part(requests=2, latencies={3: 2}), part(requests=3, latencies={3: 1, 5: 2}, mirror=Mirror(sent=1))
+    assert of_second([one, other]) == Seen(requests=5, latencies={3: 3, 5: 2}, mirror=Mirror(sent=1), blocks=block({3: 3, 5: 2}))
 
 
 def test_outputs_in_other_bins_do_not_add_up() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from modelyard import events
 from modelyard.errors import Conflict, InvalidConfig, NotFound, Tampered, UnsupportedFormat
 from modelyard.events import Failures, Part, ProfileCounts, Rows, Segment, Use
 from modelyard.monitor import profile
-from modelyard.monitor.evidence import Seen
+from modelyard.monitor.evidence import Blocks, Seen, block
 from modelyard.monitor.windows import Windows
 from modelyard.types import Digest
 
@@ -154,14 +155,23 @@ def test_strange_ones_are_counted_once(windows: Windows) -> None:
 def test_evidence_is_kept_by_generation(windows: Windows) -> None:
     windows.take({"a": seen(1000, generation=3), "b": seen(9000, generation=4), "c": seen(9000), "d": seen(9001, generation=4)}, day_of=day_of)
     windows.take({"e": seen(9100, generation=4, outputs={"label": (1, 2)}), "d": seen(9001, generation=4)}, day_of=day_of)
-    assert windows.evidence("m", 3) == {DIGEST: Seen(requests=2, latencies={80: 2})}
-    assert windows.evidence("m", 4) == {DIGEST: Seen(requests=6, latencies={80: 6}, outputs={"label": (1, 2)})}
+    assert windows.evidence("m", 3) == {DIGEST: Seen(requests=2, latencies={80: 2}, blocks=block({80: 2}))}
+    three = Blocks(count=3, squares={80: 3 * 4}, products={80: 3 * 4})
+    assert windows.evidence("m", 4) == {DIGEST: Seen(requests=6, latencies={80: 6}, outputs={"label": (1, 2)}, blocks=three)}
     assert windows.evidence("m", 0) == windows.evidence("other", 4) == {}
     windows.forget(before=5000, waiting=())
     assert windows.evidence("m", 3) == {}
     assert windows.evidence("m", 4)
     windows.forget_evidence()
     assert windows.evidence("m", 4) == {} and windows.seen("m", since=0), "what was seen is told all the same"
+
+
+def test_what_workers_count_in_about_the_same_second_is_one_block(windows: Windows) -> None:
+    def of(slot: int, at: float) -> Segment:
+        return msgspec.structs.replace(seen(at, generation=3), slot=slot)
+
+    windows.take({"a": of(0, 1000.2), "b": of(1, 1000.9), "c": of(0, 1001.2), "d": of(1, 1001.9), "e": of(0, 1002.2)}, day_of=day_of)
+    assert windows.evidence("m", 3)[DIGEST].blocks == block({80: 4}) + block({80: 4}) + block({80: 2})
 
 
 def test_evidence_in_other_bins_is_refused_whole(windows: Windows) -> None:

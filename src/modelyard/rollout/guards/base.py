@@ -31,6 +31,17 @@ class Mirror(Protocol):
     def outputs(self) -> Mapping[str, tuple[int, ...]]: ...
 
 
+class Blocks(Protocol):
+    """How answered requests lay together in time (`monitor.evidence.Blocks`)."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def squares(self) -> Mapping[int, int]: ...
+    @property
+    def products(self) -> Mapping[int, int]: ...
+
+
 class Seen(Protocol):
     """Cumulative counts of one version in one generation (`monitor.evidence.Seen`); `errors` are among the `requests`."""
 
@@ -44,6 +55,8 @@ class Seen(Protocol):
     def outputs(self) -> Mapping[str, tuple[int, ...]]: ...
     @property
     def mirror(self) -> Mirror: ...
+    @property
+    def blocks(self) -> Blocks: ...
 
 
 class Labelled(Protocol):

@@ -25,7 +25,7 @@ _TILTS = np.geomspace(0.008, 7.0, 26)
 _GAINS = np.expm1(_TILTS)
 _STAKES = np.where((_TILTS > 0.12) & (_TILTS < 3.0), 4.0, 1.0)
 _STAKES = np.log(_STAKES / _STAKES.sum())
-_TUNED_AT = 400.0
+TUNED_AT = 400.0
 _TURNS = 34
 
 
@@ -114,16 +114,16 @@ def mean_of(evidence: Array) -> Array:
     return found
 
 
-def mean_exceeds(excess: float, variance: float, observations: float) -> float:
+def mean_exceeds(excess: float, variance: float, observations: float, tuned_at: float = TUNED_AT) -> float:
     """Evidence that an estimate's `excess` over its bound is above 0, from its estimated `variance`; asymptotic, see below.
 
     The one-sided normal mixture, of which the asymptotic confidence sequences of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (Annals of
     Statistics 2024) are made: for means, and by linearisation for AUC and root mean squares, its level holds in the limit of a late first look.
-    Tightest at about `_TUNED_AT` observations.
+    Tightest at about `tuned_at` observations.
     """
     if not variance > 0 or observations <= 0:
         return 0.0
-    share = observations / (observations + _TUNED_AT)
+    share = observations / (observations + tuned_at)
     z = excess / math.sqrt(variance) * math.sqrt(share)
     # The normal tail by its first term where erfc underflows.
     tail = math.log(0.5 * math.erfc(-z / math.sqrt(2))) if z > -30 else -z * z / 2 - math.log(-z * math.sqrt(2 * math.pi))

@@ -12,18 +12,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from modelyard.events import bucket_edge_s, bucket_place
-from modelyard.rollout.guards.evalues import above, below, hedged
+from modelyard.rollout.guards.evalues import above, below, hedged, mean_exceeds
 
 if TYPE_CHECKING:
     from modelyard.types import Array
 
 Moved = Callable[[float], float]
 """From the champion's quantile to the bound on the candidate's, in seconds; never falling."""
+
+LEAST_BLOCKS = 10
+"""Of fewer blocks nothing is known of how far blocks differ."""
+
+TUNED_AT_BLOCKS = 30.0
+"""A fault is looked for within the first minutes of a step."""
+
+
+class Blocks(NamedTuple):
+    """Of so many blocks of a second: sums by bucket (`monitor.evidence.Blocks`)."""
+
+    number: float
+    squares: Array
+    products: Array
 
 
 def filled(buckets: Sequence[Mapping[int, int]]) -> tuple[Array, int]:
@@ -44,6 +58,32 @@ def slower(counts: Array, first: int, share: float, bound_s: float) -> Array:
 def faster(counts: Array, first: int, share: float, bound_s: float) -> Array:
     """Evidence that the `share`-quantile is below `bound_s`, against: it is not. The bucket in which the bound lies counts as above."""
     return below(_from(counts, math.floor(bucket_place(bound_s)) - first), counts.sum(axis=-1), 1 - share)
+
+
+def slower_by_blocks(counts: Array, blocks: Blocks, first: int, share: float, bound_s: float) -> float:
+    """As `slower`, whatever the requests of one block have to do with one another; asymptotic in the number of blocks, 0 for few."""
+    return _by_blocks(counts, blocks, math.ceil(bucket_place(bound_s)) - first, 1 - share, is_slower=True)
+
+
+def faster_by_blocks(counts: Array, blocks: Blocks, first: int, share: float, bound_s: float) -> float:
+    """As `faster`, whatever the requests of one block have to do with one another; asymptotic in the number of blocks, 0 for few."""
+    return _by_blocks(counts, blocks, math.floor(bucket_place(bound_s)) - first, 1 - share, is_slower=False)
+
+
+def _by_blocks(counts: Array, blocks: Blocks, place: int, bound: float, *, is_slower: bool) -> float:
+    """Of the share of requests above, a ratio of sums over blocks: its variance is that of what each block has more than it should by that share.
+
+    Never taken for less than that of independent requests at the bound: of few blocks some are alike by chance.
+    """
+    total = float(counts.sum())
+    if blocks.number < LEAST_BLOCKS or not total:
+        return 0.0
+    hits, squares, products = (float(_from(each, place)) for each in (counts, blocks.squares, blocks.products))
+    rate = hits / total
+    spread = squares - 2 * rate * products + rate * rate * float(blocks.products.sum())
+    variance = max(spread * blocks.number / (blocks.number - 1) / total**2, bound * (1 - bound) / total)
+    excess = rate - bound if is_slower else bound - rate
+    return mean_exceeds(excess, variance, blocks.number, TUNED_AT_BLOCKS)
 
 
 def slower_than(counts: Array, other: Array, first: int, share: float, moved: Moved) -> Array:

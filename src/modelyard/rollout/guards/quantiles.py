@@ -6,8 +6,10 @@ Hides how steps are put together. Pure; the statistics of buckets are `latency`'
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from modelyard.rollout.guards import evalues, latency
 from modelyard.rollout.guards.base import Finding, Stratum
@@ -35,10 +37,26 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
         test = latency.slower_than if worse else latency.faster_than
         return float(evalues.from_any_step(list(test(taken[:steps], taken[steps:], first, share, moved)), steps))
 
+    together = [each.candidate.blocks for each in strata]
+    squares, products = (_over(sums, first, counts.shape[1]) for sums in ([b.squares for b in together], [b.products for b in together]))
+    numbers = np.array([each.count for each in together], dtype=np.float64)
+
     def bounded(times: float, *, worse: bool) -> float:
-        taken = scaled(times)[:steps]
-        test = latency.slower if worse else latency.faster
-        return float(evalues.from_any_step(lambda start: test(taken[start:].sum(axis=0), first, share, guard.limit), steps))
+        """By requests, and where it is known how they lay together by seconds too: the lesser counts."""
+        taken, factors = scaled(times)[:steps], np.ones(steps)
+        factors[-1] = times
+        by_requests = latency.slower if worse else latency.faster
+        by_blocks = latency.slower_by_blocks if worse else latency.faster_by_blocks
+
+        def blocks(start: int) -> latency.Blocks:
+            weights = factors[start:]
+            return latency.Blocks(float(weights @ numbers[start:]), weights @ squares[start:], weights @ products[start:])
+
+        found = float(evalues.from_any_step(lambda start: by_requests(taken[start:].sum(axis=0), first, share, guard.limit), steps))
+        if not numbers.any():
+            return found
+        seconds = [by_blocks(taken[start:].sum(axis=0), blocks(start), first, share, guard.limit) for start in range(steps)]
+        return min(found, float(evalues.from_any_step(lambda start: np.asarray(seconds[start]), steps)))
 
     compares = guard.compares
     used = [step for step in range(steps) if mine[step].sum() and (other[step].sum() or not compares)]
@@ -57,3 +75,12 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
         worse=lambda: compared(1.0, lambda seconds: seconds, worse=True),
         broken_before=not compares and not math.isnan(champion) and champion > guard.limit,
     )
+
+
+def _over(sums: Sequence[Mapping[int, int]], first: int, size: int) -> Array:
+    """`sums` by bucket, of `size` buckets from `first` on."""
+    found = np.zeros((len(sums), size))
+    for row, each in enumerate(sums):
+        for bucket, value in each.items():
+            found[row, bucket - first] = value
+    return found

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from judging import buckets
+from judging import buckets, seconds
 
 from modelyard.events import bucket_edge_s
 from modelyard.rollout.guards import latency
@@ -35,6 +35,35 @@ def test_a_bound_inside_a_bucket_is_neither_broken_nor_kept_by_what_lies_in_that
     assert latency.slower(counts[0], first, 0.5, low * 1.01) < 0
     assert latency.faster(counts[0], first, 0.5, high) > 100
     assert latency.faster(counts[0], first, 0.5, high * 0.99) < 0
+
+
+def by_second(*samples) -> tuple[np.ndarray, latency.Blocks, int]:
+    seen = seconds(*samples)
+    counts, first = latency.filled([seen.latencies])
+    sums = [np.array([each.get(first + place, 0) for place in range(counts.shape[1])]) for each in (seen.blocks.squares, seen.blocks.products)]
+    return counts[0], latency.Blocks(seen.blocks.count, *sums), first
+
+
+def test_a_slow_second_is_one_slow_second_however_many_requests_it_has() -> None:
+    rng = np.random.default_rng(8)
+    usual = [0.01 * np.exp(0.5 * rng.normal(size=300)) for _ in range(30)]
+    counts, blocks, first = by_second(*usual[:-1], 3 * usual[-1])
+    assert latency.slower(counts, first, 0.99, 0.035) > 5, "to requests that had nothing to do with one another it would be evidence"
+    assert latency.slower_by_blocks(counts, blocks, first, 0.99, 0.035) < 1
+    counts, blocks, first = by_second(*(1.5 * each for each in usual))
+    assert latency.slower_by_blocks(counts, blocks, first, 0.5, 0.0125) > 5, "of slow seconds one after the other it is evidence"
+    assert latency.slower_by_blocks(counts, blocks, first, 0.5, 0.02) < 0
+    assert latency.faster_by_blocks(counts, blocks, first, 0.5, 0.0175) > 5
+    assert latency.faster_by_blocks(counts, blocks, first, 0.5, 0.0125) < 0
+
+
+def test_of_few_seconds_nothing_is_said() -> None:
+    counts, blocks, first = by_second(*[np.full(500, 0.1)] * (latency.LEAST_BLOCKS - 1))
+    assert latency.slower_by_blocks(counts, blocks, first, 0.5, 0.01) == 0
+    counts, blocks, first = by_second(*[np.full(500, 0.1)] * latency.LEAST_BLOCKS)
+    assert latency.slower_by_blocks(counts, blocks, first, 0.5, 0.01) > 5
+    nothing = latency.Blocks(0, np.zeros(3), np.zeros(3))
+    assert latency.slower_by_blocks(np.zeros(3), nothing, 0, 0.5, 0.01) == latency.faster_by_blocks(np.zeros(3), nothing, 0, 0.5, 0.01) == 0
 
 
 def test_a_comparison_holds_for_any_place_within_the_buckets() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from judging import Counted, Mirrored, buckets, stratum, traffic
+from judging import Counted, Mirrored, buckets, seconds, stratum, traffic
 
+from modelyard.monitor.evidence import Blocks
 from modelyard.rollout.guards import judge, parse
 
 ALPHA = 0.0125
@@ -33,6 +34,25 @@ def test_an_absolute_bound_that_the_champion_breaks_too_is_told_and_fails_only_a
     champion = traffic(rng, 20_000, median_s=0.02)
     assert told("p50<10ms", stratum(traffic(rng, 2000, median_s=0.02), champion)) == "warn"
     assert told("p50<10ms", stratum(traffic(rng, 2000, median_s=0.04), champion)) == "fail"
+
+
+def test_stalls_of_a_second_do_not_break_a_bound_that_is_kept_over_time() -> None:
+    rng = np.random.default_rng(9)
+    usual = [0.01 * np.exp(0.5 * rng.normal(size=500)) for _ in range(40)]
+    stalled = seconds(*usual[:19], 3 * usual[19], *usual[20:], 3 * usual[0])
+    assert told("p99<35ms", stratum(stalled)) == "unknown"
+    assert told("p99<35ms", stratum(stalled._replace(blocks=Blocks()))) == "fail", "by its requests alone it would be taken back"
+    assert told("p50<20ms", stratum(stalled)) == "pass"
+    assert told("p99<35ms", stratum(seconds(*(1.5 * each for each in usual)))) == "fail"
+    assert told("p99<35ms", stratum(stalled), stratum(seconds(*(2 * each for each in usual[:20])))) == "fail", "a step that begins slow"
+
+
+def test_how_much_more_it_takes_is_told_where_seconds_are_known() -> None:
+    rng = np.random.default_rng(10)
+    few = seconds(*(0.01 * np.exp(0.5 * rng.normal(size=20)) for _ in range(12)))
+    verdict = judge(parse("p50<8.5ms"), [stratum(few)], alpha=ALPHA)
+    assert verdict.outcome == "unknown"
+    assert 100 < verdict.numbers["missing"] < 100_000
 
 
 def test_a_shadow_is_judged_by_its_mirrored_requests() -> None:
