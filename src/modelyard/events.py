@@ -219,6 +219,9 @@ def _hashes(ids: Sequence[str]) -> Array:
     text = "\n".join(ids)
     if text.isascii():
         data = text.encode()
+        even = _even_hashes(data, len(ids))
+        if even is not None:
+            return even
         sizes = np.fromiter(map(len, ids), np.int64, len(ids))
     else:
         encoded = [name.encode("utf-8", "replace") for name in ids]
@@ -233,6 +236,19 @@ def _hashes(ids: Sequence[str]) -> Array:
     terms = np.frombuffer(data + b"\n", dtype=np.uint8) * _POWERS[: len(data) + 1]
     starts = np.cumsum(sizes + 1) - (sizes + 1)
     hashes: Array = np.add.reduceat(terms, starts, dtype=np.uint32) * _INVERSES[starts]
+    return hashes
+
+
+def _even_hashes(data: bytes, count: int) -> Array | None:
+    """What `_hashes` gives for `count` ids of one length, such as those that are made here, in a third of the time; None where they are not that."""
+    wide, rest = divmod(len(data) + 1, count or 1)
+    if rest or not 1 <= wide <= len(_POWERS) or data.count(b"\n") != count - 1:
+        return None
+    lines = np.frombuffer(data + b"\n", dtype=np.uint8).reshape(count, wide)
+    if count > 1 and not (lines[:, -1] == ord("\n")).all():
+        return None
+    hashes: Array = np.einsum("ij,j->i", lines.astype(np.uint32), _POWERS[:wide])
+    hashes *= _INVERSES[0]
     return hashes
 
 

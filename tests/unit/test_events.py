@@ -136,6 +136,15 @@ def test_one_row_of_each_request_is_told_without_those_before_it() -> None:
     assert events.positions_of([], []).tolist() == []
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [["3f2-1", "3f2-2", "3f2-3"], ["a"], [""], ["", ""], ["aa", "b", "\ncc"], ["a\nb", "a\nc"], ["ab", "c", "d"], ["é1", "é2"], ["x" * 40] * 900],
+    ids=["even", "one", "empty", "all empty", "a newline where a line ends", "newlines", "uneven", "not ASCII", "many"],
+)
+def test_the_place_of_an_id_does_not_hang_on_those_that_it_is_asked_with(ids: list[str]) -> None:
+    assert events.positions(ids).tolist() == [events.positions_of([each, "another one"], [0, 0])[0] for each in ids]
+
+
 def test_ids_of_any_form_have_a_place() -> None:
     odd = ["", "\n", "a\nb", "é", "x" * 20_000, "\ud800", "a"]
     together = events.positions(odd).tolist()

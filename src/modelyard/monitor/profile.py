@@ -458,23 +458,26 @@ class _Numbers:
             self._count_block(block, stop - start)
 
     def _count_block(self, block: Array, rows: int) -> None:
+        """Count `block` [features, rows], which is sorted and overwritten: what a look fetches besides, the next requests miss in the caches."""
         if rows <= _FEW_ROWS:
             for row in block.T:
                 self._reached += row[:, None] >= self._edges
             has_missing = bool(np.isnan(block).any())
         else:
-            ordered = np.sort(block, axis=1)  # NaN comes last
-            has_missing = bool(np.isnan(ordered[:, -1]).any())
-            present = rows - np.isnan(ordered).sum(axis=1, keepdims=True) if has_missing else rows
-            below = [column.searchsorted(edges) for column, edges in zip(ordered, self._edges, strict=True)]
+            block.sort(axis=1)  # NaN comes last
+            has_missing = bool(np.isnan(block[:, -1]).any())
+            present = rows - np.isnan(block).sum(axis=1, keepdims=True) if has_missing else rows
+            below = [column.searchsorted(edges) for column, edges in zip(block, self._edges, strict=True)]
             self._reached += present - np.concatenate(below).reshape(self._reached.shape)
         with np.errstate(all="ignore"):
-            quanta = np.rint((block - self._centres) * self._scales)
-        np.minimum(np.maximum(quanta, -_CLIP, out=quanta), _CLIP, out=quanta)
+            block -= self._centres
+            block *= self._scales
+        np.rint(block, out=block)
+        np.minimum(np.maximum(block, -_CLIP, out=block), _CLIP, out=block)
         if has_missing:
-            np.copyto(quanta, 0.0, where=np.isnan(block))
-        squares = np.vecdot(quanta, quanta).astype(np.int64)  # integers below 2^53: exact in any order
-        self._moments[0] += quanta.sum(axis=1).astype(np.int64)
+            np.copyto(block, 0.0, where=np.isnan(block))
+        squares = np.vecdot(block, block).astype(np.int64)  # integers below 2^53: exact in any order
+        self._moments[0] += block.sum(axis=1).astype(np.int64)
         self._moments[1] += squares >> _LOW_BITS
         self._moments[2] += squares & ((1 << _LOW_BITS) - 1)
 

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -438,8 +438,8 @@ class _Block:
         self._loose = loose
         self._joined: dict[int, dict[str, Array]] = {}
         self.rows = rows
-        self.ids = [name for run in runs for name in run[0]]
-        self.latencies_s = [seconds for run in runs for seconds in run[4]]
+        self.ids = list(chain.from_iterable([run[0] for run in runs]))
+        self.latencies_s = list(chain.from_iterable([run[4] for run in runs]))
         self._counts = None if rows == len(self.ids) else np.array([count for run in runs for count in run[1]], dtype=np.int64)
         self._positions: Array | None = None
 
