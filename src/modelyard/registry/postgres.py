@@ -31,6 +31,10 @@ CONNECT_LIMIT_S = 2
 MARGIN_S = 0.5
 """How much sooner the server gives up than this side, so that it is the one to say why."""
 
+STILL_LIMIT_S = 2.0
+"""How long a writer may stand still in its turn (a process that was stopped, a machine that is gone) before the server ends the turn for it: all wait
+for it, and a new leader must not, for long."""
+
 PROBE_LIMIT_S = 1.0
 REST_S = 0.5
 """After a failure to connect, how long the next calls fail at once instead of each waiting for themselves."""
@@ -199,7 +203,7 @@ class PostgresRecords:
         try:
             with _translated():
                 connection.execute(
-                    f"SET statement_timeout = {int((LIMIT_S - MARGIN_S) * 1000)}; SET idle_in_transaction_session_timeout = {int(LIMIT_S * 2000)};"
+                    f"SET statement_timeout = {int((LIMIT_S - MARGIN_S) * 1000)}; SET idle_in_transaction_session_timeout = {int(STILL_LIMIT_S * 1000)};"
                     "SET synchronous_commit = on; SET client_encoding = 'UTF8'"
                 )
                 if _format(_rows(connection)) < formats.NEWEST:
@@ -295,6 +299,8 @@ def _translate(error: psycopg.Error) -> ModelyardError:
         return StorageFull("the database of this home has no space left; nothing was recorded. Free some space there and try again")
     if state in ("55P03", "57014"):
         return Unavailable("the database of this home is locked by another session, or too slow; try again")
+    if state == "25P03":
+        return Unavailable("this process stood still in the middle of a change, and the database took it back; try again")
     if state[:2] in ("28", "3D") or state == "42501":
         return InvalidConfig(f"the database of records_url refuses this user ({type(error).__name__})", field="records_url")
     if state[:2] == "XX" and state != "XX000":

@@ -79,8 +79,38 @@ def test_a_lock_held_by_another_session_is_not_waited_for(store: PostgresRecords
     store.put("m", "b", {}, expected=0)
 
 
+def hold_a_turn(store: PostgresRecords, url: str) -> ModelyardError | None:
+    """What a writer is told that stands still in its turn until another has had its own; None where it had its way after all."""
+    other = PostgresRecords(url)
+    try:
+        with store.transaction() as records:
+            records.put("m", "b", {}, expected=0)
+            other.put("m", "c", {}, expected=0)
+    except Unavailable as error:
+        return error
+    finally:
+        other.close()
+    return None
+
+
+def test_a_writer_that_stands_still_holds_nobody_up_for_as_long_as_others_wait(store: PostgresRecords, url: str) -> None:
+    told = hold_a_turn(store, url)
+    assert told is not None and "stood still" in told.message
+    assert store.get("m", "b") is None and store.get("m", "c") is not None, "the other had its turn, and what it held up came to nothing"
+    store.put("m", "b", {}, expected=0)
+
+
+def test_without_that_limit_others_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STILL_LIMIT_S", 2 * module.LIMIT_S)
+    store = PostgresRecords(url)
+    told = hold_a_turn(store, url)
+    assert told is not None and "locked" in told.message
+    store.close()
+
+
 def test_the_limits_add_up_to_what_is_promised() -> None:
     waiting = module.LIMIT_S - module.CONNECT_LIMIT_S
+    assert module.STILL_LIMIT_S < module.LIMIT_S - module.MARGIN_S
     assert module.LIMIT_S < 5 and waiting + module.CONNECT_LIMIT_S < 5 and module.PROBE_LIMIT_S + module.CONNECT_LIMIT_S < module.LIMIT_S
 
 
