@@ -154,8 +154,21 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     use: Use | None = None
 
 
+class Labels(msgspec.Struct, frozen=True, kw_only=True):
+    """True answers of a deployment's predictions, given to one host `at` a time: by prediction id, what is true and since when that is known."""
+
+    name: str
+    at: float
+    ids: tuple[str, ...]
+    truths: tuple[str, ...]
+    known: tuple[float, ...]
+
+
 class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """About a second of one worker. Times are seconds since 1970, UTC. `lost` counts the segments before this one that found no room at all."""
+    """About a second of one worker. Times are seconds since 1970, UTC. `lost` counts the segments before this one that found no room at all.
+
+    `labels` are of what hosts tell each other alone (`monitor.relay`).
+    """
 
     slot: int
     pid: int
@@ -163,6 +176,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at: float
     parts: tuple[Part, ...]
     lost: int = 0
+    labels: tuple[Labels, ...] = ()
 
 
 class EventSink(Protocol):

@@ -23,7 +23,7 @@ from modelyard.bundle import archive
 from modelyard.registry.postgres import PostgresRecords
 from serving import Home
 
-AWAY_S, LONG_S, TOLD_S, TAKEN_OVER_S, HELD_S = 4.0, 60.0, 5.0, 10.0, 15.0
+AWAY_S, LONG_S, TOLD_S, TAKEN_OVER_S = 4.0, 60.0, 5.0, 10.0
 WIRED = ("quick gates", "pausing")
 OFFSETS = (0.0, 1000.0)
 WEATHERS: tuple[Weather, ...] = ("refuse", "blackhole", "loss", "delay")
@@ -95,7 +95,7 @@ def _play(scene_: Scene, shelf: Home, url: str, away: str, proxy: Proxy) -> None
     if "inside" in fenced:
         held_s = fenced["inside"].taken_over_s
         scene_.item(
-            "taken_over_held", held_s, HELD_S, "s", note="when it was stopped with the database's lock in hand, which is taken from it after 9 s"
+            "taken_over_held", held_s, TAKEN_OVER_S, "s", note="when it was stopped with the database's lock in hand, which is taken from it after 2 s"
         )
     if fenced:
         ends = ", ".join(f"{where}: {each.outcome}" for where, each in fenced.items())
@@ -164,7 +164,7 @@ def _woken(scene_: Scene, records: PostgresRecords, where: str, *, leader: Contr
     assert reply.status == 202, reply
     assert probes.wait(paused.exists, 10.0, 0.01) is not None, "the leader was not stopped at a write"
     try:
-        took_s = probes.wait(lambda: term() > before, HELD_S + 5, 0.05)
+        took_s = probes.wait(lambda: term() > before, TAKEN_OVER_S + 10, 0.05)
     finally:
         os.kill(leader.pid, signal.SIGCONT)
     assert probes.wait(woken.exists, 15.0, 0.01) is not None, "the write that was under way has no end"

@@ -1,13 +1,16 @@
-"""The control API as a process: what schemathesis makes of it, and of one that fails."""
+"""The control API as a process: what generators of clients and schemathesis make of it, and of one that fails."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import random
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -25,6 +28,45 @@ from modelyard.errors import Unavailable
 from modelyard.types import read_control_state
 
 pytestmark = pytest.mark.system
+
+PYTHON_CLIENT = """
+import json, sys
+from made.client import AuthenticatedClient
+from made.api.deployments import deploy, get_deployment, history, plan
+from made.models import DeployRequest
+
+client = AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2])
+wanted = DeployRequest.from_dict({"reference": "line:1"})
+said = {"plan": plan.sync("line", client=client, body=wanted).goal.version}
+began = deploy.sync("line", client=client, body=wanted, idempotency_key="k", if_match='"0"')
+again = deploy.sync("line", client=client, body=wanted, idempotency_key="k", if_match='"0"')
+said["once"] = began.to_dict() == again.to_dict()
+said["name"] = get_deployment.sync("line", client=client).name
+said["history"] = [event.what for event in history.sync("line", client=client)][:1]
+lost = deploy.sync("line", client=client, body=wanted, if_match='"7"')
+said["lost"] = [lost.error.rule, lost.error.current.to_dict()["name"]]
+print(json.dumps(said))
+"""
+
+GENERATOR_CLI = """
+import json, sys
+import openapi_client as made
+
+client = made.ApiClient(made.Configuration(host=sys.argv[1], access_token=sys.argv[2]))
+api = made.DeploymentsApi(client)
+wanted = made.DeployRequest.from_dict({"reference": "line:1"})
+said = {"plan": api.plan("line", wanted).goal.version}
+began = api.deploy("line", wanted, idempotency_key="k", if_match='"0"').to_dict()
+said["once"] = began == api.deploy("line", wanted, idempotency_key="k", if_match='"0"').to_dict()
+said["name"] = api.get_deployment("line").name
+said["history"] = [event.what for event in api.history("line")][:1]
+try:
+    api.deploy("line", wanted, if_match='"7"')
+except made.ApiException as error:
+    lost = json.loads(error.body)["error"]
+    said["lost"] = [lost["rule"], lost["current"]["name"]]
+print(json.dumps(said))
+"""
 
 
 def schemathesis(url: str, key: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -68,6 +110,39 @@ def test_a_deploy_that_is_asked_for_through_kills_is_one_effect(tmp_path: Path) 
                 assert client.deployment("line").version == 1 + turn % 2
         with Client(home=settings) as client:
             assert [event.what for event in client.history("line")].count("deploy") == 6
+    finally:
+        world.end()
+
+
+def _generate(python: Path, which: str, folder: Path) -> None:
+    tools = python.parent
+    commands = {
+        "openapi-python-client": ["generate", "--path", "openapi.json", "--meta", "none", "--output-path", "made"],
+        "openapi-generator-cli": ["generate", "-i", "openapi.json", "-g", "python", "-o", "."],
+    }
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    command = [str(tools / which), *commands[which]]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=280, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(("which", "script"), [("openapi-python-client", PYTHON_CLIENT), ("openapi-generator-cli", GENERATOR_CLI)])
+def test_clients_that_others_generate_deploy(which: str, script: str, openapi_python: Path, component: Callable[[str], str], tmp_path: Path) -> None:
+    if which == "openapi-generator-cli":
+        component("java")
+    (tmp_path / "openapi.json").write_bytes(msgspec.json.encode(describe(OPERATIONS)))
+    _generate(openapi_python, which, tmp_path)
+    world = World(tmp_path / "home")
+    world.home.add("line")
+    world.up()
+    try:
+        settings = config.load({"home": world.folder})
+        command = [str(openapi_python), "-c", script, read_control_state(settings.run).url, read_admin_key(settings)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads(done.stdout.splitlines()[-1]) == {
+            "plan": 1, "once": True, "name": "line", "history": ["deploy"], "lost": ["generation", "line"],
+        }  # fmt: skip
     finally:
         world.end()
 

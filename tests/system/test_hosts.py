@@ -7,11 +7,13 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from postgres import Postgres
 from world import World, acknowledged, wait_until
 
+from modelyard import config
 from modelyard.client import Client
 from modelyard.types import read_control_state
 
@@ -19,6 +21,12 @@ pytestmark = pytest.mark.system
 
 ROW = {"a": np.array([[1.0]]), "b": np.array([[2]]), "c": np.array([[0.5]], np.float32)}
 FIRST, SECOND = 71.0, 72.0
+BODY = {
+    "inputs": [
+        {"name": name, "shape": [1, 1], "datatype": datatype, "data": [value]}
+        for name, datatype, value in (("a", "FP64", 1.0), ("b", "INT64", 2), ("c", "FP32", 0.5))
+    ]
+}
 
 
 @pytest.fixture
@@ -128,6 +136,30 @@ def test_a_host_that_is_gone_holds_up_a_step_for_its_lease_only(pair: tuple[Worl
     two.up()
     wait_until(lambda: set(hosts(one)) == {name(one), name(two)})
     assert ask(two) == SECOND
+
+
+@pytest.mark.timeout(600)  # labels travel with what was seen in a minute, once that is over
+def test_labels_given_to_any_host_are_judged_by_the_one_that_decides(pair: tuple[World, World]) -> None:
+    """Predictions of both hosts, their truths told to the host that does not lead: the guard of the leader finds the candidate worse."""
+    one, two = pair
+    assert one.verb("deploy", "line:1").code == 0
+    steps = ("--strategy", "canary", "--steps", "50,100", "--step-time", "10m", "--guard", "mae<=champion+0.2")
+    assert one.verb("deploy", "line:2", *steps, "--detach").code == 0
+    wait_until(lambda: one.deployment("line")["deployment"]["rollout"]["phase"] == "watching")
+    given = 0
+    for world in pair:
+        with httpx.Client(trust_env=False, timeout=30.0) as client:
+            answers = [client.post(f"{world.url}/v2/models/line/infer", json=BODY) for _ in range(300)]
+        labels = {answer.headers["x-prediction-id"]: FIRST + (place % 7 - 3) / 10 for place, answer in enumerate(answers)}
+        assert {answer.headers["x-model-version"] for answer in answers} == {"1", "2"}
+        with Client(home=config.load({"home": two.folder})) as client:
+            given += client.give_labels("line", labels).new
+    assert given == 600 and leader(one, two) is one
+    wait_until(lambda: one.verb("labels", "line", "--json").json()["matched"] == 600, 300.0)
+    wait_until(lambda: "rollout" not in two.deployment("line")["deployment"], 300.0)
+    last = two.verb("history", "line", "--json").json()[-1]
+    assert (last["what"], last["by"]) == ("back", "modelyard") and last["why"].startswith("mae"), last
+    assert two.verb("labels", "line", "--json").json()["matched"] == 600
 
 
 def test_a_home_that_ends_in_order_is_missed_by_nobody(pair: tuple[World, World]) -> None:

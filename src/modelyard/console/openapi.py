@@ -63,6 +63,7 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     known = tuple(operations)
     types = [Failure, *(kind for each in known for kind in (each.answer, each.body, each.query) if kind is not None)]
     forms, components = msgspec.json.schema_components(types, ref_template=FORM)
+    components = {name: _open(schema) for name, schema in components.items()}
     form = {id(kind): each for kind, each in zip(types, forms, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
     for each in known:
@@ -75,6 +76,20 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
+
+
+def _open(schema: Any) -> Any:
+    """A schema without `items: false`, which ends a list of fixed length and which generators of clients cannot read; its length says the same."""
+    if isinstance(schema, list):
+        return [_open(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    told = {name: _open(each) for name, each in schema.items()}
+    if told.get("items") is False:
+        places = told.pop("prefixItems")
+        kinds = [each for at, each in enumerate(places) if each not in places[:at]]
+        told["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    return told
 
 
 def _operation(each: Operation, form: dict[int, Any], components: dict[str, Any]) -> dict[str, Any]:

@@ -29,18 +29,19 @@ from modelyard.control.once import Once
 from modelyard.control.planned import Planned
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, Denied, Forbidden, InvalidConfig, InvalidInput, ModelyardError, NotFound, Unavailable
-from modelyard.monitor import receive
+from modelyard.monitor import receive, relay
 from modelyard.monitor.alerts import book as alert_book
 from modelyard.monitor.alerts.base import Matcher, Silence
 from modelyard.monitor.alerts.deliver import Deliverer
 from modelyard.monitor.alerts.written import Routes
 from modelyard.monitor.budget import account as account_of
-from modelyard.monitor.intake import log_path, windows_path
+from modelyard.monitor.intake import log_path, outbox_path, windows_path
 from modelyard.monitor.labels import Account, Answers, Given, Ledger, Received, account, answers, anything, fitting, labels_path
 from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.overview import Overview
 from modelyard.monitor.receive import Inbox, Observed
 from modelyard.monitor.settings import Monitored, check
+from modelyard.monitor.sharing import is_shared
 from modelyard.monitor.windows import Windows
 from modelyard.rollout import machine, strategies
 from modelyard.rollout.deployments import Deployments, Stored
@@ -541,7 +542,11 @@ class ControlPlane:
             self._announced(principal, "labels", name, detail=f"{len(labels)} labels"),
             contextlib.closing(Ledger(labels_path(self.settings))) as ledger,
         ):
-            return ledger.give(name, labels, at=time.time())
+            at = time.time()
+            received = ledger.give(name, labels, at=at)
+            if is_shared(self.settings.shared_url):  # whoever is told that this failed gives them again
+                relay.send(outbox_path(self.settings), name, labels, at=at)
+            return received
 
     def labelled(self, name: str) -> Account:
         """What became of all labels of a deployment, and how they came. Raises NotFound."""

@@ -20,7 +20,7 @@ from modelyard.config import Settings
 from modelyard.errors import Conflict, DigestMismatch, InvalidInput, MalformedPayload, NotFound
 from modelyard.events import Segment
 from modelyard.files import make_folder
-from modelyard.monitor import profile
+from modelyard.monitor import profile, relay
 from modelyard.monitor.compaction import ages, compact
 from modelyard.monitor.labels import Ledger, labels_path
 from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
@@ -140,6 +140,7 @@ class Intake:
     def _take(self, segments: dict[Path, Segment], now: float) -> int:
         if not segments:
             return 0
+        self._relay([segment for path, segment in segments.items() if segment.labels and path.name.startswith(FETCHED)], now)
         timed = {path.name: _timed(segment, now) for path, segment in segments.items()}
         oddities = {path.name: what for path, segment in segments.items() if (what := self._oddity(segment, now)) is not None}
         try:
@@ -154,6 +155,13 @@ class Intake:
         for path in segments:
             self._let_go(path)
         return taken
+
+    def _relay(self, segments: list[Segment], now: float) -> None:
+        """Keep the labels that other hosts were given. They are kept before their segment is noted as taken in: twice does no harm."""
+        if segments:
+            with closing(Ledger(labels_path(self._settings))) as ledger:
+                for segment in segments:
+                    relay.take(ledger, segment, now=now)
 
     def _oddity(self, segment: Segment, now: float) -> str | None:
         """What the time of a segment is counted as, if it is strange: `early`, or `late`, which is older than anything that is kept."""
@@ -226,6 +234,8 @@ def check(segment: Segment) -> None:
             raise MalformedPayload("a segment of no time")
         if not 0 <= segment.lost < COUNT_LIMIT:
             raise MalformedPayload("counts are not negative, and have 52 bits")
+        for labels in segment.labels:
+            relay.check(labels)
         for part in segment.parts:
             parse_name(part.name)
             parse_digest(part.digest)

@@ -193,7 +193,7 @@ class Ledger(Database):
         if stood == truth:
             connection.execute("UPDATE labels SET at = ?, known_at = max(known_at, ?) WHERE name = ? AND id = ?", (at, known_at, name, key))
             return "same"
-        if known_at < since:
+        if (known_at, at) < (since, came):
             connection.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?)", (name, key, truth, at))
             return "outdated"
         connection.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?)", (name, key, stood, came))

@@ -59,6 +59,7 @@ def merge(segments: Sequence[Segment]) -> Segment:
         ended_at=max(segment.ended_at for segment in segments),
         parts=tuple(made for key, part in parts.items() for made in _whole(part, counts[key], rows.get(key, {}))),
         lost=sum(segment.lost for segment in segments),
+        labels=tuple(each for segment in segments for each in segment.labels),
     )
 
 

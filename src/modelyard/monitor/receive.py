@@ -15,7 +15,7 @@ import msgspec
 
 from modelyard import events, files
 from modelyard.config import Settings
-from modelyard.errors import InvalidInput, Overloaded, PayloadTooLarge, Unavailable
+from modelyard.errors import InvalidInput, MalformedPayload, Overloaded, PayloadTooLarge, Unavailable
 from modelyard.events import SENT_LIMIT_BYTES, SUFFIX, Segment
 from modelyard.monitor.intake import check
 
@@ -42,6 +42,8 @@ def read(name: str, data: bytes) -> Segment:
         raise PayloadTooLarge(f"a segment has at most {SENT_LIMIT_BYTES:,} bytes")
     segment = events.decode(data)
     check(segment)
+    if segment.labels:  # whoever may send counts may not say what is true
+        raise MalformedPayload("labels are not sent with observations; give them to the deployment")
     return segment
 
 

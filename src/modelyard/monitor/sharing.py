@@ -84,4 +84,9 @@ class Inlet:
 
 def store_at(url: str) -> Store | None:
     """The store at the place where a home's observations also go; None where that is a control API, from which nothing comes back."""
-    return None if not url or url.startswith(("http://", "https://")) else Store(url, setting="export_url")
+    return Store(url, setting="export_url") if is_shared(url) else None
+
+
+def is_shared(url: str) -> bool:
+    """Whether what a home sends to `url` comes to other hosts of its records."""
+    return bool(url) and not url.startswith(("http://", "https://"))

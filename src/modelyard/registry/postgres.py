@@ -203,7 +203,8 @@ class PostgresRecords:
         try:
             with _translated():
                 connection.execute(
-                    f"SET statement_timeout = {int((LIMIT_S - MARGIN_S) * 1000)}; SET idle_in_transaction_session_timeout = {int(STILL_LIMIT_S * 1000)};"
+                    f"SET statement_timeout = {int((LIMIT_S - MARGIN_S) * 1000)};"
+                    f"SET idle_in_transaction_session_timeout = {int(STILL_LIMIT_S * 1000)};"
                     "SET synchronous_commit = on; SET client_encoding = 'UTF8'"
                 )
                 if _format(_rows(connection)) < formats.NEWEST:

@@ -1,7 +1,7 @@
 """What labels say of the versions of a rollout: looked for beside the driver, and parted by step.
 
 Hides the thread that looks, and that a label belongs to the step in which its prediction was answered. Only the leader's driver has one, and it finds
-the labels and predictions of its own home. It must not judge.
+the labels and predictions of its own home, which come from all hosts. It must not judge.
 """
 
 from __future__ import annotations

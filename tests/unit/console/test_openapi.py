@@ -32,6 +32,13 @@ def test_the_validator_would_find_a_hole() -> None:
         validate(document)
 
 
+def test_a_list_of_fixed_length_is_told_as_generators_of_clients_read_it() -> None:
+    document = describe(OPERATIONS)
+    assert '"items": false' not in json.dumps(document), "openapi-python-client cannot read it"
+    window = document["components"]["schemas"]["Verdict"]["properties"]["window"]["anyOf"]
+    assert {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}} in window, window
+
+
 def test_every_role_may_read_it_and_nobody_without_a_key() -> None:
     api = Api(ControlPlane(config.load()))
     for role in policy.ROLES:

@@ -480,6 +480,26 @@ def test_what_cannot_be_honoured_is_refused_and_nothing_is_changed(
     assert lines.deployments.all() == before and lines.history("line") == ()
 
 
+def test_labels_go_to_the_other_hosts_where_there_are_any(packaged: Any, tmp_path: Path) -> None:
+    import shutil
+
+    from modelyard import events
+    from modelyard.monitor.intake import outbox_path
+    from modelyard.targets.base import Deployment, Release
+
+    home, _, _ = packaged
+    (version,) = plane_of(home).registry.versions("churn")
+    release = Release(model="churn", version=version.version, digest=version.digest, index=version.index)
+    for place, url, count in (("store", (tmp_path / "shared").as_uri(), 1), ("api", "https://ml.example:8090", 0), ("alone", "", 0)):
+        shutil.copytree(home, tmp_path / place)
+        plane = plane_of(tmp_path / place)
+        plane.settings = msgspec.structs.replace(plane.settings, export_url=url)
+        plane.deployments.put(Deployment(name="churn", model="churn", generation=1, current=release), expected=0)
+        plane.labels(WHO, "churn", [("a", "yes"), ("b", 1)])
+        sent = [each for path in events.pending(outbox_path(plane.settings)) for each in events.read(path).labels]
+        assert [(each.name, each.ids, each.truths) for each in sent] == [("churn", ("a", "b"), ("yes", "1"))] * count
+
+
 def test_labels_reach_the_guards_of_a_rollout(packaged: Any, tmp_path: Path) -> None:
     import shutil
     import time

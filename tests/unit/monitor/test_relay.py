@@ -1,0 +1,132 @@
+"""monitor.relay: what one host was told to be true is known to all, whenever and however often it arrives."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from sharing_hosts import DIGEST, NOW, Host
+
+from modelyard import events
+from modelyard.errors import InvalidInput, MalformedPayload
+from modelyard.events import SENT_LIMIT_BYTES, Labels, Part, Segment
+from modelyard.monitor import receive, relay
+from modelyard.monitor.intake import outbox_path
+from modelyard.monitor.labels import AHEAD_S, Given, Ledger, labels_path
+from modelyard.monitor.merging import merge
+
+
+def give(host: Host, *labels: Given, at: float = NOW - 60) -> None:
+    with closing(Ledger(labels_path(host.settings))) as ledger:
+        ledger.give("m", labels, at=at)
+    relay.send(outbox_path(host.settings), "m", labels, at=at)
+
+
+def known(host: Host) -> dict[str, str]:
+    with closing(Ledger(labels_path(host.settings))) as ledger:
+        return ledger.labels("m")
+
+
+def sent(host: Host) -> list[Segment]:
+    return [events.read(path) for path in events.pending(outbox_path(host.settings))]
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> list[Host]:
+    url = (tmp_path / "store").as_uri()
+    return [Host(tmp_path / name, url, host=name) for name in ("one", "two", "three")]
+
+
+def test_every_host_knows_what_any_was_given(hosts: list[Host]) -> None:
+    one, two, three = hosts
+    one.count(5)
+    give(one, Given("a", 1), Given("b", "yes"))
+    give(two, Given("c", 2.5, NOW - 3600))
+    for _ in range(3):
+        for host in hosts:
+            host.turn()
+    assert known(one) == known(two) == known(three) == {"a": "1", "b": "yes", "c": "2.5"}
+    assert two.requests == three.requests == 5, "labels travel beside counts"
+    assert [host.turn() for host in hosts] == [0, 0, 0], "and nothing goes around"
+
+
+def test_without_sending_the_others_know_nothing(hosts: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "take", lambda *_, **__: 0)
+    give(hosts[0], Given("a", 1))
+    for _ in range(2):
+        for host in hosts:
+            host.turn()
+    assert known(hosts[0]) == {"a": "1"} and known(hosts[1]) == {}
+
+
+@pytest.mark.parametrize("known_at", [None, NOW - 7200], ids=["known when given", "known since one time"])
+def test_in_whatever_order_they_come_the_newest_stands_everywhere(tmp_path: Path, known_at: float | None) -> None:
+    """Three hosts are given three truths of one prediction; each host's ledger sees them in another order."""
+    given = [(f"truth {number}", NOW - 600 + 60 * number) for number in range(3)]
+    for turn, order in enumerate(itertools.permutations(given)):
+        with closing(Ledger(tmp_path / f"{turn}.sqlite")) as ledger:
+            for truth, at in order:
+                known = at if known_at is None else known_at
+                labels = Labels(name="m", at=at, ids=("a",), truths=(truth,), known=(known,))
+                segment = Segment(slot=0, pid=1, started_at=at, ended_at=at, parts=(), labels=(labels,))
+                assert [relay.take(ledger, segment, now=NOW) for _ in range(2)] == [1, 1], "twice does no harm"
+            assert ledger.labels("m") == {"a": "truth 2"}
+            assert set(ledger.conflicts("m").get("a", ())) <= {"truth 0", "truth 1"}
+
+
+def test_a_host_whose_clock_is_ahead_gives_no_label_of_tomorrow(tmp_path: Path) -> None:
+    at = NOW + 10 * AHEAD_S
+    labels = Labels(name="m", at=at, ids=("a",), truths=("1",), known=(at,))
+    with closing(Ledger(tmp_path / "labels.sqlite")) as ledger:
+        relay.take(ledger, Segment(slot=0, pid=1, started_at=at, ended_at=at, parts=(), labels=(labels,)), now=NOW)
+        assert ledger.labels("m") == {} and ledger.received("m").future == 1
+
+
+def test_what_the_ledger_refused_is_not_sent_and_much_goes_in_portions(hosts: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    give(hosts[0], Given("a", 1, NOW + 2 * AHEAD_S))
+    assert sent(hosts[0]) == []
+    monkeypatch.setattr(relay, "PORTION_BYTES", 200)
+    give(hosts[0], *(Given(f"id-{number}", number) for number in range(20)))
+    portions = [each for segment in sent(hosts[0]) for each in segment.labels]
+    assert len(portions) > 3 and sorted(key for each in portions for key in each.ids) == sorted(f"id-{number}" for number in range(20))
+
+
+def test_the_largest_portion_may_be_sent() -> None:
+    assert relay.PORTION_BYTES * 2 < SENT_LIMIT_BYTES
+
+
+def test_merged_segments_keep_every_label() -> None:
+    labels = [Labels(name="m", at=NOW, ids=(str(number),), truths=("1",), known=(NOW,)) for number in range(2)]
+    part = Part(name="m", version=1, digest=DIGEST, requests=1)
+    merged = merge([Segment(slot=0, pid=1, started_at=NOW, ended_at=NOW, parts=(part,), labels=(each,)) for each in labels])
+    assert merged.labels == tuple(labels) and merged.parts[0].requests == 2
+
+
+def test_who_may_send_counts_may_not_say_what_is_true() -> None:
+    labels = Labels(name="m", at=NOW, ids=("a",), truths=("1",), known=(NOW,))
+    segment = Segment(slot=0, pid=1, started_at=NOW, ended_at=NOW, parts=(), labels=(labels,))
+    with pytest.raises(MalformedPayload, match="labels"):
+        receive.read("replica.a-1", events.encode(segment))
+    receive.read("replica.a-1", events.encode(msgspec.structs.replace(segment, labels=())))
+
+
+@pytest.mark.parametrize(
+    ("changed", "raised"),
+    [
+        ({"name": "../m"}, InvalidInput),
+        ({"ids": ()}, MalformedPayload),
+        ({"ids": ("",)}, MalformedPayload),
+        ({"ids": ("a" * 1001,)}, MalformedPayload),
+        ({"truths": ("1" * 1001,)}, MalformedPayload),
+        ({"known": (float("nan"),)}, MalformedPayload),
+        ({"at": -1.0}, MalformedPayload),
+    ],
+)
+def test_what_no_host_of_ours_sends_is_refused(changed: dict[str, object], raised: type[Exception]) -> None:
+    labels = Labels(name="m", at=NOW, ids=("a",), truths=("1",), known=(NOW,))
+    relay.check(labels)
+    with pytest.raises(raised):
+        relay.check(msgspec.structs.replace(labels, **changed))
