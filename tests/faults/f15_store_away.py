@@ -95,7 +95,11 @@ def _play(scene_: Scene, shelf: Home, url: str, away: str, proxy: Proxy) -> None
     if "inside" in fenced:
         held_s = fenced["inside"].taken_over_s
         scene_.item(
-            "taken_over_held", held_s, TAKEN_OVER_S, "s", note="when it was stopped with the database's lock in hand, which is taken from it after 2 s"
+            "taken_over_held",
+            held_s,
+            TAKEN_OVER_S,
+            "s",
+            note="when it was stopped with the database's lock in hand, taken from it after 2 s",
         )
     if fenced:
         ends = ", ".join(f"{where}: {each.outcome}" for where, each in fenced.items())

@@ -191,7 +191,7 @@ class Ledger(Database):
             return "new"
         stood, since, came, is_found = had
         if stood == truth:
-            connection.execute("UPDATE labels SET at = ?, known_at = max(known_at, ?) WHERE name = ? AND id = ?", (at, known_at, name, key))
+            connection.execute("UPDATE labels SET at = max(at, ?), known_at = max(known_at, ?) WHERE name = ? AND id = ?", (at, known_at, name, key))
             return "same"
         if (known_at, at) < (since, came):
             connection.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?)", (name, key, truth, at))

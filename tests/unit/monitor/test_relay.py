@@ -77,6 +77,14 @@ def test_in_whatever_order_they_come_the_newest_stands_everywhere(tmp_path: Path
             assert set(ledger.conflicts("m").get("a", ())) <= {"truth 0", "truth 1"}
 
 
+def test_the_same_truth_told_again_from_before_makes_nothing_older(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "labels.sqlite")) as ledger:
+        for truth, at in (("right", NOW - 10), ("right", NOW - 30), ("wrong", NOW - 20)):
+            labels = Labels(name="m", at=at, ids=("a",), truths=(truth,), known=(NOW - 7200,))
+            relay.take(ledger, Segment(slot=0, pid=1, started_at=at, ended_at=at, parts=(), labels=(labels,)), now=NOW)
+        assert ledger.labels("m") == {"a": "right"}
+
+
 def test_a_host_whose_clock_is_ahead_gives_no_label_of_tomorrow(tmp_path: Path) -> None:
     at = NOW + 10 * AHEAD_S
     labels = Labels(name="m", at=at, ids=("a",), truths=("1",), known=(at,))
