@@ -129,6 +129,8 @@ def _sentence(guard: Guard, finding: Finding, numbers: dict[str, float], outcome
     if outcome == "unknown":
         missing = f": about {numbers['missing']:,.0f} more would do" if "missing" in numbers else ""
         return f"{told}, not told apart yet{missing}"
+    if outcome == "pass" and guard.metric == "error_rate" and guard.form == "ratio" and not numbers.get("holds"):
+        return f"{told}, and rarer than {_shown(guard, shares.NEGLIGIBLE)}, where a ratio does not count, at level {numbers['alpha']:.3g}"
     return f"{told}, {'broken' if outcome == 'fail' else 'kept'} at level {numbers['alpha']:.3g}"
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from modelyard.types import Array
 
 
+NEGLIGIBLE = 0.001
+"""A rate of errors that is shown to be lower passes any ratio that it does not fail: of two versions that never fail none could be shown."""
+
+
 class Pair(NamedTuple):
     """Hits and trials of one step, the candidate's and the champion's."""
 
@@ -39,7 +43,15 @@ def error_rate(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding
         mine, other = each.candidate, each.champion
         hits, trials = (mine.mirror.failed, mine.mirror.sent) if each.is_shadow else (mine.errors, mine.requests)
         pairs.append(Pair(hits, trials, other.errors, other.requests))
-    return _finding(guard, pairs, alpha, units="requests")
+    finding = _finding(guard, pairs, alpha, units="requests")
+    if guard.form != "ratio":
+        return finding
+
+    def passing(times: float) -> float:
+        # Refutes that the candidate fails more than the ratio allows and more than NEGLIGIBLE: then both are e-processes, and so is their mean.
+        return float(evalues.mean_of(np.array([finding.passing(times), _pooled(pairs, times, NEGLIGIBLE, worse=False)])))
+
+    return finding._replace(passing=passing)
 
 
 def disagreement(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:

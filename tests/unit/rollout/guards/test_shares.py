@@ -26,6 +26,18 @@ def test_an_error_rate_is_told_from_its_bound_on_either_side() -> None:
     assert told("error_rate<champion+1%", stratum(Counted(2000, 8), champion)) == "pass"
 
 
+def test_two_versions_that_never_fail_keep_to_a_ratio_once_that_is_seen_of_many_requests() -> None:
+    champion = Counted(50_000)
+    assert told("error_rate<1.5x", stratum(Counted(5000), champion)) == "unknown"
+    assert told("error_rate<1.5x", stratum(Counted(10_000), champion)) == "pass"
+    rare = judge(parse("error_rate<1.5x"), [stratum(Counted(30_000, 1), champion)], alpha=ALPHA)
+    assert (rare.outcome, rare.numbers["holds"]) == ("pass", 0)
+    assert "rarer than 0.1 %, where a ratio does not count" in rare.evidence
+    assert told("error_rate<1.5x", stratum(Counted(10_000, 8), champion)) != "pass", "not shown to be so rare"
+    assert told("error_rate<1.5x", stratum(Counted(200_000, 80), Counted(200_000, 8))) == "fail", "what is shown to be broken is, however rare"
+    assert told("error_rate<champion+0.01%", stratum(Counted(10_000), champion)) == "unknown", "a difference says itself what counts"
+
+
 def test_a_bound_that_the_champion_breaks_too_fails_only_a_worse_candidate() -> None:
     champion = Counted(100_000, 2000)
     alike = judge(parse("error_rate<0.5%"), [stratum(Counted(10_000, 200), champion)], alpha=ALPHA)
