@@ -65,6 +65,11 @@ def _typed(element: Any) -> type[msgspec.Struct]:
     return msgspec.defstruct("Message", [("inputs", list[tensor]), *rest])
 
 
+# One for all models: their code and types stay in the core's caches when many models are asked in turn.
+_GENERAL = msgspec.json.Decoder(Message)
+_FLOATS: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_typed(float))
+
+
 class OipV2:
     """The codec of `/v2/models/{name}[/versions/{v}]/infer`."""
 
@@ -73,9 +78,9 @@ class OipV2:
         self.records = Records(schema)
         self.columns = self.records.columns
         self.only = self.records.order[0] if len(self.records.order) == 1 else None
-        self.general = msgspec.json.Decoder(Message)
+        self.general = _GENERAL
         only_floats = all(column.spec.datatype in _CODES for column in self.records.order)
-        self.fast = msgspec.json.Decoder(_typed(float)) if only_floats else None
+        self.fast = _FLOATS if only_floats else None
         self.outputs = {spec.name: spec for spec in schema.outputs}
         self.head = b'{"model_name":' + encode_json(name) + b',"model_version":"'
         self.prefixes = {

@@ -53,8 +53,9 @@ class Checker:
             if dtype.kind == "f" and not spec.is_nullable and dtype.itemsize > 2 and len(spec.shape) == 2 and spec.shape[1] > 0:
                 floats.setdefault((dtype, spec.shape[1]), []).append(spec.name)
         # A product with zeros is zero unless a value is NaN or infinite: one BLAS call, half the time of isfinite on a single row.
-        self._sums = tuple((tuple(names), _zeros(dtype)) for (dtype, _), names in floats.items())
-        summed = {name for names, _ in self._sums for name in names}
+        sizes = {key: key[1] * len(names) for key, names in floats.items()}
+        self._sums = tuple((tuple(names), _zeros(key[0]), sizes[key], _zeros(key[0])[: sizes[key]]) for key, names in floats.items())
+        summed = {name for names, *_ in self._sums for name in names}
         self._others = tuple((spec.name, rule) for spec in schema.inputs if spec.name not in summed and (rule := _rule(spec)) is not None)
         self._known = tuple(
             (spec.name, frozenset(spec.categories) | ({None} if spec.is_nullable else set()))
@@ -83,10 +84,11 @@ class Checker:
                     raise self._mismatch(name, "type")
                 if array.shape != expected and not (is_open and _fits(array.shape, expected)):
                     raise self._shape(name, array, rows)
-        for names, zeros in self._sums:
+        for names, zeros, width, of_one_row in self._sums:
             values = inputs[names[0]] if len(names) == 1 else np.concatenate([inputs[name] for name in names], axis=1)
-            size = values.size
-            if not (math.isfinite(np.vdot(values, zeros[:size])) if size <= _AT_ONCE else np.isfinite(values).all()):
+            size = rows * width
+            is_finite = np.isfinite(values).all() if size > _AT_ONCE else math.isfinite(np.vdot(values, of_one_row if rows == 1 else zeros[:size]))
+            if not is_finite:
                 for name in names:
                     self._finite(name, inputs[name])
         for name, rule in self._others:

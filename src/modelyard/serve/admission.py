@@ -104,7 +104,8 @@ class Pace:
 
     def learn(self, rows: int, seconds: float) -> None:
         """Take in one run."""
-        if seconds > self.STRANGE * self.of_run(rows) > 0:
+        expected_s = self.per_run_s + rows * self.per_row_s if rows > 1 else self.per_run_s
+        if seconds > self.STRANGE * expected_s > 0:
             self._strange += 1
             if self._strange <= 1:
                 return

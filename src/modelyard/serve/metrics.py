@@ -41,7 +41,10 @@ _TIMES = len(LATENCIES_S) + 2
 LATENCY, PREPARE, QUEUE, PREDICT, ENCODE, EXPLAIN = range(_ERRORS + len(CODES), _ERRORS + len(CODES) + 6 * _TIMES, _TIMES)
 BATCH = EXPLAIN + _TIMES
 NUMBERS = BATCH + len(BATCH_ROWS) + 2
-"""Places in a block: plain numbers; a count per error code (ERROR); histograms, each its buckets, one for what is above them, and the sum."""
+"""Places in a block: plain numbers; a count per error code (ERROR); histograms, each its buckets, one for what is above them, and the sum.
+
+REQUESTS, ROWS and BATCHES are what the histograms already say: `read` fills them in, so that no answer has to.
+"""
 
 _LATENCY_SUM, _PREPARE_SUM, _QUEUE_SUM, _PREDICT_SUM, _ENCODE_SUM = (at + _TIMES - 1 for at in (LATENCY, PREPARE, QUEUE, PREDICT, ENCODE))
 _BATCH_SUM = NUMBERS - 1
@@ -71,9 +74,6 @@ class Meter:
         """
         numbers, count = self._numbers, len(latencies_s)
         total_s = sum(latencies_s)
-        numbers[REQUESTS] += count
-        numbers[ROWS] += rows
-        numbers[BATCHES] += 1
         numbers[BATCH + bisect_left(BATCH_ROWS, rows)] += 1
         numbers[_BATCH_SUM] += rows
         queue_s = max(0.0, total_s / count - prepare_s - predict_s - encode_s * count)
@@ -217,4 +217,6 @@ def read(run: Path, slot: int) -> Iterator[tuple[tuple[str, int], list[float]]]:
         if not label:
             return
         name, version = msgspec.json.decode(label, type=tuple[str, int])
-        yield (name, version), list(memoryview(data)[at + _LABEL_BYTES : at + BLOCK_BYTES].cast("d"))
+        numbers = list(memoryview(data)[at + _LABEL_BYTES : at + BLOCK_BYTES].cast("d"))
+        numbers[REQUESTS], numbers[BATCHES], numbers[ROWS] = sum(numbers[LATENCY:_LATENCY_SUM]), sum(numbers[BATCH:_BATCH_SUM]), numbers[_BATCH_SUM]
+        yield (name, version), numbers
