@@ -84,6 +84,7 @@ def main() -> int:
     if sys.platform != "linux":
         print("the faults need Linux: /proc, and a core for each side", file=sys.stderr)
         return int(os.environ.get("CI") == "true")
+    about = machine()  # all of it, before this process keeps to one core
     os.sched_setaffinity(0, {CLIENT_CORE})  # of this thread, and of those that it starts
     suite = Suite(is_long=arguments.long, limit_s=limit_s, limit=limit, with_controls=not arguments.no_controls)
     faults = {name: load(name) for name in chosen}
@@ -94,7 +95,7 @@ def main() -> int:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(suite.judge, shared.keys(), shared.values()))
     if keeps and len(suite.judged) == len(FAULTS):
-        _write([suite.judged[name] for name in FAULTS])
+        _write([suite.judged[name] for name in FAULTS], about)
     print(f"{suite.passed} of {suite.total} reach their bar")
     return 0 if suite.passed == suite.total else 1
 
@@ -137,8 +138,8 @@ class Suite:
         self.total += 1
 
 
-def _write(judged: list[Judged]) -> None:
-    dated = f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine()}."
+def _write(judged: list[Judged], about: str) -> None:
+    dated = f"Measured on {datetime.now(UTC):%Y-%m-%d}: {about}."
     for path, begin, end, body in (
         (ROOT / "docs/faults.md", "<!-- figures: begin -->", "<!-- figures: end -->", f"{dated}\n\n{markdown(judged)}"),
         (ROOT / "README.md", "<!-- faults: begin -->", "<!-- faults: end -->", f"{dated}\n\n{summary(judged)}"),

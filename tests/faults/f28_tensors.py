@@ -1,4 +1,4 @@
-"""Fault 28: JSON and tensors that are wrong in every way we know, and 10,000 fuzzed bodies."""
+"""Fault 28: JSON and tensors that are wrong in every way we know, and 10,000 fuzzed bodies and messages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import fuzzing
+import messaging
 from tests.faults import probes
 from tests.faults.judge import Control, Fault
 from tests.faults.scene import Scene, Server
@@ -147,6 +148,7 @@ def run(scene_: Scene) -> None:
         count = 500 if scene_.is_control else scene_.limit if scene_.is_long else CASES_CI
         worker = server.worker()
         report = fuzzing.fuzz(server, count * 7 // 10)
+        sent = messaging.fuzz(server, count)
         crashes = int(server.worker() != worker)
         with scene_.server(scene_.home("line"), settings={"vertex_predict_route": fuzzing.VERTEX}) as single:
             worker = single.worker()
@@ -159,6 +161,9 @@ def run(scene_: Scene) -> None:
         scene_.item("fuzz_faults", len(faults), 0, exact=True, note="; ".join(faults)[:300] or "no answer, an echo, a refusal without field or rule")
         scene_.item("fuzz_crashes", crashes, 0, exact=True)
         scene_.item("fuzz_slowest", max(report.slowest_s, alone.slowest_s), 1, "s")
+        told = "; ".join(sent.faults)[:300] or f"of {sent.cases:,} messages on every gRPC wire"
+        scene_.item("messages_faults", len(sent.faults), 0, exact=True, note=told)
+        scene_.item("messages_slowest", sent.slowest_s, 1, "s")
 
 
 def _bodies(scene_: Scene, server: Server) -> None:
@@ -196,17 +201,19 @@ def _ask(server: Server, path: str, body: bytes, headers: dict[str, str]) -> tup
 FAULT = Fault(
     number=28,
     name="tensors",
-    title="JSON and tensors that are wrong, and 10,000 fuzzed bodies",
+    title="JSON and tensors that are wrong, and 10,000 fuzzed bodies and messages",
     method=(
         "Depth 120 and 250,000, numbers that are none, shapes that overflow, types and sizes that lie, names that are paths: each "
         "refused with 4xx, up to 256 KiB within 50 ms; the worker's memory, sampled every 2 ms, grows by at most 25 times a JSON body "
-        "or twice a binary one, and 16 MiB. Then the fuzz of `tests/support/fuzzing.py` over every HTTP wire: no 5xx, no crash, no "
-        "answer above 1 s. The long form takes FAULTS_FUZZ (1,000,000)."
+        "or twice a binary one, and 16 MiB. Then the fuzz of `tests/support/fuzzing.py` over every HTTP wire, and as many of "
+        "`tests/support/messaging.py` over every method of gRPC: no 5xx (INTERNAL), no crash, no answer above 1 s. The long form takes FAULTS_FUZZ "
+        "(1,000,000) of each."
     ),
     run=run,
     controls=(
         Control(without="refusals", misses="not_4xx", text="what a codec refuses is called a failure of the server."),
         Control(without="refusals", misses="fuzz_5xx", text="the same."),
+        Control(without="refusals", misses="messages_faults", text="the same."),
     ),
     headline="fuzz_5xx",
 )

@@ -414,9 +414,10 @@ def _body_limits() -> None:
 def _checks_of_counts() -> None:
     """Reading that lets whatever a codec says of a body pass for a failure of the server."""
     from modelyard.errors import ModelyardError
-    from modelyard.serve import edge
+    from modelyard.serve import edge, grpc
 
     edge.STATUS = dict.fromkeys(edge.STATUS, 500) | {ModelyardError: 500}
+    grpc.GRPC = dict.fromkeys(grpc.GRPC, grpc.GRPC[ModelyardError])
 
 
 def _suspicion() -> None:

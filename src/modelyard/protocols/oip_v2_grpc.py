@@ -8,6 +8,7 @@ taken where they lie. It must not know HTTP/2. Sources: Open Inference Protocol 
 from __future__ import annotations
 
 from functools import cache
+from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from modelyard.protocols import wire
 from modelyard.protocols.messages import kind, parse
 from modelyard.protocols.oip_v2 import ID_LIMIT, MATRIX
 from modelyard.protocols.records import Records
-from modelyard.protocols.tensors import NUMPY, Column, from_raw, kind_of, to_raw
+from modelyard.protocols.tensors import NUMPY, Column, from_field, from_raw, kind_of, to_raw
 from modelyard.types import InferenceRequest, InferenceResponse, Schema, TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelyard.types import Array
 
 REQUEST, CONTENTS = "inference.ModelInferRequest", "inference.InferTensorContents"
@@ -142,7 +145,7 @@ class OipV2Grpc:
         return self._decode(body)
 
     def _decode(self, body: bytes | bytearray) -> InferenceRequest:
-        top = list(wire.fields(body, 0, len(body)))
+        top = wire.listed(body, 0, len(body))
         raw = [(begin, end, True) for number, sort, _, begin, end in top if number == _RAW_INPUTS and sort == wire.BYTES]
         if raw:
             # Without the values, which are taken where they lie.
@@ -151,7 +154,7 @@ class OipV2Grpc:
             message = parse(kind(REQUEST), body)
         if message.model_name != self.name:
             raise MalformedPayload("the message names two models", field="model_name", rule="unique")
-        tensors = list(message.inputs)
+        tensors = message.inputs  # as they are: an object for each would take more than all that they hold
         if raw and len(raw) != len(tensors):
             raise MalformedPayload("raw_input_contents has one entry for each input", field="raw_input_contents", rule="size")
         places: list[Place | None] = list(raw) if raw else _packed(body, top, tensors)
@@ -166,7 +169,7 @@ class OipV2Grpc:
             self._forms[len(body)] = _Form(body, list(request.inputs), leaves, request)
         return request
 
-    def _is_matrix(self, tensors: list[Any]) -> bool:
+    def _is_matrix(self, tensors: Sequence[Any]) -> bool:
         return len(tensors) == 1 and tensors[0].name == MATRIX and self.records.is_numeric and MATRIX not in self.columns
 
     def _matrix(self, body: bytes | bytearray, tensor: Any, place: Place | None) -> tuple[InferenceRequest, None]:
@@ -180,7 +183,7 @@ class OipV2Grpc:
         values, _ = _values(column, body, tensor, place)
         return self.records.from_matrix(values), None
 
-    def _by_name(self, body: bytes | bytearray, tensors: list[Any], places: list[Place | None]) -> tuple[InferenceRequest, list[_Leaf] | None]:
+    def _by_name(self, body: bytes | bytearray, tensors: Sequence[Any], places: list[Place | None]) -> tuple[InferenceRequest, list[_Leaf] | None]:
         given: dict[str, Array] = {}
         leaves: list[_Leaf] = []
         rows = -1
@@ -261,16 +264,18 @@ class OipV2GrpcStream(OipV2Grpc):
         return b"", wire.tagged(2, super().encode(request, response)[1])
 
 
-def _packed(body: bytes | bytearray, top: list[tuple[int, int, int, int, int]], tensors: list[Any]) -> list[Place | None]:
+def _packed(body: bytes | bytearray, top: list[tuple[int, int, int, int, int]], tensors: Sequence[Any]) -> list[Place | None]:
     """Where the packed floats of each tensor lie, None where they do not lie in one piece."""
     found: list[Place | None] = []
-    inputs = [(begin, end) for number, _, _, begin, end in top if number == _INPUTS]
+    # A field of another sort under the same number is none of the message's.
+    inputs = [(begin, end) for number, sort, _, begin, end in top if number == _INPUTS and sort == wire.BYTES]
     for (begin, end), tensor in zip(inputs, tensors, strict=True):
         wanted = {"FP32": 6, "FP64": 7}.get(tensor.datatype)
-        contents = [(b, e) for number, _, _, b, e in wire.fields(body, begin, end) if number == _CONTENTS]
+        inner = wire.fields(body, begin, end) if wanted is not None else ()
+        contents = [(at, stop) for number, sort, _, at, stop in inner if number == _CONTENTS and sort == wire.BYTES]
         place: Place | None = None
-        if wanted is not None and len(contents) == 1:
-            values = list(wire.fields(body, *contents[0]))
+        if len(contents) == 1:
+            values = list(islice(wire.fields(body, *contents[0]), 2))
             if len(values) == 1 and values[0][:2] == (wanted, wire.BYTES):
                 place = (*values[0][3:], False)
         found.append(place)
@@ -297,29 +302,14 @@ def _values(column: Column, body: bytes | bytearray, tensor: Any, place: Place |
     values = getattr(tensor.contents, _FIELDS[datatype])
     if len(values) != prod(shape):
         column.refuse("has not as many values as its shape says", "size")
-    if datatype == "BYTES":
-        return _strings(column, values, shape), None
-    if datatype in NUMPY and kind_of(datatype) == "i":
-        limits = np.iinfo(NUMPY[datatype])
-        if min(values) < limits.min or max(values) > limits.max:
-            column.refuse("holds values that are not of the datatype that it names", "datatype")
-        return column.from_flat(list(values), shape), None
-    return column.from_array(np.array(list(values), NUMPY[datatype]).reshape(shape), datatype), None
+    array = from_field(column, values, datatype).reshape(shape)
+    return (array if datatype == "BYTES" else column.from_array(array, datatype)), None
 
 
 @cache
 def _numbers() -> dict[str, int]:
     """The number of each field of InferTensorContents."""
     return {name: field.number for name, field in kind(CONTENTS).DESCRIPTOR.fields_by_name.items()}
-
-
-def _strings(column: Column, values: Any, shape: tuple[int, ...]) -> Array:
-    strings = np.empty(len(values), object)
-    try:
-        strings[:] = [value.decode() for value in values]
-    except UnicodeDecodeError as error:
-        raise MalformedPayload(f"input '{column.name}': a string is not UTF-8", field=column.name, rule="utf8") from error
-    return strings.reshape(shape)
 
 
 def _contents(array: Array, datatype: str) -> bytes:

@@ -285,6 +285,28 @@ def _strings(column: Column, raw: memoryview, count: int) -> Array:
     return strings
 
 
+def from_field(column: Column, values: Sequence[Any], datatype: str) -> Array:
+    """The values of a message's repeated field as a row of `datatype`; half floats come as their bits. Nothing is made of a value but its place.
+
+    Raises SchemaMismatch for a number that is not of the datatype, MalformedPayload for what is no text.
+    """
+    if datatype == "BYTES":
+        texts = np.empty(len(values), object)
+        try:
+            for at, value in enumerate(values):
+                texts[at] = value.decode()
+        except UnicodeDecodeError as error:
+            raise MalformedPayload(f"input '{column.name}': a string is not UTF-8", field=column.name, rule="utf8") from error
+        return texts
+    if kind_of(datatype) in "bf" and datatype != "FP16":
+        return np.fromiter(values, NUMPY[datatype], len(values))
+    given = np.fromiter(values, np.uint64 if datatype == "UINT64" else np.int64, len(values))
+    limits = np.iinfo(np.uint16 if datatype == "FP16" else NUMPY[datatype])
+    if given.size and (int(given.min()) < limits.min or int(given.max()) > limits.max):
+        column.refuse("holds values that are not of the datatype that it names", "datatype")
+    return given.astype(np.uint16).view(np.float16) if datatype == "FP16" else given.astype(NUMPY[datatype], copy=False)
+
+
 def to_raw(array: Array, datatype: str) -> bytes:
     """The bytes of `array` as a binary tensor (the form that `from_raw` reads)."""
     if datatype != "BYTES":

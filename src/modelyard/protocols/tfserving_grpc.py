@@ -16,8 +16,8 @@ from modelyard.errors import MalformedPayload, ModelyardError, SchemaMismatch
 from modelyard.protocols import wire
 from modelyard.protocols.messages import kind, parse, pool
 from modelyard.protocols.oip_v2 import MATRIX
-from modelyard.protocols.records import Records
-from modelyard.protocols.tensors import NUMPY, Column, from_raw, kind_of, to_raw
+from modelyard.protocols.records import Records, check_rows
+from modelyard.protocols.tensors import Column, from_field, from_raw, kind_of, to_raw
 from modelyard.protocols.tfserving import DTYPES, SIGNATURE, Classify, Regress, check_signature, label_of
 from modelyard.types import InferenceRequest, InferenceResponse, Schema, TensorSpec
 
@@ -55,9 +55,9 @@ def address(body: bytes | bytearray) -> tuple[str, int | None, str]:
     """The model's name, version and label in the model_spec of any request of this wire. Raises MalformedPayload."""
     name = label = b""
     version: int | None = None
-    for number, sort, _, begin, end in wire.fields(body, 0, len(body)):
+    for number, sort, _, begin, end in wire.listed(body, 0, len(body)):
         if number == 1 and sort == wire.BYTES:
-            for inner, _, _, at, stop in wire.fields(body, begin, end):
+            for inner, _, _, at, stop in wire.listed(body, begin, end):
                 if inner == 1:
                     name = bytes(body[at:stop])
                 elif inner == 2:
@@ -208,22 +208,10 @@ def _values(column: Column, tensor: Any) -> Array:
     values, size = getattr(tensor, _FIELDS[datatype]), prod(shape)
     if not values or len(values) > size or (len(values) < size and size > REPEATED):
         column.refuse("has not as many values as its shape says", "size")
-    flat = list(values) + [values[-1]] * (size - len(values))
-    if datatype == "BYTES":
-        try:
-            return column.from_flat([value.decode() for value in flat], shape)
-        except UnicodeDecodeError as error:
-            raise MalformedPayload(f"input '{column.name}': a string is not UTF-8", field=column.name, rule="utf8") from error
-    if datatype == "FP16":
-        if min(flat) < 0 or max(flat) > 0xFFFF:
-            column.refuse("holds values that are not of the dtype that it names", "datatype")
-        return column.from_array(np.array(flat, np.uint16).view(np.float16).reshape(shape), datatype, is_binary=True)
-    if kind_of(datatype) == "i":
-        limits = np.iinfo(NUMPY[datatype])
-        if min(flat) < limits.min or max(flat) > limits.max:
-            column.refuse("holds values that are not of the dtype that it names", "datatype")
-        return column.from_flat(flat, shape)
-    return column.from_array(np.array(flat, NUMPY[datatype]).reshape(shape), datatype)
+    given = from_field(column, values, datatype)
+    array = given if len(given) == size else np.concatenate([given, np.full(size - len(given), given[-1], given.dtype)])
+    array = array.reshape(shape)
+    return array if datatype == "BYTES" else column.from_array(array, datatype, is_binary=True)
 
 
 def _tensor(array: Array, datatype: str) -> bytes:
@@ -250,6 +238,7 @@ def _examples(message: Any) -> list[dict[str, Any]]:
     context = _record(given.context) if which == "example_list_with_context" else {}
     if not given.examples:
         raise SchemaMismatch("examples has at least one example", field="examples", rule="size")
+    check_rows(len(given.examples), "examples")  # before each becomes an object
     return [{**context, **_record(example)} for example in given.examples]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modelyard.errors import MalformedPayload, SchemaMismatch
-from modelyard.protocols.tensors import Column, from_raw, kind_of, to_raw
+from modelyard.protocols.tensors import Column, from_field, from_raw, kind_of, to_raw
 from modelyard.types import TensorSpec
 
 
@@ -157,3 +157,35 @@ def test_raw_strings_are_utf8() -> None:
 def test_a_count_of_strings_is_believed_only_as_far_as_the_bytes_go() -> None:
     with pytest.raises(SchemaMismatch):
         from_raw(column("BYTES"), memoryview(b"\0" * 8), "BYTES", (10**9, 1))
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "wanted"),
+    [
+        ("INT8", [-128, 127], np.array([-128, 127], np.int8)),
+        ("UINT64", [0, 2**64 - 1], np.array([0, 2**64 - 1], np.uint64)),
+        ("INT64", [-(2**63), 2**63 - 1], np.array([-(2**63), 2**63 - 1])),
+        ("BOOL", [True, False], np.array([True, False])),
+        ("FP32", [1.5, float("nan")], np.array([1.5, np.nan], np.float32)),
+        ("FP16", [0x3E00, 0xFFFF], np.array([0x3E00, 0xFFFF], np.uint16).view(np.float16)),
+        ("BYTES", ["größe".encode(), b""], np.array(["größe", ""], object)),
+        ("INT32", [], np.array([], np.int32)),
+    ],
+)
+def test_a_field_becomes_a_row_of_its_datatype(datatype: str, values: list[Any], wanted: Any) -> None:
+    made = from_field(column(), values, datatype)
+    assert made.dtype == wanted.dtype
+    np.testing.assert_array_equal(made, wanted)
+
+
+@pytest.mark.parametrize(("datatype", "values"), [("INT8", [128]), ("UINT16", [-1]), ("UINT32", [2**32]), ("FP16", [0x10000]), ("FP16", [-1])])
+def test_a_number_that_is_not_of_the_datatype_is_refused(datatype: str, values: list[int]) -> None:
+    with pytest.raises(SchemaMismatch) as caught:
+        from_field(column(), values, datatype)
+    assert caught.value.rule == "datatype"
+
+
+def test_a_field_that_is_no_text_is_malformed() -> None:
+    with pytest.raises(MalformedPayload) as caught:
+        from_field(column("BYTES"), [b"a", b"\xff"], "BYTES")
+    assert caught.value.rule == "utf8"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelyard.errors import MalformedPayload
+from modelyard.errors import MalformedPayload, PayloadTooLarge
 from modelyard.protocols import wire
 from modelyard.protocols.messages import kind
 
@@ -27,3 +27,10 @@ def test_fields_are_found_where_they_lie() -> None:
 def test_what_ends_too_early_or_is_no_field_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedPayload):
         list(wire.fields(data, 0, len(data)))
+
+
+def test_fields_are_listed_as_far_as_they_are_few() -> None:
+    assert wire.listed(b"\x08\x01" * wire.FIELDS, 0, 2 * wire.FIELDS) == list(wire.fields(b"\x08\x01" * wire.FIELDS, 0, 2 * wire.FIELDS))
+    with pytest.raises(PayloadTooLarge) as caught:
+        wire.listed(b"\x08\x01" * wire.FIELDS + b"\x08\x01\xff", 0, 2 * wire.FIELDS + 3)  # what stands behind is not looked at
+    assert caught.value.rule == "fields"

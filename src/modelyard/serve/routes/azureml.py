@@ -32,6 +32,7 @@ class AzureML:
             "/score": {
                 b"GET": Route(self._score_query, INVOKE, wire="azureml_query", has_forms=True),
                 b"POST": Route(self._score, INVOKE, wire="azureml", has_forms=True),
+                b"OPTIONS": Route(self._options, SEE),
             },
             "/swagger.json": {b"GET": Route(self._swagger, SEE)},
         }
@@ -48,6 +49,9 @@ class AzureML:
         if self._identify(exchange):
             exchange.body = exchange.head.query.encode("latin-1")
             self.edge.predict_single(exchange, route)
+
+    def _options(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
+        exchange.reply(200, b"allow: GET, OPTIONS, POST\r\n", b"")
 
     def _identify(self, exchange: Exchange) -> bool:
         """Give the answer its ids; False when it is answered already, because the caller's is too long."""

@@ -6,11 +6,12 @@ Accept. Sources: Open Inference Protocol (REST), Triton's model repository exten
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from modelyard.errors import MalformedPayload
+import msgspec
+
+from modelyard.protocols.base import read_json
 from modelyard.security.policy import INVOKE, LOAD, SEE
 from modelyard.serve.dataplane import Deployment
 from modelyard.serve.routes.base import Methods, Route
@@ -20,6 +21,21 @@ if TYPE_CHECKING:
     from modelyard.serve.repository import Change
     from modelyard.serve.server import Exchange
     from modelyard.types import TensorSpec
+
+
+class _Index(msgspec.Struct):
+    """What the index is asked with; whatever stands beside is passed over unread."""
+
+    ready: bool = False
+
+
+class _Change(msgspec.Struct):
+    """What a load or unload is asked with: the parameters' names count."""
+
+    parameters: dict[str, msgspec.Raw] | None = None
+
+
+_INDEX, _CHANGE = msgspec.json.Decoder(_Index), msgspec.json.Decoder(_Change)
 
 
 class OipV2:
@@ -39,7 +55,7 @@ class OipV2:
             case ["", "v2", "models", name, *rest]:
                 number = None
                 if rest[:1] == ["versions"] and len(rest) > 1:
-                    if not rest[1].isascii() or not rest[1].isdigit() or len(rest[1]) > 9:
+                    if not rest[1].isascii() or not rest[1].isdigit() or len(rest[1]) > 19:
                         return None
                     number, rest = int(rest[1]), rest[2:]
                 match rest:
@@ -57,15 +73,9 @@ class OipV2:
         self.edge.json(exchange, {"name": "modelyard", "version": self.edge.release, "extensions": ["binary_tensor_data", "model_repository"]})
 
     def _index(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
-        if exchange.body:
-            try:
-                asked = json.loads(exchange.body)
-            except (ValueError, RecursionError) as error:
-                raise MalformedPayload("JSON is malformed", field="body", rule="json") from error
-            if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
-                raise MalformedPayload('the body is {"ready": true or false} or empty', field="ready", rule="type")
+        is_of_ready = bool(exchange.body) and read_json(_INDEX, exchange.body).ready
         repository = self.edge.repository
-        if repository is None or (exchange.body and asked.get("ready")):
+        if repository is None or is_of_ready:
             self._tell_index(exchange, ())
         else:
             self.edge.later(repository.names(), partial(self._tell_index, exchange), partial(self.edge.fail, exchange))
@@ -114,15 +124,10 @@ def _refuse_overrides(body: bytes | bytearray) -> None:
     """Return when the body asks for nothing but the change itself. Raises MalformedPayload, or Forbidden for `config` and `file:` overrides."""
     if not body:
         return
-    try:
-        asked = json.loads(body)
-        parameters = asked.get("parameters") or {}
-        names = sorted(parameters)
-    except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise MalformedPayload('the body is empty, or {"parameters": {…}}', field="body", rule="json") from error
+    asked = read_json(_CHANGE, body).parameters or {}
     from modelyard.serve.repository import refuse_overrides
 
-    refuse_overrides(names)
+    refuse_overrides(sorted(asked))
 
 
 def _tensor(spec: TensorSpec, classes: tuple[Any, ...] | None = None) -> dict[str, Any]:

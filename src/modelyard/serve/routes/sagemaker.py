@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from modelyard.config import cores
-from modelyard.errors import MalformedPayload
+from modelyard.protocols.base import read_json
 from modelyard.security.policy import INVOKE, LOAD, SEE
 from modelyard.serve.dataplane import Deployment
 from modelyard.serve.routes.base import Methods, Route
@@ -31,6 +31,9 @@ class _Load(msgspec.Struct, frozen=True):
 
     model_name: str
     url: str
+
+
+_LOAD = msgspec.json.Decoder(_Load)
 
 
 class SageMaker:
@@ -54,10 +57,7 @@ class SageMaker:
         return None
 
     def _load(self, exchange: Exchange, route: Route) -> None:  # noqa: ARG002
-        try:
-            asked = msgspec.json.decode(exchange.body, type=_Load)
-        except msgspec.MsgspecError as error:
-            raise MalformedPayload('the body is {"model_name": "…", "url": "/…"}', field="body", rule="json") from error
+        asked = read_json(_LOAD, exchange.body)
         from modelyard.serve.repository import Change
 
         change = Change("load", asked.model_name, place=asked.url, is_new=True, timeout_s=exchange.head.timeout_s)

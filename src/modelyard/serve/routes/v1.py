@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modelyard.serve.server import Exchange
 
 _PATH = re.compile(
-    r"(?i:/v1/models/)(?P<model>[^/:]+)((?i:/versions/)(?P<number>[0-9]{1,9})|(?i:/labels/)(?P<label>[^/:]+))?(?::(?P<verb>\w+)|(?P<metadata>(?i:/metadata)))?"
+    r"(?i:/v1/models/)(?P<model>[^/:]+)((?i:/versions/)(?P<number>[0-9]{1,19})|(?i:/labels/)(?P<label>[^/:]+))?(?::(?P<verb>\w+)|(?P<metadata>(?i:/metadata)))?"
 )
 
 

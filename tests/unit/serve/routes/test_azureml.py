@@ -49,3 +49,8 @@ def test_swagger(asks: Asking) -> None:
 
 def test_the_root_is_alive(asks: Asking) -> None:
     assert asks.ask("GET", "/").json() == {"status": "alive"}
+
+
+def test_score_tells_its_methods(asks: Asking) -> None:
+    answer = asks.ask("OPTIONS", "/score")
+    assert (answer.status, answer.headers["allow"], answer.body) == (200, "GET, OPTIONS, POST", b"")

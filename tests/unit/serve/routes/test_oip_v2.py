@@ -39,6 +39,13 @@ def test_an_index_that_is_asked_wrongly(asks: Asking, body: bytes) -> None:
     assert asks.ask("POST", "/v2/repository/index", body).status == 400
 
 
+@pytest.mark.parametrize("verb", ["load", "unload"])
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"parameters": [1]}', b'{"parameters": {"\xff": 1}}', b'{"x": ' + b"[" * 100_000, b"null"])
+def test_a_change_that_is_asked_wrongly(asks: Asking, verb: str, body: bytes) -> None:
+    answer = asks.ask("POST", f"/v2/repository/models/line/{verb}", body)
+    assert (answer.status, answer.json()["field"]) == (400, "body")
+
+
 def test_a_version_answers_by_number(asks: Asking) -> None:
     for path, value in (("", 321.0), ("/versions/1", 321.0), ("/versions/2", 1321.0)):
         assert asks.ask("POST", f"/v2/models/line{path}/infer", {"inputs": line_row()}).json()["outputs"][0]["data"] == [value]

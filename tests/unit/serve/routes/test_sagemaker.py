@@ -105,3 +105,11 @@ def test_several_models_are_listed_described_and_asked(several: Asking, monkeypa
     second = several.ask("GET", f"/models?next_page_token={first['nextPageToken']}").json()
     assert [each["modelName"] for each in first["models"] + second["models"]] == ["grid", "line"]
     assert "nextPageToken" not in second
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"model_name": "\xff", "url": "/x"}', b'{"x": ' + b"[" * 100_000, b"\xff", b"null", b'{"model_name": 1}']
+)
+def test_a_load_that_is_asked_wrongly(several: Asking, body: bytes) -> None:
+    answer = several.ask("POST", "/models", body)
+    assert (answer.status, answer.json()["field"]) == (400, "body")

@@ -68,6 +68,7 @@ def test_metadata(asks: Asking) -> None:
         ("GET", "/v1/models/nothing", None, 404),
         ("GET", "/v1/models/LINE", None, 404),
         ("GET", "/v1/models/line/versions/9", None, 404),
+        ("GET", "/v1/models/line/versions/17000000001", None, 404),
         ("GET", "/v1/models/line/versions/x", None, 404),
         ("GET", "/v1/models/line/labels/nothing", None, 400),
         ("GET", "/v1/models/grid/labels/canary", None, 400),
