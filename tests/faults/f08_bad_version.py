@@ -32,7 +32,7 @@ BAD = (
     Bad("load error", None),
     Bad("golden mismatch", None),
     Bad("wrong schema", None, is_refused=True),
-    Bad("NaN", {**CANARY, "guards": ["disagreement<5%"], "mirror": 0.5}),
+    Bad("NaN", CANARY),
     Bad("errors", {**CANARY, "guards": ["error_rate<1%"]}),
     Bad("slow", {**CANARY, "guards": ["p50<3x"]}),
 )
@@ -116,8 +116,8 @@ FAULT = Fault(
     title="Bad new versions",
     method=(
         "Versions that do not load, are not themselves on their golden rows, have another schema, answer NaN, fail or are slow on live rows are "
-        f"deployed under {RATE:g} requests a second: directly where loading finds it out, else as a canary of 1 % with a guard (disagreement of "
-        "mirrored requests, error rate, latency). The gate that would refuse some of them is left out, so that the data plane has to."
+        f"deployed under {RATE:g} requests a second: directly where loading finds it out, else as a canary of 1 % with a guard (error rate, "
+        "latency; none for NaN, which takes none). The gate that would refuse some of them is left out, so that the data plane has to."
     ),
     run=run,
     controls=(Taken(without="guards", misses="not_ended", text="no guard ever fails."),),

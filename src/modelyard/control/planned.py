@@ -55,7 +55,7 @@ def notes(strategy: Strategy, *, name: str) -> tuple[str, ...]:
     """What a person should know before it begins."""
     told = []
     if strategy.kind in ("canary", "shadow") and not strategy.guards:
-        told.append("no guard judges it: only a version that does not load goes back by itself")
+        told.append("no guard judges it: only a version that does not load, or whose answers lack a value, goes back by itself")
     needs = {need for each in guards(strategy) for need in each.needs.split(", ")}
     if "labels" in needs:
         told.append(f"it needs labels while it runs: modelyard labels {name} --file F")

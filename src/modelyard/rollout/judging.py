@@ -25,7 +25,9 @@ NONE: Mapping[int, Mapping[str, Samples]] = {}
 
 
 class Judged(NamedTuple):
-    """What the evidence says: the candidate's requests in the step in force, each guard's verdict in order, and for an A/B test the metric's."""
+    """What the evidence says: the candidate's requests in the step in force, each guard's verdict in order (last, where it fails, of the one
+    that nobody asked for), and for an A/B test the metric's.
+    """
 
     requests: int = 0
     guards: tuple[Verdict, ...] = ()
@@ -76,7 +78,8 @@ class Judge:
 
 
 def _judges(rollout: Rollout) -> bool:
-    return not rollout.forced and bool(rollout.strategy.guards or rollout.strategy.metric)
+    strategy = rollout.strategy
+    return not rollout.forced and bool(strategy.guards or strategy.metric or strategies.unasked(strategy))
 
 
 def _strata(rollout: Rollout, counts: Mapping[int, Counts], *, champion: Digest, readiness: Verdict, truth: Truth) -> list[Stratum]:
@@ -104,11 +107,21 @@ def _judged(rollout: Rollout, strata: Sequence[Stratum], samples: Sequence[Mappi
         return Judged(requests=requests)
     alpha = strategies.share_of_alpha(rollout.strategy)
     decider: Guard | None = strategies.deciding(rollout.strategy)
+    verdicts = tuple(judge(guard, _of(guard, strata, samples), alpha=alpha) for guard in map(parse, rollout.strategy.guards))
     return Judged(
         requests=requests,
-        guards=tuple(judge(guard, _of(guard, strata, samples), alpha=alpha) for guard in map(parse, rollout.strategy.guards)),
+        guards=(*verdicts, *_unasked(rollout, strata)),
         metric=None if decider is None else judge(decider, _of(decider, strata, samples), alpha=alpha),
     )
+
+
+def _unasked(rollout: Rollout, strata: Sequence[Stratum]) -> tuple[Verdict, ...]:
+    """The verdict of the guard that nobody asked for, where it fails: no step waits for it."""
+    guard = strategies.unasked(rollout.strategy)
+    if guard is None:
+        return ()
+    verdict = judge(guard, strata, alpha=strategies.UNASKED_SHARE * rollout.strategy.alpha)
+    return (verdict,) if verdict.outcome == "fail" else ()
 
 
 def _of(guard: Guard, strata: Sequence[Stratum], samples: Sequence[Mapping[str, Samples]]) -> Sequence[Stratum]:

@@ -16,6 +16,7 @@ import msgspec
 
 from modelyard.errors import InvalidConfig, InvalidInput
 from modelyard.rollout.guards.grammar import GOLDEN, METRICS, Guard, parse
+from modelyard.rollout.guards.missing import UNASKED
 from modelyard.targets.base import Step, Strategy
 from modelyard.types import parse_sticky
 
@@ -28,6 +29,8 @@ STEP_REQUESTS = 100
 SPLIT = 50
 MIRROR = 0.05
 GUARDS = 20
+UNASKED_SHARE = 0.02
+"""Of alpha, what the guard takes that nobody asked for: what it is there to find is certain after a few answers, at any level."""
 _PROMETHEUS = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?(/[A-Za-z0-9._~%/-]*)?")
 MAX_S = 365 * 86_400.0
 GATHERS: dict[str, frozenset[str]] = {
@@ -38,7 +41,7 @@ GATHERS: dict[str, frozenset[str]] = {
     "ab": frozenset({"live", "mirror", "labels", "prometheus", "golden"}),
 }
 """Strategy -> the evidence that it gathers about the candidate."""
-MIRRORED = frozenset({"error_rate", "prediction_shift"})
+MIRRORED = frozenset({"error_rate", "missing", "prediction_shift"})
 """What mirrored requests show as live ones do. Not latency: they wait behind every live request. Not what needs labels: they are no predictions."""
 
 
@@ -87,12 +90,21 @@ def is_shown(guard: Guard, weight: int) -> bool:
     return weight < 100 or not (guard.compares or guard.metric == "prediction_shift" or "mirror" in guard.needs)
 
 
+def unasked(strategy: Strategy) -> Guard | None:
+    """The guard that judges a version beside a champion though nobody asked for it; None where no champion is beside it, or one was asked for."""
+    if strategy.kind not in ("canary", "shadow", "ab") or any(parse(text).metric == "missing" for text in strategy.guards):
+        return None
+    return parse(UNASKED)
+
+
 def share_of_alpha(strategy: Strategy) -> float:
-    """The probability of a false alarm that each guard may spend, over all steps: together, with an A/B test's metric, `alpha`.
+    """The probability of a false alarm that each guard may spend, over all steps: together, with an A/B test's metric and what nobody
+    asked for, `alpha`.
 
     Golden records are replayed: there is no chance in that, and it takes no part.
     """
-    return strategy.alpha / max(1, sum(guard != GOLDEN for guard in strategy.guards) + (strategy.metric is not None))
+    rest = strategy.alpha * (1.0 if unasked(strategy) is None else 1 - UNASKED_SHARE)
+    return rest / max(1, sum(guard != GOLDEN for guard in strategy.guards) + (strategy.metric is not None))
 
 
 def require_fit(strategy: Strategy, *, has_champion: bool, schema: Schema, breaking: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelyard.control import planned
-from modelyard.rollout.strategies import complete, steps
+from modelyard.rollout.strategies import UNASKED_SHARE, complete, steps
 from modelyard.targets.base import Strategy
 
 
@@ -16,7 +16,7 @@ def test_guards_share_what_may_be_spent_and_golden_takes_no_part() -> None:
         ("golden", "golden", False),
         ("disagreement<3%", "mirror", False),
     ]
-    assert [each.alpha for each in found] == pytest.approx([0.025, 0.0, 0.025])
+    assert [each.alpha for each in found] == pytest.approx([0.0245, 0.0, 0.0245])
 
 
 def test_a_shadow_is_judged_by_what_is_mirrored() -> None:
@@ -27,7 +27,7 @@ def test_a_shadow_is_judged_by_what_is_mirrored() -> None:
 def test_an_experiments_metric_is_the_last_guard_and_decides() -> None:
     found = planned.guards(complete(Strategy(kind="ab", metric="accuracy", sticky="header:x", guards=("error_rate<1%",))))
     assert [each.decides for each in found] == [False, True] and found[-1].needs == "labels"
-    assert sum(each.alpha for each in found) == pytest.approx(0.05)
+    assert sum(each.alpha for each in found) == pytest.approx(0.05 * (1 - UNASKED_SHARE))
 
 
 def test_what_a_person_should_know_is_said() -> None:

@@ -13,7 +13,7 @@ from modelyard.events import Mirror
 from modelyard.monitor.evidence import Seen
 from modelyard.monitor.labels import Labelled
 from modelyard.rollout import judging, machine
-from modelyard.rollout.guards import Samples
+from modelyard.rollout.guards import UNASKED, Samples
 from modelyard.rollout.judging import Judge, Judged
 from modelyard.rollout.strategies import complete
 from modelyard.rollout.truths import Truth
@@ -63,6 +63,20 @@ def test_the_candidates_errors_are_judged_over_all_steps() -> None:
     assert [verdict.outcome for verdict in Judge(clean).judge(rolling(CANARY), READY).guards] != ["fail", "pass"]
 
 
+def test_answers_without_a_value_fail_a_version_that_nobody_gave_a_guard() -> None:
+    store = Store()
+    store.count(5, 1, requests=900, outputs={"label": (900, 0, 0)})
+    store.count(5, 2, requests=9, outputs={"label": (1, 0, 8)})
+    for strategy in (Strategy(kind="canary"), CANARY):
+        *asked, last = Judge(store).judge(rolling(strategy), READY).guards
+        assert len(asked) == len(strategy.guards) and (last.outcome, last.rule) == ("fail", UNASKED)
+    store.count(5, 2, requests=9, outputs={"label": (9, 0, 0)})
+    assert Judge(store).judge(rolling(Strategy(kind="canary")), READY).guards == (), "no step waits for it"
+    store.count(5, 2, requests=9, outputs={"label": (1, 0, 8)})
+    forced = machine.promote(rolling(Strategy(kind="canary")), by="ada", at="t")
+    assert Judge(store).judge(forced, READY).guards == ()
+
+
 def test_the_champions_errors_are_not_the_candidates() -> None:
     store = Store()
     store.count(5, 1, requests=1_000, errors=300)
@@ -97,9 +111,9 @@ def test_nothing_is_judged_again_while_nothing_new_was_seen(monkeypatch: pytest.
     judge = Judge(store)
     store.count(5, 2, requests=10)
     first = judge.judge(rolling(CANARY), READY)
-    assert judge.judge(rolling(CANARY), READY) is first and len(asked) == 2
+    assert judge.judge(rolling(CANARY), READY) is first and len(asked) == 3
     store.count(5, 2, requests=11)
-    assert judge.judge(rolling(CANARY), READY).requests == 11 and len(asked) == 4
+    assert judge.judge(rolling(CANARY), READY).requests == 11 and len(asked) == 6
 
 
 def test_there_is_nothing_to_say_of_what_is_not_judged() -> None:

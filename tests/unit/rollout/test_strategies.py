@@ -8,7 +8,8 @@ import pytest
 
 from modelyard.errors import InvalidConfig
 from modelyard.rollout import strategies
-from modelyard.rollout.strategies import complete, deciding, require_fit, share_of_alpha
+from modelyard.rollout.guards import UNASKED
+from modelyard.rollout.strategies import UNASKED_SHARE, complete, deciding, require_fit, share_of_alpha, unasked
 from modelyard.targets.base import Step, Strategy
 from serving import GRID, LINE
 
@@ -139,9 +140,18 @@ def test_an_experiment_decides_for_the_better(metric: str, guard: str) -> None:
 
 
 def test_alpha_is_shared_by_all_that_can_raise_a_false_alarm() -> None:
-    assert share_of_alpha(Strategy(kind="canary", guards=("error_rate<1%", "golden", "p99<1s"))) == pytest.approx(0.025)
-    assert share_of_alpha(Strategy(**AB, guards=("error_rate<1%",))) == pytest.approx(0.025)
-    assert share_of_alpha(Strategy()) == pytest.approx(0.05)
+    spent = UNASKED_SHARE * 0.05
+    assert share_of_alpha(Strategy(kind="canary", guards=("error_rate<1%", "golden", "p99<1s"))) == pytest.approx((0.05 - spent) / 2)
+    assert share_of_alpha(Strategy(**AB, guards=("error_rate<1%",))) == pytest.approx((0.05 - spent) / 2)
+    assert share_of_alpha(Strategy(kind="canary", guards=("missing<2%", "p99<1s"))) == pytest.approx(0.025)
+    assert share_of_alpha(Strategy(kind="blue-green", guards=("p99<1s",))) == share_of_alpha(Strategy()) == pytest.approx(0.05)
+
+
+def test_what_answers_beside_a_champion_is_judged_by_answers_without_a_value_unless_a_guard_says_how() -> None:
+    assert str(unasked(Strategy(kind="canary"))) == UNASKED
+    assert str(unasked(Strategy(kind="shadow", guards=("golden",)))) == str(unasked(Strategy(**AB))) == UNASKED
+    assert unasked(Strategy(kind="canary", guards=("missing<2%",))) is None
+    assert unasked(Strategy()) is unasked(Strategy(kind="blue-green")) is None
 
 
 @pytest.mark.parametrize(

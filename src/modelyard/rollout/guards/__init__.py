@@ -20,6 +20,8 @@ from modelyard.rollout.guards.base import Stratum as Stratum
 from modelyard.rollout.guards.grammar import GOLDEN, METRICS
 from modelyard.rollout.guards.grammar import Guard as Guard
 from modelyard.rollout.guards.grammar import parse as parse
+from modelyard.rollout.guards.missing import UNASKED as UNASKED
+from modelyard.rollout.guards.missing import missing
 from modelyard.types import Outcome, Verdict
 
 _FAR = 2.0**24
@@ -30,6 +32,7 @@ _FINDERS: dict[str, Callable[[Guard, Sequence[Stratum], float], Finding]] = {
     "accuracy": shares.accuracy,
     "prometheus": shares.gauge,
     "prediction_shift": shift.prediction_shift,
+    "missing": missing,
     "auc": labelled.auc,
     "mae": labelled.mae,
     "rmse": labelled.rmse,

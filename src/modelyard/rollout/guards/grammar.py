@@ -47,6 +47,7 @@ METRICS: dict[str, Metric] = {
     "p95": Metric("latency", "lower", "live"),
     "p99": Metric("latency", "lower", "live"),
     "prediction_shift": Metric("share", "lower", "live", compares=False),
+    "missing": Metric("share", "lower", "live"),
     "disagreement": Metric("share", "lower", "mirror", compares=False),
     "accuracy": Metric("share", "higher", "labels"),
     "auc": Metric("share", "higher", "labels"),

@@ -1,0 +1,63 @@
+"""Answers without a value are told from those that have one, output by output."""
+
+from __future__ import annotations
+
+import pytest
+from judging import Counted, Mirrored, stratum
+
+from modelyard.rollout.guards import UNASKED, judge, parse
+
+ALPHA = 0.001
+
+
+def seen(answered: int, lacking: int, *, rows_of_each: int = 1, **more: tuple[int, ...]) -> Counted:
+    """The last count of an output is of rows without it."""
+    score = ((answered - lacking) * rows_of_each, 0, lacking * rows_of_each)
+    return Counted(requests=answered, outputs={"score": score, **more})
+
+
+def told(text: str, *strata) -> str:
+    return judge(parse(text), strata, alpha=ALPHA).outcome
+
+
+CHAMPION = seen(1000, 0)
+
+
+def test_a_candidate_that_answers_nothing_is_found_within_a_few_requests() -> None:
+    verdict = judge(parse(UNASKED), [stratum(seen(5, 5), CHAMPION)], alpha=ALPHA)
+    assert (verdict.outcome, verdict.numbers["estimate"], verdict.numbers["champion"]) == ("fail", 1.0, 0.0)
+    assert "missing 100 % of 5 requests, the champion 0 % of 1,000" in verdict.evidence
+    assert told(UNASKED, stratum(seen(5, 0), CHAMPION)) == "unknown"
+    assert told(UNASKED, stratum(seen(2000, 0), CHAMPION)) == "pass"
+    assert told(UNASKED, stratum(seen(2000, 100), CHAMPION)) == "fail", "nor one in twenty"
+    assert told(UNASKED, stratum(seen(2000, 4), CHAMPION)) != "fail", "of a few that may be right nothing is said"
+
+
+def test_what_the_champion_lacks_too_is_no_fault() -> None:
+    assert told(UNASKED, stratum(seen(1000, 300), seen(20_000, 6000))) != "fail"
+    assert told("missing<5%", stratum(seen(1000, 300), seen(20_000, 6000))) == "warn"
+    assert told("missing<5%", stratum(seen(1000, 600), seen(20_000, 6000))) == "fail"
+    assert told("missing<5%", stratum(seen(1000, 2), CHAMPION)) == "pass"
+    assert told("missing<1.5x", stratum(seen(1000, 900), seen(20_000, 6000))) == "fail"
+
+
+def test_one_output_of_many_is_enough() -> None:
+    others = {f"other{number}": (100, 0, 0) for number in range(50)}
+    champion = CHAMPION._replace(outputs=dict.fromkeys(("score", *others), (1000, 0, 0)))
+    verdict = judge(parse(UNASKED), [stratum(seen(100, 100, **others), champion)], alpha=ALPHA)
+    assert verdict.outcome == "fail"
+    assert verdict.numbers["estimate"] == 1.0
+    assert told(UNASKED, stratum(seen(100, 0, **others), champion)) != "fail"
+
+
+@pytest.mark.parametrize(("requests", "found"), [(1, "unknown"), (6, "fail")])
+def test_rows_of_one_request_count_once(requests: int, found: str) -> None:
+    assert told(UNASKED, stratum(seen(requests, requests, rows_of_each=1000), CHAMPION)) == found
+
+
+def test_a_shadow_is_judged_by_its_mirrored_answers_and_without_a_champion_nothing_is_said() -> None:
+    mirrored = Counted(mirror=Mirrored(sent=10, failed=2, rows=8, outputs={"score": (0, 0, 8)}))
+    assert told(UNASKED, stratum(mirrored, CHAMPION, is_shadow=True)) == "fail"
+    assert told(UNASKED, stratum(mirrored, CHAMPION)) == "unknown"
+    assert told(UNASKED, stratum(seen(500, 500))) == "unknown"
+    assert told(UNASKED, stratum(seen(50, 0), CHAMPION), stratum(seen(50, 50), CHAMPION), stratum(seen(500, 500))) == "fail"
