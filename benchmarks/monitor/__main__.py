@@ -22,6 +22,7 @@ BARS: dict[str, str] = {
     "causes": "benchmarks.monitor.causes:run",
     "ingest": "benchmarks.monitor.ingest:run",
     "scale": "benchmarks.monitor.scale:run",
+    "receiving": "benchmarks.monitor.receiving:run",
     "concept": "benchmarks.monitor.concept:run",
     "nab": "benchmarks.monitor.nab:run",
     "operations": "benchmarks.monitor.operations:run",

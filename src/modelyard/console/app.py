@@ -19,6 +19,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from modelyard.console.errors import STATUS, body, headers
 from modelyard.console.guard import Denials, Guard
@@ -63,19 +64,23 @@ def build(
     denials = Denials(plane.audit)
     long = CapacityLimiter(LONG)
     uploads = Uploads(plane.settings.uploads)
-    for each in operations:
-        app.add_api_route(
-            each.route, _endpoint(each, world, uploads, denials, long), methods=[each.method], response_class=Response, response_model=None
-        )
+    app.router.routes += [Answered(each, _endpoint(each, world, uploads, denials, long)) for each in operations]
     policy.require_complete(served(app))
     return Guard(
-        app,
         routes=app.routes,
         keyring=keyring,
         denials=denials,
         hosts=hosts,
         limits={(each.method, each.route): None if each.kind == "upload" else each.body_limit_bytes for each in operations},
     )
+
+
+class Answered(Route):
+    """The route of one operation, which answers its method alone: Starlette's own would answer HEAD where it answers GET."""
+
+    def __init__(self, operation: Operation, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__(operation.route, endpoint, methods=[operation.method])
+        self.methods = {operation.method}
 
 
 def served(app: FastAPI) -> set[tuple[str, str]]:

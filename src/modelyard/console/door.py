@@ -12,6 +12,7 @@ import itertools
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from modelyard.console.errors import STATUS, body, headers
@@ -26,6 +27,21 @@ STALLED_S = 30.0
 CONNECTIONS = 256
 
 _turns = itertools.count()  # who came, or was answered, before whom; the loop's clock may tick in milliseconds
+
+
+def options(app: Any) -> uvicorn.Config:
+    """How a server serves `app` through this door."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        http=Door,
+        ws="none",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+    )
 
 
 class Door(H11Protocol):

@@ -33,11 +33,13 @@ _failures = Failures()
 
 
 class Guard:
-    """ASGI middleware around `app`, whose `routes` were checked against the policy table. Used by one event loop."""
+    """The ASGI application that finds a request's route among `routes`, which were checked against the policy table, once, and hands it to that.
+
+    Used by one event loop.
+    """
 
     def __init__(
         self,
-        app: Any,
         *,
         routes: Iterable[Any],
         keyring: Keyring,
@@ -45,9 +47,9 @@ class Guard:
         hosts: Iterable[str],
         limits: Mapping[tuple[str, str], int | None],
     ) -> None:
-        self._app = app
         self._limits = limits
         self.routes = tuple(routes)
+        self._fixed = {(method, route.path): route for route in self.routes if "{" not in route.path for method in route.methods}
         self._keyring = keyring
         self.denials = denials
         self._hosts = frozenset(hosts)
@@ -57,27 +59,28 @@ class Guard:
         if scope["type"] != "http":
             raise Forbidden("this API speaks HTTP requests alone")
         principal = ANONYMOUS
-        route: str | None = None
+        found: tuple[Any, Mapping[str, Any]] | None = None
         try:
             fields = _headers(scope)
             self._check_origin(fields, scope.get("server"))
             principal = await asyncio.to_thread(admitted, self._keyring, _bearer(fields))
-            route, name = self._route(scope)
-            if route is None:
+            found = self.found(scope)
+            if found is None:
                 raise NotFound("no such route; GET /api/v1/openapi.json tells of them all")
-            policy.allow(principal, scope["method"], route, name=name)
-            limit = self._limits.get((scope["method"], route), BODY_LIMIT_BYTES)
+            route, about = found
+            policy.allow(principal, scope["method"], route.path, name=about["path_params"].get("name"))
+            limit = self._limits.get((scope["method"], route.path), BODY_LIMIT_BYTES)
             # An upload (None) is received by its route, to disk, within bounds of its own.
             again = receive if limit is None else _replay(await _read_in_time(fields, receive, limit), receive)
         except ModelyardError as error:
             if isinstance(error, Denied):
                 # The route, not the path: what stands there in place of a name may be anything, and as long as a head.
-                asked = scope["method"] if route is None else f"{scope['method']} {route}"
+                asked = scope["method"] if found is None else f"{scope['method']} {found[0].path}"
                 await asyncio.to_thread(self.denials.add, principal, asked, error)
             await _refuse(error, send)
             return
-        scope["principal"] = principal
-        await self._app(scope, again, send)
+        scope.update(about, principal=principal)
+        await route.handle(scope, again, send)
 
     def _check_origin(self, headers: dict[bytes, bytes], server: tuple[str, int | None] | None) -> None:
         """Refuse what names another server than this: a name that was pointed here, as a page in a browser can (DNS rebinding), not an address."""
@@ -89,15 +92,17 @@ class Guard:
         if origin is not None and origin.decode("latin-1").lower().removeprefix("http://") not in {*self._hosts, address}:
             raise Forbidden("requests from other origins are refused", rule="origin")
 
-    def _route(self, scope: Scope) -> tuple[str | None, str | None]:
-        """The route that the request finds, and the model or deployment that its path names."""
+    def found(self, scope: Scope) -> tuple[Any, Mapping[str, Any]] | None:
+        """The route that the request finds, and what the path says to it."""
         from starlette.routing import Match
 
+        if (fixed := self._fixed.get((scope["method"], scope["path"]))) is not None:
+            return fixed, {"endpoint": fixed.endpoint, "path_params": {}}
         for route in self.routes:
-            match, found = route.matches(scope)
+            match, about = route.matches(scope)
             if match == Match.FULL:
-                return str(route.path), found.get("path_params", {}).get("name")
-        return None, None
+                return route, about
+        return None
 
 
 def admitted(keyring: Keyring, key: str | None) -> Principal:

@@ -56,7 +56,7 @@ def serve(settings: Settings) -> None:
     """
     import uvicorn
 
-    from modelyard.console.door import Door
+    from modelyard.console import door
 
     files.make_folder(settings.run)
     learn("modelyard.")
@@ -72,18 +72,7 @@ def serve(settings: Settings) -> None:
         keyring = home_keyring(settings, uses=uses)
         opening = Opening(lambda: opened.enter_context(_world(settings, keyring, uses, url)), lambda why: damaged.build(why, keyring))
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it would write a line for each request that is none
-        options = uvicorn.Config(
-            opening,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            http=Door,
-            ws="none",
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=5,
-        )
-        server = uvicorn.Server(options)
+        server = uvicorn.Server(door.options(opening))
 
         def stop(*_: object) -> None:
             server.should_exit = True

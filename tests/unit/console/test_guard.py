@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from api import Api
+from starlette.routing import Match
 
 from modelyard import config
 from modelyard.console.app import build, served
@@ -130,6 +131,17 @@ def test_the_address_that_was_dialled_is_served_and_so_is_a_name_that_was_allowe
     assert status("ml.example", ("10.0.0.5", 8090)) == 200
     assert status("10.0.0.5:8090", ("10.0.0.5", 8090), "http://10.0.0.5:8090") == 200
     assert status("10.0.0.5:8090", ("10.0.0.5", 8090), "http://evil.example") == 403
+
+
+def test_a_path_without_names_finds_the_route_that_a_search_in_order_finds(plane: ControlPlane, keyring: Keyring) -> None:
+    world = Status(home="h", data_plane=None, deployments=())
+    guard = build(plane, keyring=keyring, hosts={HOST}, status=lambda: world, changed=lambda: None)
+    for method, path in policy.ROUTES:
+        scope: dict[str, Any] = {"type": "http", "method": method, "path": filled(path), "root_path": ""}
+        found = guard.found(scope)
+        first = next(each for each in guard.routes if each.matches(scope)[0] == Match.FULL)
+        assert found is not None and found[0] is first and first.path == path
+        assert guard.found({**scope, "path": filled(path) + "/more/of/it"}) is None and guard.found({**scope, "method": "HEAD"}) is None
 
 
 def test_another_origin_is_refused(ask: Ask) -> None:
