@@ -23,6 +23,7 @@ BARS: dict[str, str] = {
     "ingest": "benchmarks.monitor.ingest:run",
     "scale": "benchmarks.monitor.scale:run",
     "receiving": "benchmarks.monitor.receiving:run",
+    "labels": "benchmarks.monitor.labels:run",
     "concept": "benchmarks.monitor.concept:run",
     "nab": "benchmarks.monitor.nab:run",
     "operations": "benchmarks.monitor.operations:run",

@@ -37,7 +37,7 @@ AWAY_S = 60.0
 """How long `watch` asks on while the control process is away: it may be restarting, and the rollout goes on all the same."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-_BODY_BYTES = 60 << 10
+_BODY_BYTES, _BODY_LABELS = 1000 << 10, 10_000
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -221,7 +221,7 @@ class Verbs:
         total = dict.fromkeys(answers.Received.__struct_fields__, 0)
         since = known_at or {}
         given = ((key, truth, since.get(key)) for key, truth in labels.items()) if isinstance(labels, Mapping) else labels
-        for part in _parts(given):
+        for part in parts(given):
             told = yield from self._change("POST", f"/deployments/{_part(name)}/labels", {"labels": part}, answers.Received)
             total = {kind: count + getattr(told, kind) for kind, count in total.items()}
         return answers.Received(**total)
@@ -552,16 +552,19 @@ def _converted(told: Any, answer: type[T], url: str) -> T:
         raise Unavailable(f"{url} answered in a form that this release does not know") from error
 
 
-def _parts(labels: Iterable[tuple[str, str | float | bool, float | None]]) -> Iterator[list[dict[str, object]]]:
-    """Labels in parts that one body of the control API holds."""
+def parts(labels: Iterable[tuple[str, str | float | bool, float | None]]) -> Iterator[list[dict[str, object]]]:
+    """Labels in parts that one body of the control API holds, by id: a ledger keeps them so, and those side by side cost it a fraction.
+
+    Those of one id stay in their order.
+    """
     part: list[dict[str, object]] = []
     size = 0
-    for key, truth, since in labels:
+    for key, truth, since in sorted(labels, key=lambda label: label[0]):
         item: dict[str, object] = {"id": key, "truth": truth}
         if since is not None:
             item["known_at"] = since
         length = len(msgspec.json.encode(item)) + 1
-        if part and size + length > _BODY_BYTES:
+        if part and (size + length > _BODY_BYTES or len(part) == _BODY_LABELS):
             yield part
             part, size = [], 0
         part.append(item)

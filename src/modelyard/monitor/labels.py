@@ -137,6 +137,17 @@ class Match(NamedTuple):
     probability: Any
 
 
+class _Label(NamedTuple):
+    """One that stands; `is_new` and `is_newer`: what of it is still to be written."""
+
+    truth: str
+    known_at: float
+    at: float
+    is_found: bool = False
+    is_new: bool = False
+    is_newer: bool = False
+
+
 class Ledger(Database):
     """The file. One thread owns an instance; any number of instances may be open. A file of an older release is carried on in place.
 
@@ -145,6 +156,7 @@ class Ledger(Database):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, when_full="free some space and send the labels again")
+        self._opened: int | None = None
         with self._translated():
             found = self._connection.execute("PRAGMA user_version").fetchone()[0]
             if found < VERSION:
@@ -163,12 +175,14 @@ class Ledger(Database):
         """Keep the labels of a deployment's predictions, by prediction id, all or none. Raises InvalidInput for what is no label."""
         if len(labels) > BATCH:
             raise InvalidInput(f"at most {BATCH:,} labels are taken at once", field="labels", rule="count")
-        given = [Given(*each) for each in labels]
-        texts = [(_checked(each.id), text(each.truth), _dated(each.known_at, at)) for each in given]
+        given = [each if len(each) == 3 else (*each, None) for each in labels]
+        texts = [(_checked(key), text(truth), _dated(known_at, at)) for key, truth, known_at in given]
         counts = dict.fromkeys(Received.__struct_fields__, 0)
         with self._translated(), self._transaction() as connection:
-            for key, truth, known_at in texts:
-                counts[self._keep(connection, name, (key, truth, known_at), at)] += 1
+            had = _had(connection, name, [key for key, _, _ in texts])
+            for label in texts:
+                counts[self._keep(connection, name, label, at, had)] += 1
+            _write(connection, name, had)
             fields = ", ".join(counts)
             added = ", ".join(f"{field} = {field} + excluded.{field}" for field in counts)
             marks = ", ".join("?" * len(counts))
@@ -176,29 +190,27 @@ class Ledger(Database):
             connection.execute(query, (name, *counts.values()))
         return Received(**counts)
 
-    def _keep(self, connection: sqlite3.Connection, name: str, label: tuple[str, str, float], at: float) -> str:
-        """What became of one label: of which id, what is true, since when that is known."""
+    def _keep(self, connection: sqlite3.Connection, name: str, label: tuple[str, str, float], at: float, had: dict[str, _Label]) -> str:
+        """What becomes of one label: of which id, what is true, since when that is known. `had` are those that stand, and is brought up to date."""
         key, truth, known_at = label
         if known_at > at + AHEAD_S:
             connection.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", (name, key, at))
             query = "DELETE FROM refused WHERE name = ?1 AND id NOT IN (SELECT id FROM refused WHERE name = ?1 ORDER BY at DESC LIMIT ?2)"
             connection.execute(query, (name, _NAMED))
             return "future"
-        had = connection.execute("SELECT truth, known_at, at, found FROM labels WHERE name = ? AND id = ?", (name, key)).fetchone()
-        if had is None:
-            query = "INSERT INTO labels (name, id, truth, at, first_at, known_at) VALUES (?, ?, ?, ?, ?, ?)"
-            connection.execute(query, (name, key, truth, at, at, known_at))
+        stood = had.get(key)
+        if stood is None:
+            had[key] = _Label(truth, known_at, at, is_new=True)
             return "new"
-        stood, since, came, is_found = had
-        if stood == truth:
-            connection.execute("UPDATE labels SET at = max(at, ?), known_at = max(known_at, ?) WHERE name = ? AND id = ?", (at, known_at, name, key))
+        if stood.truth == truth:
+            had[key] = stood._replace(at=max(stood.at, at), known_at=max(stood.known_at, known_at), is_newer=True)
             return "same"
-        if (known_at, at) < (since, came):
+        if (known_at, at) < (stood.known_at, stood.at):
             connection.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?)", (name, key, truth, at))
             return "outdated"
-        connection.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?)", (name, key, stood, came))
-        connection.execute("UPDATE labels SET truth = ?, at = ?, known_at = ? WHERE name = ? AND id = ?", (truth, at, known_at, name, key))
-        if is_found:
+        connection.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?)", (name, key, stood.truth, stood.at))
+        had[key] = stood._replace(truth=truth, known_at=known_at, at=at, is_newer=True)
+        if stood.is_found:
             connection.execute("UPDATE joined SET truth = ? WHERE name = ? AND id = ?", (truth, name, key))
         return "changed"
 
@@ -207,6 +219,7 @@ class Ledger(Database):
     def open(self, name: str, *, now: float) -> tuple[list[str], list[str]]:
         """The ids without a prediction: those that were never looked for, and those that may still be logged."""
         with self._translated():
+            self._opened = self._connection.execute("PRAGMA data_version").fetchone()[0]
             new = self._connection.execute("SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 0", (name,)).fetchall()
             query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 1 AND at >= ? ORDER BY at DESC LIMIT ?"
             old = self._connection.execute(query, (name, now - RETRIED_S, RETRIED)).fetchall()
@@ -218,9 +231,17 @@ class Ledger(Database):
             return {file for (file,) in self._connection.execute("SELECT file FROM searched WHERE name = ?", (name,))}
 
     def match(self, name: str, found: Mapping[str, Match], *, looked: Iterable[str], files: Iterable[str]) -> None:
-        """Keep which predictions were found, of which ids it was looked for, and in which files that was."""
+        """Keep which predictions were found, of which ids it was looked for (all that `open` gave as new), and in which files that was.
+
+        A file counts as searched only where every id was looked for that was ever called looked for: another process may be at this too.
+        """
         with self._translated(), self._transaction() as connection:
-            connection.executemany("UPDATE labels SET looked = 1 WHERE name = ? AND id = ? AND found = 0", [(name, key) for key in looked])
+            if connection.execute("PRAGMA data_version").fetchone()[0] == self._opened:  # nobody else has written since: these are all
+                connection.execute("UPDATE labels SET looked = 1 WHERE name = ? AND found = 0 AND looked = 0", (name,))
+                searched = {*files}
+            else:  # for what others have looked for it was searched where they have, and what came since was not looked for
+                connection.executemany("UPDATE labels SET looked = 1 WHERE name = ? AND id = ? AND found = 0", [(name, key) for key in looked])
+                searched = {*files} & {file for (file,) in connection.execute("SELECT file FROM searched WHERE name = ?", (name,))}
             for key, match in sorted(found.items(), key=lambda item: item[1].at):
                 label = connection.execute("SELECT truth, first_at FROM labels WHERE name = ? AND id = ? AND found = 0", (name, key)).fetchone()
                 if label is None:  # another thread was faster
@@ -231,7 +252,7 @@ class Ledger(Database):
                 connection.execute(query, values)
                 connection.execute("UPDATE labels SET found = 1 WHERE name = ? AND id = ?", (name, key))
             connection.execute("DELETE FROM searched WHERE name = ?", (name,))
-            connection.executemany("INSERT INTO searched VALUES (?, ?)", [(name, file) for file in files])
+            connection.executemany("INSERT INTO searched VALUES (?, ?)", [(name, file) for file in sorted(searched)])
 
     def joined(self, name: str, *, since: float) -> dict[Digest, Answers]:
         """The labelled predictions that were answered from `since` on, by version, in the order of their answers."""
@@ -326,8 +347,30 @@ class Ledger(Database):
             connection.execute("DELETE FROM refused WHERE at < ?", (before,))
 
 
+def _had(connection: sqlite3.Connection, name: str, ids: Sequence[str]) -> dict[str, _Label]:
+    """The labels that stand of these ids."""
+    found = {}
+    wanted = sorted(set(ids))  # side by side in the file
+    for start in range(0, len(wanted), _AT_ONCE):
+        part = wanted[start : start + _AT_ONCE]
+        query = f"SELECT id, truth, known_at, at, found FROM labels WHERE name = ? AND id IN ({', '.join('?' * len(part))})"  # noqa: S608  question marks
+        for key, truth, known_at, at, is_found in connection.execute(query, (name, *part)):
+            found[key] = _Label(truth, known_at, at, is_found=bool(is_found))
+    return found
+
+
+def _write(connection: sqlite3.Connection, name: str, labels: Mapping[str, _Label]) -> None:
+    """Write what is to be written of them, in the order in which they lie in the file."""
+    new = sorted((name, key, each.truth, each.at, each.at, each.known_at) for key, each in labels.items() if each.is_new)
+    connection.executemany("INSERT INTO labels (name, id, truth, at, first_at, known_at) VALUES (?, ?, ?, ?, ?, ?)", new)
+    newer = [(each.truth, each.at, each.known_at, name, key) for key, each in labels.items() if each.is_newer and not each.is_new]
+    connection.executemany("UPDATE labels SET truth = ?, at = ?, known_at = ? WHERE name = ? AND id = ?", newer)
+
+
 def text(value: Scalar | None) -> str:
     """A truth or an answer as it is compared: 1, 1.0 and "1" are the same. Raises InvalidInput for what is no answer."""
+    if type(value) is str and len(value) <= TRUTH_LIMIT:  # what nearly all are, without numpy's slower questions
+        return value
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
     if isinstance(value, int | float | np.number):

@@ -298,13 +298,13 @@ def test_a_reference_names_its_model(reference: str, name: str) -> None:
 def test_labels_go_in_parts_that_a_body_holds(client: Scripted) -> None:
     client.deploy("line:1")
     settle(client.api)
-    given: dict[str, Any] = {f"prediction-{number:060}": number / 2 for number in range(1500)}
+    given: dict[str, Any] = {f"prediction-{number:060}": number / 2 for number in range(15_000)}
     told = client.give_labels("line", given)
-    assert (told.new, told.same, told.changed) == (1500, 0, 0)
+    assert (told.new, told.same, told.changed) == (15_000, 0, 0)
     assert len([each for each in client.sent if each.url.endswith("/labels")]) > 1
-    assert client.give_labels("line", {**given, "prediction-x": "yes"}).same == 1500
+    assert client.give_labels("line", {**given, "prediction-x": "yes"}).same == 15_000
     found = client.labels("line")
-    assert (found.labels, found.matched, found.unknown, found.received.same) == (1501, 0, 1501, 1500)
+    assert (found.labels, found.matched, found.unknown, found.received.same) == (15_001, 0, 15_001, 15_000)
     twice = client.give_labels("line", [("prediction-z", 1, 1.0), ("prediction-z", 2, None), ("prediction-z", 2, None)])
     assert (twice.new, twice.changed, twice.same) == (1, 1, 1), "what one call says more than once of an id is all kept account of"
     dated = client.give_labels("line", {"prediction-x": "no", "prediction-y": 1}, known_at={"prediction-x": 1.0, "prediction-y": 9e12})

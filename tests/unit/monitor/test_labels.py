@@ -290,6 +290,38 @@ def test_each_label_is_looked_for_in_each_file_once(home: Home, monkeypatch: pyt
     assert looked == []
 
 
+def test_of_two_that_look_at_once_neither_calls_a_file_searched_for_what_the_other_alone_has_looked_for(home: Home) -> None:
+    """Both begin, `b` comes between them and is looked for by the second, in the files that it sees: there are more by the time the first is done."""
+    home.ledger.give("m", [("a", 1)], at=1.0)
+    second = Ledger(home.folder / "labels.sqlite")
+    assert home.ledger.open("m", now=2.0)[0] == ["a"]
+    second.give("m", [("b", 1)], at=1.5)
+    assert second.open("m", now=2.0)[0] == ["a", "b"]
+    second.match("m", {}, looked=["a", "b"], files=[])
+    home.predict(OLD, predictions(["b"], {"label": np.array([1])}, at=10.0))
+    home.write()
+    home.ledger.match("m", {}, looked=["a"], files=[file.name for file in home.log.files("predictions", "m")])
+    assert home.account().matched == 1
+    second.close()
+
+
+def test_what_comes_while_it_is_looked_for_others_is_not_called_looked_for(home: Home) -> None:
+    home.ledger.give("m", [("a", 1)], at=1.0)
+    second = Ledger(home.folder / "labels.sqlite")
+    new, _ = home.ledger.open("m", now=2.0)
+    second.give("m", [("b", 1)], at=1.5)
+    home.ledger.match("m", {}, looked=new, files=[])
+    assert home.ledger.open("m", now=2.0) == (["b"], ["a"])
+    second.close()
+
+
+def test_of_one_id_given_twice_at_once_the_last_stands_and_each_is_counted(home: Home) -> None:
+    given = [("a", 1), ("a", 1), ("a", 2), Given("a", 3, known_at=0.5), ("b", 1), Given("a", 4, known_at=1.0 + 2 * AHEAD_S)]
+    assert home.ledger.give("m", given, at=1.0) == Received(new=2, same=1, changed=1, outdated=1, future=1)
+    assert home.ledger.give("m", [("a", 2), ("a", 1)], at=2.0) == Received(same=1, changed=1)
+    assert home.ledger.of("m", ["a", "b"]) == {"a": "1", "b": "1"} and home.ledger.conflicts("m") == {"a": ("1", "3", "2")}
+
+
 def test_files_that_were_put_together_since_they_were_listed_are_listed_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.predict(NEW, classified(["a"], ["yes"], at=100.0))
     home.write()

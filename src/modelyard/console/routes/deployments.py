@@ -54,6 +54,9 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     known_at: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
+LABELS_LIMIT_BYTES = 1 << 20
+
+
 class LabelsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Labels, as many as one body holds."""
 
@@ -190,7 +193,7 @@ OPERATIONS = (
     ),
     Operation(
         "POST", ONE + "/labels", "give_labels", "Keep true answers of predictions, by prediction id; the newest of an id stands.",
-        _labels, Received, LabelsRequest,
+        _labels, Received, LabelsRequest, body_limit_bytes=LABELS_LIMIT_BYTES,
     ),
     Operation("GET", ONE + "/labels", "labels", "What became of all labels: matched, unsampled, unknown, mistyped …", _labelled, Account),
     Operation(
