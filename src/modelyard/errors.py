@@ -64,6 +64,12 @@ class InvalidConfig(InvalidInput):
     code = "invalid_config"
 
 
+class Misconfigured(InvalidConfig):
+    """Something that this server needs (folders, keys, stores, credentials) is not as it must be; its operator can mend it, no caller can."""
+
+    code = "misconfigured"
+
+
 class Unconvertible(InvalidInput):
     """No way of conversion gives the model's own answers; names operator or step and what else will serve it."""
 

@@ -12,7 +12,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from modelyard.errors import InvalidConfig, InvalidInput, ModelyardError, NotFound, PayloadTooLarge, StorageFull, Unavailable
+from modelyard.errors import InvalidInput, Misconfigured, ModelyardError, NotFound, PayloadTooLarge, StorageFull, Unavailable
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -70,7 +70,7 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise InvalidConfig(f"{path.name} is not a regular file")
+        raise Misconfigured(f"{path.name} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
         if status.st_size > limit_bytes:
             raise PayloadTooLarge(f"{path.name} has {status.st_size:,} bytes; the limit is {limit_bytes:,}")
@@ -100,13 +100,13 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def make_folder(path: Path, *, mode: int = 0o700) -> Path:
-    """`path` as an existing, writable folder. Raises InvalidConfig (one line, naming it) or StorageFull."""
+    """`path` as an existing, writable folder. Raises Misconfigured (one line, naming it) or StorageFull."""
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise translate(error, path) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise InvalidConfig(f"the folder {path} is not writable; set MODELYARD_HOME to one that is")
+        raise Misconfigured(f"the folder {path} is not writable; set MODELYARD_HOME to one that is")
     return path
 
 
@@ -117,5 +117,5 @@ def translate(error: OSError, path: Path) -> ModelyardError:
     if error.errno == errno.ENOENT:
         return NotFound(f"no such file: {path}")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
-        return InvalidConfig(f"{path}: {error.strerror or 'not usable'}")
+        return Misconfigured(f"{path}: {error.strerror or 'not usable'}")
     return Unavailable(f"{path.name}: {error.strerror or 'input/output error'}")

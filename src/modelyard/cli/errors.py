@@ -27,6 +27,7 @@ EXIT: dict[type[ModelyardError], int] = {
     errors.PayloadTooLarge: 2,
     errors.UnsupportedMedia: 2,
     errors.InvalidConfig: 2,
+    errors.Misconfigured: 2,
     errors.NotFound: 3,
     errors.Conflict: 4,
     errors.Denied: 5,

@@ -18,6 +18,7 @@ STATUS: dict[type[ModelyardError], int] = {
     errors.PayloadTooLarge: 413,
     errors.UnsupportedMedia: 415,
     errors.InvalidConfig: 400,
+    errors.Misconfigured: 500,
     errors.Unconvertible: 422,
     errors.NotFound: 404,
     errors.Conflict: 409,

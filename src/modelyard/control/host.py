@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from modelyard import files
 from modelyard.bundle.base import FolderReader
 from modelyard.config import Settings
-from modelyard.errors import InvalidConfig, ModelyardError, NotFound, Unavailable
+from modelyard.errors import Misconfigured, ModelyardError, NotFound, Unavailable
 from modelyard.targets.base import Release
 from modelyard.types import Digest, Placement
 
@@ -40,7 +40,7 @@ def host_id(settings: Settings) -> str:
         text = f"{machine or 'host'}-{secrets.token_hex(4)}"
         files.write_atomically(path, f"{text}\n".encode())
     if not _ID.fullmatch(text):
-        raise InvalidConfig(f"{path} does not hold a host's name; remove it, and the next start makes another", field=FILE, rule="name")
+        raise Misconfigured(f"{path} does not hold a host's name; remove it, and the next start makes another", field=FILE, rule="name")
     return text
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelyard.errors import InvalidConfig, ModelyardError, StorageFull, Tampered, Unavailable
+from modelyard.errors import Misconfigured, ModelyardError, StorageFull, Tampered, Unavailable
 from modelyard.files import translate
 
 
@@ -64,7 +64,7 @@ class Database:
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             return StorageFull(f"no space left for {self._path.name}; {self._when_full}")
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            return InvalidConfig(f"{self._path.name} cannot be written")
+            return Misconfigured(f"{self._path.name} cannot be written")
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return Tampered(f"{self._path.name} is damaged; move it away to begin a new one")
         return Unavailable(f"{self._path.name} is not available now")

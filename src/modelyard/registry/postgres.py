@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors as states
 
-from modelyard.errors import InvalidConfig, InvalidInput, ModelyardError, StorageFull, Tampered, Unavailable
+from modelyard.errors import InvalidConfig, InvalidInput, Misconfigured, ModelyardError, StorageFull, Tampered, Unavailable
 from modelyard.registry import formats
 from modelyard.registry.base import Record, Stamp
 from modelyard.registry.verbs import Rows, Run, Verbs
@@ -303,7 +303,7 @@ def _translate(error: psycopg.Error) -> ModelyardError:
     if state == "25P03":
         return Unavailable("this process stood still in the middle of a change, and the database took it back; try again")
     if state[:2] in ("28", "3D") or state == "42501":
-        return InvalidConfig(f"the database of records_url refuses this user ({type(error).__name__})", field="records_url")
+        return Misconfigured(f"the database of records_url refuses this user ({type(error).__name__})", field="records_url")
     if state[:2] == "XX" and state != "XX000":
         return Tampered("the database of this home is damaged; restore it from a copy")
     if state == "42P01":

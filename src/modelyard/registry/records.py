@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from modelyard.errors import InvalidConfig, ModelyardError, NotFound, StorageFull, Tampered, Unavailable
+from modelyard.errors import Misconfigured, ModelyardError, StorageFull, Tampered, Unavailable
 from modelyard.files import sync_folder, translate
 from modelyard.registry import formats
 from modelyard.registry.base import Record, Stamp
@@ -296,7 +296,7 @@ def _translate(error: sqlite3.Error, path: Path) -> ModelyardError:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Unavailable("registry.sqlite is locked by another process; try again")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return InvalidConfig(f"{path} cannot be written; set MODELYARD_HOME to a folder that can")
+        return Misconfigured(f"{path} cannot be written; set MODELYARD_HOME to a folder that can")
     if code == sqlite3.SQLITE_CANTOPEN:
-        return NotFound(f"{path} cannot be opened")
+        return Unavailable("registry.sqlite cannot be opened now; try again")
     return Unavailable(f"registry.sqlite: {error}")

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from modelyard.errors import InvalidConfig, ModelyardError, NotFound, StorageFull, Unavailable
+from modelyard.errors import Misconfigured, ModelyardError, NotFound, StorageFull, Unavailable
 from modelyard.files import translate
 
 BESIDE = "half"
@@ -45,7 +45,7 @@ class Store:
         except FileNotFoundError as error:
             raise NotFound(f"the object store has no such blob, or no such bucket; see the setting {self._setting}") from error
         except PermissionError as error:
-            raise InvalidConfig(f"the object store refuses these credentials; see the setting {self._setting}", field=self._setting) from error
+            raise Misconfigured(f"the object store refuses these credentials; see the setting {self._setting}", field=self._setting) from error
         except Exception as error:  # each protocol's library raises its own
             told = translate(error, Path(self._setting)) if isinstance(error, OSError) else None
             if isinstance(told, StorageFull):
@@ -81,7 +81,7 @@ def _connect(url: str, setting: str) -> tuple[Any, str]:
         store, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, **options)
     except (ImportError, ValueError) as error:
         extra = "pip install 'modelyard[s3]'" if protocol in ("s3", "s3a") else f"install what fsspec needs for {protocol}://"
-        raise InvalidConfig(f"{setting} cannot be used: {extra}", field=setting) from error
+        raise Misconfigured(f"{setting} cannot be used: {extra}", field=setting) from error
     if protocol in ("s3", "s3a"):
         store.retries = 2
     return store, str(path).rstrip("/")

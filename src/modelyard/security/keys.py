@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from modelyard.errors import InvalidConfig, NotFound
+from modelyard.errors import Misconfigured, NotFound
 from modelyard.files import make_folder, read_limited, translate, write_atomically
 from modelyard.security.base import KeyRecord
 from modelyard.security.identity import ID_DIGITS
@@ -103,27 +103,27 @@ def read(path: Path) -> tuple[KeyRecord, ...]:
     except OSError as error:
         raise NotFound("the keys file has gone") from error
     if mode & 0o022:
-        raise InvalidConfig(f"{path} can be changed by other users; run: chmod go-w {path}", field="keys_file", rule="mode")
+        raise Misconfigured(f"{path} can be changed by other users; run: chmod go-w {path}", field="keys_file", rule="mode")
     if not data.lstrip().startswith(b"{"):
         return _lines(data)
     try:
         return msgspec.json.decode(data, type=Kept).keys
     except msgspec.MsgspecError as error:
-        raise InvalidConfig("the keys file is not of this release", field="keys_file", rule="form") from error
+        raise Misconfigured("the keys file is not of this release", field="keys_file", rule="form") from error
 
 
 def _lines(data: bytes) -> tuple[KeyRecord, ...]:
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError as error:
-        raise InvalidConfig("the keys file is not ASCII", field="keys_file", rule="form") from error
+        raise Misconfigured("the keys file is not ASCII", field="keys_file", rule="form") from error
     known = []
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            raise InvalidConfig("a line of the keys file is a key's SHA-256 in hex and a name", field="keys_file", rule="form")
+            raise Misconfigured("a line of the keys file is a key's SHA-256 in hex and a name", field="keys_file", rule="form")
         digest = match[1]
         known.append(KeyRecord(id=digest[:ID_DIGITS], sha256=digest, name=match[2] or digest[:ID_DIGITS], roles=LINE_ROLES, created_at=""))
     return tuple(known)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from modelyard.errors import InvalidConfig, InvalidInput, NotFound, SealInvalid, UntrustedSigner
+from modelyard.errors import InvalidInput, Misconfigured, NotFound, SealInvalid, UntrustedSigner
 from modelyard.files import make_folder, read_limited, sync_folder, translate, write_atomically
 from modelyard.security.base import Signer
 from modelyard.security.statement import Sealed, Statement, message, read_bundle, read_statement, write_bundle, write_statement
@@ -77,7 +77,7 @@ def local_signer(keys: Path) -> LocalSigner:
         _make_key(path)
         pem = read_limited(path, PEM_LIMIT_BYTES)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InvalidConfig("the signing key keys/signing.pem can be read by other users; run: chmod 600 on it, and consider a new key")
+        raise Misconfigured("the signing key keys/signing.pem can be read by other users; run: chmod 600 on it, and consider a new key")
     signer = LocalSigner(_load_private(pem))
     public = keys / "signing.pub"
     if not public.exists() or read_limited(public, PEM_LIMIT_BYTES) != signer.public_pem:
@@ -251,9 +251,9 @@ def _load_private(pem: bytes) -> EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise InvalidConfig("keys/signing.pem is not a private key; restore it, or move it away to have a new one made") from error
+        raise Misconfigured("keys/signing.pem is not a private key; restore it, or move it away to have a new one made") from error
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP384R1):
-        raise InvalidConfig("keys/signing.pem is not an ECDSA key on the curve P-384")
+        raise Misconfigured("keys/signing.pem is not an ECDSA key on the curve P-384")
     return key
 
 

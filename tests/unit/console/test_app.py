@@ -70,6 +70,7 @@ def test_a_file_that_cannot_be_written_is_told_without_where_the_home_is(api: Ap
     (home / "uploads").write_text("in the way")
     told = api.ask("POST", "/bundles", content=b"x", headers={"content-type": "application/x-tar"})
     assert told.json()["error"]["message"].startswith("uploads") and str(home.parent) not in told.text
+    assert (told.status_code, told.json()["error"]["code"]) == (500, "misconfigured"), "it is not the caller's to mend"
 
 
 def test_what_changes_nothing_is_not_remembered(api: Api) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from s3 import S3
 
-from modelyard.errors import Conflict, InvalidConfig, NotFound, StorageFull, Unavailable
+from modelyard.errors import Conflict, InvalidConfig, Misconfigured, NotFound, StorageFull, Unavailable
 from modelyard.registry.stores import Store
 
 
@@ -32,7 +32,7 @@ def test_what_is_written_is_there(kind: str, tmp_path: Path, request: pytest.Fix
     ("raised", "told"),
     [
         (FileNotFoundError(), NotFound),
-        (PermissionError(), InvalidConfig),
+        (PermissionError(), Misconfigured),
         (OSError(errno.ENOSPC, "full"), StorageFull),
         (OSError(errno.EIO, "broken"), Unavailable),
         (RuntimeError("a library's own"), Unavailable),
