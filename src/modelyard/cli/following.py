@@ -90,8 +90,10 @@ def _parts(rollout: Rollout) -> Iterator[str]:
     if rollout.phase == "switching":
         yield "telling every worker"
     if rollout.phase == "watching":
-        yield f"{duration(rollout.elapsed_s)} of {duration(step.minimum_s)}" if step.minimum_s else duration(rollout.elapsed_s)
-        yield f"{rollout.requests:,} of {step.minimum_requests:,} requests" if step.minimum_requests else f"{rollout.requests:,} requests"
+        # What is still to come of a minimum is told until it has come.
+        lacks_time, lacks_requests = rollout.elapsed_s < step.minimum_s, rollout.requests < step.minimum_requests
+        yield f"{duration(rollout.elapsed_s)} of {duration(step.minimum_s)}" if lacks_time else duration(rollout.elapsed_s)
+        yield f"{rollout.requests:,} of {step.minimum_requests:,} requests" if lacks_requests else f"{rollout.requests:,} requests"
         yield from map(_judged, rollout.guards)
     if rollout.forced:
         yield f"promoted by {rollout.forced}"
