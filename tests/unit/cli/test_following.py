@@ -34,8 +34,7 @@ def of(**changed: object) -> Deployment:
 
 def test_a_step_is_told_with_all_that_it_waits_for() -> None:
     assert said(of()) == (
-        "deploy of churn:4 by canary: 10 % (step 2 of 4)  ·  3m 05s of 5m 00s  ·  1,204 requests"
-        "  ·  p99<1.2x open  ·  waits: it takes at least 300 s"
+        "deploy of churn:4 by canary: 10 % (step 2 of 4)  ·  3m 05s of 5m 00s  ·  1,204 requests  ·  p99<1.2x open  ·  waits: it takes at least 300 s"
     )
     assert "  ·  7m 00s  ·  23 of 100 requests  ·  " in said(of(elapsed_s=420.0, requests=23))
     assert "loading it beside what serves" in said(of(phase="holding", waits=""))
