@@ -29,6 +29,7 @@ BARS: dict[str, str] = {
     "operations": "benchmarks.monitor.operations:run",
     "pure-concept": "benchmarks.monitor.pure:run",
     "estimate": "benchmarks.monitor.estimate:run",
+    "estimate-numbers": "benchmarks.monitor.estimate_numbers:run",
 }
 DATA = ROOT.parent / "shared" / "data"
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from postgres import Postgres
+from receivers import receiver
 from world import World, acknowledged, wait_until
 
 from modelyard import config
@@ -168,3 +172,61 @@ def test_a_home_that_ends_in_order_is_missed_by_nobody(pair: tuple[World, World]
     assert one.verb("down").code == 0
     wait_until(lambda: set(hosts(two)) == {name(two)} and leader(two) is two)
     assert two.verb("deploy", "line:1").code == 0 and ask(two) == FIRST
+
+
+def rows(count: int, *, shift: float = 0.0) -> dict[str, np.ndarray]:
+    """Inputs of `line` as its reference has them, but for a column that may lie higher."""
+    draw = np.random.default_rng(count)
+    c = draw.random((count, 1)).astype(np.float32)
+    c[draw.random(count) < 1 / 7] = np.nan
+    return {"a": draw.random((count, 1)) + shift, "b": draw.integers(0, 10, (count, 1)), "c": c}
+
+
+def watched(world: World) -> Any:
+    return world.verb("monitor", "line", "--json").json()
+
+
+def failing(world: World) -> list[dict[str, Any]]:
+    time.sleep(1)  # a minute must pass anyway
+    return [each for each in watched(world)["alerts"] if each["rule"] == "drift:a" and each["state"] == "firing"]
+
+
+@pytest.mark.timeout(600)
+def test_a_takeover_in_the_middle_of_an_alarm_loses_none_and_tells_none_twice(pair: tuple[World, World]) -> None:
+    """Both hosts answer, one of them watches; it dies while its page still waits for a receiver that is away."""
+    one, two = pair
+    with receiver() as people:
+        for world in pair:
+            (world.folder / "alerts.toml").write_text(f'[routes.ops]\nkind = "webhook"\nurl = "{people.url}"\n')
+        people.answer = 503
+        one.home.add("line", offset=2.0, reference=rows(5000))
+        assert one.verb("deploy", "line:3").code == 0
+        asked = 0
+        for world in pair:
+            with Client(world.url) as client:
+                for inputs in (rows(700, shift=0.8), rows(701, shift=0.8)):
+                    client.predict("line", inputs)
+                    asked += len(inputs["a"])
+        wait_until(lambda: len(failing(one)) == 1 and people.asked != [], timeout_s=240)
+        wait_until(lambda: watched(one)["rows"] == asked == watched(two)["rows"], timeout_s=60)
+        before, alarm = watched(one), failing(one)[0]
+        os.kill(one.pids()["parent"], signal.SIGSTOP)  # so that it does not start another
+        one.kill("control")
+        wait_until(lambda: leader(two) is two)
+        taken: list[dict[str, Any]] = []
+
+        def take(asking: BaseHTTPRequestHandler) -> None:
+            taken.append(people.asked[-1].json())
+            asking.send_response(204)
+            asking.end_headers()
+
+        people.answer = take
+        wait_until(lambda: taken != [], timeout_s=120)
+        wait_until(lambda: watched(two)["judged_through"] > before["judged_through"], timeout_s=240)
+        after = watched(two)
+        assert [(each["id"], each["since"]) for each in failing(two)] == [(alarm["id"], alarm["since"])], "it is the alarm that it was"
+        assert after["budget"]["spent"] == before["budget"]["spent"] == 1.0
+        assert [each["kind"] for each in taken] == ["new"] and alarm["id"] in taken[0]["news"], "who was told once is not told again"
+        os.kill(one.pids()["parent"], signal.SIGCONT)
+        wait_until(lambda: set(hosts(two)) == {name(one), name(two)})
+        assert len(taken) == 1

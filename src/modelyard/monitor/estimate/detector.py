@@ -99,7 +99,12 @@ class EstimatedPerformance:
         numbers = {"rows": float(last.rows), "effective_rows": last.effective, "unknown_share": last.unknown}
         if last.why:
             return (Verdict(outcome="unknown", rule=self.rule, evidence=f"not estimated: {last.why}", numbers=numbers, window=span),)
-        told = tuple(_verdict(self.rule, name, evidence, state.windows, numbers) for name in last.estimated if name in JUDGED)
+        beside = {name: value for name, (value, *_) in last.estimated.items() if name not in JUDGED}
+        told = tuple(
+            _verdict(self.rule, name, evidence, state.windows, numbers | (beside if name == "accuracy" else {}))
+            for name in last.estimated
+            if name in JUDGED
+        )
         is_silent = not any(minute.counts is not None for minute in evidence.recent) and evidence.now - last.end > evidence.settings.window_s
         return tuple(map(_unseen, told)) if is_silent else told
 
@@ -269,8 +274,9 @@ def _said(labelled: Labelled, chosen: Array, reference: Reference) -> dict[str, 
     if reference.schema.task != "classification":
         return {"score": labelled.predicted[chosen].astype(np.float64)}
     said = {"label": labelled.predicted[chosen].astype(np.int64)}
-    if len(reference.schema.classes or ()) == 2 and labelled.probability.shape[0] == len(labelled.times) and labelled.probability.ndim == 2:
-        said["score"] = labelled.probability[chosen][:, 1]
+    if labelled.probability.shape == (len(labelled.times), len(reference.schema.classes or ())):
+        probability = labelled.probability[chosen]
+        said |= {"score": probability[:, 1]} if probability.shape[1] == 2 else {"probability": probability}
     return said
 
 

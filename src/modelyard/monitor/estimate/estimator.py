@@ -2,9 +2,9 @@
 
 Hides the estimate. Of two classes (CBPE, Lipton et al. by NannyML's name): the score's isotonic curve says how often it comes true, and boosted
 trees over the inputs correct that where the curve is wrong for some rows and right for others. Of more classes, or without probabilities: the chance
-that an answer is right, likewise. Of numbers (DLE): the error's size and square. Live rows that lie where the reference has none are counted; with
-too many of them, or too little of the reference behind the rest, nothing is estimated. It cannot see that the truth itself changed its ways: only
-labels can. Pure.
+that an answer is right, likewise; a curve for each class shares out the rest. Of numbers (DLE): the error's size and square. Live rows that lie
+where the reference has none are counted; with too many of them, or too little of the reference behind the rest, nothing is estimated. It cannot see
+that the truth itself changed its ways: only labels can. Pure.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ UNKNOWN_SHARE = 0.1
 """Live rows that lie where the reference has none: above this share nothing is estimated."""
 EFFECTIVE_ROWS = 50.0
 """Rows of the reference that must be left, as if drawn like the live ones."""
+KNOWN_ROWS = 600.0
+"""No group of rows is held to be better known than so many rows of it would tell, however many the reference had: the truth does not stand still. A
+chance of one half may then be off by two points (one standard error)."""
 NEVER = 1e-6
 REACH = 1.96
 """Standard deviations of a 95 % interval."""
@@ -46,7 +49,7 @@ REACH = 1.96
 class Estimator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the reference's labels taught. `curve` and `trees` give a chance (kind `binary`: of the second class; `right`: of being right) or, of kind
     `error`, `trees` the error's size and `squares` its square, in units of `scale`. To what trees say comes the level of the row's code of the last
-    column, which is the model's answer.
+    column, which is the model's answer. `curves`, one for each of three classes or more, say how often each class's probability comes true.
     """
 
     kind: Literal["binary", "right", "error"]
@@ -55,6 +58,7 @@ class Estimator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     levels: tuple[float, ...]
     support: Support
     curve: Curve | None = None
+    curves: tuple[Curve, ...] = ()
     squares: Trees | None = None
     square_levels: tuple[float, ...] = ()
     scale: float = 1.0
@@ -67,6 +71,7 @@ class Estimator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 each.check(len(self.columns))
         sizes = [len(self.levels), *([len(self.square_levels)] if self.squares is not None else [])]
         needs = self.curve is None if self.kind == "error" else self.squares is None
+        needs = needs and (not self.curves or self.kind == "right")
         if not self.columns or any(size != self.columns[-1].size for size in sizes) or not needs:
             raise MalformedPayload("the parts of an estimator do not fit together")
 
@@ -106,7 +111,8 @@ class Estimated(NamedTuple):
 
 
 def answers(schema: Schema, outputs: Mapping[str, Array]) -> dict[str, Array]:
-    """What the model said, row by row: `score` (of the second of two classes; of more that of the label; a number), `label` (its place, -1: none).
+    """What the model said, row by row: `score` (of the second of two classes; of more that of the label; a number), `label` (its place, -1: none),
+    of more than two classes `probability` [rows, classes].
 
     Empty where the model is neither classifier nor regressor of one number.
     """
@@ -116,6 +122,8 @@ def answers(schema: Schema, outputs: Mapping[str, Array]) -> dict[str, Array]:
         if "probability" in outputs and len(said):
             probability = coding.numbers(outputs["probability"].reshape(-1)).reshape(len(said), -1)
             if probability.shape[1] == len(schema.classes):
+                if len(schema.classes) > 2:
+                    found["probability"] = probability
                 found["score"] = probability[:, 1] if len(schema.classes) == 2 else probability[np.arange(len(said)), np.maximum(said, 0)]
         return found
     if schema.task == "regression" and "prediction" in outputs:
@@ -166,7 +174,11 @@ def realised(schema: Schema, said: Mapping[str, Array], truth: Array) -> dict[st
     label = said["label"][known]
     if len(schema.classes or ()) == 2 and "score" in said:
         return dict(figures.binary((true == 1).astype(np.float64), label == 1, said["score"][known]))
-    return dict(figures.correct((label == true).astype(np.float64)))
+    found = dict(figures.correct((label == true).astype(np.float64)))
+    if "probability" in said:
+        known_scores = said["probability"][known]
+        found |= figures.macro((true[:, None] == np.arange(known_scores.shape[1])).astype(np.float64), label, known_scores)
+    return found
 
 
 def fit(schema: Schema, features: Sequence[FeatureProfile], given: Known, importance: Mapping[str, float]) -> Estimator | None:
@@ -178,7 +190,8 @@ def fit(schema: Schema, features: Sequence[FeatureProfile], given: Known, import
     if not said:
         return None
     lost = losses(schema, said, truth)
-    known = np.flatnonzero(np.isfinite(lost) & np.isfinite(said.get("score", np.zeros(len(lost)))))
+    scores = said.get("probability", said.get("score", np.zeros(len(lost))))
+    known = np.flatnonzero(np.isfinite(lost) & np.isfinite(scores).reshape(len(lost), -1).all(axis=1))
     if len(known) < LEAST_ROWS:
         return None
     known = known[np.arange(min(len(known), FIT_ROWS)) * len(known) // min(len(known), FIT_ROWS)]
@@ -203,6 +216,9 @@ def fit(schema: Schema, features: Sequence[FeatureProfile], given: Known, import
         columns=columns,
         curve=curve,
         trees=grown,
+        curves=tuple(calibration.fit(said["probability"][:, place], truth == place) for place in range(len(schema.classes or ())))
+        if "probability" in said
+        else (),
         levels=_levels(codes[-1], sizes[-1], margin + grown(codes), target, needs=bool(grown.columns) or "score" not in said),
         support=support.count(codes, sizes),
     )
@@ -216,13 +232,25 @@ def chances(estimator: Estimator, codes: Array, said: Mapping[str, Array]) -> Ar
     return np.clip(trees.sigmoid(margin), NEVER, 1 - NEVER)
 
 
+def chances_of_each(estimator: Estimator, right: Array, said: Mapping[str, Array]) -> Array:
+    """Of each row the chance of each class [rows, classes]: of the one that was answered the chance of being `right`, of the others as their curves
+    share what is left.
+    """
+    found: Array = np.stack([curve(said["probability"][:, place]) for place, curve in enumerate(estimator.curves)], axis=1)
+    rows = np.arange(len(found))
+    found[rows, said["label"]] = 0.0
+    found *= ((1 - right) / np.maximum(found.sum(axis=1), NEVER))[:, None]
+    found[rows, said["label"]] = 1.0 - found.sum(axis=1)
+    return found
+
+
 def estimate(estimator: Estimator, schema: Schema, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Estimated:
     """The figures on live rows, named arrays with the rows first, as they came in and went out. Rows without an answer are passed over."""
     said = answers(schema, outputs)
     rows = len(next(iter(said.values()), ()))
     usable = np.ones(rows, dtype=bool)
     for values in said.values():
-        usable &= np.isfinite(values) & (values >= 0) if values.dtype.kind == "i" else np.isfinite(values)
+        usable &= values >= 0 if values.dtype.kind == "i" else np.isfinite(values).reshape(rows, -1).all(axis=1)
     kept = int(usable.sum())
     if kept < LEAST_LIVE:
         return Estimated(kept, {}, 0.0, 0.0, f"{kept:,} rows are too few; at least {LEAST_LIVE} are needed")
@@ -238,8 +266,11 @@ def estimate(estimator: Estimator, schema: Schema, inputs: Mapping[str, Array], 
     if rests.effective < EFFECTIVE_ROWS:
         why = f"the reference is worth {rests.effective:.0f} rows like these, of {estimator.support.rows:,}"
         return Estimated(kept, {}, rests.effective, unknown, why)
-    expected = _expected(estimator, codes, said)
-    return Estimated(kept, {name: _figure(name, each, kept, rests.effective, unknown) for name, each in expected.items()}, rests.effective, unknown)
+    told = {}
+    for name, expected in _expected(estimator, codes, said).items():
+        learnt = expected.labels * kept / rests.effective + support.together(estimator.support, codes, expected.spread) / KNOWN_ROWS
+        told[name] = _figure(name, expected, learnt, unknown)
+    return Estimated(kept, told, rests.effective, unknown)
 
 
 def _expected(estimator: Estimator, codes: Array, said: Mapping[str, Array]) -> Mapping[str, Expected]:
@@ -250,13 +281,17 @@ def _expected(estimator: Estimator, codes: Array, said: Mapping[str, Array]) -> 
         squared = np.maximum(estimator.scale**2 * (1.0 + squares(codes) + said_before[1]), absolute**2)
         return figures.errors(absolute, squared, estimator.kurtosis)
     chance = chances(estimator, codes, said)
-    return figures.binary(chance, said["label"] == 1, said["score"]) if estimator.kind == "binary" else figures.correct(chance)
+    if estimator.kind == "binary":
+        return figures.binary(chance, said["label"] == 1, said["score"])
+    found = dict(figures.correct(chance))
+    if estimator.curves and "probability" in said:
+        found |= figures.macro(chances_of_each(estimator, chance, said), said["label"], said["probability"])
+    return found
 
 
-def _figure(name: str, expected: Expected, rows: int, effective: float, unknown: float) -> Figure:
-    """The interval. What was learnt of the truths' draw rests on `effective` rows of the reference, so that it errs like a draw of so many does; rows
-    of which nothing is known may be anything."""
-    learnt = expected.labels * rows / effective
+def _figure(name: str, expected: Expected, learnt: float, unknown: float) -> Figure:
+    """The interval. What was learnt has an error of its own: it rests on so many rows of the reference, and errs like a draw of so many does. Rows of
+    which nothing is known may be anything."""
     reach = REACH * math.sqrt(expected.labels + learnt)
     low, high = expected.value - reach, expected.value + reach
     if name in figures.LOWER_IS_BETTER:

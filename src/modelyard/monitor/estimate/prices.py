@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from modelyard.monitor.estimate.estimator import EFFECTIVE_ROWS, REACH, UNKNOWN_SHARE, Estimated, Figure
+from modelyard.monitor.estimate.estimator import EFFECTIVE_ROWS, KNOWN_ROWS, REACH, UNKNOWN_SHARE, Estimated, Figure
 from modelyard.monitor.estimate.learnt import Cells, Learnt
 from modelyard.monitor.estimate.support import effective_rows
 
@@ -82,7 +82,7 @@ def binned(learnt: Learnt, live: Profile) -> Estimated:
     between = float(shares @ (losses - shares @ losses) ** 2)
     within = value * (1 - value) - between if is_share else value**2  # an absolute error spreads about as far as it is large
     labels = max(within, 0.0) / feature.rows
-    learnt_variance = labels * feature.rows / effective
+    learnt_variance = labels * feature.rows / effective + max(within, 0.0) * float(shares @ shares) / KNOWN_ROWS
     reach = REACH * math.sqrt(labels + learnt_variance) + unknown * (1.0 if is_share else value)
     deviation = math.sqrt(between / feature.rows + learnt_variance)
     if is_share:

@@ -86,6 +86,19 @@ def rests(support: Support, codes: Array) -> Rests:
     return Rests(effective, unknown)
 
 
+def together(support: Support, codes: Array, each: Array) -> float:
+    """The sum over cells of the square of the sum of `each` row's value, the mean over all ways of cutting: how far live rows with codes
+    [columns, rows] move a figure where what is believed of a cell is wrong for all of its rows alike.
+    """
+    if support.depth < 1:
+        return float(each.sum()) ** 2
+    sums = [
+        np.bincount(leaf(codes, support.columns[at : at + support.depth], support.above[at : at + support.depth]), each)
+        for at in _starts(support.columns, support.depth)
+    ]
+    return float(np.mean([(sum_ @ sum_) for sum_ in sums]))
+
+
 def effective_rows(reference: Array, live: Array) -> float:
     """Kish's effective size of the reference, by cells, for live rows; the chance of the live rows themselves is taken out. At most all of it."""
     rows, n = float(reference.sum()), float(live.sum())

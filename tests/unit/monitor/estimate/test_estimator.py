@@ -64,6 +64,26 @@ def test_intervals_hold_the_truth_as_often_as_they_say(fitted: dict[Schema, Esti
 
 
 @ALL
+def test_of_a_large_window_the_interval_allows_for_a_truth_that_does_not_stand_still(fitted: dict[Schema, Estimator], schema: Schema) -> None:
+    """However many rows come, no group of them is known better than `KNOWN_ROWS` of it would tell."""
+    given = rows(schema, 60_000, seed=9, ages=(30, 50))
+    name = MAIN[schema]
+    wide = estimator.estimate(fitted[schema], schema, given.inputs, given.outputs).figures[name]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(estimator, "KNOWN_ROWS", 1e12)
+        narrow = estimator.estimate(fitted[schema], schema, given.inputs, given.outputs).figures[name]
+    assert wide.value == narrow.value and wide.high - wide.low > 1.05 * (narrow.high - narrow.low) and wide.deviation > narrow.deviation
+
+
+def test_of_three_classes_the_others_share_what_the_answer_leaves(fitted: dict[Schema, Estimator]) -> None:
+    given = rows(THREE, 500, seed=3)
+    said = estimator.answers(THREE, given.outputs)
+    right = np.linspace(0.1, 0.9, 500)
+    found = estimator.chances_of_each(fitted[THREE], right, said)
+    assert np.allclose(found.sum(axis=1), 1.0) and np.allclose(found[np.arange(500), said["label"]], right) and (found >= 0).all()
+
+
+@ALL
 def test_it_refuses_rows_beyond_the_reference_and_says_why(fitted: dict[Schema, Estimator], schema: Schema) -> None:
     given = rows(schema, 1_000, ages=(120, 150))
     found = estimator.estimate(fitted[schema], schema, given.inputs, given.outputs)

@@ -48,6 +48,46 @@ def test_other_rows_spread_the_estimate_as_it_says(name: str) -> None:
     assert np.mean([each.rows for each in said]) == pytest.approx(np.var([each.value for each in said]), rel=0.2)
 
 
+def of_three(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.random.Generator]:
+    draw = np.random.default_rng(seed)
+    chances = draw.dirichlet((1.0, 1.0, 1.0), count)
+    scores = np.round(chances + draw.normal(0, 0.1, chances.shape), 1)
+    return chances, scores.argmax(axis=1), scores, draw
+
+
+def truths(chances: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    places = (draw.random(len(chances))[:, None] > chances.cumsum(axis=1)).sum(axis=1)
+    return np.eye(3)[places]
+
+
+def test_of_three_classes_they_are_the_macro_averages() -> None:
+    from sklearn import metrics
+
+    chances, said, scores, draw = of_three()
+    truth = truths(chances, draw)
+    known = truth.argmax(axis=1)
+    found = {name: each.value for name, each in figures.macro(truth, said, scores).items()}
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(known, said, average="macro")
+    aucs = [metrics.roc_auc_score(truth[:, place], scores[:, place]) for place in range(3)]
+    assert found == pytest.approx({"auc": np.mean(aucs), "precision": precision, "recall": recall, "f1": f1})
+
+
+@pytest.mark.parametrize("name", ["auc", "precision", "recall", "f1"])
+def test_of_three_classes_they_spread_as_drawn_truths_and_rows_do(name: str) -> None:
+    chances, said, scores, draw = of_three()
+    expected = figures.macro(chances, said, scores)[name]
+    drawn = [figures.macro(truths(chances, draw), said, scores)[name].value for _ in range(600)]
+    assert expected.value == pytest.approx(np.mean(drawn), abs=0.004)
+    assert expected.labels == pytest.approx(np.var(drawn), rel=0.2) == (expected.spread**2).sum()
+    others = [figures.macro(*of_three(seed=seed)[:3])[name] for seed in range(300)]
+    assert np.mean([each.rows for each in others]) == pytest.approx(np.var([each.value for each in others]), rel=0.25)
+
+
+def test_a_class_that_is_never_answered_has_no_precision() -> None:
+    chances, _, scores, _ = of_three()
+    assert set(figures.macro(chances, np.ones(len(chances), int), scores)) == {"auc", "recall", "f1"}
+
+
 def test_what_is_not_defined_is_left_out() -> None:
     zeros, scores = np.zeros(10), np.linspace(0, 1, 10)
     assert set(figures.binary(zeros, zeros == 1, scores)) == {"accuracy"}

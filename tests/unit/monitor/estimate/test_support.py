@@ -47,6 +47,19 @@ def test_the_effective_size(reference: list[int], live: list[int], expected: flo
     assert support.effective_rows(np.array(reference, float), np.array(live, float)) == pytest.approx(expected, rel=0.02)
 
 
+def test_what_is_wrong_for_a_cell_adds_up_in_it_and_cancels_between_signs() -> None:
+    found = support.count(drawn(20_000), SIZES)
+    live = drawn(2_000, seed=1)
+    even = np.full(2_000, 1 / 2_000)
+    spread = support.together(found, live, even)
+    assert 1 / 256 < spread < 0.2, "many cells share the rows"
+    one = np.repeat(live[:, :1], 2_000, axis=1)
+    assert support.together(found, one, even) == pytest.approx(1.0), "all rows in one cell"
+    signs = np.where(np.arange(2_000) % 2, even, -even)
+    assert support.together(found, one, signs) == pytest.approx(0.0, abs=1e-9)
+    assert support.together(support.count(drawn(20), SIZES), live, even) == pytest.approx(1.0), "nothing is known of cells"
+
+
 def test_few_rows_and_constant_columns_have_no_cells() -> None:
     for codes in (drawn(20), np.ones((3, 5_000), dtype=np.int64)):
         found = support.count(codes, SIZES)
