@@ -25,6 +25,8 @@ FILES = ("keys_file", "alerts_file", "tls_cert_file", "tls_key_file", "tls_clien
 """Settings that name a file: `~` is understood, and what follows from the folder of the call is settled here, once for all processes."""
 
 SAGEMAKER_MODELS = Path("/opt/ml/models")
+MODEL_STORES = ("gs", "s3", "abfs", "abfss", "az")
+"""Schemes of the stores from which a platform's model is fetched."""
 SAGEMAKER_FOLDER, KSERVE_FOLDER = Path("/opt/ml/model"), Path("/mnt/models")
 DIALECTS = ("none", "kserve", "mlserver", "triton", "tfserving")
 """Whose names metrics have beside ours."""
@@ -185,21 +187,21 @@ def _platform_port(variables: Mapping[str, str]) -> dict[str, str]:
     return {"port": port} if (port := next(found, None)) is not None else {}
 
 
-def model_folder() -> Path | None:
-    """Where the platform that started this container has put the model; None where there is no platform's folder. Raises InvalidConfig."""
+def model_folder() -> Path | str | None:
+    """Where the platform that started this container has put the model, a folder or the URL of a place in a store; None where it names none. Raises
+    InvalidConfig."""
     storage, azure = os.environ.get("AIP_STORAGE_URI"), os.environ.get("AZUREML_MODEL_DIR")
     if _holds_something(SAGEMAKER_FOLDER):
         return SAGEMAKER_FOLDER
     if azure:
         return Path(azure)
     if storage:
+        if storage.partition("://")[0] in MODEL_STORES:
+            return storage
         path = storage.removeprefix("file://")
         if not path.startswith("/"):
-            raise InvalidConfig(
-                "AIP_STORAGE_URI names a place on the network, and serving fetches nothing; put the bundle into the image or mount it at /mnt/models",
-                field="AIP_STORAGE_URI",
-                rule="local",
-            )
+            named = ", ".join(f"{scheme}://" for scheme in MODEL_STORES)
+            raise InvalidConfig(f"AIP_STORAGE_URI is an absolute path, or a place that begins with {named}", field="AIP_STORAGE_URI", rule="form")
         return Path(path)
     return KSERVE_FOLDER if _holds_something(KSERVE_FOLDER) else None
 

@@ -128,9 +128,11 @@ def test_a_platforms_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for uri, path in (("/mnt/x", "/mnt/x"), ("file:///mnt/x", "/mnt/x")):
         monkeypatch.setenv("AIP_STORAGE_URI", uri)
         assert config.model_folder() == Path(path)
-    for uri in ("gs://bucket/model", "https://x/y", "relative"):
+    monkeypatch.setenv("AIP_STORAGE_URI", "gs://bucket/model")
+    assert config.model_folder() == "gs://bucket/model"
+    for uri in ("https://x/y", "relative", "memory://x"):
         monkeypatch.setenv("AIP_STORAGE_URI", uri)
-        with pytest.raises(InvalidConfig, match="fetches nothing"):
+        with pytest.raises(InvalidConfig, match="gs://"):
             config.model_folder()
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(azure))
     assert config.model_folder() == azure

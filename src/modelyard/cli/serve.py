@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 RUN_PREFIX = "modelyard-serve-"
 UNUSED_S = 60.0
+FETCHED, FETCHED_BYTES = "fetched", 16 << 30
+"""The folder, beside the plan, of what a platform had in a store, and how much that may be."""
 
 
 def serve(
@@ -70,16 +72,17 @@ def serve(
     named = [reference for reference in references or [] if reference != "serve"]
     if not named and dynamic is None:
         dynamic = config.multi_model_folder()
-    if not named and dynamic is None:
-        named = _found()
     if sources["port"] == "platform" and is_loopback(settings.host):
         print("modelyard: a platform chose the port, but this listens on loopback; say --host 0.0.0.0, with keys or --insecure", file=sys.stderr)
     tidy(Path(tempfile.gettempdir()))
     run_folder = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
     with contextlib.ExitStack() as held:
         held.callback(shutil.rmtree, run_folder, ignore_errors=True)
+        if not named and dynamic is None:
+            named = _found(run_folder)
         with ControlPlane(settings) as plane:
             plan = _plan(plane, named, run_folder, held)
+        shutil.rmtree(run_folder / FETCHED, ignore_errors=True)  # the plan has its own copy, verified
         write_plan(run_folder / "plan.json", plan)
         exports = bool(settings.export_url)
         spool = run_folder / "spool" if exports else None
@@ -101,13 +104,20 @@ def tidy(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _found() -> list[str]:
-    """The bundles in the folder that a platform gives. Raises InvalidConfig where there is none."""
+def _found(run_folder: Path) -> list[str]:
+    """The bundles in the folder that a platform gives, or in the place in a store that it names, of which all is fetched. Raises InvalidConfig where
+    there is none."""
     from modelyard.bundle import archive
 
     folder = config.model_folder()
     if folder is None:
         raise InvalidConfig("say what to serve: a REF, or --dynamic FOLDER", field="references")
+    if isinstance(folder, str):
+        from modelyard.registry.stores import Store  # fsspec takes a second to load, and no other server needs it
+
+        place = Store(folder, setting="AIP_STORAGE_URI")
+        folder = run_folder / FETCHED
+        place.fetch(folder, limit_bytes=FETCHED_BYTES)
     found = archive.find(folder)
     if not found:
         raise InvalidConfig(f"{folder} holds no bundle: neither a .tar nor an OCI image layout", field="references")

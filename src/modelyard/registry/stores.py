@@ -14,10 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from modelyard.errors import Misconfigured, ModelyardError, NotFound, StorageFull, Unavailable
+from modelyard.errors import Misconfigured, ModelyardError, NotFound, PayloadTooLarge, StorageFull, Tampered, Unavailable
 from modelyard.files import translate
 
 BESIDE = "half"
+FILES = 10_000
+"""Files that are fetched at once."""
 _WHOLE_BY_THEMSELVES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"})
 """Stores in which an object is there whole or not at all; elsewhere it is written beside its place and moved."""
 _S3 = {"use_listings_cache": False, "config_kwargs": {"connect_timeout": 2, "read_timeout": 10, "retries": {"max_attempts": 1}}}
@@ -63,6 +65,26 @@ class Store:
         """Put `data` at `path` of the place, whole or not at all. Raises as `reached` does."""
         with self.reached() as (store, root):
             _write(store, root, path, data)
+
+    def fetch(self, folder: Path, *, limit_bytes: int) -> None:
+        """Bring what lies at the place, a file or all below a folder, into the new folder `folder`.
+
+        Raises as `reached` does, PayloadTooLarge for more than `limit_bytes` or FILES, Tampered for a name that would leave the folder.
+        """
+        folder.mkdir()
+        with self.reached() as (store, root):
+            found: dict[str, Any] = store.find(root, detail=True)
+            if not found:
+                raise NotFound(f"nothing lies at the place that {self._setting} names", field=self._setting)
+            if len(found) > FILES or sum(int(about["size"] or 0) for about in found.values()) > limit_bytes:
+                raise PayloadTooLarge(f"at the place that {self._setting} names lies more than {limit_bytes:,} bytes or {FILES:,} files")
+            for path in sorted(found):
+                name = path.removeprefix(root).strip("/") or path.rpartition("/")[2]
+                if any(part in {"", ".", ".."} for part in name.split("/")) or "\\" in name or "\0" in name:
+                    raise Tampered(f"a name at the place that {self._setting} names would leave its folder")
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                store.get_file(path, str(target))
 
     def remove_leftovers(self, *, older_s: float) -> None:
         """Remove what writers that were killed left beside its place, in a store that needs such a place."""

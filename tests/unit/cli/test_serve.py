@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from s3 import S3
 
 from modelyard import config
 from modelyard.bundle import archive
 from modelyard.cli.serve import _found, _plan, tidy
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import InvalidConfig, NotFound
+from modelyard.registry.stores import Store
 from serving import Home
 
 
@@ -69,15 +71,34 @@ def test_without_a_reference_a_platforms_folder_is_served(home: Home, tmp_path: 
     monkeypatch.setattr(config, "KSERVE_FOLDER", tmp_path / "nothing")
     monkeypatch.delenv("AZUREML_MODEL_DIR", raising=False)
     with pytest.raises(InvalidConfig, match="say what to serve"):
-        _found()
+        _found(tmp_path)
     folder = tmp_path / "azure"
     folder.mkdir()
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(folder))
     with pytest.raises(InvalidConfig, match="holds no bundle"):
-        _found()
+        _found(tmp_path)
     (folder / "INPUT_model").mkdir()
     archive.export(home.registry.blobs, home.registry.resolve("grid").index, folder / "INPUT_model" / "grid.tar")
-    assert _found() == [str(folder / "INPUT_model" / "grid.tar")]
+    assert _found(tmp_path) == [str(folder / "INPUT_model" / "grid.tar")]
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_what_vertex_ai_has_in_a_store_is_fetched(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3, is_folder: bool) -> None:
+    monkeypatch.setattr(config, "SAGEMAKER_FOLDER", tmp_path / "nothing")
+    monkeypatch.delenv("AZUREML_MODEL_DIR", raising=False)
+    made = tmp_path / ("grid" if is_folder else "grid.tar")
+    archive.export(home.registry.blobs, home.registry.resolve("grid").index, made)
+    url = s3.url()
+    place = Store(url, setting="test")
+    for path in [made] if made.is_file() else [path for path in made.rglob("*") if path.is_file()]:
+        place.write(str(path.relative_to(tmp_path)), path.read_bytes())
+    Store(f"{url}2", setting="test").write("other.tar", b"of somebody else")
+    monkeypatch.setenv("AIP_STORAGE_URI", url)
+    (tmp_path / "run").mkdir()
+    found = _found(tmp_path / "run")
+    assert found == [str(tmp_path / "run" / "fetched" / made.name)]
+    with ExitStack() as held, ControlPlane(config.load({"home": home.folder})) as plane:
+        assert [plan.name for plan in _plan(plane, found, tmp_path / "run", held).plans] == ["grid"]
 
 
 def test_run_folders_of_servers_that_were_killed_are_removed_and_no_others(tmp_path: Path) -> None:

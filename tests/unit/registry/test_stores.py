@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from s3 import S3
 
-from modelyard.errors import Conflict, InvalidConfig, Misconfigured, NotFound, StorageFull, Unavailable
+from modelyard.errors import Conflict, InvalidConfig, Misconfigured, NotFound, PayloadTooLarge, StorageFull, Tampered, Unavailable
 from modelyard.registry.stores import Store
 
 
@@ -69,3 +69,32 @@ def test_what_killed_writers_left_goes_when_it_is_old(tmp_path: Path) -> None:
 def test_a_protocol_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"export_url cannot be used.*nonsense"):
         Store("nonsense://x", setting="export_url").write("a", b"")
+
+
+def test_all_that_lies_at_a_place_is_fetched_and_nothing_beside_it(tmp_path: Path) -> None:
+    for name in ("far/a.tar", "far/b/c", "farther/d"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    Store((tmp_path / "far").as_uri(), setting="x").fetch(tmp_path / "near", limit_bytes=100)
+    found = {str(path.relative_to(tmp_path / "near")): path.read_text() for path in (tmp_path / "near").rglob("*") if path.is_file()}
+    assert found == {"a.tar": "far/a.tar", "b/c": "far/b/c"}
+    Store((tmp_path / "far/a.tar").as_uri(), setting="x").fetch(tmp_path / "one", limit_bytes=100)
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["a.tar"]
+
+
+def test_what_is_too_much_or_not_there_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "far").mkdir()
+    store = Store((tmp_path / "far").as_uri(), setting="x")
+    with pytest.raises(NotFound):
+        store.fetch(tmp_path / "1", limit_bytes=100)
+    (tmp_path / "far" / "large").write_bytes(bytes(101))
+    with pytest.raises(PayloadTooLarge):
+        store.fetch(tmp_path / "2", limit_bytes=100)
+    there, root = store.connected()
+    for name in ("../x", "a/../../x", "a\\..\\x", "a//x"):
+        monkeypatch.setattr(there, "find", lambda *_, name=name, **__: {f"{root}/{name}": {"size": 1}})
+        folder = tmp_path / f"bad{len(name)}{name[0]}{name[-2:]!r}".replace("/", "-")
+        with pytest.raises(Tampered):
+            store.fetch(folder, limit_bytes=100)
+        assert not list(folder.iterdir())
+    assert not (tmp_path / "x").exists()
