@@ -278,7 +278,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one worker says of itself: `sequence` is the newest plan that it has applied (0: none yet).
+    """What one worker says of itself: `sequence` is the newest plan that it has applied (0: none yet), `adopted` the newest that it works towards.
 
     `missing` are the deployments that it should answer and cannot; `is_ready` says that it has applied a plan, or found that there is none.
     """
@@ -289,6 +289,11 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     models: dict[Digest, ModelState] = {}
     missing: tuple[str, ...] = ()
     is_ready: bool = False
+    adopted: int = 0
+
+    def has_seen(self, sequence: int) -> bool:
+        """Whether what it says of a digest is said under the plan of `sequence`, or a later one."""
+        return max(self.adopted, self.sequence) >= sequence
 
 
 class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -23,7 +23,7 @@ from modelyard.rollout.gauges import Gauges
 from modelyard.rollout.hosts import Hosts
 from modelyard.rollout.judging import UNLABELLED, Gather, Judge
 from modelyard.rollout.truths import Truths
-from modelyard.targets.base import Deployment
+from modelyard.targets.base import Deployment, Release
 from modelyard.types import TrafficPlan, Verdict
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Driver:
         deployment, rollout = stored.deployment, stored.deployment.rollout
         planned_at = self._planned_at(stored)
         release = deployment.current if rollout is None else rollout.goal
-        readiness = UNASKED if release is None else hosts.readiness(reports, release.digest)
+        readiness = UNASKED if release is None else _readiness(reports, stored, release, planned_at)
         self._stays.pop(deployment.name, None)
         if rollout is None:
             self._phases.pop(deployment.name, None)
@@ -235,6 +235,12 @@ class Driver:
             if seen.silent_s > GONE_S:
                 with contextlib.suppress(ModelyardError):  # it has come back, or the next tick tries again
                     self.hosts.forget(seen)
+
+
+def _readiness(reports: Sequence[hosts.Seen], stored: Stored, release: Release, planned_at: int) -> Verdict:
+    """Of a goal by those hosts that have seen that it is one; of what serves by all."""
+    since = 0 if stored.deployment.rollout is None else planned_at
+    return hosts.readiness(reports, release.digest, name=stored.deployment.name, since=since)
 
 
 def _served_s(deployment: Deployment, now: datetime) -> float:

@@ -115,6 +115,7 @@ class Host:
         state = self._target.state()
         is_in_line = ticket is not None and self._target.has_applied(ticket)
         applied: dict[str, int] = {}
+        judged: dict[str, int] = {}
         readiness: dict[Digest, Verdict] = {}
         lagging: list[str] = []
         failing = {
@@ -133,7 +134,8 @@ class Host:
             if derived is not None and is_in_force:
                 applied[name] = each.revision
             if derived is not None and derived.plan is not None:
-                readiness |= {digest: self._target.readiness(digest) for digest in derived.plan.digests}
+                readiness |= {digest: self._target.readiness(digest, since=derived.ticket) for digest in derived.plan.digests}
+                judged[name] = each.revision
         self.report = msgspec.structs.replace(
             self.report,
             data=None if state.serve is None else state.serve.url,
@@ -141,6 +143,7 @@ class Host:
             # A host that has come back acts by every record that it can before a step waits for it; from then on each step does.
             counts=self.report.counts or (is_in_line and self._trouble.keys() >= set(lagging)),
             applied=applied,
+            judged=judged,
             readiness=readiness,
             lagging=tuple(lagging),
             trouble=self._trouble,

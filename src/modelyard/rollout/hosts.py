@@ -33,7 +33,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `instance` is its control process, of which there is one at a time. It `counts` for steps once its workers have acted by every record that this
     host can carry out. `applied` gives, for each deployment under rollout, the revision of the record whose plan all its workers act by; `readiness`
-    judges each digest that these plans name, and says of what serves without a rollout where it keeps failing; `lagging` are the deployments whose
+    judges each digest that the plans of `judged` name, which gives the revisions of their records, and says of what serves without a rollout where it
+    keeps failing; `lagging` are the deployments whose
     newest plan is not in force here, and `trouble` says why.
     """
 
@@ -45,6 +46,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workers: int = 0
     counts: bool = False
     applied: dict[str, int] = {}
+    judged: dict[str, int] = {}
     readiness: dict[Digest, Verdict] = {}
     lagging: tuple[str, ...] = ()
     trouble: dict[str, str] = {}
@@ -165,10 +167,15 @@ def acknowledged(hosts: Iterable[Seen], name: str, revision: int) -> bool:
     return bool(counting) and all(report.applied.get(name, 0) >= revision for report in counting)
 
 
-def readiness(hosts: Iterable[Seen], digest: Digest) -> Verdict:
-    """`pass` when all hosts that count have `digest` ready, `fail` when one cannot (its own verdict), else `unknown`."""
+def readiness(hosts: Iterable[Seen], digest: Digest, *, name: str = "", since: int = 0) -> Verdict:
+    """`pass` when all hosts that count have `digest` ready, `fail` when one cannot (its own verdict), else `unknown`.
+
+    What a host said before it saw the record of the deployment `name` at the revision `since` says nothing.
+    """
     counting = [seen.report for seen in hosts if seen.is_live and seen.report.counts]
-    verdicts = [report.readiness.get(digest) for report in counting]
+    verdicts = [
+        report.readiness.get(digest) if max(report.judged.get(name, 0), report.applied.get(name, 0)) >= since else None for report in counting
+    ]
     for report, verdict in zip(counting, verdicts, strict=True):
         if verdict is not None and verdict.outcome == "fail":
             return verdict if len(counting) == 1 else msgspec.structs.replace(verdict, evidence=f"on {report.id}: {verdict.evidence}")

@@ -343,6 +343,7 @@ class Worker:
 
     def _adopt(self, plan: HostPlan) -> None:
         """From now on work towards `plan`: what is not there is loaded, what failed is tried again."""
+        before = () if self._plan is None else _digests(self._plan)
         self._plan, self._is_settled = plan, False
         wanted = _digests(plan)
         serving = {digest for each in self.plane.deployments.values() for digest in each.by_digest}
@@ -351,6 +352,8 @@ class Worker:
         for digest in wanted:
             loaded = self._loaded.get(digest)
             self._states[digest] = ModelState(state="loading") if loaded is None else ModelState(state="ready", verdict=loaded.verdict)
+            if loaded is not None and digest not in before and isinstance(loaded.runtime, Isolated):
+                loaded.runtime.pardon()  # it was on its way out, and is asked for anew
             if loaded is None and digest not in self._loading:
                 name, number = named[digest]
                 self._loading[digest] = self._loop.create_task(self._bring(digest, plan.placements[digest], name, number))
@@ -478,6 +481,7 @@ class Worker:
             models=dict(self._states),
             missing=tuple(sorted(self._owed - set(self.plane.deployments))),
             is_ready=self.plane.is_ready,
+            adopted=self._sequence if self._plan is None else self._plan.sequence,
         )
 
     def _say(self) -> None:

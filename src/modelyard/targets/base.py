@@ -182,8 +182,11 @@ class Target(Protocol):
     def remove(self, name: str) -> int:
         """Serve `name` no longer; return a ticket as `converge` does."""
 
-    def readiness(self, digest: Digest) -> Verdict:
-        """`pass` when every part that serves has `digest` ready, `fail` when one cannot or it keeps ending (its own verdict), else `unknown`."""
+    def readiness(self, digest: Digest, *, since: int = 0) -> Verdict:
+        """`pass` when every part that serves has `digest` ready, `fail` when one cannot or it keeps ending (its own verdict), else `unknown`.
+
+        What a part said before it saw the plan of the ticket `since` says nothing: a version that failed may have been asked for anew.
+        """
 
     def has_applied(self, ticket: int) -> bool:
         """Whether every living part that serves acts by the plan of `ticket` or a later one; False when none lives."""

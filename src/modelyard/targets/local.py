@@ -49,12 +49,12 @@ class Local:
             wanted = {plan.name: plan for plan in now.plans if plan.name in keep} | {plan.name: plan for plan in plans}
             return self._write(now, tuple(wanted.values()), {**now.placements, **placements})
 
-    def readiness(self, digest: Digest) -> Verdict:
+    def readiness(self, digest: Digest, *, since: int = 0) -> Verdict:
         """See `Target.readiness`."""
         serve, workers = self._reports()
         if serve is None or not serve.slots:
             return Verdict(outcome="unknown", rule="ready", evidence="the data plane is not running")
-        states = [worker.models.get(digest) for worker in workers]
+        states = [worker.models.get(digest) for worker in workers if worker.has_seen(since)]
         for state in states:
             if state is not None and (failure := state.failure) is not None:
                 return failure

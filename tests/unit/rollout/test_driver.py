@@ -52,6 +52,29 @@ def test_a_worker_that_cannot_load_it_sends_it_back(world: World) -> None:
     assert set(read_plan(world.home / "plan.json").placements) == {world.release(1).digest}
 
 
+def test_a_version_that_failed_a_moment_ago_is_judged_anew_when_it_is_deployed_again(world: World) -> None:
+    world.begin(1)
+    world.finish()
+    world.begin(2)
+    world.turn()
+    world.work(failed=2)
+    world.machine.tick()
+    world.driver.tick()
+    assert world.deployments.get("churn").deployment.rollout is None
+    world.machine.host.tick()  # the plan to go back is there, which no worker has read, and the host's report is still to be written
+    world.begin(2)
+    world.driver.tick()
+    assert world.deployments.get("churn").deployment.rollout is not None, "the host has not seen that it is asked for anew"
+    world.machine.tick()
+    world.driver.tick()
+    assert world.deployments.get("churn").deployment.rollout is not None, "nor have its workers"
+    assert world.finish().current == world.release(2)
+    world.begin(3)
+    world.turn()
+    world.work(failed=3)
+    assert not world.turn(), "what fails now goes back"
+
+
 def test_what_keeps_failing_after_its_deploy_is_left_once_told_and_audited(world: World) -> None:
     for number in (1, 2):
         world.begin(number)

@@ -137,3 +137,11 @@ def test_readiness_is_all_hosts_and_failure_any() -> None:
     assert readiness(live(ready, silent), ONE).outcome == "unknown" and readiness(live(ready, ready), ONE).outcome == "pass"
     assert readiness(live(ready, failed), ONE).evidence == "on two: broken"
     assert readiness((), ONE).outcome == "unknown" and readiness(live(silent), ONE).outcome == "unknown"
+
+
+def test_what_a_host_said_before_it_saw_the_record_says_nothing() -> None:
+    bad = Verdict(outcome="fail", rule="load", evidence="broken")
+    for told in ({"judged": {"a": 5}}, {"applied": {"a": 5}}):
+        failed = live(report("one", readiness={ONE: bad}, **told))
+        assert readiness(failed, ONE, name="a", since=5) == bad
+        assert readiness(failed, ONE, name="a", since=6).outcome == readiness(failed, ONE, name="b", since=5).outcome == "unknown"

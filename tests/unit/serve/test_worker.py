@@ -17,6 +17,7 @@ from modelyard.config import Settings
 from modelyard.errors import NotFound, Rejected, StorageFull, Unavailable
 from modelyard.security.audit import AuditLog, FileLines
 from modelyard.serve import card
+from modelyard.serve import worker as worker_module
 from modelyard.serve.exposition import render
 from modelyard.serve.loading import Loaded, load
 from modelyard.serve.worker import Worker
@@ -142,6 +143,35 @@ def test_a_model_is_not_freed_while_it_is_asked_and_is_kept_when_a_plan_wants_it
         await worker._follow()
         assert worker._loaded == {old[0]: kept}
         assert worker.plane.deployments["line"].champion.loaded is kept
+
+    with_worker(home, test)
+
+
+def test_a_plan_that_wants_a_version_back_forgets_how_its_processes_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path / "h")
+    old, new = home.add("line"), home.add("line", offset=1.0)
+    home.deploy("line", {old: 100})
+    pardoned: list[object] = []
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        runtime = worker._loaded[old[0]].runtime
+        monkeypatch.setattr(worker_module, "Isolated", type(runtime))
+        monkeypatch.setattr(type(runtime), "pardon", lambda self: pardoned.append(self), raising=False)
+        version = worker.plane.deployments["line"].versions[old[1]]
+        version.batcher._running = [object()]  # type: ignore[list-item]
+        home.deploy("line", {new: 100})
+        await worker._follow()
+        assert not pardoned
+        sequence = worker._state().sequence
+        home.deploy("line", {old: 100})
+        worker._look()
+        assert pardoned == [runtime] and worker._state().has_seen(sequence + 1)
+        home.deploy("line", {old: 50, new: 50})
+        worker._look()
+        assert pardoned == [runtime], "not for a version that stays"
+        version.batcher._running = []
+        await worker._follow()
 
     with_worker(home, test)
 

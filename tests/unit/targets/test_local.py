@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelyard.targets.local import Local
@@ -115,6 +116,17 @@ def test_one_failure_fails_with_the_workers_verdict(local: Local, run: Path) -> 
     why = Verdict(outcome="fail", rule="golden-replay", evidence="row 3 differs")
     report(run, worker(0, one=READY), worker(1, one=ModelState(state="failed", verdict=why)))
     assert local.readiness(ONE) == why
+
+
+def test_what_was_said_before_a_plan_was_seen_says_nothing_under_it(local: Local, run: Path) -> None:
+    failed = ModelState(state="failed", verdict=Verdict(outcome="fail", rule="load", evidence="broken"))
+    report(run, worker(0, 4, one=failed))
+    assert local.readiness(ONE, since=4).outcome == "fail"
+    assert local.readiness(ONE, since=5).outcome == "unknown"
+    report(run, msgspec.structs.replace(worker(0, 4, one=failed), adopted=5))
+    assert local.readiness(ONE, since=5).outcome == "fail", "it works towards it, and failed again"
+    report(run, worker(0, 4, one=READY), worker(1, 5, one=READY))
+    assert local.readiness(ONE, since=5).outcome == "unknown"
 
 
 def test_what_is_ready_and_keeps_ending_fails_and_what_only_grows_does_not(local: Local, run: Path) -> None:

@@ -234,6 +234,10 @@ class Isolated:
             return Verdict(outcome="fail", rule="isolated-crashes", evidence=evidence, numbers={"ends": float(ends)})
         return self._watch.verdict
 
+    def pardon(self) -> None:
+        """Forget which processes have ended so far: they are no evidence against a version that is wanted anew."""
+        self._ends.clear()
+
     def close(self) -> None:
         """See `Runtime.close`."""
         with self._lock:

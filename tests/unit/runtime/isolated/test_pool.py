@@ -129,6 +129,8 @@ def test_five_ends_within_a_minute_are_said(opened: Open) -> None:
         assert (pause_s == 0) == (number < 2)
     assert runtime.verdict is not None and runtime.verdict.outcome == "fail" and runtime.verdict.rule == "isolated-crashes"
     assert [ended.reason for ended in runtime.watch()] == ["crash"] * CRASHES and runtime.watch() == []
+    runtime.pardon()
+    assert runtime.verdict is None and runtime._record(Ended("crash", "SIGSEGV"), True) == 0
 
 
 def test_it_submits_only_once_it_belongs_to_a_loop(opened: Open) -> None:
