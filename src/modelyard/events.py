@@ -41,6 +41,8 @@ _BUCKETS_PER_OCTAVE = 32
 LAST_BUCKET = 35 * _BUCKETS_PER_OCTAVE  # 2^35 µs: nine hours
 _OFFSET = math.log2(1e6) * _BUCKETS_PER_OCTAVE + 1e-9
 _FEW = 8
+_LARGE = 64
+"""So many rows a request on average make it a large one."""
 _ALL = 1 << 32
 _FACTOR = 0x9E3779B1
 _POWERS = np.cumprod(np.full(1 << 15, _FACTOR, dtype=np.uint32), dtype=np.uint32)
@@ -195,8 +197,9 @@ def positions(ids: Sequence[str], counts: Array | None = None) -> Array:
     """
     if counts is None:
         hashes = _hashes(ids)
-    elif len(ids) == 1 and counts[0] <= len(_TURNS):  # a large request is a block of its own: a fifth of the time
-        hashes = np.uint32(_hash(ids[0])) ^ _TURNS[: counts[0]]
+    elif len(ids) and len(ids) * _LARGE <= counts.sum() and counts.max() <= len(_TURNS):  # large requests: a fifth of the time
+        of_ids = [np.uint32(_hash(ids[0]))] if len(ids) == 1 else _hashes(ids)
+        hashes = np.concatenate([of_id ^ _TURNS[:count] for of_id, count in zip(of_ids, counts.tolist(), strict=True)])
     else:
         ends = np.cumsum(counts)
         rows = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
@@ -210,10 +213,12 @@ def positions_of(ids: Sequence[str], rows: Sequence[int]) -> Array:
 
 
 def _spread(hashes: Array) -> Array:
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of MurmurHash3: hashes of counters are too regular
-        hashes ^= hashes >> np.uint32(shift)
+    """In place: the finaliser of MurmurHash3, since hashes of counters are too regular."""
+    shifted = np.empty_like(hashes)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        hashes ^= np.right_shift(hashes, np.uint32(shift), out=shifted)
         hashes *= np.uint32(factor)
-    hashes ^= hashes >> np.uint32(16)
+    hashes ^= np.right_shift(hashes, np.uint32(16), out=shifted)
     return hashes
 
 
