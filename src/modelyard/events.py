@@ -41,6 +41,7 @@ _BUCKETS_PER_OCTAVE = 32
 LAST_BUCKET = 35 * _BUCKETS_PER_OCTAVE  # 2^35 µs: nine hours
 _OFFSET = math.log2(1e6) * _BUCKETS_PER_OCTAVE + 1e-9
 _FEW = 8
+_MANY = 64
 _LARGE = 64
 """So many rows a request on average make it a large one."""
 _ALL = 1 << 32
@@ -287,23 +288,36 @@ def prediction_id(id: str, row: int, rows: int) -> str:
 class Latencies:
     """Counts of latencies by bucket; bucket b holds 2^(b/32) to 2^((b+1)/32) µs. One thread owns it."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_few", "_many")
 
     def __init__(self) -> None:
-        self._counts = np.zeros(LAST_BUCKET + 1, dtype=np.int64)
+        self._few: dict[int, int] = {}
+        self._many: Array | None = None  # made for a version that is asked much: one that is not would fetch all buckets for a few counts
 
     def add(self, seconds: Sequence[float]) -> None:
         """Count some."""
-        if len(seconds) <= _FEW:  # what a large request brings: numpy's calls would cost ten times as much
+        few = self._few
+        if len(seconds) <= _FEW:  # numpy's calls would cost more
             for each in seconds:
-                self._counts[min(int(math.log2(max(each, 1e-6)) * _BUCKETS_PER_OCTAVE + _OFFSET), LAST_BUCKET)] += 1
+                bucket = min(int(math.log2(max(each, 1e-6)) * _BUCKETS_PER_OCTAVE + _OFFSET), LAST_BUCKET)
+                few[bucket] = few.get(bucket, 0) + 1
             return
-        found = np.log2(np.maximum(seconds, 1e-6)) * _BUCKETS_PER_OCTAVE + _OFFSET
-        self._counts += np.bincount(np.minimum(found.astype(np.int64), LAST_BUCKET), minlength=LAST_BUCKET + 1)
+        found = (np.log2(np.maximum(seconds, 1e-6)) * _BUCKETS_PER_OCTAVE + _OFFSET).astype(np.int64)
+        np.minimum(found, LAST_BUCKET, out=found)
+        if len(seconds) > _MANY:
+            counts = np.bincount(found, minlength=LAST_BUCKET + 1)
+            self._many = counts if self._many is None else np.add(self._many, counts, out=self._many)
+            return
+        for bucket in found.tolist():
+            few[bucket] = few.get(bucket, 0) + 1
 
     def buckets(self) -> dict[int, int]:
         """The buckets that hold any."""
-        return {int(bucket): int(self._counts[bucket]) for bucket in np.flatnonzero(self._counts)}
+        found = dict(self._few)
+        if self._many is not None:
+            for bucket in np.flatnonzero(self._many).tolist():
+                found[bucket] = found.get(bucket, 0) + int(self._many[bucket])
+        return dict(sorted(found.items()))
 
 
 def refined(buckets: Mapping[int, int]) -> dict[int, int]:

@@ -5,6 +5,7 @@ import hashlib
 import math
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -253,13 +254,15 @@ def test_a_large_request_has_the_positions_that_it_has_among_others(id: str, row
     assert (alone == among[:-1]).all()
 
 
-def test_few_latencies_fall_into_the_buckets_of_many() -> None:
+@pytest.mark.parametrize("sizes", [[1] * 400, [40] * 10, [400], [200, 200], [300, 1, 40, 59]], ids=str)
+def test_latencies_fall_into_the_same_buckets_however_many_come_together(sizes: list[int]) -> None:
     seconds = np.exp(np.random.default_rng(0).uniform(-14, 10, 400)).tolist()
-    many, few = events.Latencies(), events.Latencies()
-    many.add(seconds)
-    for each in seconds:
-        few.add([each])
-    assert many.buckets() == few.buckets()
+    found, start = events.Latencies(), 0
+    for size in sizes:
+        found.add(seconds[start : start + size])
+        start += size
+    expected = Counter(min(int(math.log2(max(each, 1e-6) * 1e6) * 32 + 1e-9), events.LAST_BUCKET) for each in seconds)
+    assert list(found.buckets().items()) == sorted(expected.items())
 
 
 def test_a_bucket_has_a_place_and_an_edge() -> None:

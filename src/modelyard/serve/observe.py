@@ -375,7 +375,12 @@ def _counted_rows(schema: Schema) -> int:
 
 
 def _rows(arrays: Mapping[str, Array], chosen: Array) -> dict[str, Array]:
-    return {name: values.take(chosen, axis=0) for name, values in arrays.items()}  # half the time of values[chosen]
+    """The rows `chosen`, in order and none twice."""
+    return {name: _taken(values, chosen) for name, values in arrays.items()}
+
+
+def _taken(values: Array, chosen: Array) -> Array:
+    return values if len(chosen) == len(values) else values.take(chosen, axis=0)  # half the time of values[chosen]
 
 
 _Run = tuple[list[str], list[int], Mapping[str, "Array"], Mapping[str, "Array"], list[float], float]
@@ -437,6 +442,7 @@ class _Block:
         self._runs = runs
         self._loose = loose
         self._joined: dict[int, dict[str, Array]] = {}
+        self._even: dict[tuple[int, str], Array] = {}
         self.rows = rows
         self.ids = list(chain.from_iterable([run[0] for run in runs]))
         self.latencies_s = list(chain.from_iterable([run[4] for run in runs]))
@@ -465,16 +471,20 @@ class _Block:
             yield inputs, {name: self._fit(_OUTPUTS, name, [values]) for name, values in run[_OUTPUTS].items()}
 
     def _pick(self, place: Literal[2, 3], chosen: Array) -> dict[str, Array]:
-        if place in self._joined or len(self._runs) == 1 or not self._is_large(place):
+        if place in self._joined or not self._is_large(place):
             return _rows(self._join(place), chosen)
-        ends = list(accumulate(sum(run[1]) for run in self._runs))
-        bounds = chosen.searchsorted([0, *ends]).tolist()
-        parts = [
-            _rows(run[place], chosen[first:last] - (end - sum(run[1])))
-            for run, end, first, last in zip(self._runs, ends, bounds[:-1], bounds[1:], strict=True)
+        parts = self._picked(place, chosen)
+        return {name: self._fit(place, name, [part[name] for part in parts]) for name in parts[0]}
+
+    def _picked(self, place: Literal[2, 3], chosen: Array) -> list[dict[str, Array]]:
+        """The chosen rows of each run that has any."""
+        ends = list(accumulate([sum(run[1]) for run in self._runs]))
+        bounds = [0, *chosen.searchsorted(ends).tolist()]
+        return [
+            _rows(run[place], chosen[first:last] - start)
+            for run, start, first, last in zip(self._runs, [0, *ends[:-1]], bounds[:-1], bounds[1:], strict=True)
             if last > first
         ]
-        return {name: self._fit(place, name, [part[name] for part in parts]) for name in parts[0]}
 
     def _is_large(self, place: Literal[2, 3]) -> bool:
         """Whether the runs have so many rows, or so wide ones, that it pays to take the chosen out of each."""
@@ -487,18 +497,35 @@ class _Block:
         for (where, name), loose in self._loose.items():
             if where != place:
                 continue
-            parts = [run[place][name] for run in self._runs]
             if loose.is_text:
-                rows = [row for part in parts for row in part]
+                rows = [row for run in self._runs for row in run[place][name]]
                 kept[name] = np.array([_as_text(rows[at]) for at in chosen.tolist()], dtype=object)
-            elif all(shape[1:] == loose.shape for shape in {part.shape for part in parts}):
-                kept[name] = joined(parts)[chosen]  # integers stay what they are
+            elif (even := self._as_given(place, name, loose.shape, chosen)) is not None:
+                kept[name] = even  # integers stay what they are
         return kept
 
     def _join(self, place: Literal[2, 3]) -> dict[str, Array]:
         if place not in self._joined:
-            self._joined[place] = {name: self._fit(place, name, [run[place][name] for run in self._runs]) for name in self._runs[0][place]}
+            self._joined[place] = {name: self._whole(place, name) for name in self._runs[0][place]}
         return self._joined[place]
+
+    def _whole(self, place: Literal[2, 3], name: str) -> Array:
+        """A tensor of all runs, as it is counted."""
+        loose = self._loose.get((place, name)) if self._loose else None
+        even = None if loose is None else self._as_given(place, name, loose.shape)
+        return self._fit(place, name, [run[place][name] for run in self._runs]) if even is None or loose is None else _fitted(even, loose.shape)
+
+    def _as_given(self, place: Literal[2, 3], name: str, shape: tuple[int, ...], chosen: Array | None = None) -> Array | None:
+        """All rows of a tensor, or the chosen ones, as the runs gave them, where every row has this shape and all have one datatype; else None."""
+        if (place, name) not in self._even:
+            parts = [run[place][name] for run in self._runs]
+            if not all(part.shape[1:] == shape and part.dtype == parts[0].dtype for part in parts):
+                return None
+            if chosen is not None and self._is_large(place):
+                return joined([part[name] for part in self._picked(place, chosen)])
+            self._even[place, name] = joined(parts)
+        even = self._even[place, name]
+        return even if chosen is None else _taken(even, chosen)
 
     def _fit(self, place: Literal[2, 3], name: str, parts: list[Array]) -> Array:
         """`parts` end to end."""
@@ -513,7 +540,7 @@ class _Block:
         """Prediction ids and times of the chosen rows."""
         if self._counts is None:
             requests = chosen
-            ids = [self.ids[request] for request in chosen.tolist()]
+            ids = self.ids if len(chosen) == self.rows else [self.ids[request] for request in chosen.tolist()]
         else:
             ends = np.cumsum(self._counts)
             requests = np.searchsorted(ends, chosen, side="right")
@@ -575,7 +602,7 @@ class _Kept:
         self.rows += len(ids)
         self._ids += ids
         self._times.append(times)
-        self._positions.append(block.positions[chosen])
+        self._positions.append(_taken(block.positions, chosen))
         self._columns.append(columns)
 
     def thin(self, share: float) -> None:

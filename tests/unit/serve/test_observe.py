@@ -297,6 +297,28 @@ def test_chosen_rows_of_large_runs_are_those_of_all_runs_end_to_end() -> None:
     assert not picked._joined
 
 
+@pytest.mark.parametrize("sizes", [(100, 300, 7, 200), (1, 2, 3, 1)], ids=["large", "small"])
+@pytest.mark.parametrize("share", [0.1, 1.0])
+@pytest.mark.parametrize("is_asked_first", [False, True])
+def test_the_log_keeps_outputs_of_a_plain_model_as_they_were_given(sizes: tuple[int, ...], share: float, is_asked_first: bool) -> None:
+    draw, rows = np.random.default_rng(0), sum(sizes)
+    runs = [([str(size)], [size], {"a": draw.random((size, 2))}, {"y": draw.integers(2**60, 2**62, size)}, [0.1], 0.0) for size in sizes]
+    block = observe._Block(runs, rows, {(observe._OUTPUTS, "y"): observe._Loose((), is_text=False)})
+    given = np.concatenate([run[observe._OUTPUTS]["y"] for run in runs])
+    chosen = np.flatnonzero(draw.random(rows) < share)
+    counted = block.outputs()["y"] if is_asked_first else None
+    kept = block.logged(observe._OUTPUTS, chosen)["y"]
+    assert kept.dtype == np.int64 and kept.tolist() == given[chosen].tolist()
+    assert (block.outputs(chosen)["y"] == given[chosen].astype(np.float64)).all()
+    assert counted is None or (counted.dtype == np.float64 and (counted == given.astype(np.float64)).all())
+
+
+def test_the_log_keeps_numbers_where_runs_of_a_plain_model_differ_in_datatype() -> None:
+    runs: list[observe._Run] = [([str(at)], [1], {}, {"y": np.array([at], dtype=kind)}, [0.1], 0.0) for at, kind in ((1, "int64"), (2, "float32"))]
+    block = observe._Block(runs, 2, {(observe._OUTPUTS, "y"): observe._Loose((), is_text=False)})
+    assert block.logged(observe._OUTPUTS, np.array([0, 1]))["y"].tolist() == [1.0, 2.0]
+
+
 @pytest.mark.parametrize(("width", "is_joined"), [(100, True), (20_000, False)])
 def test_few_chosen_of_wide_rows_are_taken_without_putting_all_end_to_end(width: int, is_joined: bool) -> None:
     images = np.random.default_rng(0).random((5, 1, width), dtype=np.float32)
