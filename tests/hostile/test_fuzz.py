@@ -88,6 +88,14 @@ def test_reading_json_takes_a_bounded_multiple(wire: str) -> None:
         assert taken <= 25 * len(body) + 4 * MIB, (name, taken / len(body))
 
 
+def test_reading_csv_takes_a_bounded_multiple() -> None:
+    codec = bind("line", LINE)["csv"]
+    bodies = {"rows": b"a,b,c\n" + b"1,2,3\n" * 65_000, "commas": b"a,b,c\n" + b"," * MIB, "quoted": b"a,b,c\n" + b'"1","2",""\n' * 65_000}
+    for name, body in {**bodies, "empty lines": b"a,b,c\n" + b"\n" * MIB, "one cell": b'a,b,c\n"' + b"x" * MIB}.items():
+        taken = growth(lambda body: codec.decode(body, "text/csv"), body)
+        assert taken <= 25 * len(body) + 4 * MIB, (name, taken / len(body))
+
+
 @pytest.mark.parametrize("datatype", ["FP64", "FP32", "INT64", "BYTES"])
 def test_reading_binary_takes_at_most_twice_its_size(datatype: str) -> None:
     spec = TensorSpec(name="x", datatype=datatype, shape=(-1, 1))  # type: ignore[arg-type]

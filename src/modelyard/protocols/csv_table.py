@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import MalformedPayload, ModelyardError, PayloadTooLarge, SchemaMismatch
 from modelyard.protocols.base import accept_media, no_binary, refusal
-from modelyard.protocols.records import Records, check_rows
+from modelyard.protocols.records import ROWS, Records, check_rows
 from modelyard.types import InferenceRequest, InferenceResponse, Schema
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class CsvTable:
         no_binary(json_bytes)
         try:
             reader = csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig", newline=""), strict=True)
-            names = next((line for line in reader if line), None)
+            names = next((line for line in islice(reader, ROWS) if line), None)
             if names is None:
                 raise _too_few()
             return self._frame(names, reader) if self.records.is_table else self._array(reader)
@@ -86,13 +86,13 @@ class CsvTable:
 
 
 def _blocks(reader: Any) -> Iterator[list[list[str]]]:
-    """The rows by the thousand, without empty lines. Raises PayloadTooLarge when they are too many, in rows or in cells."""
+    """The rows by the thousand, without empty lines, which count all the same. Raises PayloadTooLarge when they are too many, in rows or in cells."""
     rows = cells = 0
     while lines := list(islice(reader, BLOCK_ROWS)):
-        block = [row for row in lines if row]
-        rows += len(block)
-        cells += sum(map(len, block))
+        rows += len(lines)
         check_rows(rows, "body")
+        block = [row for row in lines if row]
+        cells += sum(map(len, block))
         if cells > CELLS:
             raise PayloadTooLarge(f"a CSV has at most {CELLS:,} cells; send an Arrow stream", field="body", rule="cells")
         if block:
