@@ -61,6 +61,7 @@ def test_everything_is_started_again_while_postgresql_and_blob_store_are_away(sh
     with shared.asked("line", ROW) as asking:
         asking.more()
         (tmp_path / "blobs").rename(tmp_path / "blobs.away")
+        (tmp_path / "blobs").touch()  # or who sends observations there would make the folder anew
         away()
         try:
             asking.more()
@@ -82,6 +83,7 @@ def test_everything_is_started_again_while_postgresql_and_blob_store_are_away(sh
         assert refused.code == 8 and "Traceback" not in refused.err
     finally:
         back()
+        (tmp_path / "blobs").unlink()
         (tmp_path / "blobs.away").rename(tmp_path / "blobs")
     reconverge(shared)
 

@@ -76,7 +76,7 @@ def deciding(strategy: Strategy) -> Guard | None:
     metric = METRICS.get(strategy.metric)
     if metric is not None and metric.better is not None and metric.compares:
         return parse(f"{strategy.metric}{'<' if metric.better == 'lower' else '>'}champion")
-    guard = None if strategy.metric in (*METRICS, GOLDEN) else parse(strategy.metric)
+    guard = parse(strategy.metric) if "<" in strategy.metric or ">" in strategy.metric else None
     if guard is None or not (guard.form == "difference" and guard.number == 0):
         names = [name for name, each in METRICS.items() if each.better is not None and each.compares]
         raise _refused(f"an A/B test decides by {', '.join(names)}, or by prometheus(QUERY)>champion", "metric", "known")
