@@ -21,6 +21,7 @@ from modelyard.errors import DeadlineExceeded, ModelFailed, ModelyardError, Over
 from modelyard.protocols.rows import together
 from modelyard.runtime.base import Runtime
 from modelyard.serve.admission import HIGH, NORMAL, TOLERANCE, Limit, Pace, remaining_s
+from modelyard.serve.due import Due
 from modelyard.serve.remote import Batch, Remote
 from modelyard.serve.shares import Shares
 from modelyard.types import InferenceRequest
@@ -52,7 +53,7 @@ class Call(Protocol):
 class Ran:
     """One run: who was in it, what went in and came out, when it began (monotonic) and how long the model took."""
 
-    __slots__ = ("calls", "inputs", "outputs", "rows", "seconds", "started_s")
+    __slots__ = ("answered_s", "calls", "computed_s", "encoding_s", "inputs", "outputs", "rows", "seconds", "started_s")
 
     def __init__(
         self, calls: list[Call], rows: int, inputs: Mapping[str, Array], outputs: dict[str, Array], seconds: float, *, started_s: float = 0.0
@@ -63,6 +64,10 @@ class Ran:
         self.outputs = outputs
         self.seconds = seconds
         self.started_s = started_s
+        self.computed_s = 0.0
+        """Since when its answers waited for the other runs of a turn; 0 where they did not."""
+        self.encoding_s = self.answered_s = 0.0
+        """When the first answer was begun, and the last one given."""
 
 
 class Limits:
@@ -87,8 +92,11 @@ class Threads:
         self.shares = Shares(count)
 
 
+_NOTHING: tuple[list[Ran], list[tuple[Call, ModelyardError]]] = [], []
+
+
 class Batcher:
-    """The queue of one version. Lives in the event loop; only `compute` runs elsewhere.
+    """The queue of one version. Lives in the event loop and runs in the turns of `due`; only `compute` runs elsewhere.
 
     `on_ran` receives each run and answers its calls; `on_failed` receives a call that gets none, and why; `on_left` one whose caller went away
     while it waited, which is then not run. `suspects` are for a runtime that is elsewhere.
@@ -105,6 +113,7 @@ class Batcher:
         on_failed: Callable[[Call, ModelyardError], None],
         on_left: Callable[[Call], None],
         suspects: Suspects | None = None,
+        due: Due | None = None,
     ) -> None:
         self._runtime = runtime
         self._check = check
@@ -114,6 +123,8 @@ class Batcher:
         self._on_failed = on_failed
         self._on_left = on_left
         self._loop = asyncio.get_running_loop()
+        self._due = due or Due(self._loop)
+        self._done = _NOTHING
         self._waiting: list[Call] = []
         self._running: list[Call] = []
         self._started_s = 0.0
@@ -173,7 +184,7 @@ class Batcher:
             self._watch(call.deadline_s, monotonic())
         elif not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon(self._run)
+            self._due.run(self)
         if call.priority != NORMAL:
             self._is_mixed = True
         self._waiting.append(call)
@@ -256,27 +267,37 @@ class Batcher:
 
     # What runs.
 
-    def _run(self) -> None:
+    def run(self) -> bool:
+        """Run what waits, or see to it that it runs elsewhere; gives whether it ran here, and `answer` is to come."""
         self._is_scheduled = False
         if self._remote is not None:
             self._send(self._remote)
-            return
+            return False
         calls, rows = self._take()
         if not calls:
-            return
+            return False
         if self.pace.of_run(rows) <= self._limits.inline_s:
             try:
-                done = self.compute(calls, rows)
+                self._done = self.compute(calls, rows)
             except Exception as error:  # noqa: BLE001 - what no rule foresees must not leave its callers waiting
-                done = [], _all_failed(calls, error)
-            self._finish(*done)
-            self._go_on()
-        elif self._threads.shares.take(self):
+                self._done = [], _all_failed(calls, error)
+            return True
+        if self._threads.shares.take(self):
             self._start(calls, rows)
         else:
             self._waiting[:0] = calls
             self.queued_rows += rows
             self._ask_for_thread()
+        return False
+
+    def answer(self) -> None:
+        """Give what ran in this turn to its owner, and go on with what did not fit."""
+        ran, failed = self._done
+        self._done = _NOTHING
+        for run in ran:
+            run.computed_s = ran[-1].started_s + ran[-1].seconds
+        self._finish(ran, failed)
+        self._go_on()
 
     def _send(self, remote: Remote) -> None:
         """Hand over what waits, as far as the model's processes take it."""
@@ -313,7 +334,7 @@ class Batcher:
     def _go_on(self) -> None:
         if self._waiting and not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon(self._run)
+            self._due.run(self)
 
     def _ask_for_thread(self) -> None:
         self.is_busy = True

@@ -25,6 +25,7 @@ from modelyard.monitor.profile import Profile, reference
 from modelyard.runtime.onnx import TOGETHER_BYTES
 from modelyard.runtime.validate import Checker, internal_dtype, row_bytes
 from modelyard.serve.batching import Batcher, Call, Limits, Ran, Threads
+from modelyard.serve.due import Due
 from modelyard.serve.leisure import Leisure
 from modelyard.serve.loading import Loaded
 from modelyard.serve.metrics import CANCELLED, Meter
@@ -82,7 +83,7 @@ class Version:
     """One loaded version of one deployment: its schema, its codecs, its queue. Lives in the event loop."""
 
     def __init__(
-        self, name: str, number: int, loaded: Loaded, settings: Settings, *, threads: Threads, meter: Meter, board: Board | None = None
+        self, name: str, number: int, loaded: Loaded, settings: Settings, *, threads: Threads, due: Due, meter: Meter, board: Board | None = None
     ) -> None:
         self.name = name
         self.number = number
@@ -103,7 +104,7 @@ class Version:
         """Who is asked a share of what this version answers."""
         self.inline_s = settings.inline_limit_s
         self.timeout_s = settings.request_timeout_s
-        self._loop = asyncio.get_running_loop()
+        self._due = due
         self.batch_rows = _batch_rows(loaded, settings)
         limits = Limits(
             batch_rows=self.batch_rows,
@@ -123,6 +124,7 @@ class Version:
             on_failed=self._fail,
             on_left=self._left,
             suspects=self.suspects,
+            due=due,
         )
         self.batcher.pace.expect(loaded.seconds_per_row, loaded.seconds_per_more)
 
@@ -152,10 +154,7 @@ class Version:
         calls = cast("list[Waiting]", ran.calls)
         name, number, digest = self.name, self.number, self.digest
         outputs = ran.outputs
-        ids: list[str] = []
-        counts: list[int] = []
         at = 0
-        prepare_s = 0.0
         if False in [call.is_open for call in calls]:  # their time passed on the way, or they went away
             for call in calls:
                 self._left(call)
@@ -163,33 +162,47 @@ class Version:
             calls, outputs = cast("list[Waiting]", ran.calls), ran.outputs
             if not calls:
                 return
-        encoding_s = monotonic()
+        ran.encoding_s = monotonic()
         for call in calls:
             request = call.request
             rows = request.rows
             part = outputs if rows == ran.rows else {key: array[at : at + rows] for key, array in outputs.items()}
             at += rows
-            prepare_s += call.prepared_s - call.received_s
             try:
                 call.answer(InferenceResponse(part, rows, name=name, version=number, digest=digest, id=request.id))
             except Exception as error:  # noqa: BLE001 - one answer that cannot be written must not keep the others back
                 failure = ModelFailed("the model's answer cannot be sent by this protocol")
                 failure.__cause__ = error
                 call.fail(failure)
+        ran.answered_s = monotonic()
+        self._due.keep(self._keep, ran)
+
+    def _keep(self, ran: Ran) -> None:
+        """Count and record a run whose answers have left.
+
+        While they waited for the other runs of their turn is no latency of this version's: guards compare it with that of those others.
+        """
+        encode_s = ran.answered_s - ran.encoding_s
+        now = ran.computed_s + encode_s if ran.computed_s else ran.answered_s
+        ids: list[str] = []
+        counts: list[int] = []
+        latencies: list[float] = []
+        prepare_s = 0.0
+        for call in cast("list[Waiting]", ran.calls):
+            request, received_s = call.request, call.received_s
             ids.append(request.id)
-            counts.append(rows)
-        now = monotonic()
-        latencies = [now - call.received_s for call in calls]
-        count = len(calls)
-        self.meter.answered(latencies, ran.rows, predict_s=ran.seconds, prepare_s=prepare_s / count, encode_s=(now - encoding_s) / count)
+            counts.append(request.rows)
+            latencies.append(now - received_s)
+            prepare_s += call.prepared_s - received_s
+        count = len(ids)
+        self.meter.answered(latencies, ran.rows, predict_s=ran.seconds, prepare_s=prepare_s / count, encode_s=encode_s / count)
         if self.recorder is not None:
-            # In the next turn: the answers leave at the end of this one.
-            self._loop.call_soon(self.recorder.answered, ids, counts, ran.inputs, outputs, latencies)
+            self.recorder.answered(ids, counts, ran.inputs, ran.outputs, latencies)
         if self.tracer is not None:
-            self._loop.call_soon(self.tracer.answered, (name, number), ran, encoding_s, now)
+            self.tracer.answered((self.name, self.number), ran, ran.encoding_s, ran.answered_s)
         for shadow in self.shadows:
             if chosen := shadow.choose(count):
-                self._loop.call_soon(shadow.offer, chosen, counts, ran, outputs, latencies)
+                shadow.offer(chosen, counts, ran, ran.outputs, latencies)
 
     def _fail(self, call: Call, error: ModelyardError) -> None:
         waiting = cast("Waiting", call)
@@ -214,7 +227,9 @@ def _with_open(ran: Ran) -> Ran:
     """The run with the calls that somebody waits for, and with their rows."""
     kept = np.repeat([call.is_open for call in ran.calls], [call.request.rows for call in ran.calls])
     inputs, outputs = ({name: array[kept] for name, array in arrays.items()} for arrays in (ran.inputs, ran.outputs))
-    return Ran([call for call in ran.calls if call.is_open], int(kept.sum()), inputs, outputs, ran.seconds, started_s=ran.started_s)
+    rest = Ran([call for call in ran.calls if call.is_open], int(kept.sum()), inputs, outputs, ran.seconds, started_s=ran.started_s)
+    rest.computed_s = ran.computed_s
+    return rest
 
 
 class Deployment:
@@ -311,6 +326,7 @@ class DataPlane:
         self.is_ready = False
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
         self._threads = Threads(self.executor, THREADS)
+        self.due = Due(asyncio.get_running_loop())
         self.turns = Turns(lambda go_on: asyncio.get_running_loop().call_soon(go_on))
         self.leisure = Leisure(self._is_idle)
         self._meter = meter
@@ -328,7 +344,8 @@ class DataPlane:
         known = deployment.versions.get(number) if deployment else None
         if known is not None and known.loaded is loaded:
             return known
-        made = Version(name, number, loaded, self.settings, threads=self._threads, meter=self._meter(name, number), board=self._board)
+        meter = self._meter(name, number)
+        made = Version(name, number, loaded, self.settings, threads=self._threads, due=self.due, meter=meter, board=self._board)
         if self._attach is not None:
             self._attach(made)
         return made

@@ -147,6 +147,7 @@ class Worker:
             self._heart.beat()
 
     def _metrics_text(self) -> bytes:
+        self.plane.due.settle()
         self._gauge()
         sums = self.metrics.sums(range(self.settings.workers))
         return render(sums, dialect=self.settings.metrics_dialect, degraded=self.watch.health.counts)
@@ -304,6 +305,7 @@ class Worker:
     def _flush(self, *, is_last: bool = False) -> None:
         versions = [version for each in self.plane.deployments.values() for version in each.versions.values()]
         try:
+            self.plane.due.settle()
             self.observer.flush(self.usage.look(versions), is_last=is_last)
         except ModelyardError as error:
             self.edge.report(error)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,6 +107,47 @@ def test_an_answer_that_cannot_be_sent_keeps_no_other_back(tmp_path: Path) -> No
         await asyncio.sleep(0)
         assert isinstance(calls[1].said, ModelFailed)
         assert [calls[0].said.outputs["prediction"][0], calls[2].said.outputs["prediction"][0]] == [321.0, 323.0]
+
+    with_plane(tmp_path, test)
+
+
+def test_the_versions_of_a_turn_all_run_before_one_answers_and_none_is_told_of_the_time_of_another(tmp_path: Path) -> None:
+    async def test(plane: DataPlane, loaded: list[Any]) -> None:
+        plane.switch({"line": deployment(plane, loaded, [50, 50])})
+        first, second = (plane.find("line", number) for number in (1, 2))
+        steps: list[str] = []
+        seen: list[float] = []
+
+        def watched(version: Any, seconds: float) -> None:
+            predict, answered = version.batcher._runtime.predict, version.meter.answered
+
+            def run(inputs: Any) -> Any:
+                steps.append(f"run {version.number}")
+                time.sleep(seconds)
+                return predict(inputs)
+
+            def count(latencies_s: list[float], rows: int, **given: float) -> None:
+                steps.append(f"count {version.number}")
+                seen.extend(latencies_s)
+                answered(latencies_s, rows, **given)
+
+            version.batcher._runtime = SimpleNamespace(predict=run)
+            version.meter = SimpleNamespace(answered=count)
+
+        class Telling(Asked):
+            def answer(self, response: InferenceResponse) -> None:
+                steps.append(f"answer {response.version}")
+                super().answer(response)
+
+        for version, seconds in ((first, 0.0), (second, 0.1)):
+            watched(version, seconds)
+            call = Telling(1)
+            call.received_s = call.prepared_s = time.monotonic()
+            plane.infer(version, call)  # type: ignore[arg-type]
+        for _ in range(2):
+            await asyncio.sleep(0)
+        assert steps == ["run 1", "run 2", "answer 1", "answer 2", "count 1", "count 2"]
+        assert seen[0] < 0.1 <= seen[1]  # the first one's answer waited for the second's run, which is told of the second alone
 
     with_plane(tmp_path, test)
 
