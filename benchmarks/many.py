@@ -1,8 +1,9 @@
 """Two hundred models in one worker: what idle neighbours cost a busy one, what spread traffic costs, and how much memory is ours.
 
 Every model is the forest of 100 trees over 30 floats under another digest, so each has a session of its own. Idle: one model's throughput beside
-199 others and without them. Spread: 32 connections whose requests go round all 200, beside the same connections at one. Memory: a worker's
-growth per model, less what a session alone grows a process by.
+199 others and without them. Spread: 32 connections whose requests go round all 200, beside the same connections at one; with it, what a server
+written by hand keeps when its requests are spread so (`byhand.many`), which says how much of the loss is the sessions', and ours beside plain ASGI.
+Memory: a worker's growth per model, less what a session alone grows a process by.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.byhand.many import MODELS
 from benchmarks.items import Item, ratio, spread
-from benchmarks.servers import Home, Question, Wrk, resident_mb, v2
+from benchmarks.servers import Home, Question, Running, Wrk, resident_mb, started, v2
 from benchmarks.serving import forest
 
-MODELS = 200
 ROUNDS = 5
 CONNECTIONS = 32
 
@@ -58,6 +60,11 @@ def multiply(home: Home) -> list[str]:
     return names
 
 
+def by_hand(kind: str, model: Path) -> list[str]:
+    """The command line of `byhand.many` over `model`."""
+    return [sys.executable, "-m", "benchmarks.byhand.many", kind, str(model), "{port}"]
+
+
 def session_mb(model: Path) -> float:
     """By how much one more session over `model` grows a process: the mean of 199, in a process of its own."""
     script = (
@@ -82,15 +89,20 @@ def run() -> list[Item]:
         all_of_them = Question([f"/v2/models/{name}/infer" for name in names], one.body, one.headers)
         home.serve(names[0], plan="one")
         home.serve(*names, plan="many")
-        with home.started(one, plan="one") as alone, home.started(one, plan="many") as many:
+        with ExitStack() as stack:
+            alone, many = (stack.enter_context(home.started(one, plan=plan)) for plan in ("one", "many"))
+            bare, tick = (stack.enter_context(started(by_hand(kind, model), one)) for kind in ("bare", "tick"))
 
-            def rate(port: int, question: Question) -> float:
-                return wrk.load(port, question, CONNECTIONS).requests_s
+            def rate(side: Running, question: Question) -> float:
+                return wrk.load(side.port, question, CONNECTIONS).requests_s
 
-            rate(alone.port, one), rate(many.port, one), rate(many.port, all_of_them)
+            rate(alone, one), rate(many, one), rate(many, all_of_them)
             before, after = resident_mb(alone.pid), resident_mb(many.pid)
-            idle, with_idle, without = ratio(lambda: rate(many.port, one), lambda: rate(alone.port, one), rounds=ROUNDS)
-            spread_out, of_all, of_one = ratio(lambda: rate(many.port, all_of_them), lambda: rate(many.port, one), rounds=ROUNDS)
+            rate(bare, all_of_them), rate(tick, all_of_them)
+            idle, with_idle, without = ratio(lambda: rate(many, one), lambda: rate(alone, one), rounds=ROUNDS)
+            spread_out, of_all, of_one = ratio(lambda: rate(many, all_of_them), lambda: rate(many, one), rounds=ROUNDS)
+            by_tick, tick_all, tick_one = ratio(lambda: rate(tick, all_of_them), lambda: rate(tick, one), rounds=ROUNDS)
+            beside, ours, theirs = ratio(lambda: rate(many, all_of_them), lambda: rate(bare, all_of_them), rounds=ROUNDS)
         own = session_mb(model)
     return [
         Item(
@@ -107,7 +119,16 @@ def run() -> list[Item]:
             unit="x",
             bar=0.6,
             better="higher",
-            note=f"requests/s: over {MODELS} models {spread(of_all, '')}, at one {spread(of_one, '')}",
+            note=f"requests/s: over {MODELS} models {spread(of_all, '')}, at one {spread(of_one, '')}; a tick server by hand keeps "
+            f"{by_tick:.3f} x ({spread(tick_all, '')}, {spread(tick_one, '')})",
+        ),
+        Item(
+            name="many-spread-beside-bare",
+            figure=beside,
+            unit="x",
+            bar=1.0,
+            better="higher",
+            note=f"requests/s over {MODELS} models: ours {spread(ours, '')}, bare ASGI {spread(theirs, '')}",
         ),
         Item(
             name="many-memory",
