@@ -99,6 +99,8 @@ class Worker:
         self._is_unsaid = False
         self._owed: set[str] = set()
         self._retiring: list[Version] = []
+        self._has_spare = False
+        """Whether there may be models that nothing serves any more: the search for them takes longer the more there are."""
         self._plan_stamp: tuple[int, int, int] | None = None
         self._stop = asyncio.Event()
         self._is_orphan = False
@@ -399,6 +401,7 @@ class Worker:
 
     def _settle(self) -> None:
         """Switch the deployments whose versions are all there; once nothing is loaded any more the plan is applied."""
+        self._has_spare = True
         plan = self._plan
         if plan is None or self._is_settled:
             return
@@ -458,6 +461,8 @@ class Worker:
 
     def _free(self) -> None:
         """Let go of the models that nothing serves any more, once the queues of their versions have run empty."""
+        if not self._has_spare:
+            return
         for version in [version for version in self._retiring if version.is_idle]:
             self._retiring.remove(version)
             version.batcher.close()
@@ -474,6 +479,7 @@ class Worker:
                 self._states.pop(digest, None)
             self._say()
             self._loop.run_in_executor(self._loader, give_back_memory)
+        self._has_spare = bool(self._retiring)
 
     def _state(self) -> WorkerState:
         return WorkerState(

@@ -196,6 +196,25 @@ def test_what_was_retired_leaves_no_trace(tmp_path: Path) -> None:
     with_worker(home, test)
 
 
+def test_a_look_at_an_unchanged_plan_searches_no_models(tmp_path: Path) -> None:
+    home = home_with(tmp_path, "line")
+
+    class Searched(dict[Any, Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError
+
+    async def test(worker: Worker) -> None:
+        await worker._follow()
+        worker._look()
+        worker._loaded = Searched(worker._loaded)
+        worker._look()
+        worker._settle()  # as after each load and each new plan
+        with pytest.raises(AssertionError):
+            worker._look()
+
+    with_worker(home, test)
+
+
 def test_a_retired_version_has_no_queue(tmp_path: Path) -> None:
     home = Home(tmp_path / "h")
     old, new = home.add("line"), home.add("line", offset=1.0)
