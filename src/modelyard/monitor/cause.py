@@ -39,6 +39,8 @@ ALIGNED_ROWS = 6000
 """So many of the latest rows are looked through for a wrong join."""
 _MOVED = 0.02
 _MOVED_Q = 0.001
+_MEAN_SD = 0.05
+"""A mean that moved less than this is not what moved: how the values are spread is."""
 _CERTAIN = 3.0
 _RENAMED = 0.5
 _STRATA = 8
@@ -73,7 +75,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def said(self) -> str:
         """All of it but the advice, in a sentence."""
-        when = "" if self.first_bad is None else f"; since {clock(self.first_bad)}"
+        when = "" if self.first_bad is None else f"; first seen {clock(self.first_bad)}"
         return f"{self.evidence}{f'; {self.slice}' if self.slice else ''}{when}{f', beside {self.release}' if self.release else ''}"
 
 
@@ -191,7 +193,7 @@ def _shifted(failing: Verdict, evidence: Evidence, series: Series) -> Cause:
     if parts is not None and is_concept and (parts.is_parted or not moved):
         return _concept(evidence, parts)
     if moved:
-        return _population(evidence, series, moved, begun, parts)
+        return _population(failing, evidence, series, (moved, begun), parts)
     if not len(series):
         said = "no row of the window was counted in the bins of the reference"
     elif parts is None:
@@ -343,16 +345,21 @@ def _concept(evidence: Evidence, parts: _Parts) -> Cause:
     )
 
 
-def _population(evidence: Evidence, series: Series, moved: Sequence[Shift], begun: Onset | None, parts: _Parts | None) -> Cause:
+def _population(failing: Verdict, evidence: Evidence, series: Series, shifts: tuple[Sequence[Shift], Onset | None], parts: _Parts | None) -> Cause:
+    moved, begun = shifts
     columns = tuple(each.feature for each in moved[:SHOWN])
     said = "; ".join(_moved_said(each) for each in moved[:3])
     if parts is None:
         cost = "without labels nobody can tell whether the answers mean something else too"
+    elif not parts.is_parted:
+        cost = f"the error is {_loss_said(parts.concept, evidence)} above the reference's, and how much of that they account for cannot be told"
     elif parts.population > 0:
         cost = f"they account for {_loss_said(parts.population, evidence)} more error"
     else:
         cost = "they do not make the error larger"
     first = float(series.starts[begun.first]) if begun is not None and begun.is_seen else None
+    if failing.rule.startswith("drift:") and failing.window is not None and failing.window[0] >= series.window[0]:
+        first = failing.window[0]  # what the verdict says of when it began, its cause says too
     numbers = {"effect": moved[0].effect, "moved": float(len(moved))}
     if parts is not None:
         numbers |= {"population": parts.population, "concept": parts.concept}
@@ -368,7 +375,8 @@ def _population(evidence: Evidence, series: Series, moved: Sequence[Shift], begu
 
 
 def _moved_said(shift: Shift) -> str:
-    how = f"mean {shift.mean_shift:+.2f} sd" if shift.mean_shift is not None else f"PSI {shift.effect:.2f}"
+    is_of_mean = shift.mean_shift is not None and abs(shift.mean_shift) >= _MEAN_SD
+    how = f"mean {shift.mean_shift:+.2f} sd" if is_of_mean else f"PSI {shift.effect:.2f}"
     return f"{shift.feature} ({how})"
 
 

@@ -22,6 +22,7 @@ from modelyard.monitor.base import MINUTE_S, Judged
 from modelyard.monitor.cycles import Cycles, Spread
 from modelyard.monitor.directions import DOWN, MISSING, NAMES, NARROWER, OUTSIDE, UP, WIDER, Directions
 from modelyard.monitor.edetector import BETS, Bets, Detected
+from modelyard.monitor.series import Series
 from modelyard.types import Verdict
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Drift:
         before, is_new = _read(state, known, reference)
         streams = _streams(known, reference, evidence)
         after, made, skipped = _follow(before, known, streams, evidence)
+        after = _placed(before, after, known, evidence)
         verdicts = _verdicts(after, known, streams, made)
         if all(verdict.outcome not in ("fail", "warn") for verdict in verdicts):
             verdicts.insert(0, _summary(after, streams, skipped=skipped, is_new=is_new and bool(state)))
@@ -147,6 +149,22 @@ def _follow(state: _State, known: Directions, streams: _Streams, evidence: Evide
         found = edetector.evidence(detected, made)
         state = _timed(state._replace(detected=detected), streams, found, counts, start)
     return state, made, skipped
+
+
+def _placed(before: _State, after: _State, known: Directions, evidence: Evidence) -> _State:
+    """With the first bad minute of what has begun to be told, where the window shows a sharp one: causes are told by the same (`monitor.series`)."""
+    is_new = ~np.isnan(after.began) & (after.began != before.began)
+    if not is_new.any():
+        return after
+    series = Series(evidence.reference, evidence.recent)
+    places = {(each.role, each.name): place for place, each in enumerate(evidence.reference.profile.features)}
+    began = after.began.copy()
+    for at in np.flatnonzero(is_new):
+        feature = known.features[at]
+        found = series.onset(places[feature.role, feature.name]) if len(series) else None
+        if found is not None and found.is_seen:
+            began[at] = float(series.starts[found.first])
+    return after._replace(began=began)
 
 
 def _bets(state: _State, known: Directions, streams: _Streams) -> Bets:

@@ -34,7 +34,7 @@ class Series:
     """Minutes of `reference.digest` that have rows, oldest first. Immutable.
 
     `counts` is [minutes, width of the vector]; `starts`, `ends`, `requests` and `rows` are of each. `foreign` minutes have other bins than the
-    reference.
+    reference, or what no count can be.
     """
 
     def __init__(self, reference: Reference, minutes: Sequence[Minute]) -> None:
@@ -42,7 +42,8 @@ class Series:
         self._spans = profile.spans(reference.profile)
         width = profile.size(reference.profile)
         ours = sorted((each for each in minutes if each.digest == reference.digest and each.counts is not None), key=lambda each: each.start)
-        fitting = [(each, each.counts) for each in ours if each.counts is not None and len(each.counts) == width]
+        cells = np.concatenate([np.arange(width)[span] for span in self._spans]) if self._spans else np.zeros(0, dtype=np.int64)
+        fitting = [(each, each.counts) for each in ours if each.counts is not None and len(each.counts) == width and _are_counts(each.counts[cells])]
         self.foreign = len(ours) - len(fitting)
         kept = [(each, counts) for each, counts in fitting if counts[0] > 0]
         self.counts: Array = np.stack([counts for _, counts in kept]) if kept else np.zeros((0, width), dtype=np.int64)
@@ -71,6 +72,11 @@ class Series:
         """When the feature at `place` left the reference."""
         feature = self.reference.features[place]
         return onset(np.array([*feature.counts, feature.missing], dtype=np.float64), self.cells(place).astype(np.float64))
+
+
+def _are_counts(cells: Array) -> bool:
+    """Below 0 is nothing that was counted."""
+    return not len(cells) or int(cells.min()) >= 0
 
 
 def onset(reference: Array, minutes: Array) -> Onset:

@@ -5,7 +5,9 @@ import pytest
 from benchmarks.monitor import causes
 from minutes import evidence, minutes, reference
 
+from modelyard.monitor.base import Labelled
 from modelyard.monitor.cause import Happened, explain
+from modelyard.monitor.quality import clock
 from modelyard.types import Verdict
 
 FAILING = Verdict(outcome="fail", rule="drift:age", evidence="", columns=("age",))
@@ -34,6 +36,26 @@ def test_a_population_shift_without_labels_says_what_it_cannot_tell() -> None:
     found = explain(made.failing, made.evidence)
     assert found.kind == "population shift" and "nobody can tell" in found.evidence
     assert found.columns[0] == "age" and found.slice.startswith("age ")
+
+
+def test_a_drift_and_its_cause_say_one_minute() -> None:
+    made = causes.hour(causes.CASES["older people"], 1, labels=False)
+    begin = made.first_bad + 120.0
+    failing = Verdict(outcome="fail", rule="drift:age", evidence="", columns=("age",), window=(begin, made.evidence.now))
+    found = explain(failing, made.evidence)
+    assert found.first_bad == begin and f"first seen {clock(begin)}" in found.said
+    older = Verdict(outcome="fail", rule="drift:age", evidence="", columns=("age",), window=(begin - 86_400, made.evidence.now))
+    assert explain(older, made.evidence).first_bad != begin - 86_400, "what lies before the window is not said of it"
+
+
+def test_where_the_error_cannot_be_parted_no_share_of_it_is_claimed() -> None:
+    """Of a regression whose error was never seen to be small, nobody can tell what part the rows that moved have in it."""
+    known = reference()._replace(quality={"mae": 1.0})
+    made = evidence(known, minutes(known, 60, lambda place, rows: {**rows, "age": rows["age"] + (8.0 if place >= 30 else 0.0)}))
+    times = np.linspace(made.recent[0].start, made.now, 500)
+    answers = Labelled(times, np.full(500, 3.0), np.zeros(500), np.zeros((0, 0)))
+    found = explain(FAILING, made._replace(labelled=answers))
+    assert found.kind == "population shift" and "cannot be told" in found.evidence and "do not make" not in found.evidence
 
 
 def test_the_slice_of_a_concept_shift_is_told() -> None:
@@ -75,8 +97,6 @@ def test_a_regression_is_parted_by_strata_of_its_answers() -> None:
 
 
 def _turn(known, times, predicted, truth):
-    from modelyard.monitor.base import Labelled
-
     made = evidence(known, minutes(known, 60))
     return made._replace(labelled=Labelled(times, truth, predicted, np.zeros((0, 0))))
 

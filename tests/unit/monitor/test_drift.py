@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from modelyard.monitor import cycles, profile
 from modelyard.monitor.base import Evidence, Judged, Minute, Reference
+from modelyard.monitor.cause import explain
 from modelyard.monitor.drift import Drift
 from modelyard.monitor.estimate import Learnt
 from modelyard.monitor.profile import Binner
@@ -47,6 +48,22 @@ def test_a_shift_is_told_with_its_column_size_and_beginning() -> None:
     assert "higher by 0.5" in told.evidence or "higher by 0.4" in told.evidence
     assert of(found, "drift:b").outcome == "pass"
     assert [verdict.rule for verdict in found.verdicts] == ["drift:a", "drift:b"]  # no second alert on the same
+
+
+def test_where_the_window_shows_a_sharp_beginning_it_is_told_as_its_cause_tells_it() -> None:
+    reference = normal_reference(("a", "b"))
+    rng = np.random.default_rng(0)
+    before = drawn(rng, reference.profile, range(200), rows=139)
+    shifted = drawn(rng, reference.profile, range(200, 260), rows=139, mean=np.array([0.5, 0.0]))
+    quiet = judge(reference, before)
+    seen = evidence(reference, shifted, settings=AT_ONCE)._replace(recent=[*before, *shifted])
+    found = Drift().judge(seen, quiet.state)
+    told = of(found, "drift:a")
+    cause = explain(told, seen)
+    assert told.window is not None and told.window[0] == cause.first_bad
+    assert abs(told.window[0] - (MONDAY + 200 * 60)) <= 60, "to the minute"
+    kept = Drift().judge(seen._replace(fresh=[], recent=shifted), found.state)
+    assert of(kept, "drift:a").window[0] == told.window[0], "it stays what was told"  # type: ignore[index]
 
 
 def test_an_alarm_ends_when_its_cause_has() -> None:

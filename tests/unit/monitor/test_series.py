@@ -71,3 +71,13 @@ def test_by_chance_alone_few_windows_have_an_onset() -> None:
 def test_one_minute_or_one_cell_has_no_onset() -> None:
     assert not onset(np.ones(3), np.ones((1, 3))).is_seen
     assert not onset(np.ones(1), np.ones((5, 1))).is_seen
+
+
+def test_a_minute_of_what_no_count_can_be_is_left_out() -> None:
+    known = reference()
+    good, bad = minutes(known, 2)
+    assert bad.counts is not None
+    counts = bad.counts.copy()
+    counts[1] = -1
+    found = Series(known, [good, bad._replace(counts=counts)])
+    assert (len(found), found.foreign) == (1, 1) and len(Series(known, [good, bad])) == 2

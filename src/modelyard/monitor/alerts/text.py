@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from modelyard.monitor.alerts.advice import named
-from modelyard.monitor.alerts.base import TEXT_CHARACTERS, Alert, Notification
+from modelyard.monitor.alerts.base import TEXT_CHARACTERS, Alert, Notification, detector_of
 from modelyard.types import Verdict
 
 MOST = 20
@@ -22,6 +22,16 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 
 
 _VALUES = ("value", "evidence", "effect", "share", "difference")
+_UNITS = {
+    "drift": "evidence, powers of ten",
+    "concept": "evidence, powers of e",
+    "performance": "evidence, powers of e",
+    "operations": "the chance of one like it",
+    "slo": "times what is allowed",
+    "shift": "population stability index",
+}
+"""What the value and the threshold of a detector are."""
+_HARM = "points of accuracy, or errors larger by that share"
 _THRESHOLDS = ("threshold", "bound")
 """What detectors call the number that they judge, and that which it must not pass; the first that is there."""
 
@@ -56,19 +66,20 @@ def facts(alert: Alert) -> Iterator[tuple[str, str]]:
     verdict, numbers = alert.verdict, dict(alert.verdict.numbers)
     yield "found", line(verdict.evidence)
     value, threshold = judged(verdict)
+    unit = f" ({_UNITS[detector_of(alert.rule)]})" if detector_of(alert.rule) in _UNITS else ""
     if value is not None:
-        yield "value", number(numbers.pop(value))
+        yield "value", f"{number(numbers.pop(value))}{unit}"
     if threshold is not None:
-        yield "threshold", number(numbers.pop(threshold))
+        yield "threshold", f"{number(numbers.pop(threshold))}{unit}"
     if verdict.window is not None:
         yield "window", f"{time(verdict.window[0])} to {time(verdict.window[1])} UTC"
     if verdict.columns:
         yield "columns", line(named(verdict.columns, most=10))
-    yield "estimated harm", "not known" if verdict.harm is None else number(verdict.harm)
+    yield "estimated harm", "not known" if verdict.harm is None else f"{number(100 * verdict.harm)} % ({_HARM})"
     yield "cause", line(f"{alert.cause}: {alert.why}" if alert.why and alert.cause else alert.cause or alert.why or "not known")
     if numbers:
         yield "numbers", line(", ".join(f"{name} {number(each)}" for name, each in sorted(numbers.items())))
-    yield "since", f"{time(alert.since)} UTC"
+    yield "failing since", f"{time(alert.since)} UTC"
     yield "what to do", line(alert.advice, 1000)
 
 

@@ -11,8 +11,9 @@ from modelyard.monitor.alerts import text
 def test_a_message_says_value_threshold_window_columns_harm_cause_and_what_to_do() -> None:
     said = text.plain(notification())
     html = text.markup(notification())
-    for part in ("[page] churn: drift:age", "value: 41.5", "threshold: 20", "window: 2027-01-15 07:00 to 2027-01-15 08:00 UTC", "columns: age",
-                 "estimated harm: 0.03", "cause: population shift: more of the young", "what to do: Look at how age moved.",
+    for part in ("[page] churn: drift:age", "value: 41.5 (evidence, powers of ten)", "threshold: 20 (evidence",
+                 "window: 2027-01-15 07:00 to 2027-01-15 08:00 UTC", "columns: age",
+                 "estimated harm: 3 % (points of accuracy", "cause: population shift: more of the young", "what to do: Look at how age moved.",
                  "is over since", "it passes again"):  # fmt: skip
         assert part in said and part.rpartition(": ")[2] in html, part
 
@@ -26,7 +27,7 @@ def test_a_message_says_value_threshold_window_columns_harm_cause_and_what_to_do
     ],
 )
 def test_the_value_and_its_threshold_are_told_whatever_the_detector_calls_them(numbers: dict[str, float], value: str, threshold: str) -> None:
-    facts = dict(text.facts(alert(verdict=verdict(numbers=numbers))))
+    facts = dict(text.facts(alert(rule="multivariate", verdict=verdict(numbers=numbers))))
     assert (facts["value"], facts["threshold"]) == (value, threshold)
 
 
@@ -34,7 +35,7 @@ def test_what_is_not_known_is_said_to_be_so() -> None:
     bare = alert(verdict=verdict(numbers={}, window=None, columns=(), harm=None), cause="", why="")
     facts = dict(text.facts(bare))
     assert facts["estimated harm"] == facts["cause"] == "not known"
-    assert facts.keys() == {"found", "estimated harm", "cause", "since", "what to do"}
+    assert facts.keys() == {"found", "estimated harm", "cause", "failing since", "what to do"}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_it_is_sent_to_the_url_in_the_file(tmp_path: Path) -> None:
     assert told["text"] == "[page] churn: drift:age"
     header, first, second = told["blocks"]
     assert header["type"] == "header" and header["text"]["text"] == told["text"]
-    for part in ("*value:* 41.5", "*threshold:* 20", "*columns:* age", "*estimated harm:* 0.03", "*what to do:*", "*cause:* population shift"):
+    for part in ("*value:* 41.5", "*threshold:* 20", "*columns:* age", "*estimated harm:* 3 %", "*what to do:*", "*cause:* population shift"):
         assert part in first["text"]["text"]
     assert "is over since" in second["text"]["text"]
 
