@@ -29,10 +29,10 @@ def test_what_makes_it_an_alert_never_changes_while_it_lives() -> None:
     }  # fmt: skip
     assert first["annotations"] != second["annotations"]
     for name, value in {
-        "value": "41.5",
-        "threshold": "20",
+        "value": "41.5 (evidence, powers of ten)",
+        "threshold": "20 (evidence, powers of ten)",
         "columns": "age",
-        "estimated_harm": "0.03",
+        "estimated_harm": "3 % (points of accuracy, or errors larger by that share)",
         "what_to_do": "Look at how age moved.",
     }.items():
         assert first["annotations"][name] == value
