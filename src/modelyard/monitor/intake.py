@@ -17,7 +17,7 @@ import msgspec
 
 from modelyard import events
 from modelyard.config import Settings
-from modelyard.errors import Conflict, DigestMismatch, InvalidInput, MalformedPayload, NotFound
+from modelyard.errors import Conflict, DigestMismatch, InvalidInput, MalformedPayload, NotFound, Tampered
 from modelyard.events import Segment
 from modelyard.files import make_folder
 from modelyard.monitor import profile, relay
@@ -157,11 +157,18 @@ class Intake:
         return taken
 
     def _relay(self, segments: list[Segment], now: float) -> None:
-        """Keep the labels that other hosts were given. They are kept before their segment is noted as taken in: twice does no harm."""
-        if segments:
+        """Keep the labels that other hosts were given, before their segments are noted as taken in: twice does no harm.
+
+        A ledger that cannot be read stops nothing else; a disk that is full stops all.
+        """
+        if not segments:
+            return
+        try:
             with closing(Ledger(labels_path(self._settings))) as ledger:
                 for segment in segments:
                     relay.take(ledger, segment, now=now)
+        except Tampered:
+            self.windows.trouble("unrelayed", sum(len(each.ids) for segment in segments for each in segment.labels))
 
     def _oddity(self, segment: Segment, now: float) -> str | None:
         """What the time of a segment is counted as, if it is strange: `early`, or `late`, which is older than anything that is kept."""
@@ -211,7 +218,7 @@ class Intake:
             silent_s=lambda source: SILENT_S if source[:1].isdigit() else SILENT_ELSEWHERE_S,
         )
         if labels_path(self._settings).exists():
-            with closing(Ledger(labels_path(self._settings))) as ledger:
+            with suppress(Tampered), closing(Ledger(labels_path(self._settings))) as ledger:  # told to whoever asks for labels
                 ledger.forget(before=now - self._settings.retention_days * 86400)
         for stray in self._spool.glob(".*"):
             with suppress(OSError):

@@ -53,6 +53,17 @@ def test_every_host_knows_what_any_was_given(hosts: list[Host]) -> None:
     assert [host.turn() for host in hosts] == [0, 0, 0], "and nothing goes around"
 
 
+def test_a_ledger_that_cannot_be_read_stops_nothing_else(hosts: list[Host]) -> None:
+    one, two, _ = hosts
+    labels_path(two.settings).write_bytes(b"no database" * 100)
+    one.count(5)
+    give(one, Given("a", 1), Given("b", 2))
+    for _ in range(2):
+        for host in (one, two):
+            host.turn()
+    assert two.requests == 5 and two.intake.windows.troubles() == {"unrelayed": 2}
+
+
 def test_without_sending_the_others_know_nothing(hosts: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "take", lambda *_, **__: 0)
     give(hosts[0], Given("a", 1))
