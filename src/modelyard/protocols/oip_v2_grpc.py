@@ -154,7 +154,8 @@ class OipV2Grpc:
             message = parse(kind(REQUEST), body)
         if message.model_name != self.name:
             raise MalformedPayload("the message names two models", field="model_name", rule="unique")
-        tensors = message.inputs  # as they are: an object for each would take more than all that they hold
+        # Of very many, which are refused soon, an object for each would take more than all that they hold.
+        tensors: Sequence[Any] = list(message.inputs) if len(message.inputs) <= len(self.columns) else message.inputs
         if raw and len(raw) != len(tensors):
             raise MalformedPayload("raw_input_contents has one entry for each input", field="raw_input_contents", rule="size")
         places: list[Place | None] = list(raw) if raw else _packed(body, top, tensors)

@@ -173,16 +173,18 @@ def test_a_count_of_strings_is_believed_only_as_far_as_the_bytes_go() -> None:
     ],
 )
 def test_a_field_becomes_a_row_of_its_datatype(datatype: str, values: list[Any], wanted: Any) -> None:
-    made = from_field(column(), values, datatype)
-    assert made.dtype == wanted.dtype
-    np.testing.assert_array_equal(made, wanted)
+    for times in (1, 1000):
+        made = from_field(column(), values * times, datatype)
+        assert made.dtype == wanted.dtype
+        np.testing.assert_array_equal(made, np.tile(wanted, times))
 
 
 @pytest.mark.parametrize(("datatype", "values"), [("INT8", [128]), ("UINT16", [-1]), ("UINT32", [2**32]), ("FP16", [0x10000]), ("FP16", [-1])])
 def test_a_number_that_is_not_of_the_datatype_is_refused(datatype: str, values: list[int]) -> None:
-    with pytest.raises(SchemaMismatch) as caught:
-        from_field(column(), values, datatype)
-    assert caught.value.rule == "datatype"
+    for given in (values, values * 1000):
+        with pytest.raises(SchemaMismatch) as caught:
+            from_field(column(), given, datatype)
+        assert caught.value.rule == "datatype"
 
 
 def test_a_field_that_is_no_text_is_malformed() -> None:
