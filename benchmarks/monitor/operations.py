@@ -15,7 +15,8 @@ import numpy as np
 from benchmarks.items import Item
 from modelyard.events import Failures, Latencies, Use
 from modelyard.monitor.base import Evidence, Minute, Reference
-from modelyard.monitor.operations import METRICS, Operations
+from modelyard.monitor.growth import Growth
+from modelyard.monitor.operations import GROWTH, METRICS, MONTH_HOURS, Operations, growing
 from modelyard.monitor.profile import Profile
 from modelyard.types import Digest, Schema
 
@@ -26,6 +27,8 @@ BUDGET = 0.2
 """The detector's share of one false page a month, of five detectors that page."""
 AT = 20 * DAY + DAY // 2
 """When something begins to be wrong: at noon of the twenty-first day."""
+RELEASE = 15 * DAY + 480
+"""When a release comes in the months of memory."""
 DIGEST = Digest("sha256:" + "0" * 64)
 REFERENCE = Reference(DIGEST, Schema(inputs=(), outputs=(), layout="tensors", task="other"), Profile(features=()), {}, {})
 
@@ -60,7 +63,7 @@ def run(data: Path) -> list[Item]:
     known = _pages(minutes(SEEDS, Wrong(), until=AT))[2]
     delays = {name: delay(name, wrong._replace(at=AT), known) for name, wrong in WRONGS.items()}
     told = ", ".join(f"{name} {minutes:.0f}" for name, minutes in delays.items())
-    by_metric = ", ".join(f"{name} {count}" for name, count in zip(METRICS, np.sum(pages, axis=0), strict=True) if count)
+    by_metric = ", ".join(f"{name} {count}" for name, count in zip((*METRICS, GROWTH), np.sum(pages, axis=0), strict=True) if count)
     return [
         Item(
             name="operations_quiet",
@@ -68,7 +71,7 @@ def run(data: Path) -> list[Item]:
             unit=" pages/month",
             bar=BUDGET,
             better="lower",
-            note=f"{SEEDS} months of {len(METRICS)} metrics; the worst has {sum(worst)}{f' ({by_metric})' if by_metric else ''}; "
+            note=f"{SEEDS} months of {len(METRICS) + 1} metrics; the worst has {sum(worst)}{f' ({by_metric})' if by_metric else ''}; "
             f"an alarm every 100 minutes {dummy:.0f}",
         ),
         Item(
@@ -79,7 +82,65 @@ def run(data: Path) -> list[Item]:
             better="lower",
             note=f"until it pages, by what is wrong: {told}; an alarm every 100 minutes 50 on average",
         ),
+        *leaks(),
     ]
+
+
+def leaks() -> list[Item]:
+    """Months in which memory goes up and down, and such with a leak of a hundredth an hour: from noon of the twenty-first day, and of a release."""
+    pages = [_grows(memory(seed)) for seed in range(SEEDS)]
+    late = [_grows(memory(seed, leak_at=AT)) for seed in range(SEEDS)]
+    fresh = [_grows(memory(seed, leak_at=RELEASE), released=RELEASE) for seed in range(SEEDS)]
+    found = [(min((when for when in each if when > at), default=math.inf) - at) / 60 for at, all_ in ((AT, late), (RELEASE, fresh)) for each in all_]
+    return [
+        Item(
+            name="operations_leak_quiet",
+            figure=sum(map(len, pages)) / SEEDS,
+            unit=" pages/month",
+            bar=BUDGET / (len(METRICS) + 1),
+            better="lower",
+            note=f"{SEEDS} months with warm-ups, a cycle of the day and one of the week, a cache that fills for six hours, and wandering",
+        ),
+        Item(
+            name="operations_leak_delay",
+            figure=max(found),
+            unit=" hours",
+            bar=72,
+            better="lower",
+            note=f"until 1 % an hour pages: in a release that served {', '.join(f'{each:.0f}' for each in found[:SEEDS])}; "
+            f"of one that leaks from its start {', '.join(f'{each:.0f}' for each in found[SEEDS:])}",
+        ),
+    ]
+
+
+def memory(seed: int, *, leak_at: int = DAYS * DAY, rate: float = 1.01) -> np.ndarray:
+    """Resident bytes of a worker by the minute of a month: it warms up, follows the day and the week, fills a cache, wanders, and leaks."""
+    rng = np.random.default_rng(seed)
+    at = np.arange(DAYS * DAY)
+    weekend = (at // DAY + 1) % 7 >= 5
+    warm = -0.4 * np.exp(-at / 300) - 0.4 * np.where(at >= RELEASE, np.exp(-(at - RELEASE) / 300), 0.0)
+    cache = 0.3 * np.clip((at - 12 * DAY - 600) / 360, 0.0, 1.0)
+    wander = np.zeros(len(at))
+    for minute, step in enumerate(rng.normal(scale=0.002, size=len(at)).tolist()):
+        wander[minute] = 0.998 * wander[minute - 1] + step
+    day = 0.12 * np.sin(2 * np.pi * (at % DAY) / DAY - np.pi / 2) - 0.1 * weekend
+    leaked = np.log(rate) * np.maximum(0, at - leak_at) / 60
+    return np.asarray(3e8 * np.exp(warm + cache + wander + day + leaked + rng.normal(scale=0.01, size=len(at))))
+
+
+def _grows(memory: np.ndarray, *, released: int = RELEASE) -> list[int]:
+    """At which minutes the growth of memory begins to fail; a release comes at minute `released`."""
+    growth, before, found = Growth(), False, []
+    for at, size in enumerate(np.log2(memory).tolist()):
+        if at == released:
+            growth.begin()
+        growth.see(60.0 * at, size)
+        if at % 60 == 0:
+            fails = growing(growth, BUDGET / (len(METRICS) + 1) / MONTH_HOURS).outcome == "fail"
+            if fails and not before:
+                found.append(at)
+            before = fails
+    return found
 
 
 def quiet(seed: int) -> list[int]:
@@ -98,7 +159,7 @@ def _pages(course: list[Minute], state: bytes = b"", *, turn: int = 10) -> tuple
     """The beginnings of failures by metric, what fails by minute, and the state; so many minutes are judged together."""
     detector = Operations()
     before: set[str] = set()
-    began = dict.fromkeys(METRICS, 0)
+    began = dict.fromkeys((*METRICS, GROWTH), 0)
     failing: dict[int, set[str]] = {}
     for at in range(turn - 1, len(course), turn):
         fresh = [minute for minute in course[at - turn + 1 : at + 1] if minute.requests or minute.failures]

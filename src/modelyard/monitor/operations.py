@@ -2,7 +2,8 @@
 
 Hides how each becomes a figure in which equal steps mean equal things, of how many requests at least, and how large a departure must be, and for
 how long, to matter. What is unusual is `monitor.anomalies`' to say; a page needs that it is rare beyond the alarm budget, for the worse, large enough
-to be felt, in the median of five figures. It must not know a promise (`monitor.slo`) nor a feature.
+to be felt, in the median of five figures. Whether memory keeps growing, hour by hour,
+is `monitor.growth`'s. It must not know a promise (`monitor.slo`) nor a feature.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from modelyard.monitor import anomalies
 from modelyard.monitor.anomalies import Course, Point
 from modelyard.monitor.base import MINUTE_S, Judged
 from modelyard.monitor.evidence import summed
+from modelyard.monitor.growth import LASTING, Growth
 from modelyard.monitor.slo import HOUR_S, failed, past
 from modelyard.types import Digest, Outcome, Verdict
 
@@ -140,6 +142,12 @@ POOLED = ("latency_p50", "latency_p99", "error_rate", "cpu")
 """Those that are made of a pool of requests; the others are of each minute."""
 
 
+GROWTH = "memory_growth"
+GROWN_LEAST = math.log2(1.25)
+"""So much more memory than before it began to grow is felt."""
+MONTH_HOURS = 30 * 24
+
+
 class Last(msgspec.Struct, frozen=True, kw_only=True):
     """The newest figure of a metric, and what was said of it. `is_worse`: the last few are so for the worse, far enough, and enough is known."""
 
@@ -166,6 +174,7 @@ class _State(msgspec.Struct, kw_only=True):
     silent: int = 0
     pool: Pool = msgspec.field(default_factory=Pool)
     tracks: dict[str, Track] = {}
+    growth: Growth = msgspec.field(default_factory=Growth)
 
 
 class Operations:
@@ -188,7 +197,9 @@ class Operations:
         if kept.digest != digest:
             notes.append("a new release serves; what is usual was learnt of the one before")
             kept.digest, kept.pool, kept.past = digest, Pool(), past(kept.until, evidence)
-        rarest = evidence.false_pages / len(METRICS) / MONTH_POINTS
+            kept.growth.begin()
+        share = evidence.false_pages / (len(METRICS) + 1)
+        rarest = share / MONTH_POINTS
         fresh = [minute for minute in evidence.fresh if minute.start >= kept.past]
         kept.past = 0 if fresh else kept.past
         for minute in fresh:
@@ -199,12 +210,14 @@ class Operations:
                 kept.until, kept.pool = minute.start, Pool()
                 for track in kept.tracks.values():
                     track.course.last_s = min(track.course.last_s, float(minute.start - 1))
+                kept.growth.begin()
             notes += _fill(kept, minute.start)
             _take(kept, minute)
         if not evidence.fresh and kept.until:  # nothing waits to be handed over, so what lies between was silence
             notes += _fill(kept, int(evidence.now // MINUTE_S - 2) * MINUTE_S)
-        verdicts = tuple(_verdict(name, metric, kept, rarest, notes) for name, metric in METRICS.items())
-        return Judged(verdicts, msgspec.msgpack.encode(kept))
+        verdicts = [_verdict(name, metric, kept, rarest, notes) for name, metric in METRICS.items()]
+        verdicts.append(growing(kept.growth, share / MONTH_HOURS, notes))
+        return Judged(tuple(verdicts), msgspec.msgpack.encode(kept))
 
 
 def _open(state: bytes) -> _State | None:
@@ -245,6 +258,8 @@ def _take(kept: _State, minute: Minute) -> None:
     for name in METRICS:
         if name not in POOLED:
             _see(kept, name, own)
+    if (memory := _memory(own)) is not None:
+        kept.growth.see(float(minute.start), memory.value)
     pool = kept.pool
     if pool.asked and end - pool.start > 2 * POOLED_S:  # there was a gap: what lies before it is no part of now
         pool = Pool()
@@ -311,6 +326,33 @@ def _verdict(name: str, metric: Metric, kept: _State, rarest: float, notes: Sequ
     said = f"{metric.what} is {metric.tell(metric.plain(last.value))}, where {metric.tell(metric.plain(point.expected))} is usual"
     if outcome != "pass":
         said += f"; the last {anomalies.LASTING} figures lie together where one in {1 / max(point.chance, 1e-12):,.0f} does"
+    return Verdict(outcome=outcome, rule=rule, evidence=said + told, numbers=numbers, window=window)
+
+
+def growing(growth: Growth, rarest: float, notes: Sequence[str] = ()) -> Verdict:
+    """Whether memory grows and does not come down again; a page is rarer than `rarest` an hour."""
+    rule = f"operations:{GROWTH}"
+    told = "".join(f"; {note}" for note in notes)
+    if not growth.is_known or len(growth.grown) < LASTING:
+        said = "whether memory keeps growing can be told once a release has served for three days, and what is usual after four more"
+        return Verdict(outcome="unknown", rule=rule, evidence=said + told)
+    size, hours = _power(growth.level), growth.last + 1 - growth.began
+    numbers = {
+        "value": _digits(growth.chance),
+        "threshold": _digits(rarest),
+        "figure": size,
+        "a_day": _power(growth.a_day) - 1,
+        "grown": _power(growth.total) - 1,
+        "hours": float(hours),
+        "effect": growth.total,
+        "least_effect": GROWN_LEAST,
+    }
+    window = (float(growth.began * HOUR_S), float((growth.last + 1) * HOUR_S))
+    memory = METRICS["memory"].tell(size)
+    if growth.chance > anomalies.RARE:
+        return Verdict(outcome="pass", rule=rule, evidence=f"memory is {memory}, and does not keep growing{told}", numbers=numbers, window=window)
+    outcome: Outcome = "fail" if growth.total >= GROWN_LEAST and growth.chance <= rarest else "warn"
+    said = f"memory is {memory}, and has grown for {hours} hours, by {100 * numbers['a_day']:.0f} % a day: something leaks"
     return Verdict(outcome=outcome, rule=rule, evidence=said + told, numbers=numbers, window=window)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from modelyard.events import Failures, Latencies, Use
 from modelyard.monitor.base import Evidence, Judged, Minute, Reference
-from modelyard.monitor.operations import LEAST_REQUESTS, METRICS, SILENT_MINUTES, Operations
+from modelyard.monitor.growth import DAY, LASTING, Growth
+from modelyard.monitor.operations import GROWTH, LEAST_REQUESTS, METRICS, SILENT_MINUTES, Operations, growing
 from modelyard.monitor.profile import Profile
 from modelyard.types import Digest, Schema, Verdict
 
@@ -68,8 +69,8 @@ def after(known: bytes, **change: float) -> dict[str, Verdict]:
 
 def test_what_runs_as_ever_passes(known: bytes) -> None:
     found = after(known)
-    assert set(found) == set(METRICS)
-    assert {verdict.outcome for verdict in found.values()} == {"pass"}
+    assert set(found) == {*METRICS, GROWTH}
+    assert {verdict.outcome for name, verdict in found.items() if name != GROWTH} == {"pass"}
 
 
 @pytest.mark.parametrize(
@@ -210,3 +211,28 @@ def test_minutes_without_a_request_or_a_look_are_borne() -> None:
 def test_all_numbers_can_be_told(known: bytes) -> None:
     for verdict in [*after(known).values(), *by_metric(judge([World().minute(0)])).values()]:
         assert all(math.isfinite(value) for value in verdict.numbers.values())
+
+
+def test_memory_that_keeps_growing_pages_once_that_is_rare_and_felt() -> None:
+    growth, rng, outcomes = Growth(), np.random.default_rng(0), []
+    for hour in range(12 * DAY):
+        leaked = math.log2(1.01) * max(0, hour - 8 * DAY)
+        growth.see(3600.0 * hour, 28 + 0.2 * math.sin(2 * math.pi * hour / DAY) + leaked + rng.normal(scale=0.01))
+        verdict = growing(growth, 1e-5)
+        outcomes.append(verdict.outcome)
+    began = outcomes.index("fail")
+    assert 8 * DAY + LASTING - 12 < began < 8 * DAY + LASTING + 12 and set(outcomes[began:]) == {"fail"}
+    assert set(outcomes[:began]) == {"unknown", "pass", "warn"} and outcomes.index("pass") == outcomes.count("unknown")
+    assert verdict.numbers["value"] > verdict.numbers["threshold"] and verdict.numbers["grown"] > 0.25
+    assert growing(growth, 0.0).outcome == "warn", "without a share in the budget nobody is woken"
+
+
+def test_growth_is_of_one_release_and_judged_by_the_minute_that_brings_it() -> None:
+    world = World()
+    first = judge([world.minute(at) for at in range(0, 130, 10)])
+    assert by_metric(first)[GROWTH].outcome == "unknown"
+    state = msgspec.msgpack.decode(first.state)
+    assert len(state["growth"]["hours"]) == 2
+    other = World(digest=OTHER)
+    after = judge([other.minute(140)], first.state, digest=OTHER)
+    assert "hours" not in msgspec.msgpack.decode(after.state)["growth"]
