@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from modelyard.errors import MalformedPayload
@@ -38,17 +39,18 @@ class WindowShift:
     def judge(self, evidence: Evidence, state: bytes) -> Judged:  # noqa: ARG002  it keeps none
         """A Verdict `shift:<feature>` (warn) for each feature that lies elsewhere by more than `drift.smallest_shift`; else one on all."""
         reference = evidence.reference
-        minutes = [minute for minute in evidence.recent if minute.digest == reference.digest and minute.counts is not None]
-        counts = [minute.counts for minute in minutes if minute.counts is not None and len(minute.counts) == profile.size(reference.profile)]
+        ours = [(each, each.counts) for each in evidence.recent if each.digest == reference.digest and each.counts is not None]
+        fitting = [(minute, counts) for minute, counts in ours if len(counts) == profile.size(reference.profile)]
+        foreign = len(ours) - len(fitting)
         if not reference.profile.rows:
             return Judged((_unknown("the bundle carries no profile of its reference"),), b"")
-        if len(counts) < len(minutes):
+        if foreign and not fitting:
             return Judged((_unknown("rows were counted in the bins of another profile and cannot be compared"),), b"")
-        if not counts:
+        if not fitting:
             return Judged((_unknown("no row was profiled in this window"),), b"")
-        window = (float(minutes[0].start), float(minutes[-1].start + MINUTE_S))
+        window = (float(fitting[0][0].start), float(fitting[-1][0].start + MINUTE_S))
         try:
-            live = profile.filled(reference.profile, np.sum(counts, axis=0))
+            live = profile.filled(reference.profile, np.sum([counts for _, counts in fitting], axis=0))
         except MalformedPayload as error:
             return Judged((_unknown(error.message),), b"")
         if live.rows < LEAST_ROWS:
@@ -58,7 +60,11 @@ class WindowShift:
         adjusted = weighted_q([each.p for each in found], weights)
         least = evidence.settings.drift.smallest_shift**2  # the effect is of the order of the squared shift in deviations
         moved = [_named(each, q, window) for each, q in zip(found, adjusted, strict=True) if q <= LEVEL and each.effect >= least]
-        return Judged(tuple(moved) or (_summary(tested=len(found), rows=live.rows, window=window),), b"")
+        told = tuple(moved) or (_summary(tested=len(found), rows=live.rows, window=window),)
+        if foreign:
+            left = f"{foreign:,} minutes were counted in the bins of another profile and are left out"
+            told = (msgspec.structs.replace(told[0], evidence=f"{told[0].evidence}; {left}"), *told[1:])
+        return Judged(told, b"")
 
 
 def weighted_q(values: Sequence[float], weights: Array) -> list[float]:

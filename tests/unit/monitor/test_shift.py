@@ -72,6 +72,18 @@ def test_nothing_to_compare_is_unknown_and_says_why() -> None:
         assert said in told.evidence
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.5])
+def test_a_minute_of_other_bins_is_left_out_and_counted(mean: float) -> None:
+    """One stranger in a window of hours must not silence it."""
+    reference = normal_reference(("a", "b"))
+    seen = drawn(np.random.default_rng(0), reference.profile, range(20), rows=100, mean=np.array([mean, 0.0]))
+    strangers = drawn(np.random.default_rng(0), normal_reference(("a",)).profile, [20], rows=50)
+    (told,) = WindowShift().judge(evidence(reference, seen, recent=[*seen, *strangers]), b"").verdicts
+    (alone,) = WindowShift().judge(evidence(reference, seen), b"").verdicts
+    assert (told.outcome, told.rule, told.numbers) == (alone.outcome, alone.rule, alone.numbers)
+    assert told.outcome == ("warn" if mean else "pass") and "1 minutes were counted in the bins of another profile" in told.evidence
+
+
 def test_missing_and_unknown_values_are_told() -> None:
     reference = normal_reference(("a",))
     counts = np.zeros(profile.size(reference.profile), dtype=np.int64)
