@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, count
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,6 +68,7 @@ class Observer:
         self._recorders: WeakValueDictionary[tuple[str, int, Digest], Recorder] = WeakValueDictionary()
         self._busy: dict[Recorder, None] = {}
         self._holding: dict[Recorder, int] = {}
+        self._attached = count()
         self._flushes = 0
         self._flushed_at = time.time()
         self._flushed_s = time.monotonic()
@@ -80,6 +81,7 @@ class Observer:
         recorder = self._recorders.get(key)
         if recorder is None:
             recorder = Recorder(key, bundle, self._settings, busy=self._busy, salt=self._salt)
+            recorder.phase = next(self._attached) % _HELD_FLUSHES
             self._recorders[key] = recorder
         return recorder
 
@@ -89,7 +91,7 @@ class Observer:
         `spent` is what the worker took meanwhile; a version with requests that only wait is told of too.
 
         Of many versions that are asked a little each, most of the work would be profiles of a few rows: those stay here until they have
-        _HELD_ROWS, for _HELD_FLUSHES at most. Counters and logged rows always leave.
+        _HELD_ROWS, for _HELD_FLUSHES at most, some at each flush. Counters and logged rows always leave.
         """
         started_at, self._flushed_at = self._flushed_at, time.time()
         started_s, self._flushed_s = self._flushed_s, time.monotonic()
@@ -110,7 +112,8 @@ class Observer:
         self._sink.write(Segment(slot=self._slot, pid=os.getpid(), started_at=started_at, ended_at=self._flushed_at, parts=parts))
 
     def _take(self, recorder: Recorder, elapsed_s: float, *, holds: bool) -> tuple[Part, ...]:
-        until = self._holding.pop(recorder, self._flushes + _HELD_FLUSHES)
+        following = self._flushes + 1
+        until = self._holding.pop(recorder, following + (recorder.phase - following) % _HELD_FLUSHES)
         parts = recorder.take(elapsed_s, holds=holds and self._flushes < until)
         if recorder.is_holding:
             self._holding[recorder] = until
@@ -135,6 +138,8 @@ class Recorder:
         self, key: tuple[str, int, Digest], bundle: Bundle, settings: Settings, *, busy: dict[Recorder, None] | None = None, salt: bytes = b""
     ) -> None:
         self.key = key
+        self.phase = 0
+        """At which of _HELD_FLUSHES flushes what it holds leaves: if all did at the same, requests would wait for that one."""
         self._busy = {} if busy is None else busy
         self._block_rows, self._most_rows = _block_rows(bundle.schema)
         self._is_wide = self._block_rows < BLOCK_ROWS
