@@ -103,6 +103,7 @@ def watched(watch: Stopwatch) -> Iterator[None]:
     from modelyard.runtime.onnx import Onnx
     from modelyard.runtime.validate import Checker
     from modelyard.serve.batching import Batcher
+    from modelyard.serve.dataplane import Version
     from modelyard.serve.metrics import Meter
     from modelyard.serve.observe import Observer, Recorder
     from modelyard.serve.server import Connection, Exchange
@@ -113,6 +114,7 @@ def watched(watch: Stopwatch) -> Iterator[None]:
         ("batch", Batcher, "add"),
         ("batch", Batcher, "run"),
         ("batch", Batcher, "answer"),
+        ("batch", Version, "_keep"),
         ("check", Checker, "check"),
         ("run", Onnx, "predict"),
         ("encode", OipV2, "encode"),
