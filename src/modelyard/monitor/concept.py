@@ -22,7 +22,7 @@ from modelyard.types import Digest, Verdict
 if TYPE_CHECKING:
     from modelyard.types import Array
 
-FORMAT = 1
+FORMAT = 2
 RULE = "concept"
 REPORTED_ROWS = 20_000
 """The labelled predictions, the latest, over which the field's detectors are run."""

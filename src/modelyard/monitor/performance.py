@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from modelyard.monitor.settings import Monitored
     from modelyard.types import Array, Schema
 
-FORMAT = 1
+FORMAT = 2
 RULE = "performance"
 WINDOWS = 14
 """How many windows are told, the latest."""

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from modelyard.monitor.base import Labelled
     from modelyard.types import Array
 
-RISES = (1.35, 1.9, 3.0, 12.0)
-STAKES = (0.2, 0.65, 0.13, 0.02)
-"""The odds ratios of a rise that are bet on, and how much on each: most on errors that nearly double, which are worth waking somebody for. Halfway to
-the first lies what is too small to be looked for; the last is for what hardly ever happens."""
-FALLS = (0.75, 0.55, 0.3)
-FALL_ROWS = 10.0
+RISES = (math.sqrt(2), 2.0, 4.0, 16.0)
+STAKES = (0.2, 0.5, 0.2, 0.1)
+"""The odds ratios of a rise that are bet on, each the square of the one before, and how much on each: half on errors that nearly double, which are
+worth waking somebody for. Halfway to the first lies what is too small to be looked for; the last is for what hardly ever happens."""
+FALLS = tuple(1 / odds for odds in RISES)
+"""A fall is bet on as a rise is."""
+FALL_ROWS = 4.0
 """A fall only reports, and may take longer to be sure of: so many times the rows lie between two in vain."""
 CHUNK = 256
 """Rows that are taken together; which they are depends on how many came before, not on how they were handed over."""
@@ -45,7 +46,7 @@ _GAINS = _ODDS - 1.0
 _STEADY = 1
 """The largest bet by which a rise is told to go on: larger ones are lost by a few good rows."""
 _UP, _DOWN = slice(0, len(RISES)), slice(len(RISES), len(_ODDS))
-_WEIGHTS = np.log([*STAKES, *[1 / len(FALLS)] * len(FALLS)])
+_WEIGHTS = np.log([*STAKES, *STAKES])
 _NONE = -math.inf
 
 

@@ -28,6 +28,16 @@ def test_misses_and_false_alarms_have_no_delay() -> None:
     assert whole.figure == pytest.approx(1_002.5 / 1_265) and hits.figure == pytest.approx(1_002.5 / 20), "to find more is no slower"
 
 
+def test_a_test_that_is_told_both_rates_is_sooner_than_ours_and_silent_where_nothing_changes() -> None:
+    rng = np.random.default_rng(4)
+    streams = [Stream("swap", (rng.random(7_000) < np.repeat([0.25, after], [4_500, 2_500])).astype(float), 4_500) for after in [0.4] * 20]
+    told, ours = ([outcome(stream, find(stream)) for stream in streams] for find in (concept.informed, lambda stream: concept.ours(stream.errors)))
+    assert recall(told) == 1 and false(told) == 0 and delay(told) < delay(ours)
+    assert concept.informed(Stream("swap", (rng.random(7_000) < 0.25).astype(float), 4_500)) == []
+    shown = items({concept.OURS: ours, concept.BAR: ours, concept.INFORMED: told})
+    assert all("told both rates" in item.note for item in shown[2:]) and "the best of river's is ADWIN" in shown[1].note
+
+
 def test_each_kind_of_drift_changes_what_it_says_and_nothing_else() -> None:
     rng = np.random.default_rng(1)
     swapped = list(drifted(ROWS, CLASSES, "swap", rng))
