@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from modelyard.errors import InvalidInput
+from modelyard.monitor import budget
 from modelyard.monitor.base import MINUTE_S, Detector, Evidence, Labelled, Logged, Minute, Reference
 from modelyard.monitor.injections import OF_LABELS, SIZES, Drift, Kind, Rows, inject, kinds
 from modelyard.monitor.profile import Binner
@@ -228,8 +229,8 @@ class _Stream:
         self._past: list[_Past] = []
         self._spoken: set[str] = set()
         self._at = BEGINS
-        self._paging = {each.rule for each in world.detectors if each.pages and world.monitored.section(each.rule).pages}
-        self._share = world.monitored.false_pages_a_month / max(1, len(self._paging))
+        paging = {each.rule: getattr(each, "needs", None) for each in world.detectors if each.pages and world.monitored.section(each.rule).pages}
+        self._shares = budget.shares(world.monitored.false_pages_a_month, paging)
 
     def branch(self) -> _Stream:
         """A stream that goes on from here."""
@@ -271,8 +272,8 @@ class _Stream:
         evidence = self._evidence(part)
         told: list[tuple[Verdict, bool]] = []
         for place, detector in enumerate(self._world.detectors):
-            pages = detector.rule in self._paging
-            judged = detector.judge(evidence._replace(false_pages=self._share if pages else 0.0), self._states[place])
+            pages = detector.rule in self._shares
+            judged = detector.judge(evidence._replace(false_pages=self._shares.get(detector.rule, 0.0)), self._states[place])
             self._states[place] = judged.state
             for verdict in judged.verdicts:
                 if verdict.outcome in ("warn", "fail"):
@@ -309,7 +310,7 @@ class _Stream:
             fresh=(minute,),
             recent=tuple(each.minute for each in self._past),
             labelled=_labelled(logged, reference.schema),
-            false_pages=self._share,
+            false_pages=0.0,
             now=float(self._at),
             logged=logged,
             settings=self._world.monitored,

@@ -40,6 +40,14 @@ def split(total: float, weights: Mapping[K, float]) -> dict[K, float]:
     return {key: total * weight / whole if whole else 0.0 for key, weight in sane.items()}
 
 
+def shares(total: float, needs: Mapping[K, float | None]) -> dict[K, float]:
+    """`total` among those that page: each what it needs, where that is known and no more than its equal part; the others share the rest alike."""
+    equal = total / len(needs) if needs else 0.0
+    own = {key: min(need, equal) for key, need in needs.items() if need is not None}
+    rest = (total - math.fsum(own.values())) / max(1, len(needs) - len(own))
+    return {key: own.get(key, rest) for key in needs}
+
+
 def stream_weights(features: Sequence[FeatureProfile], importance: Mapping[str, float]) -> list[float]:
     """How much of a budget each input and output deserves, in the order of `features`.
 

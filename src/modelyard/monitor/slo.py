@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 HOUR_S = 3600
 LEAST_BAD = 10
 """Fewer bad events wake nobody: of few requests one failure burns fast."""
+FALSE_PAGES = 0.022
+"""A month, at most, of both promises, where exactly as much fails as either allows: by the chance of `LEAST_BAD` at six times that rate in six hours,
+each time that one fails (`tests/unit/monitor/test_slo.py`). No budget makes it more or less."""
 FORMAT = 1
 _FINE_S = 6 * HOUR_S
 _COARSE_S = 600
@@ -78,6 +81,7 @@ class Slo:
 
     rule = "slo"
     pages = True
+    needs = FALSE_PAGES
 
     def judge(self, evidence: Evidence, state: bytes) -> Judged:
         """See `monitor.base.Detector`. Its chance of a page with nothing wrong is small beside any budget: ten failures at many times the rate."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from modelyard.errors import MalformedPayload
-from modelyard.monitor import profile
+from modelyard.monitor import budget, profile
 from modelyard.monitor.base import MINUTE_S, Detector, Evidence, Labelled, Logged, Minute, Reference
 from modelyard.monitor.budget import MONTH_S
 from modelyard.monitor.cause import Cause, Happened
@@ -194,19 +194,18 @@ def turn(kept: Kept, seen: Seen, detectors: Mapping[str, Detector], *, settings:
     ran: dict[str, tuple[Verdict, ...]] = {}
     states: dict[str, bytes] = {}
     failed: dict[str, str] = {}
-    paging = [rule for rule, detector in detectors.items() if _pages(detector, settings)]
+    shares = budget.shares(pages, {rule: getattr(each, "needs", None) for rule, each in detectors.items() if _pages(each, settings)})
     reference = _unignored(seen.reference, settings.ignore)
     for rule, detector in detectors.items():
         if not settings.section(rule).enabled:
             continue
-        share = pages / len(paging) if rule in paging else 0.0
         evidence = Evidence(
             name=seen.name,
             reference=reference,
             fresh=fresh,
             recent=recent,
             labelled=seen.labelled,
-            false_pages=share,
+            false_pages=shares.get(rule, 0.0),
             now=now,
             logged=seen.logged,
             settings=settings,

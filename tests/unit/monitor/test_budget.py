@@ -56,3 +56,9 @@ def test_pages_of_the_last_month_are_spent() -> None:
     over = budget.account([now] * 5, allowed=1.0, now=now)
     assert over.left == 0.0
     assert over.chance < 0.01
+
+
+def test_who_needs_little_has_no_more_and_the_others_share_the_rest() -> None:
+    assert budget.shares(1.0, {"a": None, "b": 0.1, "c": None}) == pytest.approx({"a": 0.45, "b": 0.1, "c": 0.45})
+    assert budget.shares(0.3, {"a": None, "b": 0.2, "c": None}) == pytest.approx({"a": 0.1, "b": 0.1, "c": 0.1}), "never more than alike"
+    assert budget.shares(1.0, {"b": 0.2}) == {"b": 0.2} and budget.shares(1.0, {}) == {} and budget.shares(1.0, {"a": None}) == {"a": 1.0}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from modelyard.monitor.base import Evidence, Judged, Minute, Reference
 from modelyard.monitor.profile import Profile
 from modelyard.monitor.settings import Monitored
 from modelyard.monitor.settings import Slo as Wanted
-from modelyard.monitor.slo import BURNS, LEAST_BAD, Slo, slower
+from modelyard.monitor.slo import BURNS, FALSE_PAGES, HOUR_S, LEAST_BAD, Burn, Slo, slower
 from modelyard.types import Digest, Schema
 
 DIGEST, OTHER = Digest("sha256:" + "0" * 64), Digest("sha256:" + "1" * 64)
@@ -142,3 +144,15 @@ def test_each_hour_may_page_once_in_centuries_where_the_promise_is_just_kept() -
     most_likely = LEAST_BAD / burn.factor  # expected bad events an hour at which ten are just 14.4 times as many
     drawn = rng.poisson(most_likely, size=2_000_000)
     assert (drawn >= LEAST_BAD).mean() < 1e-5
+
+
+def test_what_it_needs_of_the_budget_is_what_chance_brings_to_a_service_that_just_keeps_its_promises() -> None:
+    """A window begins to page when one more fails where one fewer than it takes has failed: at the rate allowed, so often a month."""
+
+    def pages(burn: Burn, mean: float) -> float:
+        before = max(LEAST_BAD, math.ceil(burn.factor * mean)) - 1
+        return mean * 30.5 * 24 * HOUR_S / burn.long_s * math.exp(before * math.log(mean) - mean - math.lgamma(before + 1))
+
+    worst = [max(pages(burn, step / 100) for step in range(1, 5_000)) for burn in BURNS if burn.pages]
+    assert FALSE_PAGES / 1.1 < 2 * sum(worst) < FALSE_PAGES
+    assert Slo.needs == FALSE_PAGES
