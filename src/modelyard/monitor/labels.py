@@ -66,6 +66,7 @@ RETRIED_S = 86_400.0
 RETRIED = 100_000
 """For how long, and of how many labels at most, it is looked whether their predictions are logged after all."""
 _AT_ONCE = 500
+_BOOLEANS, _NUMBERS = (bool, np.bool_), (int, float, np.number)
 _NAMED = 3
 _DAY_S = 86_400
 
@@ -371,9 +372,9 @@ def text(value: Scalar | None) -> str:
     """A truth or an answer as it is compared: 1, 1.0 and "1" are the same. Raises InvalidInput for what is no answer."""
     if type(value) is str and len(value) <= TRUTH_LIMIT:  # what nearly all are, without numpy's slower questions
         return value
-    if isinstance(value, bool | np.bool_):
+    if type(value) is not float and isinstance(value, _BOOLEANS):
         return str(bool(value))
-    if isinstance(value, int | float | np.number):
+    if type(value) is float or isinstance(value, _NUMBERS):
         if not math.isfinite(value):
             raise InvalidInput("a label is a text, a finite number or true or false", field="labels", rule="truth")
         number = float(value)
