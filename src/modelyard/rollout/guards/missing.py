@@ -42,8 +42,10 @@ def missing(guard: Guard, strata: Sequence[Stratum], _alpha: float) -> Finding:
         return float(evalues.mean_of(found) if worse else found.min())
 
     shares = np.asarray(pairs[-1].hits) / pairs[-1].trials if pairs else np.zeros(0)
-    worst = int(np.argmax(shares)) if pairs else 0
-    champion = float(np.asarray(pairs[-1].other_hits)[worst] / pairs[-1].other_trials) if pairs and pairs[-1].other_trials else math.nan
+    others = np.asarray(pairs[-1].other_hits) / pairs[-1].other_trials if pairs and pairs[-1].other_trials else np.full_like(shares, math.nan)
+    # Of the bound, not of all: the champion may lack another output far more often, and rightly so.
+    worst = int(np.argmax([share - guard.bound(other) for share, other in zip(shares, others, strict=True)])) if pairs else 0
+    champion = float(others[worst]) if pairs else math.nan
     return Finding(
         estimate=float(shares[worst]) if pairs else math.nan,
         champion=champion,

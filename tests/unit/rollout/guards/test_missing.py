@@ -50,6 +50,13 @@ def test_one_output_of_many_is_enough() -> None:
     assert told(UNASKED, stratum(seen(100, 0, **others), champion)) != "fail"
 
 
+@pytest.mark.parametrize("text", [UNASKED, "missing<1.5x"])
+def test_the_output_that_breaks_the_bound_is_told_though_both_lack_another_more_often(text: str) -> None:
+    champion = CHAMPION._replace(outputs={"score": (1000, 0, 0), "other": (500, 0, 500)})
+    verdict = judge(parse(text), [stratum(seen(100, 40, other=(50, 0, 50)), champion)], alpha=ALPHA)
+    assert [verdict.outcome, *(verdict.numbers[name] for name in ("estimate", "champion", "holds"))] == ["fail", 0.4, 0.0, 0.0]
+
+
 @pytest.mark.parametrize(("requests", "found"), [(1, "unknown"), (6, "fail")])
 def test_rows_of_one_request_count_once(requests: int, found: str) -> None:
     assert told(UNASKED, stratum(seen(requests, requests, rows_of_each=1000), CHAMPION)) == found
