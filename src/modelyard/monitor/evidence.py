@@ -23,7 +23,10 @@ def _codes(*kinds: type[ModelyardError]) -> frozenset[str]:
     return frozenset(code for kind in kinds for code in ({kind.code} | _codes(*kind.__subclasses__())))
 
 
-CALLERS = _codes(errors.InvalidInput, errors.NotFound, errors.Denied, errors.Conflict) | {"cancelled", "malformed_message"}
+CALLERS = (_codes(errors.InvalidInput, errors.NotFound, errors.Denied, errors.Conflict) - _codes(errors.Misconfigured)) | {
+    "cancelled",
+    "malformed_message",
+}
 """Codes of failures that a caller brought about, by what it sent or by leaving. Others are the server's or the model's, also a refusal for load."""
 
 

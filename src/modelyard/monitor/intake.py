@@ -17,7 +17,7 @@ import msgspec
 
 from modelyard import events
 from modelyard.config import Settings
-from modelyard.errors import Conflict, DigestMismatch, InvalidInput, MalformedPayload, NotFound, Tampered
+from modelyard.errors import Conflict, DigestMismatch, InvalidInput, MalformedPayload, Misconfigured, NotFound, Tampered
 from modelyard.events import Segment
 from modelyard.files import make_folder
 from modelyard.monitor import profile, relay
@@ -202,6 +202,8 @@ class Intake:
             try:
                 self._log.write(group)
                 files += 1
+            except Misconfigured:  # the folder is at fault and not the rows, which wait
+                raise
             except InvalidInput:  # must not stand in the way of all others for ever
                 self.windows.trouble("unwritable", sum(len(rows.ids) for rows in group.pieces))
             self.windows.written(group)

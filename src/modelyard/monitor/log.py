@@ -73,7 +73,8 @@ class PredictionLog:
         self._unfit: set[tuple[Path, ...]] = set()
 
     def write(self, group: Staged) -> Path:
-        """Write one group of rows as one file. Raises StorageFull, or InvalidInput for rows that no file can hold; then nothing of it is left."""
+        """Write one group of rows as one file. Raises StorageFull, Misconfigured, or InvalidInput for rows that no file can hold; then nothing of it
+        is left."""
         import duckdb
 
         folder = make_folder(self._folder / group.kind / group.name / group.day)

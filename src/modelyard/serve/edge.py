@@ -290,7 +290,7 @@ class Edge:
             line["request_id"] = exchange.head.request_id.decode("latin-1")
         if exchange.head.traceparent:
             line["traceparent"] = exchange.head.traceparent.decode("latin-1")
-        if error.__cause__ is not None and not isinstance(error, InvalidInput):
+        if error.__cause__ is not None and (status >= 500 or not isinstance(error, InvalidInput)):
             # The kind of what was raised, never its text: a library's message may hold the caller's data.
             line["cause"] = type(error.__cause__).__name__
         self._say("error" if status >= 500 else "warning", "error", line)

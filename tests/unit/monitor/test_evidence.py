@@ -32,7 +32,7 @@ def test_every_error_of_the_tree_is_on_one_side() -> None:
 
     assert below(ModelyardError) - CALLERS == {
         "internal", "tampered", "digest_mismatch", "seal_invalid", "untrusted_signer", "unsupported_format", "rejected", "overloaded", "unavailable",
-        "deadline_exceeded", "storage_full", "model_failed",
+        "deadline_exceeded", "storage_full", "model_failed", "misconfigured",
     }  # fmt: skip
     assert errors.SchemaMismatch.code in CALLERS
 

@@ -11,7 +11,7 @@ import pytest
 
 from modelyard import events
 from modelyard.config import Settings
-from modelyard.errors import MalformedPayload, StorageFull, Tampered
+from modelyard.errors import MalformedPayload, Misconfigured, StorageFull, Tampered
 from modelyard.events import Failures, Mirror, Part, ProfileCounts, Rows, Segment, Spool, Use
 from modelyard.monitor import intake, profile
 from modelyard.monitor.intake import Intake
@@ -193,6 +193,20 @@ def test_on_a_full_disk_segments_wait(settings: Settings, spool: Spool) -> None:
     taker.windows._connection.execute("PRAGMA max_page_count=1000000")
     taker.drain()
     assert len(logged(settings)) == 20_001
+
+
+def test_rows_wait_while_the_folder_of_the_log_cannot_be_written(settings: Settings, spool: Spool) -> None:
+    taker = Intake(settings)
+    blocked = settings.home / "log" / "predictions"
+    blocked.touch()
+    spool.write(segment(part("a")))
+    with pytest.raises(Misconfigured):
+        taker.drain()
+    blocked.unlink()
+    taker.drain()
+    assert logged(settings) == ["a"]
+    assert requests(taker) == 1
+    taker.close()
 
 
 def test_what_is_older_than_the_home_keeps_goes(settings: Settings, spool: Spool) -> None:

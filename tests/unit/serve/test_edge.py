@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelyard.config import Settings
-from modelyard.errors import Conflict, Forbidden, ModelyardError, Unauthenticated
+from modelyard.errors import Conflict, Forbidden, InvalidInput, Misconfigured, ModelyardError, Unauthenticated
 from modelyard.security.identity import new
 from modelyard.security.keys import FileKeys
 from modelyard.serve.access import ANYONE, ANYONE_HERE, Access
@@ -119,6 +119,25 @@ def test_a_fault_of_ours_is_an_answer_without_its_text(tmp_path: Path, capsys: p
     log = capsys.readouterr().err
     assert json.loads(log)["cause"] == "RuntimeError"
     assert "canary" not in log
+
+
+def test_what_is_wrong_with_the_server_itself_is_logged_with_its_cause(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raised: list[ModelyardError] = [Misconfigured("a folder cannot be written"), InvalidInput("asked wrongly")]
+
+    def refuse() -> bytes:
+        raise raised[0] from PermissionError()
+
+    async def run() -> None:
+        metrics = Metrics(tmp_path, 0)
+        plane = DataPlane(Settings(), slot=0, meter=metrics.meter)
+        edge = Edge(plane, Settings(), meter=metrics.server, metrics=refuse)
+        assert ask(edge, b"GET", "/metrics")[0] == 500
+        del raised[0]
+        assert ask(edge, b"GET", "/metrics")[0] == 400
+        plane.close()
+
+    asyncio.run(run())
+    assert [json.loads(line).get("cause") for line in capsys.readouterr().err.splitlines()] == ["PermissionError", None]
 
 
 def test_the_log_of_a_flood_is_no_flood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
