@@ -73,7 +73,8 @@ class Store:
         """
         folder.mkdir()
         with self.reached() as (store, root):
-            found: dict[str, Any] = store.find(root, detail=True)
+            # What ends with a slash stands for a folder, as consoles of stores make them.
+            found: dict[str, Any] = {path: about for path, about in store.find(root, detail=True).items() if not path.endswith("/")}
             if not found:
                 raise NotFound(f"nothing lies at the place that {self._setting} names", field=self._setting)
             if len(found) > FILES or sum(int(about["size"] or 0) for about in found.values()) > limit_bytes:

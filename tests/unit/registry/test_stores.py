@@ -98,3 +98,16 @@ def test_what_is_too_much_or_not_there_is_not_fetched(tmp_path: Path, monkeypatc
             store.fetch(folder, limit_bytes=100)
         assert not list(folder.iterdir())
     assert not (tmp_path / "x").exists()
+
+
+def test_what_stands_for_a_folder_in_a_store_is_no_file(tmp_path: Path, s3: S3) -> None:
+    store = Store(s3.url(), setting="x")
+    there, root = store.connected()
+    bucket, _, prefix = root.partition("/")
+    for name in ("", "bundle/"):  # as the consoles of stores make an empty folder
+        there.call_s3("put_object", Bucket=bucket, Key=f"{prefix}/{name}")
+    with pytest.raises(NotFound):
+        store.fetch(tmp_path / "1", limit_bytes=100)
+    store.write("bundle/index.json", b"{}")
+    store.fetch(tmp_path / "2", limit_bytes=100)
+    assert [path.relative_to(tmp_path / "2").as_posix() for path in (tmp_path / "2").rglob("*") if path.is_file()] == ["bundle/index.json"]
