@@ -343,7 +343,6 @@ def too_large(limit_bytes: int) -> str:
 
 
 @lru_cache(4096)
-@lru_cache(1024)
 def model_lines(name: str, version: int) -> bytes:
     """The header lines that say which version of which deployment answers."""
     return b"x-model-name: %b\r\nx-model-version: %d\r\n" % (name.encode(), version)

@@ -48,7 +48,7 @@ PAUSE_S = 0.002
 """Between two looks whether there is time."""
 
 SEEN_BYTES = 16 << 10
-"""A run's array of so many bytes may be held whole for one row of it: that is less work than a copy of the row."""
+"""A run's arrays of so many bytes together may be held whole for one row of it: that is less work than a copy of the row."""
 
 LONG_S = 0.001
 """A block on the thread takes about this long where several requests fit in."""
@@ -348,7 +348,8 @@ def _rows_of(arrays: Mapping[str, Array], counts: list[int], chosen: Sequence[in
         (one,) = chosen
         at = sum(counts[:one])
         parts = {name: values[at : at + counts[one]] for name, values in arrays.items()}
-        return {name: part if arrays[name].nbytes <= SEEN_BYTES else part.copy() for name, part in parts.items()}
+        is_small = sum(values.nbytes for values in arrays.values()) <= SEEN_BYTES
+        return parts if is_small else {name: part.copy() for name, part in parts.items()}
     if max(counts) == 1:
         return {name: values[chosen] for name, values in arrays.items()}
     ends = list(accumulate(counts))

@@ -270,6 +270,13 @@ def test_the_rows_of_the_chosen_requests_are_taken(counts: list[int], chosen: li
     assert np.shares_memory(taken, arrays["x"]) == (len(chosen) == 1 and width == 1), "a large run is not held for one request of it"
 
 
+def test_arrays_that_are_small_each_and_large_together_are_not_held_for_one_request() -> None:
+    arrays = {str(column): np.full((512, 1), float(column)) for column in range(5)}
+    taken = shadow._rows_of(arrays, [1] * 512, [3])
+    assert [values.tolist() for values in taken.values()] == [[[float(column)]] for column in range(5)]
+    assert not any(np.shares_memory(values, arrays[name]) for name, values in taken.items())
+
+
 def test_a_plan_that_ends_sheds_what_waits_and_counts_it_under_its_own_generation(tmp_path: Path, free: list[bool]) -> None:
     async def test(world: World) -> None:
         free[0] = False
