@@ -157,7 +157,7 @@ class Ledger(Database):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, when_full="free some space and send the labels again")
-        self._opened: int | None = None
+        self._opened = (-1, -math.inf)
         with self._translated():
             found = self._connection.execute("PRAGMA user_version").fetchone()[0]
             if found < VERSION:
@@ -220,7 +220,7 @@ class Ledger(Database):
     def open(self, name: str, *, now: float) -> tuple[list[str], list[str]]:
         """The ids without a prediction: those that were never looked for, and those that may still be logged."""
         with self._translated():
-            self._opened = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            self._opened = self._connection.execute("PRAGMA data_version").fetchone()[0], now - RETRIED_S
             new = self._connection.execute("SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 0", (name,)).fetchall()
             query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 1 AND at >= ? ORDER BY at DESC LIMIT ?"
             old = self._connection.execute(query, (name, now - RETRIED_S, RETRIED)).fetchall()
@@ -231,18 +231,21 @@ class Ledger(Database):
         with self._translated():
             return {file for (file,) in self._connection.execute("SELECT file FROM searched WHERE name = ?", (name,))}
 
-    def match(self, name: str, found: Mapping[str, Match], *, looked: Iterable[str], files: Iterable[str]) -> None:
-        """Keep which predictions were found, of which ids it was looked for (all that `open` gave as new), and in which files that was.
+    def match(self, name: str, found: Mapping[str, Match], *, looked: Collection[str], retried: Collection[str] = (), files: Iterable[str]) -> None:
+        """Keep which predictions were found, of which ids it was looked for (all that `open` gave, as new and again), and in which files that was.
 
-        A file counts as searched only where every id was looked for that was ever called looked for: another process may be at this too.
+        A file counts as searched only where every id was looked for that was called looked for and may still be: another process may be at this too.
         """
         with self._translated(), self._transaction() as connection:
-            if connection.execute("PRAGMA data_version").fetchone()[0] == self._opened:  # nobody else has written since: these are all
+            searched, (version, since) = {*files}, self._opened
+            if connection.execute("PRAGMA data_version").fetchone()[0] == version:  # nobody else has written since: these are all
                 connection.execute("UPDATE labels SET looked = 1 WHERE name = ? AND found = 0 AND looked = 0", (name,))
-                searched = {*files}
             else:  # for what others have looked for it was searched where they have, and what came since was not looked for
+                query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 1 AND at >= ?"
+                mine = {*looked, *retried}
+                if any(key not in mine for (key,) in connection.execute(query, (name, since))):
+                    searched &= {file for (file,) in connection.execute("SELECT file FROM searched WHERE name = ?", (name,))}
                 connection.executemany("UPDATE labels SET looked = 1 WHERE name = ? AND id = ? AND found = 0", [(name, key) for key in looked])
-                searched = {*files} & {file for (file,) in connection.execute("SELECT file FROM searched WHERE name = ?", (name,))}
             for key, match in sorted(found.items(), key=lambda item: item[1].at):
                 label = connection.execute("SELECT truth, first_at FROM labels WHERE name = ? AND id = ? AND found = 0", (name, key)).fetchone()
                 if label is None:  # another thread was faster
@@ -399,7 +402,7 @@ def join(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, now
         files = _search(log, name, (new, old), searched, found)
     except Unavailable:  # files that were put together since they were listed
         files = _search(log, name, (new, old), searched, found)
-    ledger.match(name, found, looked=new, files=files)
+    ledger.match(name, found, looked=new, retried=old, files=files)
     return len(found)
 
 

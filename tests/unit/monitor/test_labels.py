@@ -315,6 +315,30 @@ def test_what_comes_while_it_is_looked_for_others_is_not_called_looked_for(home:
     second.close()
 
 
+def test_labels_that_come_while_others_are_looked_for_have_no_file_searched_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that matches nothing is looked for in what is logged anew, though somebody gives a label of the last day whenever a file is read."""
+    for day in range(5):
+        home.predict(OLD, classified([f"{day}-{number}" for number in range(9)], ["yes"] * 9, at=86_400.0 * day))
+        home.write()
+    second = Ledger(home.folder / "labels.sqlite")
+    second.give("m", [("nobody", "yes")], at=4 * 86_400.0)
+    looked: list[int] = []
+    find = home.log.find
+
+    def slow(name: str, ids: list[str], files: list[Path]) -> Any:
+        looked.append(len(files))
+        second.give("m", [(f"4-{len(looked)}", "yes")], at=4 * 86_400.0 + len(looked))
+        return find(name, ids, files)
+
+    monkeypatch.setattr(home.log, "find", slow)
+    counts = []
+    for _ in range(3):
+        join(home.ledger, home.log, home.windows, "m", now=4 * 86_400.0 + 100)
+        counts.append(sum(looked))
+    assert counts == [5, 6, 7], "the whole log once, then the file in which the new labels' predictions are"
+    second.close()
+
+
 def test_of_one_id_given_twice_at_once_the_last_stands_and_each_is_counted(home: Home) -> None:
     given = [("a", 1), ("a", 1), ("a", 2), Given("a", 3, known_at=0.5), ("b", 1), Given("a", 4, known_at=1.0 + 2 * AHEAD_S)]
     assert home.ledger.give("m", given, at=1.0) == Received(new=2, same=1, changed=1, outdated=1, future=1)
