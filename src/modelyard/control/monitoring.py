@@ -165,7 +165,8 @@ class Monitoring:
     def _alarm(self, records: Transaction, kept: Mapping[str, Kept], *, now: float) -> list[str]:
         """Let alerts follow from the latest verdicts of all; the deployments of which somebody is woken anew."""
         detectors = self._detectors or {}
-        settings = {name: self._settings(name) for name in kept}
+        said = self._said()  # one question for all of them: whoever else writes waits
+        settings = {name: said.get(name, Monitored()) for name in kept}
         rules = Rules(
             pages=frozenset(rule for rule, detector in detectors.items() if detector.pages),
             policies={name: each.alerts for name, each in settings.items()},
@@ -265,10 +266,14 @@ class Monitoring:
         return rows._replace(truth=labels.truths(self._ledger, name, ids, reference.schema.classes))
 
     def _settings(self, name: str) -> Monitored:
+        return self._said().get(name, Monitored())
+
+    def _said(self) -> Mapping[str, Monitored]:
+        """How the deployments are watched of which somebody has said so."""
         stamp = self._records.stamp(SETTINGS)
         if self._chosen is None or self._chosen[0] != stamp:
             self._chosen = stamp, {record.key: _chosen(record).settings for record in self._records.list(SETTINGS)}
-        return self._chosen[1].get(name, Monitored())
+        return self._chosen[1]
 
     def _reference(self, release: Release) -> Reference:
         found = self._references.get(release.digest)

@@ -375,6 +375,25 @@ def test_what_fails_becomes_an_alert_and_a_message_in_the_turn_that_found_it(wat
     assert b'modelyard_monitor_budget_left{deployment="line"} 1' in watched.plane.metrics()
 
 
+def test_while_a_turn_is_written_settings_are_asked_for_once_whatever_is_deployed(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        deployed(watched.plane, "line:1", name=f"line-{number}")
+    records, alarm = watched.plane.registry.records, watched.monitoring._alarm
+    stamp, asked, counts = records.stamp, [], []
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        before = asked.count(monitoring.SETTINGS)
+        found = alarm(*arguments, **more)
+        counts.append(asked.count(monitoring.SETTINGS) - before)
+        return found
+
+    monkeypatch.setattr(records, "stamp", lambda kind: asked.append(kind) or stamp(kind))
+    monkeypatch.setattr(watched.monitoring, "_alarm", counted)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    assert counts == [1] and len(watched.detector.handed) == 6
+
+
 def test_an_alert_says_why(watched: Watched) -> None:
     watched.see(START + 30, rows=40)
     watched.detector.say = (FAILED,)
