@@ -143,10 +143,10 @@ def closed(now: float, *, grace_s: float = GRACE_S) -> int:
 
 
 def begin(digest: Digest, version: int, *, settings: Monitored, now: float, before: Kept | None = None) -> Kept:
-    """What is kept of a release that was never judged: it is judged from the last window on. What detectors knew of the release `before` it they are
-    handed: some of it may hold for the traffic, whoever answers.
+    """What is kept of a release that was never judged: it is judged from the last window on, or the last day of a longer one. What detectors knew of
+    the release `before` it they are handed: some of it may hold for the traffic, whoever answers.
     """
-    through = int((now - settings.window_s) // MINUTE_S) * MINUTE_S
+    through = int((now - min(settings.window_s, AWAY_S)) // MINUTE_S) * MINUTE_S
     if before is None:
         return Kept(version=version, digest=digest, through=through, since=through)
     return Kept(version=version, digest=digest, through=through, since=through, states=before.states, paged=before.paged, gaps=before.gaps)

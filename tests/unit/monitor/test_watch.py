@@ -191,6 +191,12 @@ def test_jumps_to_and_fro_are_all_counted() -> None:
     assert said.numbers == {"minutes": -1500.0, "times": 2.0} and "2 times in this window" in said.evidence
 
 
+def test_a_release_that_is_new_has_missed_nothing_however_long_the_window() -> None:
+    settings = msgspec.structs.replace(DEFAULTS, window_s=3.0 * AWAY_S)
+    kept = begin(DIGEST, 3, settings=settings, now=NOW)
+    assert judged(kept, minutes(0, 2), Told(), settings=settings).gaps == ()
+
+
 def test_gaps_are_remembered_within_bounds() -> None:
     kept = fresh()
     for place in range(watch.GAPS + 5):
