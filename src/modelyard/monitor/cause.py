@@ -351,6 +351,8 @@ def _population(failing: Verdict, evidence: Evidence, series: Series, shifts: tu
     said = "; ".join(_moved_said(each) for each in moved[:3])
     if parts is None:
         cost = "without labels nobody can tell whether the answers mean something else too"
+    elif not parts.is_parted and parts.concept <= 0:
+        cost = "the error is no larger than the reference's"
     elif not parts.is_parted:
         cost = f"the error is {_loss_said(parts.concept, evidence)} above the reference's, and how much of that they account for cannot be told"
     elif parts.population > 0:

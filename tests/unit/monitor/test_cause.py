@@ -56,6 +56,8 @@ def test_where_the_error_cannot_be_parted_no_share_of_it_is_claimed() -> None:
     answers = Labelled(times, np.full(500, 3.0), np.zeros(500), np.zeros((0, 0)))
     found = explain(FAILING, made._replace(labelled=answers))
     assert found.kind == "population shift" and "cannot be told" in found.evidence and "do not make" not in found.evidence
+    better = explain(FAILING, made._replace(labelled=answers._replace(predicted=answers.truth - 0.5)))
+    assert "the error is no larger than the reference's" in better.evidence and "-0.5" not in better.evidence
 
 
 def test_the_slice_of_a_concept_shift_is_told() -> None:

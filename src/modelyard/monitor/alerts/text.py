@@ -26,7 +26,7 @@ _UNITS = {
     "drift": "evidence, powers of ten",
     "concept": "evidence, powers of e",
     "performance": "evidence, powers of e",
-    "operations": "the chance of one like it",
+    "operations": "how rare, powers of ten",
     "slo": "times what is allowed",
     "shift": "population stability index",
 }

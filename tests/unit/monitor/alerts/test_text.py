@@ -31,6 +31,10 @@ def test_the_value_and_its_threshold_are_told_whatever_the_detector_calls_them(n
     assert (facts["value"], facts["threshold"]) == (value, threshold)
 
 
+def test_of_operations_the_larger_value_is_the_rarer_one() -> None:
+    assert dict(text.facts(alert(rule="operations:memory")))["value"].endswith("(how rare, powers of ten)")
+
+
 def test_what_is_not_known_is_said_to_be_so() -> None:
     bare = alert(verdict=verdict(numbers={}, window=None, columns=(), harm=None), cause="", why="")
     facts = dict(text.facts(bare))
