@@ -276,7 +276,8 @@ def _said(labelled: Labelled, chosen: Array, reference: Reference) -> dict[str, 
     said = {"label": labelled.predicted[chosen].astype(np.int64)}
     if labelled.probability.shape == (len(labelled.times), len(reference.schema.classes or ())):
         probability = labelled.probability[chosen]
-        said |= {"score": probability[:, 1]} if probability.shape[1] == 2 else {"probability": probability}
+        if probability.shape[1] <= estimator.CLASSES:
+            said |= {"score": probability[:, 1]} if probability.shape[1] == 2 else {"probability": probability}
     return said
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from modelyard.types import Array, Scalar, Schema
 
 FIT_ROWS = 100_000
+CLASSES = 50
+"""Of more classes there are no figures of each: a thousand classes of fifty thousand rows would take five gigabytes and a minute."""
 LEAST_ROWS = 200
 COLUMNS = 64
 """The most inputs that an estimator looks at: those that count most."""
@@ -49,7 +51,7 @@ REACH = 1.96
 class Estimator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the reference's labels taught. `curve` and `trees` give a chance (kind `binary`: of the second class; `right`: of being right) or, of kind
     `error`, `trees` the error's size and `squares` its square, in units of `scale`. To what trees say comes the level of the row's code of the last
-    column, which is the model's answer. `curves`, one for each of three classes or more, say how often each class's probability comes true.
+    column, which is the model's answer. `curves`, one for each of three classes up to `CLASSES`, say how often each class's probability comes true.
     """
 
     kind: Literal["binary", "right", "error"]
@@ -112,7 +114,7 @@ class Estimated(NamedTuple):
 
 def answers(schema: Schema, outputs: Mapping[str, Array]) -> dict[str, Array]:
     """What the model said, row by row: `score` (of the second of two classes; of more that of the label; a number), `label` (its place, -1: none),
-    of more than two classes `probability` [rows, classes].
+    of three classes up to `CLASSES` `probability` [rows, classes].
 
     Empty where the model is neither classifier nor regressor of one number.
     """
@@ -122,7 +124,7 @@ def answers(schema: Schema, outputs: Mapping[str, Array]) -> dict[str, Array]:
         if "probability" in outputs and len(said):
             probability = coding.numbers(outputs["probability"].reshape(-1)).reshape(len(said), -1)
             if probability.shape[1] == len(schema.classes):
-                if len(schema.classes) > 2:
+                if 2 < len(schema.classes) <= CLASSES:
                     found["probability"] = probability
                 found["score"] = probability[:, 1] if len(schema.classes) == 2 else probability[np.arange(len(said)), np.maximum(said, 0)]
         return found

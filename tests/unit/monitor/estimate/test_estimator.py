@@ -83,6 +83,16 @@ def test_of_three_classes_the_others_share_what_the_answer_leaves(fitted: dict[S
     assert np.allclose(found.sum(axis=1), 1.0) and np.allclose(found[np.arange(500), said["label"]], right) and (found >= 0).all()
 
 
+@pytest.mark.parametrize(("classes", "has"), [(estimator.CLASSES, True), (estimator.CLASSES + 1, False)])
+def test_of_very_many_classes_there_are_no_figures_of_each(classes: int, has: bool) -> None:
+    schema = msgspec.structs.replace(THREE, classes=tuple(str(place) for place in range(classes)))
+    outputs = {"label": np.array(["0", "1"], dtype=object), "probability": np.full((2, classes), 1 / classes)}
+    said = estimator.answers(schema, outputs)
+    assert ("probability" in said) is has and said["score"].tolist() == [1 / classes] * 2
+    found = estimator.realised(schema, said, np.array([0, 0]))
+    assert found["accuracy"].value == 0.5
+
+
 @ALL
 def test_it_refuses_rows_beyond_the_reference_and_says_why(fitted: dict[Schema, Estimator], schema: Schema) -> None:
     given = rows(schema, 1_000, ages=(120, 150))
