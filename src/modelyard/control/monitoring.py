@@ -102,7 +102,7 @@ class Monitoring:
         self._tried: dict[str, int] = {}
         self._alarmed = 0
         self._log = PredictionLog(log_path(plane.settings))
-        self._ledger: Ledger | None = None
+        self._ledger: Ledger | ModelyardError | None = None
         self._followers: dict[str, tuple[Digest, Follower]] = {}
         self._joined: dict[str, tuple[Digest, Joined]] = {}
         self._events: tuple[Stamp | None, dict[str, list[Happened]]] = (None, {})
@@ -126,8 +126,7 @@ class Monitoring:
         began_s = time.monotonic()
         with contextlib.ExitStack() as opened:
             windows = opened.enter_context(contextlib.closing(Windows(windows_path(self._plane.settings))))
-            path = labels_path(self._plane.settings)
-            self._ledger = opened.enter_context(contextlib.closing(Ledger(path))) if path.exists() else None
+            self._ledger = self._opened(opened)
             for name in due:
                 turned[name] = self._judge(name, deployed[name], windows, closed=closed, now=now)
                 if time.monotonic() - began_s > TURN_S:
@@ -146,6 +145,14 @@ class Monitoring:
             self._joined.pop(name, None)
         self._kept, self._written, self._alarmed = kept, kept, closed
         return len(turned) < len(due) or any(each.is_more for each in turned.values())
+
+    def _opened(self, opened: contextlib.ExitStack) -> Ledger | ModelyardError | None:
+        """The labels; why not, where they cannot be opened; None where there are none. What was counted is judged all the same."""
+        path = labels_path(self._plane.settings)
+        try:
+            return opened.enter_context(contextlib.closing(Ledger(path))) if path.exists() else None
+        except ModelyardError as error:
+            return error
 
     def _mind_the_clock(self, kept: dict[str, Kept], now: float) -> None:
         """Note with every deployment that the clock went otherwise than time did since it was last looked at; the next transaction writes it."""
@@ -249,6 +256,8 @@ class Monitoring:
         """The predictions whose truth has come, also those of long before: labels are late."""
         if self._ledger is None:
             return None
+        if isinstance(self._ledger, ModelyardError):
+            raise self._ledger
         labels.join(self._ledger, self._log, windows, name, now=self._clock())
         known = self._joined.get(name)
         if known is None or known[0] != reference.digest:
@@ -260,7 +269,7 @@ class Monitoring:
         if known is None or known[0] != reference.digest:
             known = self._followers[name] = reference.digest, Follower(self._log, name, reference.digest, reference.schema)
         found = known[1].look(since=since, until=until)
-        if found is None or self._ledger is None:
+        if found is None or not isinstance(self._ledger, Ledger):
             return None if found is None else found[1]
         ids, rows = found
         return rows._replace(truth=labels.truths(self._ledger, name, ids, reference.schema.classes))
@@ -336,6 +345,12 @@ def overview(plane: ControlPlane, name: str, *, since: float | None = None, now:
     detectors = watch.load() if is_of_now else {}
     if kept is not None and is_of_now and (behind := watch.closed(until) - kept.through) >= BEHIND_S:
         trouble.append(f"{behind // MINUTE_S:,} minutes that are over were not judged yet; the log of the control process says why")
+    counted = None
+    if labels_path(plane.settings).exists():
+        try:
+            counted = plane.labelled(name)
+        except ModelyardError as error:
+            trouble.append(f"labels cannot be read: {error.message}")
     return told.overview(
         name,
         kept if is_of_now else None,
@@ -343,7 +358,7 @@ def overview(plane: ControlPlane, name: str, *, since: float | None = None, now:
         settings=settings,
         span=(begin, until),
         alerts=[each for each in book.alerts(records) if each.deployment == name and each.state != "resolved"],
-        labels=plane.labelled(name) if labels_path(plane.settings).exists() else None,
+        labels=counted,
         may_page=lambda verdict: watch.is_page(verdict, detectors, settings),
         trouble=trouble,
     )

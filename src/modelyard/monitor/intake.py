@@ -167,7 +167,7 @@ class Intake:
             with closing(Ledger(labels_path(self._settings))) as ledger:
                 for segment in segments:
                     relay.take(ledger, segment, now=now)
-        except Tampered:
+        except (Misconfigured, Tampered):
             self.windows.trouble("unrelayed", sum(len(each.ids) for segment in segments for each in segment.labels))
 
     def _oddity(self, segment: Segment, now: float) -> str | None:
@@ -220,7 +220,7 @@ class Intake:
             silent_s=lambda source: SILENT_S if source[:1].isdigit() else SILENT_ELSEWHERE_S,
         )
         if labels_path(self._settings).exists():
-            with suppress(Tampered), closing(Ledger(labels_path(self._settings))) as ledger:  # told to whoever asks for labels
+            with suppress(Misconfigured, Tampered), closing(Ledger(labels_path(self._settings))) as ledger:  # told to whoever asks for labels
                 ledger.forget(before=now - self._settings.retention_days * 86400)
         for stray in self._spool.glob(".*"):
             with suppress(OSError):

@@ -90,7 +90,7 @@ TROUBLES = {
     "lost": "segments of observations found no room and are lost",
     "corrupt": "segments were damaged and are set aside in the spool",
     "unwritable": "rows could not be written to the prediction log",
-    "unrelayed": "labels from other hosts could not be kept, since labels.sqlite is damaged or of a newer release",
+    "unrelayed": "labels from other hosts could not be kept, since labels.sqlite cannot be opened, is damaged, or of a newer release",
     "early": "segments came with a clock that was ahead, and count when they came",
     "late": "segments were older than anything that is kept",
     "rebinned": "windows of profiles had other bins than later ones, and were let go",

@@ -22,6 +22,7 @@ from modelyard.monitor.alerts import Policy, outbox
 from modelyard.monitor.concept import ConceptDrift
 from modelyard.monitor.estimate.detector import EstimatedPerformance
 from modelyard.monitor.intake import Intake
+from modelyard.monitor.labels import labels_path
 from modelyard.monitor.performance import Performance
 from modelyard.monitor.settings import Bound, Drift, Monitored, Section
 from modelyard.monitor.watch import GRACE_S
@@ -209,6 +210,19 @@ def test_a_damaged_file_of_the_log_is_named_and_ends_no_watch_of_what_was_counte
     watched.monitoring.turn()
     assert all(verdict.rule != "watch:log" for verdict in watched.kept().verdicts)
     assert watched.detector.handed[-1].labelled is not None and watched.detector.handed[-1].logged is not None
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"no database" * 1000), Path.mkdir], ids=["damaged", "in the way"])
+def test_labels_that_cannot_be_opened_end_no_watch_of_what_was_counted(watched: Watched, spoil: Any) -> None:
+    spoil(labels_path(watched.plane.settings))
+    watched.see(START + 30)
+    watched.now = START + 60 + GRACE_S
+    watched.monitoring.turn()
+    assert watched.detector.starts == [START]
+    (told,) = [each for each in watched.kept().verdicts if each.rule == "watch:log"]
+    assert "labels.sqlite" in told.evidence
+    found = monitoring.overview(watched.plane, "line", now=watched.now)
+    assert found.labels is None and any("labels.sqlite" in each for each in found.trouble)
 
 
 def test_what_cannot_be_gathered_of_one_holds_up_no_other(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

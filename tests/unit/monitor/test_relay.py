@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -53,9 +54,10 @@ def test_every_host_knows_what_any_was_given(hosts: list[Host]) -> None:
     assert [host.turn() for host in hosts] == [0, 0, 0], "and nothing goes around"
 
 
-def test_a_ledger_that_cannot_be_read_stops_nothing_else(hosts: list[Host]) -> None:
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"no database" * 100), Path.mkdir], ids=["damaged", "in the way"])
+def test_a_ledger_that_cannot_be_read_stops_nothing_else(hosts: list[Host], spoil: Callable[[Path], object]) -> None:
     one, two, _ = hosts
-    labels_path(two.settings).write_bytes(b"no database" * 100)
+    spoil(labels_path(two.settings))
     one.count(5)
     give(one, Given("a", 1), Given("b", 2))
     for _ in range(2):
