@@ -13,7 +13,9 @@ from tests.faults.scene import Scene, Server
 from modelyard.client import Client
 from modelyard.errors import ModelyardError
 
-THREADS, BEFORE_S, DURING_S, AFTER_S = 12, 0.3, 8.0, 6.0
+THREADS, BEFORE_S, DURING_S = 12, 0.3, 8.0
+AFTER_S = 12.0
+"""How long it is watched afterwards: a second longer than what may pass until a good one begins, the pause of a process that ended last included."""
 POISON, RATE = 666.0, 60.0
 
 

@@ -293,6 +293,7 @@ class Seat:
             self.closed_until_s = monotonic() + pause_s
             if pause_s:
                 self._watch(self.closed_until_s)
+                self._seats.refuse()
             else:
                 self._start()
 
@@ -364,10 +365,22 @@ class Seats:
         if best is not None:
             best.ask(question)
             return
-        if not any(seat.process is not None or seat.closed_until_s - monotonic() < LONGEST_WAIT_S for seat in self.seats):
-            raise Unavailable("the model's process has ended several times and is started again after a pause; try again")
+        if not self._may_wait:
+            raise _paused()
         self._waiting.append(question)
         self._watch(question.deadline_s)
+
+    @property
+    def _may_wait(self) -> bool:
+        """Whether a process is there, or soon will be."""
+        return any(seat.process is not None or seat.closed_until_s - monotonic() < LONGEST_WAIT_S for seat in self.seats)
+
+    def refuse(self) -> None:
+        """Let what waits wait no longer than what is asked now: each of it may be what ends the next process, and the one after that."""
+        if self._waiting and not self._may_wait:
+            waiting, self._waiting = self._waiting, deque()
+            for question in waiting:
+                question.done(None, _paused(), 0.0)
 
     def again(self, questions: deque[Question]) -> None:
         """Ask these, which were behind one that ended its process, before all others, as far as the budget of tries again allows."""
@@ -377,7 +390,8 @@ class Seats:
                 question.done(None, Unavailable("the model's process ended before it came to this request; try again"), 0.0)
         questions = deque(question for question, is_spared in zip(questions, spared, strict=True) if is_spared)
         self._waiting.extendleft(reversed(questions))
-        if questions:
+        self.refuse()
+        if self._waiting and questions:
             self._watch(min(question.deadline_s for question in questions))
             for seat in self.seats:
                 self.next(seat)
@@ -417,6 +431,10 @@ class Seats:
             seat.close()
         for process in self.dead:
             process.close()
+
+
+def _paused() -> Unavailable:
+    return Unavailable("the model's process has ended several times and is started again after a pause; try again")
 
 
 def _late() -> DeadlineExceeded:

@@ -191,6 +191,18 @@ async def test_ends_that_follow_each_other_pause_and_then_refuse(bench: Bench) -
     assert bench.runtime.verdict is not None and bench.runtime.verdict.rule == "isolated-crashes"
 
 
+@in_loop("Crasher")
+async def test_what_waits_when_a_long_pause_begins_is_refused_like_what_is_asked_in_it(bench: Bench) -> None:
+    """Else each that ends a process and has waited ends the next one, long after the last was asked."""
+    for _ in range(5):
+        await bench.ask(POISON, timeout_s=30)
+    waiting = [bench.ask(POISON, timeout_s=30) for _ in range(8)]
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), 20)
+    ends = sum(not isinstance(each, Unavailable) for each in answers)
+    assert {type(each) for each in answers} == {ModelFailed, Unavailable}
+    assert ends <= 2  # of the one that was on its way, and of the one behind it
+
+
 @in_loop("Slow")
 async def test_a_question_whose_time_passes_in_the_queue_is_never_run(bench: Bench) -> None:
     slow = [bench.ask(row(1.4)), bench.ask(row(1.4))]
