@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import msgspec
 import pytest
 
 from modelyard import events
@@ -58,7 +59,13 @@ def test_every_field_of_a_part_is_added_up_or_left_out_on_purpose() -> None:
     added = {"requests", "rows", "failures", "latencies", "profiles", "predictions", "inputs", "dropped", "use"}
     told_by_records = {"generation", "outputs", "mirror"}
     assert set(Part.__struct_fields__) == names | added | told_by_records
-    assert set(Segment.__struct_fields__) == {"slot", "pid", "started_at", "ended_at", "parts", "lost"}
+    assert set(Segment.__struct_fields__) == {"slot", "pid", "started_at", "ended_at", "parts", "lost", "labels"}
+
+
+def test_labels_travel_as_they_are_in_the_order_of_their_segments() -> None:
+    given = [events.Labels(name="bikes", at=at, ids=(f"p{at:.0f}",), truths=("1",), known=(at,)) for at in (1.0, 2.0)]
+    made = merge([msgspec.structs.replace(segment(each.at), labels=(each,)) for each in given])
+    assert made.labels == tuple(given)
 
 
 def test_what_judges_a_rollout_is_left_out_and_the_rest_stays_as_it_is() -> None:
