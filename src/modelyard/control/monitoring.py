@@ -206,7 +206,8 @@ class Monitoring:
         except Exception as error:  # the others are judged all the same, and this one as soon as it can be
             self._tried[name] = closed
             why = error.message if isinstance(error, ModelyardError) else f"{type(error).__name__}; the log of the control process tells more"
-            log.error("what was seen of %s cannot be gathered or judged: %s", name, why, exc_info=None if isinstance(error, ModelyardError) else error)
+            told = None if isinstance(error, ModelyardError) else error
+            log.error("what was seen of %s cannot be gathered or judged: %s", name, why, exc_info=told)
             why = f"what was seen cannot be gathered now, and is judged when it can be: {why}"
             return Turned(watch.unjudged(kept, why, detectors, settings=settings, now=now), settings)
         self._tried.pop(name, None)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import numpy as np
 import msgspec
+import numpy as np
 import pytest
 
 from modelyard import events
