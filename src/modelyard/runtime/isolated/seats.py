@@ -266,12 +266,12 @@ class Seat:
         self._stray.clear()
         ended = Ended("garbled", str(error)) if isinstance(error, codec.Garbled) else error
         self._seats.dead.add(process)
+        self._seats.again(flying)  # before a pause begins, in which none of them waits
         if ended.reason in KNOWN:
             self._ended(ended, question, was_ready)
             self._bury(process, monotonic())
         else:
             self._find_out(process, question, monotonic(), was_ready)
-        self._seats.again(flying)
 
     def _find_out(self, process: Process, question: Question | None, since_s: float, was_ready: bool) -> None:
         """Once its status is there: why it ended. One that only closed its socket has none."""
@@ -390,8 +390,7 @@ class Seats:
                 question.done(None, Unavailable("the model's process ended before it came to this request; try again"), 0.0)
         questions = deque(question for question, is_spared in zip(questions, spared, strict=True) if is_spared)
         self._waiting.extendleft(reversed(questions))
-        self.refuse()
-        if self._waiting and questions:
+        if questions:
             self._watch(min(question.deadline_s for question in questions))
             for seat in self.seats:
                 self.next(seat)
