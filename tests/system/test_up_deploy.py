@@ -276,6 +276,24 @@ def test_planes_whose_parent_was_killed_serve_on_and_are_taken_over_or_stopped(s
     assert ask(serving, name) == FIRST
 
 
+def test_a_plane_that_had_only_begun_when_everything_was_killed_is_taken_over(serving: World, name: str) -> None:
+    control_pid = serving.folder / "run" / "control.pid"
+    before = serving.pids()
+    serving.kill("control")
+    wait_until(lambda: control_pid.read_text() not in {"", str(before["control"])})
+    begun = int(control_pid.read_text())
+    os.kill(begun, signal.SIGSTOP)  # it cannot say who it is, by its lock or where it listens
+    try:
+        assert begun not in serving.pids().values()
+        serving.kill("parent", "serve", "worker-0")
+    finally:
+        os.kill(begun, signal.SIGCONT)
+    serving.up()
+    assert not alive(begun)
+    wait_until(lambda: acknowledged(serving))
+    assert ask(serving, name) == FIRST
+
+
 def test_up_shows_its_key_once_says_where_it_is_and_down_stops_it(world: World) -> None:
     key = world.up()["key"]
     path = world.folder / "keys" / "admin.key"
@@ -298,6 +316,8 @@ def test_the_foreground_parent_ends_with_ctrl_c_and_leaves_a_stale_pid_of_anothe
         run = world.folder / "run"
         run.mkdir(parents=True)
         (run / "up.lock").write_text(str(other.pid))
+        (run / "control.pid").write_text(str(other.pid))
+        (run / "serve.lock").write_text(str(other.pid))
         (run / "control.json").write_text(f'{{"pid": {other.pid}, "url": "http://127.0.0.1:1", "started_at": ""}}')
         (run / "serve.json").write_text(f'{{"pid": {other.pid}, "host": "127.0.0.1", "port": 1, "slots": [0], "started_at": ""}}')
         parent = world.start("up", "--json")

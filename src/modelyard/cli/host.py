@@ -29,7 +29,7 @@ from modelyard.cli.show import Home, Json, emit_json, escape, line
 from modelyard.config import Settings
 from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Unavailable
 from modelyard.targets.local import Local
-from modelyard.types import ControlState, HostPlan, ServeState, read_control_state, read_plan, read_serve_state, write_plan
+from modelyard.types import HostPlan, read_control_state, read_plan, read_serve_state, write_plan
 
 START_LIMIT_S = 60.0
 STEADY_S = 10.0  # a child that lived this long has its restart delay forgiven
@@ -161,6 +161,7 @@ class Child:
     """One plane's process, started again when it ends: at once the first time, then after growing pauses until it has been steady."""
 
     def __init__(self, name: str, settings: Settings) -> None:
+        self._pid_file = settings.run / f"{name}.pid"
         self._command = [sys.executable, "-P", "-m", *_arguments(name, settings)]
         self._environment = config.child_environment(settings, is_serve=name == "serve")
         self._process: subprocess.Popen[bytes] | None = None
@@ -171,6 +172,9 @@ class Child:
         """Start the process, in a session of its own: Ctrl-C reaches the parent alone, which stops it in order."""
         self._started_s = time.monotonic()
         self._process = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        # Who comes after a parent that was killed must find this process before it has said anything itself.
+        with contextlib.suppress(OSError):
+            self._pid_file.write_text(str(self._process.pid))
 
     @property
     def pid(self) -> int | None:
@@ -252,9 +256,9 @@ def _parent(settings: Settings) -> int | None:
 def _end_orphans(settings: Settings) -> list[int]:
     """Stop planes whose parent was killed, by the pids that they wrote (if those are still theirs), and remove what dead ones left."""
     left = []
-    for name, read in (("control", read_control_state), ("serve", read_serve_state)):
+    for name in MODULES:
         arguments = " ".join(_arguments(name, settings))
-        for pid in _told(settings, name, read):
+        for pid in _told(settings, name):
             if _is_ours(pid, arguments):
                 left.append(pid)
                 with contextlib.suppress(ProcessLookupError):
@@ -262,19 +266,19 @@ def _end_orphans(settings: Settings) -> list[int]:
                 if not _until(partial(_is_gone, pid, arguments), settings.drain_timeout_s + 2):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+                    _until(partial(_is_gone, pid, arguments), 5.0)
         (settings.run / f"{name}.json").unlink(missing_ok=True)
     for path in settings.run.glob("worker-*.json"):
         path.unlink(missing_ok=True)
     return left
 
 
-def _told(settings: Settings, name: str, read: Callable[[Path], ControlState | ServeState]) -> set[int]:
-    """The pids under which a plane may still run: as it said where it listens, and as it took its lock, which comes first."""
+def _told(settings: Settings, name: str) -> set[int]:
+    """The pids under which a plane may still run: as its parent started it, and as it took its lock, should the disk have been full for the first."""
     pids = set()
-    with contextlib.suppress(NotFound, MalformedPayload):
-        pids.add(read(settings.run).pid)
-    with contextlib.suppress(ModelyardError, ValueError):
-        pids.add(int(files.read_limited(settings.run / f"{name}.lock", 20)))
+    for path in (settings.run / f"{name}.pid", settings.run / f"{name}.lock"):
+        with contextlib.suppress(ModelyardError, ValueError):
+            pids.add(int(files.read_limited(path, 20)))
     return pids
 
 
@@ -341,7 +345,9 @@ def _wait_for_children(settings: Settings, children: Mapping[str, Child], stop: 
         # Models that take long to load must not keep a home from being up: their workers say when they are ready.
         if workers.has_applied(1) or (serve.slots and time.monotonic() > started + START_LIMIT_S / 2):
             return Up(home=str(settings.home), data=serve.url, grpc=serve.grpc, control=control.url, pid=os.getpid(), waits=control.waits or None)
-    raise Unavailable(f"modelyard did not come up in {settings.home}; the lines above, or run/up.log in it, say why")
+    ended = " and ".join(f"its {name} process ended" for name, child in children.items() if not child.is_running())
+    reason = ended or f"its processes did not say within {START_LIMIT_S:.0f} s that they are ready"
+    raise Unavailable(f"modelyard did not come up in {settings.home}: {reason}; the lines above, or run/up.log in it, say why")
 
 
 def _wait_for_parent(settings: Settings, is_coming: Callable[[], bool]) -> Up:
