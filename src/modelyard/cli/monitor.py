@@ -66,10 +66,10 @@ def show(found: Overview, *, now: float) -> None:
     for said in found.trouble:
         line(f"[red]{escape(said)}[/red]")
     if found.verdicts:
-        shown = found.verdicts[:SHOWN]
-        table(["", "", "rule", "found", "harm", "columns"], [_verdict(verdict, found.pages) for verdict in shown])
-        if len(found.verdicts) > SHOWN:
-            line(f"and {len(found.verdicts) - SHOWN:,} less important ones; --json has them all")
+        groups = folded(found.verdicts, found.pages)
+        table(["", "", "rule", "found", "harm", "columns"], [_line(group, found.pages) for group in groups[:SHOWN]])
+        if len(groups) > SHOWN:
+            line(f"and {sum(map(len, groups[SHOWN:])):,} less important ones; --json has them all")
     for alert in found.alerts:
         if alert.state == "firing":
             _show(alert)
@@ -86,6 +86,22 @@ def show(found: Overview, *, now: float) -> None:
     line(f"{found.requests:,} requests, {found.rows:,} rows from {_time(found.since)} to {_time(found.until)} UTC")
     rows = [_course(series) for series in found.series if any(value is not None for value in series.values)]
     table(["", "course", "latest", "largest"], rows, right=("latest", "largest"))
+
+
+def folded(verdicts: Sequence[Verdict], pages: Sequence[str] = ()) -> list[list[Verdict]]:
+    """The verdicts in their order, those of one detector that say the same of one column each together: 20 columns whose first week is still learnt
+    are one line. What fails, pages or has a price stands by itself.
+    """
+    groups: dict[tuple[str, ...], list[Verdict]] = {}
+    for place, verdict in enumerate(verdicts):
+        detector, _, _ = verdict.rule.partition(":")
+        column = verdict.columns[0] if len(verdict.columns) == 1 else ""
+        is_alone = (
+            not column or not verdict.evidence.startswith(column) or verdict.outcome == "fail" or verdict.rule in pages or verdict.harm is not None
+        )
+        key = (str(place),) if is_alone else (detector, verdict.outcome, verdict.evidence.removeprefix(column))
+        groups.setdefault(key, []).append(verdict)
+    return list(groups.values())
 
 
 def _show(alert: Alert) -> None:
@@ -111,6 +127,15 @@ def _judged(found: Overview, now: float) -> str:
     ago = max(0.0, now - found.judged_through)
     said = f"judged through {_time(found.judged_through)} UTC"
     return said if ago < 180 else f"{said}, [yellow]{ago / 60:,.0f} minutes ago[/yellow]"
+
+
+def _line(group: Sequence[Verdict], pages: Sequence[str]) -> tuple[object, ...]:
+    first = group[0]
+    if len(group) > 1:
+        said = f"{len(group):,} columns{first.evidence.removeprefix(first.columns[0])}"
+        columns = tuple(column for verdict in group for column in verdict.columns)
+        first = Verdict(outcome=first.outcome, rule=first.rule.partition(":")[0], evidence=said, columns=columns)
+    return _verdict(first, pages)
 
 
 def _verdict(verdict: Verdict, pages: Sequence[str]) -> tuple[object, ...]:

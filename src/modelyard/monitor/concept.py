@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from modelyard.monitor import risk
+from modelyard.monitor import risk, weight
 from modelyard.monitor.base import Evidence, Judged, Labelled, Reference
 from modelyard.monitor.risk import Alarm, Cursor, Risk, Terms
 from modelyard.types import Digest, Verdict
@@ -133,7 +133,7 @@ def _verdict(kept: State, labelled: Labelled, evidence: Evidence, terms: Terms) 
     if not held.bets and not (kept.fell and kept.fell.at == evidence.now):
         told = f"{held.rows:,} labels have come; the baseline is learnt from {terms.learn_rows:,}"
         return Verdict(outcome="unknown", rule=rule, evidence=told, numbers=numbers)
-    numbers |= {"value": max(0.0, held.rise), "threshold": math.log(terms.rows_between), "rows_between_false_pages": terms.rows_between}
+    numbers |= weight.numbers(held.rise, math.log(terms.rows_between)) | {"rows_between_false_pages": terms.rows_between}
     what = "answers are wrong" if labelled.truth.dtype.kind in "iu" else "absolute errors score"
     if held.is_raised:
         recent = _recent(kept, labelled)
@@ -142,7 +142,7 @@ def _verdict(kept: State, labelled: Labelled, evidence: Evidence, terms: Terms) 
         if what != "answers are wrong":
             told = f"the absolute error scores {recent.level:.3f} over {recent.rows:,} labelled predictions; {kept.rose_from:.3f} before"
         if held.rise < math.log(terms.rows_between):
-            told += "; the alarm holds while evidence is left"
+            told += f"; {weight.said_of_held(numbers)}"
         window = (held.since, evidence.now)
         return Verdict(outcome="fail", rule=rule, evidence=told, numbers=numbers | {"level": recent.level}, window=window, harm=harm)
     window = (float(labelled.times[0]), evidence.now)
@@ -150,7 +150,7 @@ def _verdict(kept: State, labelled: Labelled, evidence: Evidence, terms: Terms) 
     if fell is not None and evidence.now - fell.at < evidence.settings.window_s:
         told = f"the error fell from {fell.before:.3f} to {fell.after:.3f}: what the model is asked, or its truth, has changed"
         return Verdict(outcome="warn", rule=rule, evidence=told, numbers=numbers | {"level": fell.after}, window=(fell.since, evidence.now), harm=0.0)
-    told = f"the error stays at {held.baseline:.3f} over {held.rows:,} labels"
+    told = f"the error stays at {held.baseline:.3f} over {held.rows:,} labels; {weight.said(numbers)}"
     return Verdict(outcome="pass", rule=rule, evidence=told, numbers=numbers, window=window, harm=0.0)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from modelyard.monitor import budget, cycles, directions, edetector
+from modelyard.monitor import budget, cycles, directions, edetector, weight
 from modelyard.monitor.base import MINUTE_S, Judged
 from modelyard.monitor.cycles import Cycles, Spread
 from modelyard.monitor.directions import DOWN, MISSING, NAMES, NARROWER, OUTSIDE, UP, WIDER, Directions
@@ -39,7 +39,6 @@ _ABOVE = 3.0  # R is kept within e^3 of its threshold, so that an alarm ends soo
 _HELD_S, _HELD_IN_CYCLES_S = 3600.0, 86_400.0  # a shift of what goes up and down by the hour may only show at its peaks
 _UNKNOWN_CYCLES = 1.0  # what cycles may account for, in deviations, in a week that is not learnt yet: of what is never missing, one row in a hundred
 _KNOWN = 64
-_TENFOLD = math.log(10)
 
 
 class _Written(msgspec.Struct, frozen=True, array_like=True):
@@ -90,7 +89,7 @@ class Drift:
         after = _placed(before, after, known, evidence)
         verdicts = _verdicts(after, known, streams, made)
         if all(verdict.outcome not in ("fail", "warn") for verdict in verdicts):
-            verdicts.insert(0, _summary(after, streams, skipped=skipped, is_new=is_new and bool(state)))
+            verdicts.insert(0, _summary(after, streams, skipped=skipped, late=_late(known, evidence), is_new=is_new and bool(state)))
         if after.rows and evidence.now - after.cycles.at - MINUTE_S > evidence.settings.window_s:
             verdicts = [_unseen(verdict, after.cycles.at + MINUTE_S) for verdict in verdicts]
         return Judged(tuple(verdicts), _write(after, known, reference.digest))
@@ -233,9 +232,7 @@ def _verdicts(state: _State, known: Directions, streams: _Streams, made: Bets) -
             outcome = "fail" if streams.may_page[at] else "warn"
         began = float(state.began[at]) if is_held[at] else float(state.quiet_at[at])
         numbers = _numbers(feature, latest, known, at)
-        numbers |= {
-            "value": max(0.0, float(found[at])) / _TENFOLD,
-            "threshold": float(streams.needed[at]) / _TENFOLD,
+        numbers |= weight.numbers(float(found[at]), float(streams.needed[at])) | {
             "e_value": math.exp(min(float(found[at]), 700.0)),
             "rows": float(state.quiet_rows[at]) * (1.5 if is_held[at] else 1.0),
             "margin": float(made.radius[at]),
@@ -271,13 +268,11 @@ def _numbers(feature: FeatureProfile, latest: _Latest, known: Directions, at: in
 def _sentence(feature: FeatureProfile, numbers: dict[str, float], outcome: Outcome, moved: str, began: float) -> str:
     if outcome == "unknown":
         return f"{feature.name}: its first week is still learnt; until then only missing values and what the reference did not know can page"
-    weight = f"evidence 10^{numbers['value']:.1f} of the 10^{numbers['threshold']:.1f} that an alarm takes"
     if outcome == "pass":
-        return f"{feature.name} lies {numbers['effect']:.2f} from the reference in its latest rows; {weight}"
-    if numbers["value"] < numbers["threshold"]:
-        weight = f"the alarm holds while evidence is left: 10^{numbers['value']:.1f} of the 10^{numbers['threshold']:.1f} that a new one takes"
+        return f"{feature.name} lies {numbers['effect']:.2f} from the reference in its latest rows; {weight.said(numbers)}"
+    told = weight.said(numbers) if numbers["value"] >= numbers["threshold"] else weight.said_of_held(numbers)
     unused = "; the model makes no use of it, so it pages nobody" if outcome == "warn" else ""
-    return f"{feature.name} {moved}, since about {_at(began)}; {weight}{unused}"
+    return f"{feature.name} {moved}, since about {_at(began)}; {told}{unused}"
 
 
 def _moved(known: Directions, latest: _Latest, at: int, leading: int, numbers: dict[str, float]) -> str:
@@ -315,8 +310,8 @@ def _unseen(verdict: Verdict, since: float) -> Verdict:
     return msgspec.structs.replace(verdict, outcome="unknown", evidence=f"no row since {_at(since)}; before, {verdict.evidence}")
 
 
-def _summary(state: _State, streams: _Streams, *, skipped: int, is_new: bool) -> Verdict:
-    """The verdict `drift` on all streams, none of which speaks up."""
+def _summary(state: _State, streams: _Streams, *, skipped: int, late: int, is_new: bool) -> Verdict:
+    """The verdict `drift` on all streams, none of which speaks up; `late` rows came too late to be judged."""
     learnt = state.cycles.seen_s / cycles.DAY_S
     days = streams.first_s / cycles.DAY_S
     numbers = {"streams": float(len(streams.names)), "rows": float(state.rows), "weeks": float(state.cycles.weeks)}
@@ -324,6 +319,8 @@ def _summary(state: _State, streams: _Streams, *, skipped: int, is_new: bool) ->
     said = f"of {len(streams.names):,} inputs and outputs none lies beyond its margin"
     if skipped:
         outcome, said = "unknown", f"{skipped:,} rows were counted in the bins of another profile and cannot be judged"
+    elif not state.rows and late:
+        outcome, said = "unknown", f"rows of this release came only after their minutes were judged: {late:,}, which reports count"
     elif not state.rows:
         outcome, said = "unknown", "no row of this release was profiled yet"
     elif days and not state.cycles.weeks:
@@ -332,6 +329,13 @@ def _summary(state: _State, streams: _Streams, *, skipped: int, is_new: bool) ->
         said += "; the release is another than the last time, so all begins anew but what was learnt of cycles"
     end = state.cycles.at + MINUTE_S
     return Verdict(outcome=outcome, rule=Drift.rule, evidence=said, numbers=numbers, window=(end, end) if state.rows else None)
+
+
+def _late(known: Directions, evidence: Evidence) -> int:
+    """How many rows of the release lie in minutes of the window that were handed over before they had any."""
+    first = evidence.fresh[0].start if evidence.fresh else math.inf
+    ours = (each for each in evidence.recent if each.digest == evidence.reference.digest and each.start < first)
+    return sum(int(each.counts[0]) for each in ours if each.counts is not None and len(each.counts) == known.size)
 
 
 def _at(when: float) -> str:

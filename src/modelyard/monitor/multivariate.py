@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from modelyard.monitor import directions
+from modelyard.monitor import directions, weight
 from modelyard.monitor.base import Judged
 from modelyard.monitor.directions import UP
 from modelyard.types import Verdict
@@ -73,11 +73,11 @@ class Multivariate:
         outcome: Outcome = "warn" if is_told else "pass"
         way = "worse" if effect > 0 else "better"
         said = f"inputs fit together {way} than in the reference" if is_told else "inputs go together as they do in the reference"
-        times = evidence.logged.times
+        rare, times = weight.chance("p", p), evidence.logged.times
         return Verdict(
             outcome=outcome,
             rule=self.rule,
-            evidence=f"{said}: a row is rebuilt worse than one of the reference with chance {0.5 + effect:.2f} (p {p:.1g}, {len(live):,} rows)",
+            evidence=f"{said}: a row is rebuilt worse than one of the reference with chance {0.5 + effect:.2f} ({rare}, {len(live):,} rows)",
             numbers={"value": 0.5 + effect, "effect": effect, "p": p, "rows": float(len(live)), "components": float(basis.shape[1])},
             window=(float(times.min()), float(times.max())),
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from modelyard.monitor import risk
+from modelyard.monitor import risk, weight
 from modelyard.monitor.base import Evidence, Judged, Labelled
 from modelyard.monitor.risk import Cursor, Risk, Terms
 from modelyard.types import Digest, Verdict
@@ -251,17 +251,24 @@ def _verdict(name: str, kept: State, told: Sequence[Window], demand: Demand | No
         said = f"{shown}; the bundle has no {name} of rows that the model was not trained on to hold this against: set bounds.{name}"
         return Verdict(outcome="unknown", rule=rule, evidence=said, numbers=numbers, window=window)
     test = kept.tests.get(name, Risk())
-    numbers |= {"limit": demand.limit, "value": max(0.0, test.rise), "threshold": math.log(terms.rows_between)}
+    numbers |= {"limit": demand.limit, **weight.numbers(test.rise, math.log(terms.rows_between))}
     numbers |= {} if demand.reference is None else {"reference": demand.reference}
     limit = f"{'at most' if name in CUT else 'at least'} {demand.limit:.4g}"
     if test.is_raised:
         harm, end = _harm(name, latest, demand), max([test.since, *(each.end for each in told[-1:])])
         said = f"{shown}; it is to be {limit}, and the labels since then say that it is not"
+        if test.rise < math.log(terms.rows_between):
+            said += f"; {weight.said_of_held(numbers)}"
         return Verdict(outcome="fail", rule=rule, evidence=said, numbers=numbers, window=(test.since, end), harm=harm)
     if latest is None:
         return Verdict(outcome="unknown", rule=rule, evidence=shown, numbers=numbers)
     return Verdict(
-        outcome="pass", rule=rule, evidence=f"{shown}; it is to be {limit}", numbers=numbers, window=window, harm=_harm(name, latest, demand)
+        outcome="pass",
+        rule=rule,
+        evidence=f"{shown}; it is to be {limit}: {weight.said(numbers)}",
+        numbers=numbers,
+        window=window,
+        harm=_harm(name, latest, demand),
     )
 
 

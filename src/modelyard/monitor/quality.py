@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from modelyard.monitor import breaks
+from modelyard.monitor import breaks, weight
 from modelyard.monitor.base import MINUTE_S, Evidence, Judged
 from modelyard.monitor.breaks import Break
 from modelyard.monitor.profile import FeatureProfile
@@ -229,7 +229,7 @@ def _failure(feature: FeatureProfile, watch: _Watch, threshold: float, last: int
         outcome="fail",
         rule=f"quality:{feature.name}",
         evidence=f"{feature.name} {said} since {clock(run.since)}, in {run.blocks:,} blocks of requests",
-        numbers={"evidence": run.evidence, "threshold": threshold, "blocks": float(run.blocks)},
+        numbers=weight.numbers(math.log(run.evidence), math.log(threshold)) | {"blocks": float(run.blocks)},
         window=(float(run.since), float(last + MINUTE_S)),
         columns=(feature.name,),
     )

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from modelyard.errors import MalformedPayload
-from modelyard.monitor import budget, profile
+from modelyard.monitor import budget, profile, weight
 from modelyard.monitor.base import MINUTE_S, Judged
 from modelyard.types import Verdict
 
@@ -100,7 +100,7 @@ def _named(shift: Shift, q: float, window: tuple[float, float]) -> Verdict:
     numbers |= {"missing": shift.missing, "missing_reference": shift.missing_reference, "outside": shift.outside}
     if shift.mean_shift is not None:
         numbers["shift"] = shift.mean_shift
-    evidence = f"{said} (population stability index {shift.effect:.3f}, q {q:.1g})"
+    evidence = f"{said} (population stability index {shift.effect:.3f}, {weight.chance('q', q)})"
     return Verdict(
         outcome="warn", rule=f"{WindowShift.rule}:{shift.feature}", evidence=evidence, numbers=numbers, window=window, columns=(shift.feature,)
     )

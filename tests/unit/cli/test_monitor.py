@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from modelyard.cli import PARTS, load, main, monitor
@@ -99,9 +100,28 @@ def test_what_matters_comes_first_and_is_told_in_words(control: Control, capsys:
     assert control.asked[0][0] == "line" and control.asked[0][1].endswith("+00:00")
 
 
-def test_nothing_judged_yet_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    import msgspec
+def test_what_is_said_of_many_columns_alike_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def drift(name: str, said: str = ": its first week is still learnt", **more: Any) -> Verdict:
+        given = {"outcome": "unknown", "rule": f"drift:{name}", "evidence": f"{name}{said}", "columns": (name,)}
+        return Verdict(**(given | more))
 
+    learnt = [drift(f"c{place}") for place in range(25)]
+    others = [
+        drift("p"),  # it pages
+        drift("f", outcome="fail"),
+        drift("h", harm=0.1),
+        drift("o", ": otherwise"),
+        drift("x", rule="quality:x"),
+        drift("y", evidence="of y its first week is still learnt"),
+    ]
+    groups = monitor.folded([others[0], *learnt[:10], *others[1:], *learnt[10:]], ("drift:p",))
+    assert [len(group) for group in groups] == [1, 25, 1, 1, 1, 1, 1] and groups[1] == learnt
+    monitor.show(msgspec.structs.replace(FOUND, verdicts=tuple(learnt), pages=()), now=3600.0)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "25 columns: its first week is still learnt" in out and "c0, c1, c2, c3 and 21 more" in out and "less important" not in out
+
+
+def test_nothing_judged_yet_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     monitor.show(msgspec.structs.replace(FOUND, version=None, judged_through=None, verdicts=(), labels=None, late=0, trouble=()), now=3600.0)
     out = capsys.readouterr().out
     assert "no version serves" in out and "not judged yet" in out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -27,6 +29,8 @@ def test_an_error_that_rises_pages_with_when_it_began_and_what_it_costs() -> Non
     assert verdict.window is not None and abs(verdict.window[0] - labels.times[4_000]) < 4 * 3600
     assert verdict.harm == pytest.approx(0.2, abs=0.05)
     assert verdict.numbers["value"] >= verdict.numbers["threshold"] > 0
+    assert verdict.numbers["threshold"] == pytest.approx(math.log10(verdict.numbers["rows_between_false_pages"])), "as drift tells it"
+    assert f"of the 10^{verdict.numbers['threshold']:.1f} that an alarm takes" in judged.verdicts[0].evidence
     assert "of the answers are wrong" in verdict.evidence and verdict.numbers["level"] == pytest.approx(0.3, abs=0.05)
 
 

@@ -216,6 +216,18 @@ def test_bad_data_is_unknown_and_named() -> None:
         assert said in found.verdicts[0].evidence
 
 
+def test_rows_that_came_only_late_are_told_as_such() -> None:
+    reference = normal_reference(("a", "b"))
+    seen = drawn(np.random.default_rng(0), reference.profile, range(3), rows=10)
+    for recent, said in (
+        (seen, "only after their minutes were judged: 30"),
+        ([], "no row"),
+        ([each._replace(digest=OTHER) for each in seen], "no row"),
+    ):
+        (told,) = Drift().judge(evidence(reference, [], recent=recent, settings=AT_ONCE), b"").verdicts
+        assert told.outcome == "unknown" and said in told.evidence
+
+
 def test_a_feature_of_nothing_but_nan_is_missing() -> None:
     reference = normal_reference(("a", "b"))
     binner = Binner(reference.profile)

@@ -30,6 +30,13 @@ def test_a_shifted_feature_is_named_with_its_figures() -> None:
     assert told.window[1] - told.window[0] == 20 * 60
 
 
+def test_a_q_too_small_for_a_number_is_not_told_as_zero() -> None:
+    mean = np.zeros(40)
+    mean[3] = 5.0
+    (told,) = judge(mean, rows=1000)
+    assert told.numbers["q"] < 1e-300 and "q < 1e-300" in told.evidence
+
+
 def test_nothing_is_named_where_nothing_moved_nor_what_is_too_small_to_matter() -> None:
     for seed in range(5):
         assert [verdict.outcome for verdict in judge(seed=seed)] == ["pass"]

@@ -24,13 +24,14 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 _VALUES = ("value", "evidence", "effect", "share", "difference")
 _UNITS = {
     "drift": "evidence, powers of ten",
-    "concept": "evidence, powers of e",
-    "performance": "evidence, powers of e",
+    "concept": "evidence, powers of ten",
+    "performance": "evidence, powers of ten",
+    "quality": "evidence, powers of ten",
     "operations": "how rare, powers of ten",
     "slo": "times what is allowed",
     "shift": "population stability index",
 }
-"""What the value and the threshold of a detector are."""
+"""What a `value` of a detector, and its threshold, are."""
 _HARM = "points of accuracy, or errors larger by that share"
 _THRESHOLDS = ("threshold", "bound")
 """What detectors call the number that they judge, and that which it must not pass; the first that is there."""
@@ -66,7 +67,7 @@ def facts(alert: Alert) -> Iterator[tuple[str, str]]:
     verdict, numbers = alert.verdict, dict(alert.verdict.numbers)
     yield "found", line(verdict.evidence)
     value, threshold = judged(verdict)
-    unit = f" ({_UNITS[detector_of(alert.rule)]})" if detector_of(alert.rule) in _UNITS else ""
+    unit = f" ({_UNITS[detector_of(alert.rule)]})" if value == "value" and detector_of(alert.rule) in _UNITS else ""
     if value is not None:
         yield "value", f"{number(numbers.pop(value))}{unit}"
     if threshold is not None:

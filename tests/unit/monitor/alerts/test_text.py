@@ -35,6 +35,13 @@ def test_of_operations_the_larger_value_is_the_rarer_one() -> None:
     assert dict(text.facts(alert(rule="operations:memory")))["value"].endswith("(how rare, powers of ten)")
 
 
+def test_a_share_has_no_unit_of_evidence() -> None:
+    facts = dict(text.facts(alert(rule="quality:age", verdict=verdict(numbers={"share": 0.25, "was": 0.01}))))
+    assert facts["value"] == "0.25"
+    facts = dict(text.facts(alert(rule="quality:age", verdict=verdict(numbers={"value": 9.0, "threshold": 8.0, "blocks": 9.0}))))
+    assert (facts["value"], facts["threshold"]) == ("9 (evidence, powers of ten)", "8 (evidence, powers of ten)")
+
+
 def test_what_is_not_known_is_said_to_be_so() -> None:
     bare = alert(verdict=verdict(numbers={}, window=None, columns=(), harm=None), cause="", why="")
     facts = dict(text.facts(bare))
