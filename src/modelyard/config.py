@@ -85,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     isolated_processes: int = 1
     isolated_memory_bytes: int = 4 << 30
     isolated_start_timeout_s: float = 60.0
-    profile_rows_s: int = 20_000
+    profile_rows_s: int = 5_000
     log_predictions_s: int = 200
     input_sample_rate: float = 0.01
     spool_limit_bytes: int = 256 << 20

@@ -1,6 +1,6 @@
 """What leaves the data plane beside the answers: counts, profiles and sampled rows of every prediction, once a second, into the spool.
 
-Hides how that stays cheap: rows are kept as the arrays they came in, looked at in blocks of up to 512 after the replies have left, and no object
+Hides how that stays cheap: rows are kept as the arrays they came in, looked at in blocks of 512 or more after the replies have left, and no object
 is made per row. Above `profile_rows_s` and `log_predictions_s` rows are taken by hash of their id, at 1, ½, ¼ …, and the share is recorded. It must
 not write a value of a tagged column, nor ever fail or delay a prediction: what finds no room is dropped and counted.
 """
@@ -45,6 +45,8 @@ _LARGE_RUN_BYTES = 64 << 10
 """The same from so many bytes on: of images one in many is chosen."""
 _WIDE_ROWS = 64
 """So many wide rows are counted together, of which only the counted elements are held: of fewer, each would fetch bins and counts anew."""
+_LOOKS = 4
+"""A look takes at most so many blocks: of a share of the rows it takes no longer than at a whole block, and comes less often."""
 _SMALLEST_SHARE = 2.0**-20
 _FEW_RECORDERS = 16
 """Where more versions than this were asked since the last flush, those with few rows keep their profile for a later one."""
@@ -158,7 +160,7 @@ class Recorder:
         self._profile_rows_s = settings.profile_rows_s
         self._log_rows_s = settings.log_predictions_s
         self._input_rate = settings.input_sample_rate
-        self._profile_share = _share(0.0, self._profile_rows_s)
+        self._profile_at(_share(0.0, self._profile_rows_s))
         self._held: list[_Run] = []
         self._held_rows = 0
         self._profiled = 0
@@ -203,7 +205,7 @@ class Recorder:
             self._busy[self] = None
         self._held.append((ids, rows, inputs, outputs, latencies_s, time.time()))
         self._held_rows += rows[0] if len(rows) == 1 else sum(rows)
-        if self._held_rows >= self._block_rows and (len(self._held) >= _LARGE_RUNS or self._held_rows >= self._most_rows):
+        if self._held_rows >= self._look_rows and (len(self._held) >= _LARGE_RUNS or self._held_rows >= self._most_rows):
             self._look()
 
     def failed(self, code: str, latency_s: float) -> None:
@@ -244,7 +246,7 @@ class Recorder:
         holds = holds and self._profiled < _HELD_ROWS and 2 * self._profiled <= self._profile_rows_s and share == self._profile_share
         parts = (*self._past, self._close(holds=holds)) if self._is_begun or not self._past else tuple(self._past)
         self._past, self._past_rows = [], 0
-        self._profile_share = share
+        self._profile_at(share)
         return parts
 
     def _close(self, *, holds: bool = False) -> Part:
@@ -306,7 +308,12 @@ class Recorder:
         if self._profiled > self._profile_rows_s and self._profile_share > _SMALLEST_SHARE:
             # More than a second's worth within one: what was counted stays, with its share; the rest is counted at half of it.
             self._close_profile()
-            self._profile_share /= 2
+            self._profile_at(self._profile_share / 2)
+
+    def _profile_at(self, share: float) -> None:
+        """From now on count this share of the rows."""
+        self._profile_share = share
+        self._look_rows = min(self._most_rows, round(self._block_rows * min(_LOOKS, 1 / share if share else _LOOKS)))
 
     def _count(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         self._binner.add(inputs, outputs)

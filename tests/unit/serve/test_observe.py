@@ -338,6 +338,21 @@ def test_large_requests_wait_for_their_like(world: World) -> None:
     assert only(world.second()).rows == observe._LARGE_RUNS * rows
 
 
+def test_of_a_share_more_rows_are_looked_at_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, monkeypatch, profile_rows_s=1200)
+    looked = []
+    look = observe.Recorder._look
+    monkeypatch.setattr(observe.Recorder, "_look", lambda recorder: looked.append(recorder._held_rows) or look(recorder))  # type: ignore[func-returns-value]
+    for _ in range(6 * profile.BLOCK_ROWS):
+        world.ask(1)
+    assert [rows for rows in looked if rows] == [512, 512, 512, 1024]  # whole until 1,200 are counted, then a half of them
+    assert only(world.second()).rows == 6 * profile.BLOCK_ROWS
+    looked.clear()
+    for _ in range(5 * profile.BLOCK_ROWS):
+        world.ask(1)
+    assert looked == [2048]  # a quarter
+
+
 def test_a_bundle_without_output_profile_is_watched_by_its_inputs(world: World) -> None:
     assert [item.role for item in reference(packed(with_outputs=False)).features] == ["input", "input", "input"]
 
