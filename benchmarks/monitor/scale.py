@@ -1,4 +1,5 @@
-"""A thousand replicas: what each minute's merge takes of one core, and whether it takes more the longer a home has been at it.
+"""A thousand replicas: what each minute's merge takes of one core, whether it takes more the longer a home has been at it, and whether judging a
+deployment does.
 
 Each replica sends one segment a minute, of a hundred features. A merge is everything from the files as they were received to the committed windows:
 read, hash, decode, check, add, keep. It is measured through the intake that a control process runs.
@@ -18,14 +19,15 @@ from benchmarks.monitor import months
 
 if TYPE_CHECKING:
     from modelyard.monitor.intake import Intake
+    from modelyard.monitor.windows import Windows
 
 REPLICAS, FEATURES, ROWS, ROUNDS = 1000, 100, 600, 5
 
 
 def run(data: Path) -> list[Item]:
-    """Seconds for a minute of all replicas, and the same after a month of history beside without."""
+    """Seconds for a minute of all replicas, the same after a month of history beside without, and a turn of a long window beside one of a short."""
     with tempfile.TemporaryDirectory() as folder, months.one_core():
-        return [merge(Path(folder) / "merge"), history(Path(folder))]
+        return [merge(Path(folder) / "merge"), *history(Path(folder))]
 
 
 def merge(home: Path) -> Item:
@@ -47,8 +49,8 @@ def merge(home: Path) -> Item:
     )
 
 
-def history(folder: Path) -> Item:
-    """What a turn takes of a home with thirty days behind it ÷ of a new one."""
+def history(folder: Path) -> list[Item]:
+    """What a turn of the intake takes of a home with thirty days behind it ÷ of a new one; and what judging takes there."""
     with closing(opened(folder / "old")) as old, closing(opened(folder / "new")) as new:
         months.month(old.windows, features=FEATURES, rows=ROWS)
         count = [0]
@@ -58,14 +60,63 @@ def history(folder: Path) -> Item:
             return minute(intake, home, count[0], replicas=250)[0]
 
         figure, ours, others = ratio(lambda: turn(old, folder / "old"), lambda: turn(new, folder / "new"), rounds=9)
+        taken = Item(
+            name="turn-after-30-days",
+            figure=figure,
+            unit="x",
+            bar=1.2,
+            better="lower",
+            note=f"processor time after thirty days {spread(ours, ' s')}; new {spread(others, ' s')}",
+        )
+        return [taken, judging(old.windows)]
+
+
+def judging(windows: Windows) -> Item:
+    """What judging a minute takes with a window of seven days ÷ with one of six hours, on the same thirty days: all detectors, no label."""
+    week, hours = Turns(windows, window_s=7 * 86_400.0), Turns(windows, window_s=21_600.0)
+    figure, ours, others = ratio(week.one, hours.one, rounds=9)
     return Item(
-        name="turn-after-30-days",
+        name="judge-a-week",
         figure=figure,
         unit="x",
-        bar=1.2,
+        bar=2,
         better="lower",
-        note=f"processor time after thirty days {spread(ours, ' s')}; new {spread(others, ' s')}",
+        note=f"{FEATURES} features, processor time with a window of seven days {spread(ours, ' s')}; of six hours {spread(others, ' s')}",
     )
+
+
+class Turns:
+    """The turns of a monitor that has watched the month, one for each of its last minutes."""
+
+    def __init__(self, windows: Windows, *, window_s: float) -> None:
+        from modelyard.monitor import watch
+        from modelyard.monitor.recent import Recent
+        from modelyard.monitor.settings import Monitored
+
+        self._windows, self._settings = windows, Monitored(window_s=window_s)
+        self._through = months.START + months.DAYS * 86400 - 20 * 60
+        self._recent, self._detectors = Recent(months.NAME, months.DIGEST), watch.load()
+        self._kept = watch.Kept(version=months.VERSION, digest=months.DIGEST, through=self._through, since=self._through)
+        self.one()
+
+    def one(self) -> float:
+        """Judge the next minute; what it took of the processor, reading included."""
+        from modelyard.monitor import watch
+        from modelyard.monitor.base import Reference
+        from modelyard.types import Schema, TensorSpec
+
+        schema = Schema(inputs=(TensorSpec(name="X", datatype="FP64", shape=(-1, FEATURES)),), outputs=(), layout="array", task="other")
+        reference = Reference(months.DIGEST, schema, months.reference(FEATURES), {}, {})
+        self._through += 60
+        began = time.process_time()
+        span = watch.span(self._kept, settings=self._settings, closed=self._through)
+        minutes = self._recent.look(self._windows, since=span.since, until=span.until)
+        seen = watch.Seen(months.NAME, reference, minutes, None, span, self._through + 25.0)
+        self._kept = watch.turn(self._kept, seen, self._detectors, settings=self._settings, pages=1.0)
+        taken = time.process_time() - began
+        if self._kept.failed or self._kept.through != self._through:
+            raise RuntimeError(f"the turn judged nothing: {self._kept.failed}")
+        return taken
 
 
 def opened(home: Path) -> Intake:

@@ -31,6 +31,7 @@ from modelyard.monitor.labels import Ledger, labels_path
 from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.logged import Follower
 from modelyard.monitor.overview import Overview
+from modelyard.monitor.recent import Recent
 from modelyard.monitor.settings import Monitored
 from modelyard.monitor.watch import Kept, Seen, Span
 from modelyard.monitor.windows import TROUBLES, Windows
@@ -46,6 +47,8 @@ KIND = "monitor"
 SETTINGS = "monitored"
 REFERENCES = 256
 """How many bundles' references are kept at hand."""
+RECENT_BYTES = 256 << 20
+"""How much of all windows is kept at hand from turn to turn; a hundred columns over six hours take 7 MiB."""
 LABELLED_S = 30 * 86_400.0
 """How long after its answer a truth may come, and still be judged."""
 BEHIND_S = 5 * MINUTE_S
@@ -105,6 +108,7 @@ class Monitoring:
         self._ledger: Ledger | ModelyardError | None = None
         self._followers: dict[str, tuple[Digest, Follower]] = {}
         self._joined: dict[str, tuple[Digest, Joined]] = {}
+        self._recent: dict[str, tuple[Digest, Recent]] = {}
         self._events: tuple[Stamp | None, dict[str, list[Happened]]] = (None, {})
 
     def turn(self) -> bool:
@@ -143,6 +147,8 @@ class Monitoring:
         for name in gone:
             self._followers.pop(name, None)
             self._joined.pop(name, None)
+            self._recent.pop(name, None)
+        self._keep_small()
         self._kept, self._written, self._alarmed = kept, kept, closed
         return len(turned) < len(due) or any(each.is_more for each in turned.values())
 
@@ -225,7 +231,7 @@ class Monitoring:
         return Seen(
             name=name,
             reference=reference,
-            minutes=windows.minutes(name, release.digest, since=since, until=span.until),
+            minutes=self._minutes(name, release.digest, windows, span),
             labelled=labelled,
             span=span,
             now=now,
@@ -242,6 +248,19 @@ class Monitoring:
         except ModelyardError as error:
             missing.append(f"{what}: {error.message}")
             return None
+
+    def _minutes(self, name: str, digest: Digest, windows: Windows, span: Span) -> list[Minute]:
+        known = self._recent.get(name)
+        if known is None or known[0] != digest:
+            known = self._recent[name] = digest, Recent(name, digest)
+        return known[1].look(windows, since=span.since, until=span.until)
+
+    def _keep_small(self) -> None:
+        """Let go of the largest windows that are kept at hand, until all together are small enough: these are read anew each turn."""
+        sizes = {name: each.size_bytes for name, (_, each) in self._recent.items()}
+        while sum(sizes.values()) > RECENT_BYTES:
+            largest = max(sizes, key=sizes.__getitem__)
+            del self._recent[largest], sizes[largest]
 
     def _happened(self, name: str, *, since: float) -> list[Happened]:
         """What was done to the deployment in the window."""

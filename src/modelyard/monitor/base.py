@@ -24,8 +24,8 @@ MINUTE_S = 60
 class Minute(NamedTuple):
     """What all workers and replicas saw of one version in one closed minute that begins at `start` (seconds since 1970, UTC).
 
-    `counts` is the vector of the profile (`monitor.profile.filled` reads it), None where no row was profiled. `use` is what serving it took. A minute
-    without traffic has no Minute. What is long past is kept by the hour or the day (`span_s`).
+    `counts` is the vector of the profile (`monitor.profile.filled` reads it), None where no row was profiled; nobody may
+    change it. `use` is what serving it took. A minute without traffic has no Minute. What is long past is kept by the hour or the day (`span_s`).
     """
 
     start: int

@@ -191,7 +191,8 @@ def _bins(profile: Profile) -> list[FeatureProfile]:
 
 def counted(reference: Profile, counts: Iterable[Array | None]) -> Profile | None:
     """The profile of all rows in these vectors; those of other bins, and None, are passed over. None without any."""
-    fitting = [vector for vector in counts if vector is not None and len(vector) == size(reference)]
+    length = size(reference)
+    fitting = [vector for vector in counts if vector is not None and len(vector) == length]
     return filled(reference, np.sum(fitting, axis=0)) if fitting else None
 
 
@@ -212,7 +213,9 @@ def _width(feature: FeatureProfile) -> int:
 
 
 def _cells(feature: FeatureProfile) -> int:
-    return {"number": len(feature.edges) + 1, "category": len(feature.categories) + 1, "missing": 0}[feature.kind]
+    if feature.kind == "number":
+        return len(feature.edges) + 1
+    return len(feature.categories) + 1 if feature.kind == "category" else 0
 
 
 # -- making bins -----------------------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ class WindowShift:
         """A Verdict `shift:<feature>` (warn) for each feature that lies elsewhere by more than `drift.smallest_shift`; else one on all."""
         reference = evidence.reference
         ours = [(each, each.counts) for each in evidence.recent if each.digest == reference.digest and each.counts is not None]
-        fitting = [(minute, counts) for minute, counts in ours if len(counts) == profile.size(reference.profile)]
+        size = profile.size(reference.profile)
+        fitting = [(minute, counts) for minute, counts in ours if len(counts) == size]
         foreign = len(ours) - len(fitting)
         if not reference.profile.rows:
             return Judged((_unknown("the bundle carries no profile of its reference"),), b"")

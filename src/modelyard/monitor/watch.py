@@ -224,7 +224,7 @@ def turn(kept: Kept, seen: Seen, detectors: Mapping[str, Detector], *, settings:
     verdicts = tuple(sorted(verdicts, key=lambda verdict: importance(verdict, detectors, settings)))
     return msgspec.structs.replace(
         kept,
-        version=max((minute.version for minute in fresh), default=kept.version),
+        version=max((minute.version for minute in fresh), default=0) or kept.version,
         through=reached,
         judged_at=seen.now,
         states=states,

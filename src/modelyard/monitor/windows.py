@@ -22,8 +22,9 @@ import msgspec
 
 from modelyard.errors import Conflict, UnsupportedFormat
 from modelyard.events import Failures, Part, Rows, Segment, Use, numbered, refined
-from modelyard.monitor import profile
+from modelyard.monitor import changes, profile
 from modelyard.monitor.base import Minute
+from modelyard.monitor.changes import Stretch
 from modelyard.monitor.database import Database
 from modelyard.monitor.evidence import Seen, of_second, summed
 from modelyard.monitor.ranges import Ranges
@@ -80,7 +81,7 @@ CREATE TABLE rolled_active (
   name TEXT NOT NULL, span INTEGER NOT NULL, start INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (name, span, start)
 ) WITHOUT ROWID;
 """
-_STEPS = (_TABLES, _EVIDENCE, _USE, _ROLLED)
+_STEPS = (_TABLES, _EVIDENCE, _USE, _ROLLED, changes.TABLES)
 """What each format adds to the one before it; the second also has finer buckets of latencies, the fourth the numbers of what was taken as
 ranges. 80 is an empty map in msgpack.
 """
@@ -215,6 +216,8 @@ class Windows(Database):
             for which, parts in evidence.items():
                 seen = reduce(add, map(of_second, _seconds(parts)))
                 self._keep_evidence(connection, which, seen, max(at for at, _, _ in parts))
+            written = {(name, start) for name, start, *_ in windows} | {(name, start) for name, start, *_ in counts}
+            changes.note(connection, [(name, (start, start + WINDOW_S)) for name, start in sorted(written)])
             return len(new)
 
     def _stage(self, connection: sqlite3.Connection, kind: str, part: Part, rows: Rows, *, day: str, at: float) -> None:
@@ -365,7 +368,8 @@ class Windows(Database):
         """What was seen of one digest in each minute that begins from `since` to before `until` and had any traffic; the oldest first.
 
         Of a time that is no longer kept by the minute the windows are longer (`span_s`), and there may be one for counters and another for counts:
-        either way each second stands once in each. Counts that contradict each other within a window are none.
+        either way each second stands once in each. Counts that contradict each other within a window are none; counts without counters have no
+        version (0).
         """
         windows: dict[tuple[int, int], tuple[int, Window]] = {}
         counts: dict[tuple[int, int], Array | None] = {}
@@ -380,10 +384,9 @@ class Windows(Database):
                     counts[start, span] = None if had is None or had.shape != vector.shape else had + vector
                 else:
                     counts[start, span] = vector
-        version = max((version for version, _ in windows.values()), default=0)
         found = []
         for start, span in sorted({*windows, *counts}):
-            version, window = windows.get((start, span), (version, Window(started_at=start, ended_at=start + span)))
+            version, window = windows.get((start, span), (0, Window(started_at=start, ended_at=start + span)))
             found.append(
                 Minute(
                     start=start,
@@ -400,6 +403,11 @@ class Windows(Database):
                 )
             )
         return found
+
+    def changed(self, name: str, *, after: int) -> tuple[int, list[Stretch]]:
+        """The number of the latest change to this file, and in which stretches windows of a deployment have changed after the change `after`."""
+        with self._translated():
+            return changes.since(self._connection, name, after)
 
     def _spans(self, name: str, digest: Digest, since: float, until: float) -> Iterator[tuple[int, int, int, Window]]:
         """Start, span, version and window of each that begins in a time; of one start and span the highest version last."""
@@ -483,6 +491,7 @@ class Windows(Database):
                     self._count(connection, "rebinned", rebinned)
             else:
                 _roll_windows(connection, name, fine, coarse)
+            changes.note(connection, [(name, (start, start + into))])
 
     def forget(self, *, before: float, waiting: Iterable[str], silent_s: Callable[[str], float] = lambda _: math.inf) -> None:
         """Drop what ended before a time, and which segments were taken of a source from which none has come for `silent_s(source)`.
@@ -496,6 +505,7 @@ class Windows(Database):
                 connection.execute(f"DELETE FROM {table} WHERE start < ?", (before,))  # noqa: S608  a constant
             for table in ("rolled", "rolled_profiles", "rolled_active"):
                 connection.execute(f"DELETE FROM {table} WHERE start + span <= ?", (before,))  # noqa: S608  a constant
+            changes.forgotten(connection, math.ceil(before))
             connection.execute("DELETE FROM evidence WHERE at < ?", (before,))
             sources = connection.execute("SELECT source, at FROM sources").fetchall()
             gone = [(source,) for source, at in sources if source not in kept and abs(now - at) > silent_s(source)]

@@ -26,6 +26,7 @@ from modelyard.monitor.labels import labels_path
 from modelyard.monitor.performance import Performance
 from modelyard.monitor.settings import Bound, Drift, Monitored, Section
 from modelyard.monitor.watch import GRACE_S
+from modelyard.monitor.windows import Windows
 from modelyard.types import Verdict
 from serving import Home
 
@@ -274,6 +275,31 @@ def test_a_turn_that_takes_long_leaves_the_rest_to_the_next(watched: Watched, mo
     assert watched.monitoring.turn()
     assert not watched.monitoring.turn()
     assert [evidence.name for evidence in watched.detector.handed] == ["line", "other"]
+
+
+def test_a_turn_reads_only_what_is_new_as_long_as_all_windows_at_hand_are_small(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[float] = []
+    real = Windows.minutes
+
+    def minutes(self, name, digest, *, since, until):
+        read.append(until - since)
+        return real(self, name, digest, since=since, until=until)
+
+    monkeypatch.setattr(Windows, "minutes", minutes)
+    for minute in range(1, 4):
+        watched.now += 60
+        watched.see(START + 60 * minute - 30)
+        assert watched.monitoring.turn() is False
+    window = Monitored().window_s
+    assert read[0] >= window and read[1:] == [60, 60]
+    assert [len(each.recent) for each in watched.detector.handed] == [1, 2, 3]
+    monkeypatch.setattr(monitoring, "RECENT_BYTES", 0)
+    read.clear()
+    for minute in range(4, 6):
+        watched.now += 60
+        watched.see(START + 60 * minute - 30)
+        watched.monitoring.turn()
+    assert read[0] == 60 and read[1] >= window, "what takes too much memory is read anew"
 
 
 def test_settings_count_from_the_next_turn_on(watched: Watched) -> None:
