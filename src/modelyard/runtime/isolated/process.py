@@ -124,44 +124,23 @@ def _file_in_memory() -> int:
 
 
 class Process:
-    """One started process. Its owner waits for it to be ready, asks one thing at a time, and closes it."""
+    """One started process. Its owner waits for it to be ready, asks one thing at a time, and closes it. Made, it has been started, or raises
+    Unavailable and leaves nothing."""
 
     def __init__(self, entry: str, members: Members, isolation: Isolation) -> None:
         self.isolation = isolation
-        self.scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
-        self.socket, theirs = socket.socketpair()
-        for each in (self.socket, theirs):
-            with contextlib.suppress(OSError):
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
-        given = {
-            "entry": entry,
-            "socket": theirs.fileno(),
-            "members": members.descriptor,
-            "scratch": str(self.scratch),
-            "memory_bytes": isolation.memory_bytes,
-            "user": _USERS[0] + secrets.randbelow(_USERS[1] - _USERS[0]),
-            "parent": os.getpid(),
-            "weak": isolation.weak,
-            "closed": isolation.home,
-        }
         self._parent_peak_bytes = _peak_bytes(resource.getrusage(resource.RUSAGE_SELF))
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "modelyard.runtime.isolated.child", json.dumps(given)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), members.descriptor),
-                env={**config.bare_environment(), "HOME": str(self.scratch), "TMPDIR": str(self.scratch)},
-                cwd="/",
-                start_new_session=True,
-            )
-        except OSError as error:
-            self.socket.close()
-            shutil.rmtree(self.scratch, ignore_errors=True)
-            raise Unavailable("the model's process could not be started") from error
-        finally:
-            theirs.close()
+        with contextlib.ExitStack() as undone:
+            try:
+                self.scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
+                undone.callback(shutil.rmtree, self.scratch, ignore_errors=True)
+                self.socket, theirs = socket.socketpair()
+                undone.callback(self.socket.close)
+                with theirs:
+                    self._process = self._started(entry, members, theirs)
+            except OSError as error:  # no interpreter, and no process, descriptor, memory or place for another
+                raise Unavailable(f"the model's process could not be started ({error.strerror or type(error).__name__})") from error
+            undone.pop_all()
         self.pid = self._process.pid
         self.reader = codec.Reader(limit_bytes=ANSWER_LIMIT_BYTES)
         self.writer = codec.Writer()
@@ -171,6 +150,32 @@ class Process:
         """The longest run so far, as far as `ask` has seen."""
         self._peak_bytes = 0
         self._asked = 0
+
+    def _started(self, entry: str, members: Members, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        for each in (self.socket, theirs):
+            with contextlib.suppress(OSError):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        given = {
+            "entry": entry,
+            "socket": theirs.fileno(),
+            "members": members.descriptor,
+            "scratch": str(self.scratch),
+            "memory_bytes": self.isolation.memory_bytes,
+            "user": _USERS[0] + secrets.randbelow(_USERS[1] - _USERS[0]),
+            "parent": os.getpid(),
+            "weak": self.isolation.weak,
+            "closed": self.isolation.home,
+        }
+        return subprocess.Popen(
+            [sys.executable, "-I", "-m", "modelyard.runtime.isolated.child", json.dumps(given)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(), members.descriptor),
+            env={**config.bare_environment(), "HOME": str(self.scratch), "TMPDIR": str(self.scratch)},
+            cwd="/",
+            start_new_session=True,
+        )
 
     # Blocking.
 

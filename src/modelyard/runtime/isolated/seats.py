@@ -313,6 +313,7 @@ class Seat:
             pause_s = self._seats.record(Ended("exit", error.message), False)
             self.closed_until_s = monotonic() + pause_s
             self._watch(self.closed_until_s + 0.05)
+            self._seats.refuse()
             return
         self._take(process)
         self._watch(monotonic() + process.isolation.start_timeout_s)
@@ -376,7 +377,8 @@ class Seats:
         return any(seat.process is not None or seat.closed_until_s - monotonic() < LONGEST_WAIT_S for seat in self.seats)
 
     def refuse(self) -> None:
-        """Let what waits wait no longer than what is asked now: each of it may be what ends the next process, and the one after that."""
+        """Let what waits wait no longer than what is asked now: each of it may be what ends the next process, and the one after that, and where
+        none can be started nothing comes."""
         if self._waiting and not self._may_wait:
             waiting, self._waiting = self._waiting, deque()
             for question in waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.config import Settings
-from modelyard.errors import ModelFailed
+from modelyard.errors import ModelFailed, Unavailable
 from modelyard.runtime.isolated.process import Ended, Isolation, Members, Process, Raised, failed, sweep
 
 SOURCE = b"def predict(inputs):\n    return inputs['X'][:, 0]\n"
@@ -55,6 +56,15 @@ def test_a_kill_by_others_is_told_from_a_crash(members: Members) -> None:
         with pytest.raises(ModelFailed) as caught:
             process.ask({})
         assert isinstance(caught.value.__cause__, Ended) and caught.value.__cause__.reason == reason
+
+
+def test_one_that_cannot_be_started_leaves_nothing(members: Members, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = sorted(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(Unavailable, match=r"could not be started \(No such file"):
+        Process("m:predict", members, Isolation())
+    assert not list(tmp_path.iterdir()) and sorted(os.listdir("/proc/self/fd")) == before
 
 
 def test_folders_of_owners_that_are_gone_are_swept_and_others_stay() -> None:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import os
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -201,6 +207,53 @@ async def test_what_waits_when_a_long_pause_begins_is_refused_like_what_is_asked
     ends = sum(not isinstance(each, Unavailable) for each in answers)
     assert {type(each) for each in answers} == {ModelFailed, Unavailable}
     assert ends <= 2  # of the one that was on its way, and of the one behind it
+
+
+@contextlib.contextmanager
+def no_start(how: str, patch: pytest.MonkeyPatch, nowhere: Path) -> Iterator[None]:
+    """While it lasts this process can start no other: for want of an interpreter, of descriptors, or of a place for the scratch folder."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with patch.context() as changed:
+        if how == "interpreter":
+            changed.setattr(sys, "executable", str(nowhere / "python"))
+        elif how == "scratch":
+            changed.setattr(tempfile, "tempdir", str(nowhere))
+        else:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("how", ["interpreter", "descriptors", "scratch"])
+def test_where_no_process_can_be_started_what_waits_is_refused_and_the_next_start_answers(
+    how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @in_loop("Plain")
+    async def run(bench: Bench) -> None:
+        assert await bench.ask(row(1)) == [4.0]
+        with no_start(how, monkeypatch, tmp_path / "nowhere"):
+            (seat,) = bench.runtime._seats.seats  # type: ignore[union-attr]
+            assert seat.process is not None
+            os.kill(seat.process.pid, signal.SIGSTOP)
+            waiting = [bench.ask(row(value), timeout_s=15) for value in range(8)]
+            seat.process.kill()
+            answers = await asyncio.gather(*waiting)
+            # The one that it was at fails with it; nothing waits until its time has passed.
+            assert [type(each) for each in answers] == [ModelFailed] + [Unavailable] * 7, answers
+            with pytest.raises(Unavailable):
+                await bench.ask(row(1), timeout_s=15)
+            assert any("could not be started" in ended.detail for ended in bench.runtime.watch())
+        until = monotonic() + 30
+        while monotonic() < until:
+            with contextlib.suppress(Unavailable):
+                assert await bench.ask(row(3)) == [12.0]
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("it is started no more")
+
+    run()
 
 
 @in_loop("Slow")
