@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.items import Item
-from modelyard.events import bucket_edge_s, bucket_place
+from modelyard.events import Callers, bucket_edge_s, bucket_place
 from modelyard.monitor.evidence import Blocks
 from modelyard.rollout.guards import Guard, evalues, judge, latency, parse
 from modelyard.rollout.guards.base import Stratum
@@ -281,6 +281,7 @@ class _Seen(NamedTuple):
     outputs: dict[str, tuple[int, ...]]
     mirror: _Mirror
     blocks: Blocks = Blocks()
+    callers: Callers = Callers()
 
 
 def _compare_with_judge(guard: Guard, view: _View, alpha: float, failed: Any, holds: Any, row: int) -> None:

@@ -34,6 +34,8 @@ _MAGIC = b"modelyard segment 2\n"
 _COARSE = b"modelyard segment 1\n"
 """As 0.1.0 wrote them: latencies in buckets of an eighth of an octave."""
 _HASH_BYTES = 32
+GROUPS = 256
+"""Of callers: enough that a group more or less decides nothing, and few enough that each has many requests."""
 _LOOK_S = 5.0
 _INPUTS_UNTIL = 0.6
 _PREDICTIONS_UNTIL = 0.85
@@ -60,16 +62,18 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     values: bytes | tuple[str | None, ...]
 
 
-class Rows(msgspec.Struct, frozen=True, kw_only=True):
+class Rows(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Logged rows: of all predictions of the segment those whose id falls into `share` (see `positions`).
 
-    `times` are little-endian float64, seconds since 1970, UTC.
+    `times` are little-endian float64, seconds since 1970, UTC. `groups` has a byte a row, the group of its caller (`Callers`); nothing where callers
+    do not stay with a version.
     """
 
     share: float
     ids: tuple[str, ...]
     times: bytes
     columns: tuple[Column, ...]
+    groups: bytes = b""
 
 
 class ProfileCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +105,15 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     disagreed: int = 0
     latencies: dict[int, int] = {}
     outputs: dict[str, tuple[int, ...]] = {}
+
+
+class Callers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How requests lie among their callers, where these stay with a version: by group of callers how many there were, and how many of them `failed`
+    by the fault of server or model. A group, one of GROUPS, is a hash of the caller that has nothing to do with which version it was given.
+    """
+
+    asked: dict[int, int] = {}
+    failed: dict[int, int] = {}
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -137,6 +150,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `latencies` counts answered requests by bucket, `dropped` rows by what of them found no room. `outputs` counts the profiled rows by output, in the
     bins of the deployment's champion, missing ones last; only while a plan names more than one version. What is mirrored stands in `mirror` alone.
+    `callers` is there only while the plan keeps callers with a version.
     Of several parts of one version in a segment the last has the `use` of all (None: nobody looked, or written before parts said so).
     """
 
@@ -155,6 +169,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outputs: dict[str, tuple[int, ...]] = {}
     mirror: Mirror | None = None
     use: Use | None = None
+    callers: Callers | None = None
 
 
 class Labels(msgspec.Struct, frozen=True, kw_only=True):
@@ -404,6 +419,15 @@ def times_array(rows: Rows) -> Array:
     return np.frombuffer(rows.times, dtype="<f8")
 
 
+def groups_array(rows: Rows) -> Array | None:
+    """The group of each row's caller; None where they have none. Raises MalformedPayload."""
+    if not rows.groups:
+        return None
+    if len(rows.groups) != len(rows.ids):
+        raise MalformedPayload("a segment's groups do not have the size that they claim")
+    return np.frombuffer(rows.groups, dtype=np.uint8)
+
+
 def encode(segment: Segment) -> bytes:
     """The bytes of a segment file."""
     body = msgspec.msgpack.encode(segment)
@@ -423,6 +447,7 @@ def decode(data: bytes) -> Segment:
         for rows in (part.predictions, part.inputs):
             if rows is not None:
                 times_array(rows)
+                groups_array(rows)
                 for item in rows.columns:
                     column_array(item, len(rows.ids))
     if data.startswith(_COARSE):

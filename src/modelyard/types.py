@@ -155,15 +155,21 @@ class Principal(msgspec.Struct, frozen=True):
     models: tuple[str, ...] = ()
 
 
+ALONE = -1
+"""The group of a request that stays with no version, and so is drawn for itself."""
+
+
 class InferenceRequest:
     """The one internal form of a question: named numpy arrays; knows no wire.
 
     Arrays have the schema's names and shapes with the batch first, all of `rows` rows. Numbers have the numpy dtype of their datatype, except that
     a nullable BOOL or integer travels as float64; missing is NaN. BYTES are object arrays of `str`, missing is None.
-    `deadline_s` is a time of the monotonic clock.
+    `deadline_s` is a time of the monotonic clock. `group` is there only where callers stay with a version by a field (`events.Callers`, or ALONE).
     """
 
-    __slots__ = ("deadline_s", "id", "inputs", "outputs", "parameters", "principal", "rows")
+    group: int
+
+    __slots__ = ("deadline_s", "group", "id", "inputs", "outputs", "parameters", "principal", "rows")
 
     def __init__(self, inputs: Mapping[str, Array], rows: int, *, id: str = "", outputs: tuple[str, ...] | None = None) -> None:
         self.inputs = inputs

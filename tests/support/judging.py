@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from modelyard.events import Latencies
+from modelyard.events import Callers, Latencies
 from modelyard.monitor.evidence import Blocks, block
 from modelyard.rollout.guards import Stratum
 
@@ -33,6 +33,7 @@ class Counted(NamedTuple):
     outputs: dict[str, tuple[int, ...]] = {}
     mirror: Mirrored = Mirrored()
     blocks: Blocks = Blocks()
+    callers: Callers = Callers()
 
 
 class Known(NamedTuple):
@@ -41,6 +42,7 @@ class Known(NamedTuple):
     truth: Any
     predicted: Any
     score: Any = ()
+    groups: Any = ()
 
 
 def buckets(seconds: Any) -> dict[int, int]:

@@ -14,7 +14,7 @@ import msgspec
 
 from modelyard import errors
 from modelyard.errors import Conflict, ModelyardError
-from modelyard.events import Mirror, Part
+from modelyard.events import Callers, Mirror, Part
 
 K = TypeVar("K")
 
@@ -53,7 +53,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counts of one version in one generation. `+` is exact, and in any order the same.
 
     `requests` were answered or ended in one of `errors`, which server or model caused; those that callers caused count nowhere. `latencies` are of
-    the answered ones, by bucket (`events.quantile_s`), `blocks` say how these lay together; `outputs` are rows by output, in the champion's bins,
+    the answered ones, by bucket (`events.quantile_s`), `blocks` say how these lay together, `callers` whose they were (nothing:
+    each its own); `outputs` are rows by output, in the champion's bins,
     missing ones last.
     """
 
@@ -63,6 +64,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outputs: dict[str, tuple[int, ...]] = {}
     mirror: Mirror = Mirror()
     blocks: Blocks = Blocks()
+    callers: Callers = Callers()
 
     def __add__(self, other: Seen) -> Seen:
         """Both. Raises Conflict for outputs that were counted in different bins."""
@@ -73,6 +75,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             outputs=_outputs(self.outputs, other.outputs),
             mirror=_mirrors(self.mirror, other.mirror),
             blocks=self.blocks + other.blocks,
+            callers=Callers(asked=summed(self.callers.asked, other.callers.asked), failed=summed(self.callers.failed, other.callers.failed)),
         )
 
 
@@ -102,6 +105,7 @@ def of(part: Part) -> Seen:
         latencies=part.latencies,
         outputs=part.outputs,
         mirror=part.mirror or Mirror(),
+        callers=part.callers or Callers(),
     )
 
 

@@ -53,7 +53,10 @@ CREATE INDEX joined_by_number ON joined (name, digest, number);
 CREATE TABLE searched (name TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (name, file)) WITHOUT ROWID;
 CREATE TABLE refused (name TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (name, id)) WITHOUT ROWID;
 """
-_STEPS = (_TABLES, _JOINED)
+_GROUPED = """
+ALTER TABLE joined ADD COLUMN caller INTEGER;
+"""
+_STEPS = (_TABLES, _JOINED, _GROUPED)
 """What each format adds to the one before it. A file of the first has no number of its own."""
 VERSION = len(_STEPS)
 ID_LIMIT = 1000
@@ -119,7 +122,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
     """Labelled predictions of one version, a row each: when answered (seconds since 1970), truth and answer as texts, probabilities (or empty).
 
-    `numbers` count the predictions of the home whose truth was found, in the order in which it was.
+    `numbers` count the predictions of the home whose truth was found, in the order in which it was. `groups` are of their callers (`events.Callers`;
+    -1: it did not stay with a version); None where nobody asked for them.
     """
 
     times: Any
@@ -127,15 +131,19 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     predicted: Any
     probability: Any
     numbers: Any = None
+    groups: Any = None
 
 
 class Match(NamedTuple):
-    """A logged prediction: when it was answered, by which digest, its label or number (None: no single one), and its probabilities, if any."""
+    """A logged prediction: when it was answered, by which digest, its label or number (None: no single one), its probabilities, if any, and the group
+    of its caller, if it has one.
+    """
 
     at: float
     digest: str
     answer: Any
     probability: Any
+    group: int | None = None
 
 
 class _Label(NamedTuple):
@@ -250,9 +258,9 @@ class Ledger(Database):
                 label = connection.execute("SELECT truth, first_at FROM labels WHERE name = ? AND id = ? AND found = 0", (name, key)).fetchone()
                 if label is None:  # another thread was faster
                     continue
-                values = (name, key, match.digest, match.at, label[1], label[0], _answer(match.answer), _packed(match.probability))
-                query = """INSERT OR IGNORE INTO joined (name, id, digest, answered, came, truth, predicted, probability)
-                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+                values = (name, key, match.digest, match.at, label[1], label[0], _answer(match.answer), _packed(match.probability), match.group)
+                query = """INSERT OR IGNORE INTO joined (name, id, digest, answered, came, truth, predicted, probability, caller)
+                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
                 connection.execute(query, values)
                 connection.execute("UPDATE labels SET found = 1 WHERE name = ? AND id = ?", (name, key))
             connection.execute("DELETE FROM searched WHERE name = ?", (name,))
@@ -260,7 +268,7 @@ class Ledger(Database):
 
     def joined(self, name: str, *, since: float) -> dict[Digest, Answers]:
         """The labelled predictions that were answered from `since` on, by version, in the order of their answers."""
-        query = """SELECT digest, answered, truth, predicted, probability, number FROM joined
+        query = """SELECT digest, answered, truth, predicted, probability, number, coalesce(caller, -1) FROM joined
             WHERE name = ? AND answered >= ? AND predicted IS NOT NULL ORDER BY answered, number"""
         by_digest: dict[Digest, list[Any]] = {}
         with self._translated():
@@ -270,13 +278,13 @@ class Ledger(Database):
 
     def newer(self, name: str, digest: Digest, *, after: int, most: int) -> tuple[int, Answers | None]:
         """The last number, and the labelled predictions of one version with a number above `after`, at most `most`, in the order of their answers."""
-        query = """SELECT answered, truth, predicted, probability, number FROM joined
+        query = """SELECT answered, truth, predicted, probability, number, coalesce(caller, -1) FROM joined
             WHERE name = ? AND digest = ? AND number > ? AND predicted IS NOT NULL ORDER BY number DESC LIMIT ?"""
         with self._translated():
             rows = self._connection.execute(query, (name, digest, after, most)).fetchall()
         if not rows:
             return after, None
-        return rows[0][-1], _stacked(sorted(rows, key=lambda row: (row[0], row[-1])))
+        return rows[0][-2], _stacked(sorted(rows, key=lambda row: (row[0], row[-2])))
 
     def changes(self, name: str) -> int:
         """How many labels have taken the place of another so far: while it is the same, so are the truths of what was joined."""
@@ -508,11 +516,12 @@ def _waiting(windows: Windows, name: str, wanted: set[str]) -> Iterator[tuple[st
             continue
         columns = {item.name: events.column_array(item, len(rows.ids)) for item in rows.columns}
         answer = next((columns[each] for each in ("label", "prediction") if each in columns), None)
-        probability = columns.get("probability")
+        probability, groups = columns.get("probability"), events.groups_array(rows)
         for place, (key, at) in enumerate(zip(rows.ids, events.times_array(rows).tolist(), strict=True)):
             if key in wanted and answer is not None:
                 single = answer[place] if answer.ndim == 1 else None
-                yield key, Match(at, digest, single, None if probability is None else np.ravel(probability[place]).tolist())
+                group = None if groups is None else int(groups[place])
+                yield key, Match(at, digest, single, None if probability is None else np.ravel(probability[place]).tolist(), group)
 
 
 def _latest(rows: Iterable[tuple[str, Sequence[Any]]]) -> dict[str, Match]:
@@ -566,7 +575,7 @@ def _are_in_share(ids: Sequence[str], share: float) -> list[bool]:
 
 
 def _stacked(rows: Sequence[Any]) -> Answers:
-    times, truth, predicted, probability, numbers = zip(*rows, strict=True)
+    times, truth, predicted, probability, numbers, groups = zip(*rows, strict=True)
     sizes = {None if each is None else len(each) for each in probability}
     is_known = None not in sizes and len(sizes) == 1
     return Answers(
@@ -575,15 +584,20 @@ def _stacked(rows: Sequence[Any]) -> Answers:
         predicted=np.array(predicted, dtype=object),
         probability=np.frombuffer(b"".join(probability), dtype="<f8").reshape(len(rows), -1) if is_known else np.zeros((0, 0)),
         numbers=np.array(numbers, dtype=np.int64),
+        groups=np.array(groups, dtype=np.int64),
     )
 
 
 class Labelled(msgspec.Struct, frozen=True, kw_only=True):
-    """Predictions whose truth is known, a row each, as guards read them: classes by their place; `score` is of the second of two."""
+    """Predictions whose truth is known, a row each, as guards read them: classes by their place; `score` is of the second of two.
+
+    `groups` are of their callers, -1 where one did not stay with a version.
+    """
 
     truth: Any
     predicted: Any
     score: Any
+    groups: Any = ()
 
 
 def labelled(found: Answers, classes: Sequence[Scalar] | None, *, first: float = -math.inf, last: float = math.inf) -> Labelled:
@@ -593,7 +607,8 @@ def labelled(found: Answers, classes: Sequence[Scalar] | None, *, first: float =
     known &= chosen
     score: Array = found.probability if len(found.probability) == len(chosen) else np.zeros((0, 0))
     second = score[known, 1] if classes is not None and score.ndim == 2 and score.shape[1:] == (2,) and len(classes) == 2 else np.zeros(0)
-    return Labelled(truth=truth[known], predicted=predicted[known], score=second)
+    groups = np.zeros(0, dtype=np.int64) if found.groups is None else found.groups[known]
+    return Labelled(truth=truth[known], predicted=predicted[known], score=second, groups=groups)
 
 
 def known_rows(found: Answers, classes: Sequence[Scalar] | None) -> tuple[Array, Array, Array]:

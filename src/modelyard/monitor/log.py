@@ -35,6 +35,8 @@ LIMIT = 1_000_000
 LISTED_ELEMENTS = 1024
 """Rows of an array with more elements than this are written as bytes, others as lists."""
 _OURS = ("prediction_id", "answered_at", "version", "digest", "share")
+GROUP = "caller_group"
+"""A column of ours that is there only for predictions whose callers stayed with a version."""
 _LAST_S = float(2**37)
 
 
@@ -65,7 +67,8 @@ class PredictionLog:
     """The log's folder. One process writes it.
 
     Columns: `prediction_id`, `answered_at` (UTC), `version`, `digest`, `share` (of all ids, those whose hash falls into it were logged), then the
-    model's outputs (kind `predictions`) or its inputs, redacted (kind `inputs`).
+    model's outputs (kind `predictions`) or its inputs, redacted (kind `inputs`). Predictions whose callers stayed with a version have `caller_group`
+    too (`events.Callers`).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -184,10 +187,11 @@ class PredictionLog:
             found = connection.execute(query, [_microseconds(since), _microseconds(until), limit]).fetchnumpy()
         return [_logged({name: found[f"c{side}_{at}"] for at, name in enumerate(names)}) for side, names in enumerate(columns)]
 
-    def find(self, name: str, ids: Sequence[str], files: Sequence[Path] | None = None) -> Iterator[tuple[str, tuple[float, str, Any, Any]]]:
+    def find(self, name: str, ids: Sequence[str], files: Sequence[Path] | None = None) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """Of a deployment's logged predictions (in all `files`, or these) those with one of `ids`. Raises Unavailable where they cannot be read.
 
-        Each with when it was answered (seconds since 1970), by which digest, the label or number of the answer, and its probabilities or None.
+        Each with when it was answered (seconds since 1970), by which digest, the label or number of the answer, its probabilities or None, and the
+        group of its caller or None.
         """
         import duckdb
 
@@ -202,12 +206,13 @@ class PredictionLog:
             if answer is None:
                 return
             probability = '"probability"::DOUBLE[]' if "probability" in has else "NULL"
-            query = f"""SELECT prediction_id, epoch_us(answered_at) / 1e6, digest, {answer}, {probability}
+            group = GROUP if GROUP in has else "NULL"
+            query = f"""SELECT prediction_id, epoch_us(answered_at) / 1e6, digest, {answer}, {probability}, {group}
                 FROM {read} JOIN wanted ON prediction_id = id::VARCHAR"""  # noqa: S608  quoted
             found = connection.execute(query)
             while rows := found.fetchmany(10_000):
-                for key, at, digest, answer, probabilities in rows:
-                    yield key, (at, digest, answer, probabilities)
+                for key, *match in rows:
+                    yield key, tuple(match)
 
     def kept(self, name: str) -> tuple[int, float]:
         """How many predictions of a deployment are logged, and the least share of them that was (1 without any). Raises Unavailable."""
@@ -239,6 +244,7 @@ def _microseconds(at: float) -> int:
 def _logged(found: dict[str, Array]) -> LoggedRows:
     columns = {name: _plain(values) for name, values in found.items()}
     ids, times, versions, digests, shares = (columns.pop(name) for name in _OURS)
+    columns.pop(GROUP, None)
     return LoggedRows(ids, times.astype("datetime64[us]").astype(np.int64) / 1e6, versions, digests, shares, columns)
 
 
@@ -296,6 +302,10 @@ def _columns(group: Staged) -> tuple[dict[str, Array], list[str]]:
     names = [item.name for item in group.pieces[0].columns]
     if any([item.name for item in rows.columns] != names for rows in group.pieces):
         raise ValueError("rows of several forms")
+    groups = [events.groups_array(rows) for rows in group.pieces]
+    if groups[0] is not None:
+        flat[GROUP] = np.concatenate([each for each in groups if each is not None])
+        selected.append(f"{GROUP}::UTINYINT AS {GROUP}")
     called = column_names(names)
     for place, item in enumerate(group.pieces[0].columns):
         selected.append(f"{_spread(flat, f'c{place}', _joined(group.pieces, place))} AS {_name(called[item.name])}")
@@ -304,7 +314,7 @@ def _columns(group: Staged) -> tuple[dict[str, Array], list[str]]:
 
 def column_names(names: Iterable[str]) -> dict[str, str]:
     """What the log calls each of a model's inputs or outputs, in their order: DuckDB's names know no case, and ours are taken."""
-    used, called = set(_OURS), {}
+    used, called = {*_OURS, GROUP}, {}
     for name in names:
         shown = name
         while shown.lower() in used:

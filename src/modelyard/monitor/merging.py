@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KINDS: tuple[Literal["inputs", "predictions"], ...] = ("inputs", "predictions")
 
 _Key = tuple[str, int, Digest]
-_Form = tuple[float, tuple[tuple[str, str, tuple[int, ...]], ...]]
+_Form = tuple[float, bool, tuple[tuple[str, str, tuple[int, ...]], ...]]
 
 
 def merge(segments: Sequence[Segment]) -> Segment:
@@ -78,9 +78,9 @@ def _plus(total: Part, part: Part) -> Part:
 
 def unjudged(segment: Segment) -> Segment:
     """Without what judges a rollout here, which another machine has no say in."""
-    if not any(part.generation or part.outputs or part.mirror is not None for part in segment.parts):
+    if not any(part.generation or part.outputs or part.mirror is not None or part.callers is not None for part in segment.parts):
         return segment
-    parts = tuple(msgspec.structs.replace(part, generation=0, outputs={}, mirror=None) for part in segment.parts)
+    parts = tuple(msgspec.structs.replace(part, generation=0, outputs={}, mirror=None, callers=None) for part in segment.parts)
     return msgspec.structs.replace(segment, parts=parts)
 
 
@@ -107,7 +107,7 @@ def _whole(part: Part, counts: Mapping[float, Array], rows: Mapping[str, Mapping
 
 
 def _form(rows: Rows) -> _Form:
-    return rows.share, tuple((item.name, item.datatype, item.shape) for item in rows.columns)
+    return rows.share, bool(rows.groups), tuple((item.name, item.datatype, item.shape) for item in rows.columns)
 
 
 def _joined(pieces: Sequence[Rows]) -> Rows:
@@ -119,7 +119,8 @@ def _joined(pieces: Sequence[Rows]) -> Rows:
         for place, item in enumerate(pieces[0].columns)
     )
     ids = tuple(name for piece in pieces for name in piece.ids)
-    return Rows(share=pieces[0].share, ids=ids, times=b"".join(piece.times for piece in pieces), columns=columns)
+    times, groups = (b"".join(getattr(piece, name) for piece in pieces) for name in ("times", "groups"))
+    return Rows(share=pieces[0].share, ids=ids, times=times, columns=columns, groups=groups)
 
 
 def _end_to_end(values: Sequence[bytes | tuple[str | None, ...]]) -> bytes | tuple[str | None, ...]:

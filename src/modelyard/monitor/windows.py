@@ -222,7 +222,7 @@ class Windows(Database):
 
     def _stage(self, connection: sqlite3.Connection, kind: str, part: Part, rows: Rows, *, day: str, at: float) -> None:
         body = msgspec.msgpack.encode(rows)
-        form = repr([(item.name, item.datatype, item.shape) for item in rows.columns])
+        form = repr([(item.name, item.datatype, item.shape) for item in rows.columns]) + (" by caller" if rows.groups else "")
         values = (kind, part.name, day, part.version, part.digest, form, at, len(body), body)
         connection.execute("INSERT INTO staged (kind, name, day, version, digest, form, at, size, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 

@@ -33,7 +33,7 @@ from modelyard.serve.router import Router, champion
 from modelyard.serve.sticky import first_value
 from modelyard.serve.suspects import Board, Suspects
 from modelyard.serve.turns import Turns
-from modelyard.types import Digest, InferenceResponse, Schema, TrafficPlan, parse_sticky
+from modelyard.types import ALONE, Digest, InferenceRequest, InferenceResponse, Schema, TrafficPlan, parse_sticky
 
 if TYPE_CHECKING:
     from modelyard.serve.observe import Recorder
@@ -72,8 +72,8 @@ class Waiting(Call, Protocol):
 class Carries(Protocol):
     """What stands in front of a request."""
 
-    placed: tuple[Router, Digest | None] | None
-    """By which router it was last placed, and where."""
+    placed: tuple[Router, Digest | None, int] | None
+    """By which router it was last placed, where, and the group of its caller."""
 
     def value(self, name: bytes) -> bytes:
         """The value of the header `name` (in small letters); empty where there is none."""
@@ -96,6 +96,8 @@ class Version:
         self.meter = meter
         self.recorder: Recorder | None = None
         self.tracer: Tracer | None = None
+        self.group: Callable[[Any], int] | None = None
+        """The group of a call's caller, where callers stay with a version."""
         self.explanations = 0
         """How many are being made: until they are, the model is not let go of."""
         self.mirrored = 0
@@ -197,7 +199,9 @@ class Version:
         count = len(ids)
         self.meter.answered(latencies, ran.rows, predict_s=ran.seconds, prepare_s=prepare_s / count, encode_s=encode_s / count)
         if self.recorder is not None:
-            self.recorder.answered(ids, counts, ran.inputs, ran.outputs, latencies)
+            group = self.group
+            groups = None if group is None else [group(call) for call in cast("list[Waiting]", ran.calls)]
+            self.recorder.answered(ids, counts, ran.inputs, ran.outputs, latencies, groups=groups)
         if self.tracer is not None:
             self.tracer.answered((self.name, self.number), ran, ran.encoding_s, ran.answered_s)
         for shadow in self.shadows:
@@ -214,13 +218,23 @@ class Version:
     def _left(self, call: Call) -> None:
         """Count a request whose caller went away before its answer; one that is answered or waits still is nothing to count."""
         if not call.is_open and not cast("Waiting", call).is_answered:
-            self.failed(CANCELLED, monotonic() - call.received_s)
+            self.failed(CANCELLED, monotonic() - call.received_s, call)
 
-    def failed(self, code: str, latency_s: float) -> None:
+    def failed(self, code: str, latency_s: float, call: Any) -> None:
         """Count a request that got no prediction."""
         self.meter.failed(code)
         if self.recorder is not None:
-            self.recorder.failed(code, latency_s)
+            self.recorder.failed(code, latency_s, ALONE if self.group is None else self.group(call))
+
+
+def _group_by_head(call: Any) -> int:
+    placed = call.head.placed
+    return ALONE if placed is None else cast(int, placed[2])
+
+
+def _group_by_field(call: Any) -> int:
+    # What failed before it was read has no request yet, and what names its version was never placed.
+    return getattr(getattr(call, "request", None), "group", ALONE)
 
 
 def _with_open(ran: Ran) -> Ran:
@@ -248,6 +262,8 @@ class Deployment:
         self.field = where if kind == "field" else ""
         """The input by whose value requests stay with a version: they are read before one is picked."""
         self._header = where.encode() if kind == "header" else b""
+        self.is_sticky = bool(kind)
+        """Whether callers stay with a version; then what is counted is counted by their groups too."""
         self._drawn: list[Version] = []
         self.casts = {version: casts for version in versions.values() if (casts := _casts(self.champion.schema, version.schema))}
         """Of versions that read wider types than the champion, by whose schema requests come: which inputs become what."""
@@ -260,7 +276,7 @@ class Deployment:
             placed = head.placed  # a head is kept with all that it means, as long as the plan means the same
             if placed is None or placed[0] is not self.router:
                 value = head.value(self._header)
-                placed = head.placed = self.router, self.router.place(value) if value else None
+                placed = head.placed = self.router, *(self.router.place(value) if value else (None, ALONE))
             if placed[1] is not None:
                 return self.by_digest[placed[1]]
         return self._next()
@@ -271,10 +287,14 @@ class Deployment:
             self._drawn = [self.by_digest[digest] for digest in self.router.pick(DRAWN)]
         return self._drawn.pop()
 
-    def pick_by_field(self, inputs: Mapping[str, Array]) -> Version:
-        """The version that answers a request with these inputs."""
-        value = first_value(inputs, self.field)
-        return self._next() if value is None else self.by_digest[self.router.place(value)]
+    def pick_by_field(self, request: InferenceRequest) -> Version:
+        """The version that answers `request`, by its inputs; it is told its caller's group."""
+        value = first_value(request.inputs, self.field)
+        if value is None:
+            request.group = ALONE
+            return self._next()
+        digest, request.group = self.router.place(value)
+        return self.by_digest[digest]
 
     def fit(self, version: Version, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """`inputs`, as they were read by the champion's schema, in the types that `version` takes."""
@@ -303,8 +323,9 @@ class Deployment:
         known = self.champion.recorder
         compared = known.answers if known is not None and len(self.by_digest) > 1 else None
         for version in self.by_digest.values():
+            version.group = (_group_by_field if self.field else _group_by_head) if self.is_sticky else None
             if version.recorder is not None:
-                version.recorder.enter(self.plan.generation, compared)
+                version.recorder.enter(self.plan.generation, compared, has_groups=self.is_sticky)
 
 
 class DataPlane:

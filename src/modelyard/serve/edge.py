@@ -198,7 +198,7 @@ class Edge:
         request.principal = caller.principal
         exchange.body = b""
         if field and isinstance(target, Deployment):
-            version = exchange.version = target.pick_by_field(request.inputs)
+            version = exchange.version = target.pick_by_field(request)
             if version.batcher.is_busy:
                 version.batcher.admit(exchange.priority, exchange.deadline_s)
         if version is not reader and isinstance(target, Deployment):
@@ -259,7 +259,7 @@ class Edge:
         elif isinstance(error, Unauthenticated):
             lines += b"www-authenticate: Bearer\r\n"
         if exchange.version is not None:
-            exchange.version.failed(error.code, monotonic() - exchange.received_s)
+            exchange.version.failed(error.code, monotonic() - exchange.received_s, exchange)
         else:
             self._meter.failed(error.code)
         if self.tracer is not None:

@@ -98,7 +98,7 @@ class GrpcEdge:
     def fail(self, call: Call, error: ModelyardError) -> None:
         """Refuse `call` with `error`, count it, and log one line."""
         if call.version is not None:
-            call.version.failed(error.code, monotonic() - call.received_s)
+            call.version.failed(error.code, monotonic() - call.received_s, call)
         else:
             self._meter.failed(error.code)
         tracer = self._edge.tracer

@@ -23,10 +23,12 @@ import msgspec
 import numpy as np
 
 from modelyard import events
-from modelyard.events import Failures, Latencies, Mirror, Part, ProfileCounts, Rows, Segment, Spool
+from modelyard.events import GROUPS, Callers, Failures, Latencies, Mirror, Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import profile
+from modelyard.monitor.evidence import CALLERS, summed
 from modelyard.monitor.profile import BLOCK_ROWS, PROFILED_ELEMENTS, Binner, Profile, joined, reference
 from modelyard.serve.usage import shared
+from modelyard.types import ALONE
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
@@ -153,6 +155,7 @@ class Recorder:
         self._loose = _loose(bundle)
         self.answers = _answers(known, bundle.schema, self._loose)
         self._generation = 0
+        self._has_groups = False
         self._compared: Answers | None = None
         self._outputs: Binner | None = None
         self._past: list[Part] = []
@@ -175,19 +178,24 @@ class Recorder:
         self._profiles: list[ProfileCounts] = []
         self._own: Array | None = None
         self._mirror: _Mirror | None = None
+        self._asked: Array | None = None
+        self._erred: dict[int, int] = {}
         self._predictions = _Kept()
         self._inputs = _Kept()
 
-    def enter(self, generation: int, compared: Answers | None = None) -> None:
-        """From now on count under the plan `generation`, and the outputs as those of `compared` are (None: not apart from the profile)."""
+    def enter(self, generation: int, compared: Answers | None = None, *, has_groups: bool = False) -> None:
+        """From now on count under the plan `generation`, and the outputs as those of `compared` are (None: not apart from the profile).
+
+        `has_groups`: callers stay with a version, so requests are counted by the groups of their callers too.
+        """
         if compared is not None and not (compared.bins.features and compared.fit(self.answers)):
             compared = None
-        if generation == self._generation and compared is self._compared:
+        if generation == self._generation and compared is self._compared and has_groups == self._has_groups:
             return
         self._look()
         if self._is_begun or self.is_holding:
             self._past.append(self._close())
-        self._generation, self._compared = generation, compared
+        self._generation, self._compared, self._has_groups = generation, compared, has_groups
         self._outputs = None if compared is None or compared is self.answers else Binner(compared.bins, block_rows=self._counted_rows)
 
     @property
@@ -199,20 +207,32 @@ class Recorder:
     def _is_begun(self) -> bool:
         return bool(self._requests or self._failures or self._mirror is not None)
 
-    def answered(self, ids: list[str], rows: list[int], inputs: Mapping[str, Array], outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
+    def answered(
+        self,
+        ids: list[str],
+        rows: list[int],
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        latencies_s: list[float],
+        *,
+        groups: list[int] | None = None,
+    ) -> None:
         """Record one run that was answered: `rows[i]` rows of each array belong to request `ids[i]`. Call it after the replies have been written."""
         if not self._held_rows and not self._requests:
             self._busy[self] = None
-        self._held.append((ids, rows, inputs, outputs, latencies_s, time.time()))
+        self._held.append((ids, rows, inputs, outputs, latencies_s, time.time(), groups))
         self._held_rows += rows[0] if len(rows) == 1 else sum(rows)
         if self._held_rows >= self._look_rows and (len(self._held) >= _LARGE_RUNS or self._held_rows >= self._most_rows):
             self._look()
 
-    def failed(self, code: str, latency_s: float) -> None:
+    def failed(self, code: str, latency_s: float, group: int = ALONE) -> None:
         """Record one request that got no prediction."""
         self._busy[self] = None
         before = self._failures.get(code, _NONE)
         self._failures[code] = Failures(requests=before.requests + 1, seconds=before.seconds + latency_s)
+        if self._has_groups and code not in CALLERS:
+            of = os.urandom(1)[0] if group == ALONE else group
+            self._erred[of] = self._erred.get(of, 0) + 1
 
     def mirrored(
         self,
@@ -268,10 +288,18 @@ class Recorder:
             generation=self._generation,
             outputs=self._by_output(),
             mirror=None if self._mirror is None else self._mirror.close(),
+            callers=self._by_caller(),
         )
         self._past_rows += self._rows
         self._begin()
         return part
+
+    def _by_caller(self) -> Callers | None:
+        """What was asked and what failed, by groups of callers."""
+        if not self._has_groups:
+            return None
+        asked = {} if self._asked is None else {group: int(self._asked[group]) for group in np.flatnonzero(self._asked).tolist()}
+        return Callers(asked=summed(asked, self._erred), failed=self._erred)
 
     def _by_output(self) -> dict[str, tuple[int, ...]]:
         """The outputs of the profiled rows by the bins that they are compared in; of the champion's own these are the profile's."""
@@ -289,6 +317,9 @@ class Recorder:
         self._requests += len(block.ids)
         self._rows += block.rows
         self._latencies.add(block.latencies_s)
+        if self._has_groups:
+            counts = np.bincount(block.groups, minlength=GROUPS)
+            self._asked = counts if self._asked is None else self._asked + counts
         self._profile(block)
         self._log(block)
 
@@ -340,7 +371,7 @@ class Recorder:
             chosen = chosen[block.positions[chosen] < events.threshold(self._log_share)]
         if not len(chosen):
             return
-        self._predictions.add(block, chosen, block.logged(_OUTPUTS, chosen))
+        self._predictions.add(block, chosen, block.logged(_OUTPUTS, chosen), has_groups=self._has_groups)
         with_inputs = chosen[block.positions[chosen] < events.threshold(min(self._input_rate, self._log_share))]
         if len(with_inputs):
             self._inputs.add(block, with_inputs, self._redactor.columns(block.logged(_INPUTS, with_inputs)))
@@ -395,8 +426,8 @@ def _taken(values: Array, chosen: Array) -> Array:
     return values if len(chosen) == len(values) else values.take(chosen, axis=0)  # half the time of values[chosen]
 
 
-_Run = tuple[list[str], list[int], Mapping[str, "Array"], Mapping[str, "Array"], list[float], float]
-"""Ids, their rows, inputs, outputs, latencies, and when the run was answered."""
+_Run = tuple[list[str], list[int], Mapping[str, "Array"], Mapping[str, "Array"], list[float], float, list[int] | None]
+"""Ids, their rows, inputs, outputs, latencies, when the run was answered, and the groups of the callers, if they have any."""
 
 
 _INPUTS: Literal[2] = 2
@@ -460,6 +491,17 @@ class _Block:
         self.latencies_s = list(chain.from_iterable([run[4] for run in runs]))
         self._counts = None if rows == len(self.ids) else np.array([count for run in runs for count in run[1]], dtype=np.int64)
         self._positions: Array | None = None
+        self._groups: Array | None = None
+
+    @property
+    def groups(self) -> Array:
+        """Of each request the group of its caller; of one that is drawn for itself, any."""
+        if self._groups is None:
+            found = np.fromiter(chain.from_iterable([run[6] or [ALONE] * len(run[0]) for run in self._runs]), np.int64, len(self.ids))
+            alone = np.flatnonzero(found == ALONE)
+            found[alone] = np.frombuffer(os.urandom(len(alone)), dtype=np.uint8)
+            self._groups = found
+        return self._groups
 
     @property
     def positions(self) -> Array:
@@ -548,14 +590,17 @@ class _Block:
             return _fitted(joined(parts), loose.shape)
         return joined([_fitted(part, loose.shape) for part in parts])
 
+    def requests(self, chosen: Array) -> Array:
+        """To which request each of the chosen rows belongs."""
+        return chosen if self._counts is None else np.searchsorted(np.cumsum(self._counts), chosen, side="right")
+
     def identify(self, chosen: Array) -> tuple[list[str], Array]:
         """Prediction ids and times of the chosen rows."""
+        requests = self.requests(chosen)
         if self._counts is None:
-            requests = chosen
             ids = self.ids if len(chosen) == self.rows else [self.ids[request] for request in chosen.tolist()]
         else:
             ends = np.cumsum(self._counts)
-            requests = np.searchsorted(ends, chosen, side="right")
             within = (chosen - (ends - self._counts)[requests]).tolist()
             counts = self._counts.tolist()
             ids = [events.prediction_id(self.ids[at], row, counts[at]) for at, row in zip(requests.tolist(), within, strict=True)]
@@ -599,7 +644,7 @@ class _Mirror:
 class _Kept:
     """Rows for the log, thinned as the share falls."""
 
-    __slots__ = ("_columns", "_ids", "_positions", "_times", "rows")
+    __slots__ = ("_columns", "_groups", "_ids", "_positions", "_times", "rows")
 
     def __init__(self) -> None:
         self.rows = 0
@@ -607,9 +652,12 @@ class _Kept:
         self._positions: list[Array] = []
         self._times: list[Array] = []
         self._columns: list[dict[str, Array]] = []
+        self._groups: list[Array] = []
 
-    def add(self, block: _Block, chosen: Array, columns: dict[str, Array]) -> None:
+    def add(self, block: _Block, chosen: Array, columns: dict[str, Array], *, has_groups: bool = False) -> None:
         """`columns` are those of the chosen rows."""
+        if has_groups:
+            self._groups.append(block.groups[block.requests(chosen)].astype(np.uint8))
         ids, times = block.identify(chosen)
         self.rows += len(ids)
         self._ids += ids
@@ -624,6 +672,7 @@ class _Kept:
         keep = np.flatnonzero(positions < events.threshold(share))
         self._ids = [self._ids[row] for row in keep.tolist()]
         self._positions, self._times, self._columns = [positions[keep]], [times[keep]], [_rows(columns, keep)]
+        self._groups = [np.concatenate(self._groups)[keep]] if self._groups else []
         self.rows = len(keep)
 
     def _together(self) -> tuple[Array, Array, dict[str, Array]]:
@@ -635,7 +684,8 @@ class _Kept:
             return None
         _, times, columns = self._together()
         named = tuple(events.column(name, values) for name, values in columns.items())
-        return Rows(share=share, ids=tuple(self._ids), times=times.astype("<f8").tobytes(), columns=named)
+        groups = b"".join(each.tobytes() for each in self._groups)
+        return Rows(share=share, ids=tuple(self._ids), times=times.astype("<f8").tobytes(), columns=named, groups=groups)
 
 
 class Redactor:

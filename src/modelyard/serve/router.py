@@ -11,6 +11,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from itertools import accumulate
 
+from modelyard.events import GROUPS
 from modelyard.types import Digest, TrafficPlan
 
 
@@ -39,11 +40,15 @@ class Router:
         digests, bounds, draw = self._digests, self._bounds, self._draw
         return [digests[bisect_right(bounds, draw() * 100)] for _ in range(count)]
 
-    def place(self, value: bytes) -> Digest:
-        """The digest for every request with this value."""
+    def place(self, value: bytes) -> tuple[Digest, int]:
+        """The digest for every request with this value, and the value's group (`events.Callers`).
+
+        The group is the hash's last byte, the digest is chosen by the first ones: so which version a group's callers have is drawn anew for each.
+        """
         hashed = self._named.copy()
         hashed.update(value)
-        return self._digests[bisect_right(self._bounds, (int.from_bytes(hashed.digest()) * 100) >> 64)]
+        placed = int.from_bytes(hashed.digest())
+        return self._digests[bisect_right(self._bounds, (placed * 100) >> 64)], placed % GROUPS
 
 
 def champion(plan: TrafficPlan) -> Digest:

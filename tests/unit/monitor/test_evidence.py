@@ -8,7 +8,7 @@ import pytest
 
 from modelyard import errors
 from modelyard.errors import Conflict, ModelyardError
-from modelyard.events import Failures, Mirror, Part
+from modelyard.events import Callers, Failures, Mirror, Part
 from modelyard.monitor.evidence import CALLERS, Blocks, Seen, block, of, of_second
 from modelyard.types import Digest
 
@@ -54,6 +54,12 @@ def test_sums_are_exact_in_any_order() -> None:
     )
     for order in permutations(map(of, parts)):
         assert reduce(add, order, Seen()) == total
+
+
+def test_callers_are_added_by_their_groups() -> None:
+    parts = (part(callers=Callers(asked={1: 2, 9: 1}, failed={9: 1})), part(callers=Callers(asked={9: 4})), part())
+    for order in permutations(map(of, parts)):
+        assert reduce(add, order, Seen()).callers == Callers(asked={1: 2, 9: 5}, failed={9: 1})
 
 
 def test_blocks_tell_how_far_seconds_differ() -> None:

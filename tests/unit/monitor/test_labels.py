@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -89,6 +90,18 @@ def test_labels_find_their_predictions_by_version_in_the_log_and_before_it(home:
     assert labelled(found[OLD], CLASSES, first=101.0).truth.size == 0 == labelled(found[OLD], CLASSES, last=100.0).truth.size
     told = home.account()
     assert (told.labels, told.matched, told.unsampled, told.unknown, told.predictions) == (4, 3, 0, 1, 5)
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_labels_find_the_groups_of_callers_too(home: Home, is_written: bool) -> None:
+    home.predict(OLD, classified(["a", "b"], ["yes", "no"], at=100.0))
+    home.predict(OLD, msgspec.structs.replace(classified(["c", "d"], ["no", "yes"], at=101.0), groups=bytes([0, 255])))
+    if is_written:
+        home.write()
+        assert len(home.log.files("predictions", "m")) == 2, "rows with groups are of another form"
+        assert set(home.log.rows("predictions", "m").columns) == {"label", "probability"}, "a group is no output"
+    home.ledger.give("m", [(key, "yes") for key in "abcd"], at=300.0)
+    assert labelled(home.answers()[OLD], CLASSES).groups.tolist() == [-1, -1, 0, 255]
 
 
 def test_the_newest_label_stands_and_how_they_came_is_counted(home: Home) -> None:

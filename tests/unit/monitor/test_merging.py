@@ -57,7 +57,7 @@ def test_every_field_of_a_part_is_added_up_or_left_out_on_purpose() -> None:
     """Whoever adds a field to what is observed says here what becomes of it on the way to another machine."""
     names = {"name", "version", "digest"}
     added = {"requests", "rows", "failures", "latencies", "profiles", "predictions", "inputs", "dropped", "use"}
-    told_by_records = {"generation", "outputs", "mirror"}
+    told_by_records = {"generation", "outputs", "mirror", "callers"}
     assert set(Part.__struct_fields__) == names | added | told_by_records
     assert set(Segment.__struct_fields__) == {"slot", "pid", "started_at", "ended_at", "parts", "lost", "labels"}
 

@@ -13,12 +13,13 @@ import pytest
 
 from modelyard.config import Settings
 from modelyard.errors import ModelFailed, NotFound, Overloaded, Unavailable
+from modelyard.events import GROUPS
 from modelyard.serve.admission import NORMAL
 from modelyard.serve.batching import Ran
 from modelyard.serve.dataplane import DataPlane, Deployment, _batch_rows
 from modelyard.serve.loading import load
 from modelyard.serve.metrics import Metrics
-from modelyard.types import Digest, InferenceRequest, InferenceResponse, Schema, TensorSpec, TrafficPlan
+from modelyard.types import ALONE, Digest, InferenceRequest, InferenceResponse, Schema, TensorSpec, TrafficPlan
 from serving import Home
 
 
@@ -191,8 +192,16 @@ def test_requests_stay_with_a_version_by_header_or_field_and_the_champion_stays_
         assert {by_header.pick(Carrying(b"")) for _ in range(300)} == {by_header.pick() for _ in range(300)} == {old, new}
         by_field = Deployment(msgspec.structs.replace(made.plan, sticky="field:a", **first), made.by_digest)
         for value in (1.0, 2.0, 3.0):
-            assert len({by_field.pick_by_field({"a": np.array([[value], [7.0]])}) for _ in range(30)}) == 1
-        assert {by_field.pick_by_field({"a": np.array([[np.nan]])}) for _ in range(300)} == {old, new}
+            assert len({by_field.pick_by_field(InferenceRequest({"a": np.array([[value], [7.0]])}, 2)) for _ in range(30)}) == 1
+        assert {by_field.pick_by_field(InferenceRequest({"a": np.array([[np.nan]])}, 1)) for _ in range(300)} == {old, new}
+        request = InferenceRequest({"a": np.array([[1.0]])}, 1)
+        by_field.pick_by_field(request)
+        for plan, call in ((by_header, SimpleNamespace(head=head)), (by_field, SimpleNamespace(request=request))):
+            plan.enter(plane.leisure)
+            assert old.group is not None and old.group(call) in range(GROUPS)
+        assert old.group(SimpleNamespace()) == old.group(SimpleNamespace(request=InferenceRequest({}, 1))) == ALONE, "never read, or never placed"
+        made.enter(plane.leisure)
+        assert old.group is None, "where nobody stays with a version there are no groups"
         alone = Deployment(msgspec.structs.replace(by_field.plan, weights={old.digest: 100}, hold=(new.digest,)), made.by_digest)
         assert alone.only is alone.pick() is old
         assert alone.field == "", "nobody need look"
@@ -215,7 +224,7 @@ def test_who_was_refused_while_the_model_ran_is_not_counted_as_answered_too(tmp_
     async def test(plane: DataPlane, loaded: list[Any]) -> None:
         version = deployment(plane, loaded, [100, 0]).champion
         seen: list[Any] = []
-        version.recorder = SimpleNamespace(answered=lambda *given: seen.append(given))  # type: ignore[assignment]
+        version.recorder = SimpleNamespace(answered=lambda *given, **_: seen.append(given))  # type: ignore[assignment]
         counted: list[int] = []
         version.meter = SimpleNamespace(answered=lambda latencies, rows, **_: counted.append((len(latencies), rows)))  # type: ignore[assignment]
         calls = [Asked(1, id="first"), Asked(2, id="late"), Asked(3, id="last")]
@@ -240,7 +249,7 @@ def test_who_went_away_counts_as_cancelled_once_and_never_as_answered(tmp_path: 
         version = deployment(plane, loaded, [100, 0]).champion
         counted: list[Any] = []
         version.meter = SimpleNamespace(answered=lambda latencies, rows, **_: counted.append(rows), failed=counted.append)  # type: ignore[assignment]
-        version.recorder = SimpleNamespace(answered=lambda *given: counted.append(given[1]), failed=lambda *given: counted.append(given))  # type: ignore[assignment]
+        version.recorder = SimpleNamespace(answered=lambda *given, **_: counted.append(given[1]), failed=lambda *given: counted.append(given))  # type: ignore[assignment]
         while_waiting, while_running, there = Asked(1), Asked(1), Asked(1)
         for call in (while_waiting, there):
             plane.infer(version, call)

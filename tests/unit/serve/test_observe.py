@@ -437,6 +437,52 @@ def test_a_part_belongs_to_one_generation(world: World) -> None:
     assert only(world.second()).generation == 5
 
 
+def test_where_callers_stay_with_a_version_their_groups_are_counted_and_logged(world: World) -> None:
+    world.recorder.enter(3)
+    world.ask(1)
+    world.recorder.failed("model_failed", 0.1, 9)
+    assert only(world.second()).callers is None
+    world.recorder.enter(4, has_groups=True)
+    inputs = draw(6)
+    world.recorder.answered(["x", "y", "z"], [1, 3, 2], inputs, answers(inputs), [0.001] * 3, groups=[7, 200, 7])
+    for code, group in (("model_failed", 200), ("model_failed", 9), ("schema_mismatch", 7)):
+        world.recorder.failed(code, 0.1, group)
+    part = only(world.second())
+    assert part.callers == events.Callers(asked={7: 2, 200: 2, 9: 1}, failed={200: 1, 9: 1}), "what a caller sent wrong counts nowhere"
+    assert part.predictions is not None
+    assert list(part.predictions.groups) == [7, 200, 200, 200, 7, 7]
+    world.recorder.enter(5)
+    world.ask(1)
+    last = only(world.second())
+    assert (last.callers, last.predictions and last.predictions.groups) == (None, b"")
+
+
+def test_requests_that_stay_with_no_version_are_spread_over_all_groups(world: World) -> None:
+    world.recorder.enter(4, has_groups=True)
+    inputs = draw(2000)
+    world.recorder.answered([f"a-{at}" for at in range(2000)], [1] * 2000, inputs, answers(inputs), [0.001] * 2000, groups=[-1] * 2000)
+    for _ in range(20):
+        world.recorder.failed("model_failed", 0.1)
+    callers = only(world.second()).callers
+    assert callers is not None
+    assert (sum(callers.asked.values()), sum(callers.failed.values())) == (2020, 20)
+    assert len(callers.asked) > 200 and max(callers.asked.values()) < 40 and len(callers.failed) > 5
+
+
+def test_thinned_rows_keep_their_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, monkeypatch, log_predictions_s=40.0)
+    world.recorder.enter(4, has_groups=True)
+    for at in range(4):
+        inputs = draw(64, seed=at)
+        ids = [f"{at}-{row}" for row in range(64)]
+        groups = [len(name) * 7 + at * 64 + int(name[2:]) & 255 for name in ids]
+        world.recorder.answered(ids, [1] * 64, inputs, answers(inputs), [0.001] * 64, groups=groups)
+        world.recorder._look()
+    rows = only(world.second()).predictions
+    assert rows is not None and rows.share < 1
+    assert list(rows.groups) == [len(name) * 7 + int(name[0]) * 64 + int(name[2:]) & 255 for name in rows.ids]
+
+
 def test_outputs_are_counted_in_the_bins_of_the_champion(world: World) -> None:
     champion = world.recorder.answers
     (bins,) = champion.bins.features

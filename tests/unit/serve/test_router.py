@@ -3,6 +3,9 @@ from __future__ import annotations
 from collections import Counter
 from itertools import cycle
 
+import msgspec
+
+from modelyard.events import GROUPS
 from modelyard.serve.router import Router, champion
 from modelyard.types import Digest, TrafficPlan
 
@@ -39,17 +42,17 @@ def test_a_plan_says_who_is_champion_however_small_its_share() -> None:
 def test_a_value_stays_where_it_is_and_shares_are_the_weights() -> None:
     router = Router(plan({A: 80, B: 20}), draw=lambda: 1 / 0)
     values = [b"user-%d" % number for number in range(20_000)]
-    found = [router.place(value) for value in values]
-    assert found == [Router(plan({B: 20, A: 80})).place(value) for value in values], "in whatever order the plan names them"
+    found = [router.place(value)[0] for value in values]
+    assert found == [Router(plan({B: 20, A: 80})).place(value)[0] for value in values], "in whatever order the plan names them"
     assert abs(Counter(found)[B] - 4000) < 4 * (20_000 * 0.2 * 0.8) ** 0.5
     other = Router(TrafficPlan(name="other", generation=1, weights={A: 80, B: 20}, versions={A: 1, B: 2}))
-    both = sum(router.place(value) == other.place(value) == B for value in values)
+    both = sum(router.place(value)[0] == other.place(value)[0] == B for value in values)
     assert abs(both - 800) < 4 * (20_000 * 0.04) ** 0.5, "another deployment divides them anew"
 
 
 def test_the_place_of_a_value_is_the_same_in_every_process_for_ever() -> None:
     router = Router(plan({A: 50, B: 50}))
-    assert [router.place(b"%d" % number) == B for number in range(12)] == PLACES
+    assert [router.place(b"%d" % number)[0] == B for number in range(12)] == PLACES
 
 
 def test_as_a_candidate_grows_it_keeps_the_values_that_it_has() -> None:
@@ -58,6 +61,17 @@ def test_as_a_candidate_grows_it_keeps_the_values_that_it_has() -> None:
         for weight in (1, 10, 50, 99):
             weights = {champion_digest: 100 - weight, candidate: weight}
             router = Router(TrafficPlan(name="m", generation=1, weights=weights, versions={A: 1, B: 2}, champion=champion_digest))
-            has = {number for number in range(3000) if router.place(b"%d" % number) == candidate}
+            has = {number for number in range(3000) if router.place(b"%d" % number)[0] == candidate}
             assert had < has
             had = has
+
+
+def test_the_group_of_a_value_has_nothing_to_do_with_its_version() -> None:
+    router = Router(plan({A: 70, B: 30}))
+    placed = [router.place(b"%d" % number) for number in range(20_000)]
+    groups = [{group for digest, group in placed if digest == each} for each in (A, B)]
+    assert groups == [set(range(GROUPS))] * 2, "each group has callers of both"
+    counts = [sum(digest == B for digest, group in placed if group % 4 == rest) for rest in range(4)]
+    assert max(counts) < 1.15 * min(counts)
+    other = Router(msgspec.structs.replace(plan({B: 99, A: 1}), generation=9))
+    assert [other.place(b"%d" % number)[1] for number in range(50)] == [group for _, group in placed[:50]], "whatever the weights"

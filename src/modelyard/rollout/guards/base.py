@@ -42,6 +42,15 @@ class Blocks(Protocol):
     def products(self) -> Mapping[int, int]: ...
 
 
+class Callers(Protocol):
+    """How requests lie among groups of callers (`events.Callers`)."""
+
+    @property
+    def asked(self) -> Mapping[int, int]: ...
+    @property
+    def failed(self) -> Mapping[int, int]: ...
+
+
 class Seen(Protocol):
     """Cumulative counts of one version in one generation (`monitor.evidence.Seen`); `errors` are among the `requests`."""
 
@@ -57,10 +66,14 @@ class Seen(Protocol):
     def mirror(self) -> Mirror: ...
     @property
     def blocks(self) -> Blocks: ...
+    @property
+    def callers(self) -> Callers: ...
 
 
 class Labelled(Protocol):
-    """Predictions whose truth is known, a row each: `truth`, `predicted` (label or number) and `score` (of the second of two classes, else empty)."""
+    """Predictions whose truth is known, a row each: `truth`, `predicted` (label or number), `score` (of the second of two classes, else empty) and
+    `groups` (of callers, -1 where one keeps to no version; or empty).
+    """
 
     @property
     def truth(self) -> Array: ...
@@ -68,6 +81,8 @@ class Labelled(Protocol):
     def predicted(self) -> Array: ...
     @property
     def score(self) -> Array: ...
+    @property
+    def groups(self) -> Array: ...
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

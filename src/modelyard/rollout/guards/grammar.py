@@ -98,6 +98,10 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return self.limit * champion
         return self.limit + champion if self.form == "difference" else self.limit
 
+    def same(self) -> Guard:
+        """The guard by which the candidate is to be as good as the champion."""
+        return Guard(metric=self.metric, form="difference", sign=self.sign, unit=self.unit if self.form != "ratio" else "", query=self.query)
+
     def keeps(self, value: float, champion: float) -> bool:
         """Whether `value` keeps to the bound where the champion's is `champion`. Two zeros keep to any ratio: there is nothing to tell them by."""
         if self.form == "ratio" and value == champion == 0:

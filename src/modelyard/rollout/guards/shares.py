@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from modelyard.rollout.guards import evalues
+from modelyard.events import Callers
+from modelyard.rollout.guards import callers, evalues
 from modelyard.rollout.guards.base import Finding, Stratum
 from modelyard.rollout.guards.grammar import Guard
 
@@ -24,16 +25,26 @@ NEGLIGIBLE = 0.001
 
 
 class Pair(NamedTuple):
-    """Hits and trials of one step, the candidate's and the champion's."""
+    """Hits and trials of one step, the candidate's and the champion's; `effects` says by what these are divided where callers keep to a version."""
 
     hits: float
     trials: float
     other_hits: float = 0.0
     other_trials: float = 0.0
+    effects: callers.Effects = callers.ALONE
 
     def times(self, factor: float) -> Pair:
         """As many times as much of the same."""
-        return Pair(*(factor * each for each in self))
+        return self._replace(
+            hits=factor * self.hits, trials=factor * self.trials, other_hits=factor * self.other_hits, other_trials=factor * self.other_trials
+        )
+
+    def said(self) -> evalues.Two:
+        """The counts by what they say: as many as if each request were its own caller's."""
+        if not self.effects.is_known:
+            return evalues.Two(0.0, 0.0, 0.0, 0.0)
+        mine, other = self.effects.mine, self.effects.other
+        return evalues.Two(self.hits / mine, self.trials / mine, self.other_hits / other, self.other_trials / other)
 
 
 def error_rate(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
@@ -42,7 +53,8 @@ def error_rate(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding
     for each in strata:
         mine, other = each.candidate, each.champion
         hits, trials = (mine.mirror.failed, mine.mirror.sent) if each.is_shadow else (mine.errors, mine.requests)
-        pairs.append(Pair(hits, trials, other.errors, other.requests))
+        effects = callers.ALONE if each.is_shadow else callers.effects(mine.callers, other.callers)
+        pairs.append(Pair(hits, trials, other.errors, other.requests, effects))
     finding = _finding(guard, pairs, alpha, units="requests")
     if guard.form != "ratio":
         return finding
@@ -68,11 +80,13 @@ def accuracy(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
     """Of predictions whose truth is known. Judged as the share of wrong ones."""
     pairs = []
     for each in strata:
-        counts = [(0.0, 0.0)] * 2
+        counts, found = [(0.0, 0.0)] * 2, [Callers()] * 2
         for place, labels in enumerate((each.candidate_labels, each.champion_labels)):
             if labels is not None:
-                counts[place] = (float(np.sum(labels.truth != labels.predicted)), float(len(labels.truth)))
-        pairs.append(Pair(*counts[0], *counts[1]))
+                is_wrong = labels.truth != labels.predicted
+                counts[place] = (float(np.sum(is_wrong)), float(len(labels.truth)))
+                found[place] = callers.counted(is_wrong, labels.groups)
+        pairs.append(Pair(*counts[0], *counts[1], callers.effects(*found)))
     return _finding(guard, pairs, alpha, units="labelled predictions")
 
 
@@ -105,7 +119,8 @@ def _finding(guard: Guard, pairs: Sequence[Pair], alpha: float, *, units: str) -
     pairs_used = [pair for pair in pairs if pair.trials and (pair.other_trials or not guard.compares)]
     last = pairs_used[-1] if pairs_used else Pair(0, 0)
     champion = _rate([pair for pair in pairs if pair.other_trials], last)
-    low, high = evalues.limits(last.hits, last.trials, alpha)
+    said = last.said()
+    low, high = evalues.limits(float(said.hits), float(said.trials), alpha)
     estimate = last.hits / last.trials if last.trials else math.nan
     if guard.compares:
 
@@ -162,8 +177,12 @@ def _pooled(pairs: Sequence[Pair], times: float, bound: float, *, worse: bool) -
     taken = _scaled(pairs, times)
     test = evalues.above if worse else evalues.below
 
+    said = [pair.said() for pair in taken]
+    if _is_shared(pairs):
+        return callers.best_step([float(test(two.hits, two.trials, bound)) for two in said])
+
     def since(first: int) -> Array:
-        return test(sum(pair.hits for pair in taken[first:]), sum(pair.trials for pair in taken[first:]), bound)
+        return test(sum(two.hits for two in said[first:]), sum(two.trials for two in said[first:]), bound)
 
     return float(evalues.from_any_step(since, len(taken)))
 
@@ -171,5 +190,11 @@ def _pooled(pairs: Sequence[Pair], times: float, bound: float, *, worse: bool) -
 def _compared(pairs: Sequence[Pair], times: float, line: evalues.Line, *, worse: bool) -> float:
     """The champion's share may change from step to step, and the split with it: so steps are never added up, but their evidence multiplied."""
     test = evalues.exceeds if worse else evalues.falls_short
-    two = evalues.Two(*np.array(_scaled(pairs, times), dtype=np.float64).reshape(-1, 4).T)
-    return float(evalues.from_any_step(list(test(two, line)), len(pairs)))
+    two = evalues.Two(*np.array([pair.said() for pair in _scaled(pairs, times)], dtype=np.float64).reshape(-1, 4).T)
+    steps = list(test(two, line))
+    return callers.best_step([float(each) for each in steps]) if _is_shared(pairs) else float(evalues.from_any_step(steps, len(pairs)))
+
+
+def _is_shared(pairs: Sequence[Pair]) -> bool:
+    """Whether steps share their callers, who keep to their version from one to the next."""
+    return any(pair.effects.is_shared for pair in pairs)

@@ -75,8 +75,67 @@ def test_too_few_labels_are_told() -> None:
     assert "at least 30 more labelled predictions" in verdict.evidence
 
 
-def test_errors_that_are_all_alike_say_nothing_and_break_nothing() -> None:
-    same = Known(np.zeros(500), np.ones(500))
-    assert told("mae<1.05x", same, same) == "unknown"
-    perfect = Known(np.zeros(500), np.zeros(500))
-    assert told("rmse<1.05x", perfect, perfect) == "unknown"
+def exact(rows: int, *, off_by: float = 0.0) -> Known:
+    """A model whose errors do not vary."""
+    truth = np.arange(rows) % 10.0
+    return Known(truth, truth + off_by)
+
+
+@pytest.mark.parametrize("text", ["mae<1.05x", "rmse<1.05x", "mae<champion+0.5", "rmse<champion+0.5", "mae<0.5", "rmse<0.5"])
+def test_two_exact_models_are_told_in_finite_time_and_a_much_worse_one_fails(text: str) -> None:
+    few, many = exact(LEAST), exact(40_000)
+    assert told(text, few, few) == "unknown"  # nothing has varied yet in so few: that is no proof
+    assert told(text, many, many) == "pass"
+    assert told(text, exact(2000, off_by=5.0), exact(2000)) == "fail"
+    rng = np.random.default_rng(6)
+    assert told(text, exact(4000)._replace(predicted=rng.permutation(exact(4000).truth)), exact(4000)) == "fail"  # one varies, the other does not
+
+
+def test_errors_that_are_all_alike_are_told_apart_by_their_size() -> None:
+    for text in ("mae<1.2x", "rmse<1.2x", "mae<champion+1", "rmse<champion+1"):
+        assert told(text, exact(40_000, off_by=2.0), exact(40_000, off_by=2.0)) == "pass"
+        assert told(text, exact(4000, off_by=4.0), exact(4000, off_by=2.0)) == "fail"
+    assert told("mae<champion", exact(100_000), exact(100_000)) == "unknown"  # neither is the better, and none is ever called so
+    rounded = exact(4000)._replace(predicted=exact(4000).truth * (1 + 1e-15))
+    assert told("mae<champion", rounded, exact(4000)) == "unknown"  # the rounding of numbers decides nothing
+
+
+def test_areas_that_do_not_vary_are_told_in_finite_time() -> None:
+    truth = np.arange(4000) % 2
+    apart, swapped, tied = (Known(truth, truth, score) for score in (truth + 0.0, 1.0 - truth, np.zeros(4000)))
+    for text in ("auc>=champion-0.01", "auc>=0.98x", "auc>=0.95"):
+        assert told(text, apart, apart) == "pass"
+        assert told(text, swapped, apart) == "fail"
+        assert told(text, tied, apart) == "fail"
+
+
+def test_limits_of_what_does_not_vary_are_known() -> None:
+    verdict = judge(parse("mae<0.5"), [stratum(Counted(), candidate_labels=exact(1000))], alpha=ALPHA)
+    assert 0 <= verdict.numbers["low"] <= verdict.numbers["estimate"] == 0 < verdict.numbers["high"] < 0.5
+
+
+def owned(rng, callers: int, each: int, *, shift: float = 0.0) -> Known:
+    """Errors whose size is their caller's, of callers with as many predictions each."""
+    caller = np.repeat(np.arange(callers), each)
+    size = np.exp(rng.normal(size=callers))[caller] + shift
+    truth = rng.normal(size=len(caller))
+    return Known(truth, truth + size * rng.choice([-1, 1], len(caller)), groups=rng.integers(0, 256, callers)[caller])
+
+
+def test_callers_count_and_not_their_predictions() -> None:
+    """The control: without the groups the same labels call two versions different that are alike."""
+    wrong = {True: 0, False: 0}
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        mine, other = owned(rng, 100, 100), owned(rng, 100, 100)
+        for is_known in (True, False):
+            pair = [each if is_known else each._replace(groups=()) for each in (mine, other)]
+            wrong[is_known] += told("mae<champion", *pair) != "unknown"
+    assert wrong[True] <= 2 < 10 <= wrong[False]
+    rng = np.random.default_rng(7)
+    assert told("mae<champion", owned(rng, 400, 20, shift=2.0), owned(rng, 400, 20)) == "fail"
+
+
+def test_too_few_callers_say_nothing() -> None:
+    rng = np.random.default_rng(8)
+    assert told("mae<champion", owned(rng, 6, 1000, shift=3.0), owned(rng, 6, 1000)) == "unknown"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from judging import Counted, Known, Mirrored, stratum
 
+from modelyard.events import GROUPS, Callers
 from modelyard.rollout.guards import Samples, judge, parse
 
 ALPHA = 0.0125
@@ -45,6 +46,62 @@ def test_a_bound_that_the_champion_breaks_too_fails_only_a_worse_candidate() -> 
     assert "the champion breaks too" in alike.evidence
     assert alike.numbers["holds"] == 0
     assert told("error_rate<0.5%", stratum(Counted(10_000, 600), champion)) == "fail"
+
+
+def asked(rng, callers: int, each: int, *, share: float = 0.1, is_known: bool = True) -> Counted:
+    """Requests of callers of whom some fail always and the others never, as many of each."""
+    groups, fails = rng.integers(0, GROUPS, callers), rng.random(callers) < share
+    asked, failed = np.bincount(groups, minlength=GROUPS) * each, np.bincount(groups, fails, minlength=GROUPS).astype(int) * each
+    known = Callers(asked=dict(enumerate(asked.tolist())), failed=dict(enumerate(failed.tolist())))
+    return Counted(callers * each, int(failed.sum()), callers=known if is_known else Callers())
+
+
+def test_where_callers_keep_to_a_version_they_count_and_not_their_requests() -> None:
+    """The control: without the groups the same requests call two versions different that are alike."""
+    wrong = {True: 0, False: 0}
+    for seed in range(60):
+        for is_known in (True, False):
+            rng = np.random.default_rng(seed)
+            pair = [asked(rng, 300, 50, is_known=is_known) for _ in range(2)]
+            wrong[is_known] += told("error_rate<champion", stratum(*pair)) != "unknown"
+    assert wrong[True] <= 3 < 15 <= wrong[False]
+    rng = np.random.default_rng(1)
+    assert told("error_rate<champion", stratum(asked(rng, 3000, 50, share=0.2), asked(rng, 3000, 50))) == "fail"
+    assert told("error_rate<15%", stratum(asked(rng, 3000, 50), asked(rng, 3000, 50))) == "pass"
+    assert told("error_rate<15%", stratum(asked(rng, 40, 1000), asked(rng, 1000, 50))) == "unknown"
+
+
+def test_of_too_few_callers_nothing_is_said() -> None:
+    rng = np.random.default_rng(2)
+    champion = asked(rng, 1000, 50)
+    assert told("error_rate<champion", stratum(asked(rng, 5, 5000, share=1.0), champion)) == "unknown"
+    assert told("error_rate<champion", stratum(asked(rng, 40, 5000, share=1.0), champion)) == "fail"
+
+
+def test_steps_that_share_their_callers_are_not_multiplied() -> None:
+    rng = np.random.default_rng(3)
+    once = stratum(asked(rng, 300, 20, share=0.16), asked(rng, 300, 20))
+    found = [judge(parse("error_rate<champion"), [once] * steps, alpha=ALPHA).numbers["e_fail"] for steps in (1, 4)]
+    assert found[0] == pytest.approx(found[1])
+    alone = stratum(*(each._replace(callers=Callers()) for each in (once.candidate, once.champion)))
+    apart = [judge(parse("error_rate<champion"), [alone] * steps, alpha=ALPHA).numbers["e_fail"] for steps in (1, 4)]
+    assert apart[1] > 10 * apart[0]
+
+
+def test_accuracy_counts_callers_where_they_keep_to_a_version() -> None:
+    rng = np.random.default_rng(4)
+
+    def labels(callers: int, each: int, *, wrong: float, is_known: bool = True) -> Known:
+        caller = np.repeat(np.arange(callers), each)
+        return Known(
+            np.zeros(len(caller)), (rng.random(callers) < wrong)[caller], groups=rng.integers(0, GROUPS, callers)[caller] if is_known else ()
+        )
+
+    def decided(*, is_known: bool) -> int:
+        pairs = [[labels(300, 50, wrong=0.1, is_known=is_known) for _ in range(2)] for _ in range(40)]
+        return sum(told("accuracy>champion", stratum(Counted(), candidate_labels=mine, champion_labels=other)) != "unknown" for mine, other in pairs)
+
+    assert decided(is_known=True) <= 2 < 8 <= decided(is_known=False)
 
 
 def test_a_shadow_is_judged_by_its_mirrored_requests() -> None:

@@ -1,0 +1,131 @@
+"""How much less requests say than their number, where each caller keeps to one version: what was drawn are the callers, not their requests.
+
+Hides the groups of callers (`events.Callers`) and the variance between them. Pure; numpy only.
+
+A caller's requests are alike, so a hundred of one caller say little more than one. Callers are hashed into groups without regard to the version that
+they were given; between groups of one version the sums differ as far as its callers do, whatever one caller's requests have to do with one another
+(the delta method of cluster-randomised experiments: Deng, Lu and Litz, "Trustworthy analysis of online A/B tests", WSDM 2017). The ratio of that
+variance to the one that independent requests would have is the design effect (Kish, "Survey Sampling", 1965), by which counts are divided before
+they are tested. It is never taken for less than 1. Each group is weighed by what is left without it, as in the jackknife, so that a few large ones do
+not hide behind the mean that they make.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from modelyard import events
+from modelyard.events import GROUPS
+
+if TYPE_CHECKING:
+    from modelyard.rollout.guards.base import Callers
+    from modelyard.types import Array
+
+LEAST_GROUPS = 10.0
+"""Of fewer groups of equal size nothing is known of how far callers differ: then a comparison says nothing."""
+
+
+class Spread(NamedTuple):
+    """The variance of an estimate by what groups of callers have to do with one another, and to how many groups of equal size they come."""
+
+    variance: float
+    groups: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are enough of them."""
+        return self.groups >= LEAST_GROUPS
+
+
+class Effects(NamedTuple):
+    """By what the counts of candidate and champion in one step are divided before they are tested.
+
+    `is_known`: there are enough callers to say. `is_shared`: callers keep to a version, and so steps share them.
+    """
+
+    mine: float = 1.0
+    other: float = 1.0
+    is_known: bool = True
+    is_shared: bool = False
+
+
+ALONE = Effects()
+"""Where each request was drawn for itself."""
+
+
+def spread(influence: Array, groups: Array) -> Spread:
+    """Of an estimate to which each row adds its `influence` (which sum to 0), by the group of each row's caller; -1: a caller of its own."""
+    placed = _placed(groups)
+    return _spread(np.bincount(placed, influence, minlength=GROUPS), np.bincount(placed, minlength=GROUPS))
+
+
+def effect(callers: Callers) -> Spread:
+    """The design effect on a share of requests that failed (as a variance), of one version in one step; NaN where none or all have."""
+    asked, failed = _filled(callers.asked), _filled(callers.failed)
+    total = float(asked.sum())
+    if not total:
+        return Spread(math.nan, 0.0)
+    share = float(failed.sum()) / total
+    found = _spread((failed - share * asked) / total, asked)
+    alone = share * (1 - share) / total
+    return Spread(found.variance / alone if alone > 0 else math.nan, found.groups)
+
+
+def effects(mine: Callers, other: Callers) -> Effects:
+    """Of candidate and champion in one step; `ALONE` where no groups were counted. Of one that has no failure, or nothing else, the other's holds."""
+    if not mine.asked and not other.asked:
+        return ALONE
+    found = [effect(each) if each.asked else None for each in (mine, other)]
+    sizes = [1.0 if each is None else each.variance for each in found]
+    first, second = (sizes[1 - place] if math.isnan(size) else size for place, size in enumerate(sizes))
+    return Effects(
+        mine=1.0 if math.isnan(first) else max(1.0, first),
+        other=1.0 if math.isnan(second) else max(1.0, second),
+        is_known=all(each is None or each.is_known for each in found),
+        is_shared=True,
+    )
+
+
+def counted(is_hit: Array, groups: Array) -> events.Callers:
+    """Rows that count or not, by the groups of their callers; nothing where none of these stays with a version."""
+    if not len(groups) or not (groups >= 0).any():
+        return events.Callers()
+    placed = _placed(groups)
+    asked, failed = np.bincount(placed, minlength=GROUPS), np.bincount(placed, is_hit, minlength=GROUPS)
+    return events.Callers(asked=dict(enumerate(asked.tolist())), failed=dict(enumerate(failed.astype(np.int64).tolist())))
+
+
+def _placed(groups: Array) -> Array:
+    """Rows of their own are put into groups in turn: that is as good as by chance, and the same each time."""
+    alone = np.flatnonzero(groups < 0)
+    placed = groups.copy()
+    placed[alone] = np.arange(len(alone)) % GROUPS
+    return placed
+
+
+def _spread(sums: Array, sizes: Array) -> Spread:
+    total = float(sizes.sum())
+    if not total:
+        return Spread(math.nan, 0.0)
+    rest = 1 - sizes / total
+    variance = float(((sums[rest > 0] / rest[rest > 0]) ** 2).sum())
+    return Spread(variance, total**2 / float((sizes.astype(np.float64) ** 2).sum()))
+
+
+def _filled(counts: Mapping[int, int]) -> Array:
+    found = np.zeros(GROUPS)
+    found[list(counts)] = list(counts.values())
+    return found
+
+
+def best_step(evidence: Sequence[float]) -> float:
+    """Of the e-processes of steps that the same callers may share, the one that says most, at its part of the level.
+
+    As `evalues.from_any_step` weighs them; but their product holds only for steps that have nothing to do with one another.
+    """
+    weighed = [each - math.log((place + 1) * (place + 2)) for place, each in enumerate(evidence)]
+    return max(0.0, *weighed) if weighed else 0.0
