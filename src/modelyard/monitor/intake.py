@@ -8,8 +8,10 @@ it comes from the future counts now.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from modelyard.monitor.compaction import ages, compact
 from modelyard.monitor.labels import Ledger, labels_path
 from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
 from modelyard.monitor.merging import unjudged
+from modelyard.monitor.retention import SLACK_S, believed
 from modelyard.monitor.windows import COUNT_LIMIT, Windows
 from modelyard.types import parse_digest, parse_name
 
@@ -50,6 +53,8 @@ FETCHED = "s."
 """With this begin the names of segments that came from where hosts share them, and are not sent there again (`monitor.sharing`)."""
 _STRAY_S = 600.0
 _LAST_S = float(2**35)  # in the year 3058
+
+log = logging.getLogger("modelyard.control")
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,14 +84,16 @@ def log_path(settings: Settings) -> Path:
 class Intake:
     """The loop's body. One thread owns it, and its `windows`; a second intake on the same home does no harm, since a segment's name is kept once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self._monotonic = monotonic
         self._spool = make_folder(settings.spool)
         self.windows = Windows(windows_path(settings))
         self._log = PredictionLog(make_folder(log_path(settings)))
         self._outbox = make_folder(outbox_path(settings)) if settings.shared_url else None
         self._forgot_s = self._compacted_s = self._tidy_s = -math.inf
         self._is_compacting = False
+        self._believed, self._believed_s = self.windows.believed(), monotonic()
 
     def turn(self, *, now: float | None = None, is_last: bool = False) -> Taken:
         """Take in what waits (bounded; see `is_more`), and write the log when that is due or this is the last turn. `now` is in seconds since 1970.
@@ -99,15 +106,15 @@ class Intake:
         aside = [path for path in bad if self._set_aside(path)]
         taken = self._take(segments, now)
         files = self._write_log() if is_last or self._is_log_due(now) else 0
-        if time.monotonic() - self._forgot_s > FORGET_EVERY_S:
+        if self._monotonic() - self._forgot_s > FORGET_EVERY_S:
             self._forget(now, waiting)
-        if self._is_compacting or time.monotonic() - self._compacted_s > COMPACT_EVERY_S:
-            self._compacted_s = time.monotonic()
-            self._is_compacting = compact(self.windows, now=now, kept=ages(self._settings))
+        if self._is_compacting or self._monotonic() - self._compacted_s > COMPACT_EVERY_S:
+            self._compacted_s = self._monotonic()
+            self._is_compacting = compact(self.windows, now=self._time(now), kept=ages(self._settings))
         is_more = len(waiting) > len(segments) + len(bad)
-        if not is_more and time.monotonic() >= self._tidy_s:
+        if not is_more and self._monotonic() >= self._tidy_s:
             found = self._log.tidy(before=oldest_kept(now, TIDY_AFTER_DAYS))
-            self._tidy_s = time.monotonic() + (TIDY_EVERY_S if found else TIDIED_EVERY_S)
+            self._tidy_s = self._monotonic() + (TIDY_EVERY_S if found else TIDIED_EVERY_S)
         return Taken(segments=taken, set_aside=len(aside), files=files, is_more=is_more)
 
     def drain(self) -> None:
@@ -209,19 +216,28 @@ class Intake:
             self.windows.written(group)
         return files
 
+    def _time(self, now: float) -> float:
+        """By which time things are old, where the clock says `now`."""
+        return believed(self._believed, now, ran_s=self._monotonic() - self._believed_s)
+
     def _forget(self, now: float, waiting: list[Path]) -> None:
         """Delete what is older than the home keeps, and what killed workers left half-written."""
-        self._forgot_s = time.monotonic()
-        oldest = oldest_kept(now, self._settings.retention_days)
-        self._log.forget(before=oldest)
+        self._forgot_s = self._monotonic()
+        self._believed, self._believed_s = self._time(now), self._forgot_s
+        if now - self._believed > SLACK_S:
+            told = "the clock stands %.0f days after what this home knows of time: until it is put back, what is old goes by and by, a day an hour"
+            log.warning(told, (now - self._believed) / 86400)
+        before = self._believed - self._settings.retention_days * 86400
+        self._log.forget(before=oldest_kept(self._believed, self._settings.retention_days))
+        self.windows.believe(self._believed)  # after the log: a full disk has room again
         self.windows.forget(
-            before=now - self._settings.retention_days * 86400,
+            before=before,
             waiting=[path.name for path in waiting],
             silent_s=lambda source: SILENT_S if source[:1].isdigit() else SILENT_ELSEWHERE_S,
         )
         if labels_path(self._settings).exists():
             with suppress(Misconfigured, Tampered), closing(Ledger(labels_path(self._settings))) as ledger:  # told to whoever asks for labels
-                ledger.forget(before=now - self._settings.retention_days * 86400)
+                ledger.forget(before=before)
         for stray in self._spool.glob(".*"):
             with suppress(OSError):
                 if now - stray.lstat().st_mtime > _STRAY_S:

@@ -81,7 +81,10 @@ CREATE TABLE rolled_active (
   name TEXT NOT NULL, span INTEGER NOT NULL, start INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (name, span, start)
 ) WITHOUT ROWID;
 """
-_STEPS = (_TABLES, _EVIDENCE, _USE, _ROLLED, changes.TABLES)
+_BELIEVED = """
+CREATE TABLE believed (at REAL NOT NULL);
+"""
+_STEPS = (_TABLES, _EVIDENCE, _USE, _ROLLED, changes.TABLES, _BELIEVED)
 """What each format adds to the one before it; the second also has finer buckets of latencies, the fourth the numbers of what was taken as
 ranges. 80 is an empty map in msgpack.
 """
@@ -492,6 +495,18 @@ class Windows(Database):
             else:
                 _roll_windows(connection, name, fine, coarse)
             changes.note(connection, [(name, (start, start + into))])
+
+    def believed(self) -> float | None:
+        """What time it was last believed to be (`monitor.retention`); None where it never was."""
+        with self._translated():
+            found = self._connection.execute("SELECT at FROM believed").fetchone()
+        return None if found is None else float(found[0])
+
+    def believe(self, at: float) -> None:
+        """Remember what time it is believed to be."""
+        with self._translated(), self._transaction() as connection:
+            connection.execute("DELETE FROM believed")
+            connection.execute("INSERT INTO believed VALUES (?)", (at,))
 
     def forget(self, *, before: float, waiting: Iterable[str], silent_s: Callable[[str], float] = lambda _: math.inf) -> None:
         """Drop what ended before a time, and which segments were taken of a source from which none has come for `silent_s(source)`.

@@ -220,10 +220,37 @@ def test_what_is_older_than_the_home_keeps_goes(settings: Settings, spool: Spool
     taker.turn(is_last=True)
     assert not stray.exists()
     assert fresh.exists()
-    later = Intake(settings)
-    later.turn(now=time.time() + (settings.retention_days + 2) * 86400)
+    ran_s = 0
+    later = Intake(settings, monotonic=lambda: ran_s)
+    ahead = time.time() + (settings.retention_days + 2) * 86400
+    for ran_s in range(0, (settings.retention_days + 3) * 3600, 3601):
+        later.turn(now=ahead + ran_s)
     assert logged(settings) == []
     assert later.windows.names() == ()
+
+
+def test_a_clock_that_is_put_years_ahead_lets_nothing_go_at_once_nor_does_a_restart(
+    settings: Settings, spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool.write(segment(part("a")))
+    ran_s = 0.0
+    taker = Intake(settings, monotonic=lambda: ran_s)
+    taker.turn(is_last=True)
+    rows, ahead = logged(settings), time.time() + 10 * 365 * 86_400
+    for _ in range(2):
+        ran_s += 3601
+        taker.turn(now=ahead + ran_s)
+    for _ in range(5):
+        taker.close()
+        taker = Intake(settings, monotonic=lambda: ran_s)
+        taker.turn(now=ahead + ran_s)
+    assert rows and logged(settings) == rows
+    assert taker.windows.oldest("windows", 60), "nor do its minutes become hours"
+    assert "days after what this home knows of time" in caplog.text
+    taker.turn(now=time.time())
+    ran_s += 3601
+    taker.turn(now=time.time() + ran_s)
+    assert logged(settings) == rows and abs((taker.windows.believed() or 0.0) - time.time() - ran_s) < 60, "a clock that is put right is believed"
 
 
 # -- clocks ----------------------------------------------------------------------------------------------------------------------------------
