@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from modelyard.monitor import risk, weight
+from modelyard.monitor import remembered, risk, weight
 from modelyard.monitor.base import Evidence, Judged, Labelled, Reference
 from modelyard.monitor.risk import Alarm, Cursor, Risk, Terms
 from modelyard.types import Digest, Verdict
@@ -73,10 +73,11 @@ class ConceptDrift:
     def judge(self, evidence: Evidence, state: bytes) -> Judged:
         """Verdicts on the labels that have come since the last turn."""
         settings = evidence.settings.concept
-        kept = _read(state, evidence.reference.digest)
+        digest = evidence.reference.digest
+        kept = remembered.read(state, State, form=FORMAT, digest=digest) or State(format=FORMAT, digest=digest)
         labelled = evidence.labelled
         if labelled is None or not len(labelled.times):
-            return Judged((Verdict(outcome="unknown", rule=f"{RULE}:error", evidence="no label has come yet"),), _written(kept))
+            return Judged((Verdict(outcome="unknown", rule=f"{RULE}:error", evidence="no label has come yet"),), remembered.written(kept))
         mask, cursor = kept.cursor.fresh(labelled, now=evidence.now, settle_s=settings.settle_s)
         terms = Terms(
             rows_between=settings.rows_between_false_pages or risk.rows_between(labelled, evidence.false_pages),
@@ -95,7 +96,7 @@ class ConceptDrift:
         verdicts = [_verdict(kept, labelled, evidence, terms)]
         if settings.reports:
             verdicts += _reports(kept, evidence)
-        return Judged(tuple(verdicts), _written(kept))
+        return Judged(tuple(verdicts), remembered.written(kept))
 
 
 def scores(labelled: Labelled, scale: float) -> Array:
@@ -217,15 +218,3 @@ def _reports(kept: State, evidence: Evidence) -> Iterator[Verdict]:
         told = f"{shown[each.name]} sees {each.changes} changes of the error over the last {REPORTED_ROWS:,} labels at most"
         window = (each.at, evidence.now) if each.changes else None
         yield Verdict(outcome="warn" if is_recent else "pass", rule=rule, evidence=told, numbers=numbers, window=window)
-
-
-def _read(state: bytes, digest: Digest) -> State:
-    try:
-        found = msgspec.msgpack.decode(state, type=State) if state else None
-    except msgspec.MsgspecError:
-        found = None
-    return found if found is not None and (found.format, found.digest) == (FORMAT, digest) else State(format=FORMAT, digest=digest)
-
-
-def _written(kept: State) -> bytes:
-    return msgspec.msgpack.encode(kept)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from modelyard.monitor import risk, weight
+from modelyard.monitor import remembered, risk, weight
 from modelyard.monitor.base import Evidence, Judged, Labelled
 from modelyard.monitor.risk import Cursor, Risk, Terms
 from modelyard.types import Digest, Verdict
@@ -95,22 +95,23 @@ class Performance:
     def judge(self, evidence: Evidence, state: bytes) -> Judged:
         """Verdicts on the labels that have come since the last turn, one for each figure that there is."""
         settings = evidence.settings.performance
-        kept = _read(state, evidence.reference.digest)
+        digest = evidence.reference.digest
+        kept = remembered.read(state, State, form=FORMAT, digest=digest) or State(format=FORMAT, digest=digest)
         labelled = evidence.labelled
         names = figure_names(evidence.reference.schema)
         if not names:
             why = "the model is neither a classifier nor a regressor: its answers have no figure"
-            return Judged((Verdict(outcome="unknown", rule=RULE, evidence=why),), _written(kept))
+            return Judged((Verdict(outcome="unknown", rule=RULE, evidence=why),), remembered.written(kept))
         if labelled is None or not len(labelled.times):
             none = (Verdict(outcome="unknown", rule=f"{RULE}:{name}", evidence="no label has come yet") for name in names)
-            return Judged(tuple(none), _written(kept))
+            return Judged(tuple(none), remembered.written(kept))
         demands = demanded(evidence.settings, evidence.reference.promised, names)
         mask, cursor = kept.cursor.fresh(labelled, now=evidence.now, settle_s=settings.settle_s)
         share = evidence.false_pages / max(1, len(demands))
         terms = {name: Terms(rows_between=risk.rows_between(labelled, share), bound=bound(name, each)) for name, each in demands.items()}
         kept = _tested(msgspec.structs.replace(kept, cursor=cursor), labelled, mask, demands, terms)
         told = windows(labelled, window_s=settings.window_s, now=evidence.now)
-        return Judged(tuple(_verdict(name, kept, told, demands.get(name), terms.get(name)) for name in names), _written(kept))
+        return Judged(tuple(_verdict(name, kept, told, demands.get(name), terms.get(name)) for name in names), remembered.written(kept))
 
 
 def figure_names(schema: Schema) -> tuple[str, ...]:
@@ -326,15 +327,3 @@ def _mean(values: Array) -> Figure:
     value = float(values.mean())
     error = _Z * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return Figure(value=value, low=max(0.0, value - error), high=value + error)
-
-
-def _read(state: bytes, digest: Digest) -> State:
-    try:
-        found = msgspec.msgpack.decode(state, type=State) if state else None
-    except msgspec.MsgspecError:
-        found = None
-    return found if found is not None and (found.format, found.digest) == (FORMAT, digest) else State(format=FORMAT, digest=digest)
-
-
-def _written(kept: State) -> bytes:
-    return msgspec.msgpack.encode(kept)

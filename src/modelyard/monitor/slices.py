@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from modelyard.monitor import slicing
+from modelyard.monitor import remembered, slicing
 from modelyard.monitor.base import Evidence, Judged, Reference
 from modelyard.monitor.sampled import Sampled, sampled
 from modelyard.monitor.slicing import Column, Slice
@@ -50,11 +50,11 @@ class Slices:
 
     def judge(self, evidence: Evidence, state: bytes) -> Judged:
         """See `Detector.judge`."""
-        had = _read(state, evidence.reference.digest)
+        had = remembered.read(state, _State, form=FORMAT, digest=evidence.reference.digest)
         if had is not None and 0 <= evidence.now - had.at < EVERY_S and had.verdicts[0].outcome != "unknown":  # else nothing was searched
             return Judged(had.verdicts, state)
         verdicts = tuple(self._verdicts(evidence))
-        return Judged(verdicts, msgspec.msgpack.encode(_State(FORMAT, evidence.reference.digest, evidence.now, verdicts)))
+        return Judged(verdicts, remembered.written(_State(FORMAT, evidence.reference.digest, evidence.now, verdicts)))
 
     def _verdicts(self, evidence: Evidence) -> Iterator[Verdict]:
         rows = sampled(evidence.logged, evidence.reference.schema)
@@ -102,16 +102,6 @@ class _State(msgspec.Struct, array_like=True, frozen=True):
     digest: Digest
     at: float
     verdicts: tuple[Verdict, ...]
-
-
-def _read(state: bytes, digest: Digest) -> _State | None:
-    if not state:
-        return None
-    try:
-        found = msgspec.msgpack.decode(state, type=_State)
-    except msgspec.MsgspecError:
-        return None
-    return found if found.format == FORMAT and found.digest == digest else None
 
 
 def _summary(found: Sequence[Slice], losses: Losses, window: tuple[float, float]) -> Verdict:
