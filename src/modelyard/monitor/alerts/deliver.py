@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from modelyard import bounded
 from modelyard.errors import InvalidConfig, ModelyardError, Unavailable
-from modelyard.monitor.alerts import book, bounded, outbox
+from modelyard.monitor.alerts import book, outbox
 from modelyard.monitor.alerts.base import Route
 from modelyard.monitor.alerts.book import Receiver
 from modelyard.monitor.alerts.outbox import Waiting

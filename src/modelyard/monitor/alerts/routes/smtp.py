@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from modelyard.bounded import CONNECT_S, Bound, bounded
 from modelyard.errors import DeadlineExceeded, InvalidConfig, ModelyardError, Unavailable
+from modelyard.exchange import trusting
 from modelyard.monitor.alerts import outbox, text
 from modelyard.monitor.alerts.base import Notification
-from modelyard.monitor.alerts.bounded import CONNECT_S, Bound, bounded
-from modelyard.monitor.alerts.post import trusting
 from modelyard.monitor.alerts.routes.base import Written, beside, read, secret
 
 TIMEOUT_S = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from modelyard.monitor.alerts.bounded import Bound, bounded, hang_up
+from modelyard.bounded import Bound, bounded, hang_up
 
 
 def test_a_reader_is_hung_up_on() -> None:
