@@ -21,7 +21,17 @@ PREFIX = "MODELYARD_"
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "AWS_LWA_PORT", "PORT")
 """What platforms name the port that `serve` should listen on, the first that is set counts."""
 
-FILES = ("keys_file", "alerts_file", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "export_key_file", "export_ca_file")
+FILES = (
+    "keys_file",
+    "alerts_file",
+    "tls_cert_file",
+    "tls_key_file",
+    "tls_client_ca_file",
+    "export_key_file",
+    "export_ca_file",
+    "oidc_keys_file",
+    "oidc_ca_file",
+)
 """Settings that name a file: `~` is understood, and what follows from the folder of the call is settled here, once for all processes."""
 
 SAGEMAKER_MODELS = Path("/opt/ml/models")
@@ -96,6 +106,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     export_url: str = ""
     export_key_file: str = ""
     export_ca_file: str = ""
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    oidc_roles: str = ""
+    oidc_roles_claim: str = "groups"
+    oidc_models_claim: str = ""
+    oidc_max_life_s: float = 3600.0
+    oidc_keys_url: str = ""
+    oidc_keys_file: str = ""
+    oidc_keys_max_age_s: float = 86_400.0
+    oidc_ca_file: str = ""
     metrics_dialect: str = "none"
     log_format: str = "auto"
     trace_endpoint: str = ""
@@ -259,6 +279,7 @@ def _check(settings: Settings) -> None:
     for name in (
         "max_json_bytes", "max_body_bytes", "max_message_bytes", "max_connections", "max_batch_rows", "max_queue_rows", "max_concurrency",
         "request_timeout_s", "isolated_memory_bytes", "isolated_start_timeout_s", "load_timeout_s",
+        "oidc_max_life_s", "oidc_keys_max_age_s",
     ):  # fmt: skip
         if not 0 < getattr(settings, name) < math.inf:  # NaN fails as well
             raise InvalidConfig(f"{name} is a number above 0", field=name, rule="range")
@@ -277,10 +298,26 @@ def _check(settings: Settings) -> None:
         if not 0 <= getattr(settings, name) < math.inf:
             raise InvalidConfig(f"{name} is a number from 0", field=name, rule="range")
 
+    if settings.oidc_issuer:
+        _check_issuer(settings)
     if settings.metrics_dialect not in DIALECTS:
         raise InvalidConfig(f"metrics_dialect is one of {', '.join(DIALECTS)}", field="metrics_dialect", rule="known")
     if settings.log_format not in LOG_FORMATS:
         raise InvalidConfig(f"log_format is one of {', '.join(LOG_FORMATS)}", field="log_format", rule="known")
+
+
+def _check_issuer(settings: Settings) -> None:
+    from modelyard.exchange import is_confidential  # most homes have no issuer, and it loads what speaks HTTP
+
+    if not is_confidential(settings.oidc_issuer) or set(settings.oidc_issuer) & set("?#"):
+        raise InvalidConfig("oidc_issuer is the issuer's https URL (http on loopback alone), as its tokens say it", field="oidc_issuer", rule="url")
+    if settings.oidc_keys_url and not is_confidential(settings.oidc_keys_url):
+        raise InvalidConfig("oidc_keys_url is an https URL (http on loopback alone)", field="oidc_keys_url", rule="url")
+    if settings.oidc_keys_url and settings.oidc_keys_file:
+        raise InvalidConfig("oidc_keys_url and oidc_keys_file both say where the keys are; give one of them", field="oidc_keys_file", rule="unique")
+    for name in ("oidc_audience", "oidc_roles", "oidc_roles_claim"):
+        if not getattr(settings, name):
+            raise InvalidConfig(f"tokens of oidc_issuer are accepted with {name} alone; say it", field=name, rule="required")
 
 
 def _check_route(name: str, route: str) -> None:
@@ -315,7 +352,7 @@ def shown(settings: Settings) -> dict[str, tuple[Any, str]]:
 
 
 def key() -> str | None:
-    """The access key to show to a data plane, from MODELYARD_KEY: the environment, because an argument is seen by every user of the machine."""
+    """The access key (or token) to show to a server, from MODELYARD_KEY: an argument would be seen by every user of the machine."""
     return os.environ.get(f"{PREFIX}KEY") or None
 
 

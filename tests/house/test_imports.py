@@ -34,6 +34,7 @@ HEAVY = {
     "treelite",
     "duckdb",
     "httpx",
+    "jwt",
 }
 
 SIDE_EFFECTS = """

@@ -10,10 +10,12 @@ import httpx
 
 from modelyard.console.app import build
 from modelyard.console.guard import Guard
-from modelyard.control.access import home_keyring
+from modelyard.control.access import home_identity, home_keyring
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status
+from modelyard.security.base import Identity
 from modelyard.security.identity import Keyring
+from modelyard.security.issuer import Issuer
 from modelyard.types import Principal
 from serving import Home
 
@@ -22,19 +24,20 @@ WORLD = Status(home="h", data_plane=None, deployments=())
 
 
 class Api:
-    """One home's API. `changes` counts what the driver was told of."""
+    """One home's API, for who has a key, or a token of `issuer`. `changes` counts what the driver was told of."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, issuer: Issuer | None = None) -> None:
         self.plane = plane
         self.home = Home(plane.settings.home)
         self.keyring: Keyring = home_keyring(plane.settings)
+        self.identity: Identity = home_identity(plane.settings, issuer)
         self.changes = 0
         self.app: Guard = self.build()
         self.admin = self.keyring.add("admin", roles=("admin",))
 
     def build(self, status: Callable[[], Status] = lambda: WORLD, *, hosts: Iterable[str] = (HOST,)) -> Guard:
         """The guarded application, anew."""
-        return build(self.plane, keyring=self.keyring, hosts=hosts, status=status, changed=self._changed)
+        return build(self.plane, identity=self.identity, hosts=hosts, status=status, changed=self._changed)
 
     def key(self, *roles: str, models: tuple[str, ...] = ()) -> str:
         """A key with these roles, for these models."""

@@ -173,10 +173,12 @@ def test_people_can_step_in(home: World, monkeypatch: pytest.MonkeyPatch) -> Non
     assert home.verb("promote", name).code == 4, "a promotion does not skip an approval"
     assert home.verb("approve", name).code == 5, "who began it does not approve it"
     assert "waits: the step of 50 % needs an approval" in home.verb("status").out.replace("\n", " ")
-    monkeypatch.setenv("MODELYARD_KEY", key)
     assert home.verb("pause", name, "--why", "lunch").code == 0
+    monkeypatch.setenv("MODELYARD_KEY", key)
+    assert home.verb("resume", name).code == 5, "an approver does not operate"
     approved = home.verb("approve", name, "--json").json()
     assert approved["rollout"]["approvals"][0]["by"] == "key:bob" and approved["rollout"]["pause"]["why"] == "lunch"
+    monkeypatch.delenv("MODELYARD_KEY")
     assert home.verb("resume", name).code == 0
     wait_until(lambda: is_over(home, name))
     told = [(event["what"], event["by"]) for event in history(home, name)][2:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,6 +156,30 @@ def test_the_key_to_show_comes_from_the_environment_alone(monkeypatch: pytest.Mo
     monkeypatch.setenv("MODELYARD_KEY", "my_x")
     assert config.key() == "my_x"
     assert "my_x" not in repr(config.load()), "no setting holds it"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"oidc_issuer": "http://login.example"}, "oidc_issuer"),
+        ({"oidc_issuer": "login.example"}, "oidc_issuer"),
+        ({"oidc_issuer": "https://login.example?a=b"}, "oidc_issuer"),
+        ({"oidc_audience": ""}, "oidc_audience"),
+        ({"oidc_roles": ""}, "oidc_roles"),
+        ({"oidc_roles_claim": ""}, "oidc_roles_claim"),
+        ({"oidc_keys_url": "http://login.example/keys"}, "oidc_keys_url"),
+        ({"oidc_keys_url": "https://login.example/keys", "oidc_keys_file": "keys.json"}, "oidc_keys_file"),
+        ({"oidc_max_life_s": 0}, "oidc_max_life_s"),
+        ({"oidc_keys_max_age_s": float("nan")}, "oidc_keys_max_age_s"),
+    ],
+)
+def test_an_issuer_is_said_whole_and_over_https(tmp_path: Path, change: dict[str, Any], field: str) -> None:
+    good = {"home": tmp_path, "oidc_issuer": "https://login.example", "oidc_audience": "modelyard", "oidc_roles": "ops=operator"}
+    assert config.load(good).oidc_max_life_s == 3600
+    assert config.load({**good, "oidc_issuer": "http://127.0.0.1:9"}).oidc_roles_claim == "groups"
+    with pytest.raises(InvalidConfig) as refused:
+        config.load({**good, **change})
+    assert refused.value.field == field
 
 
 def test_settings_that_name_files_are_settled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard import errors
+from modelyard import config, errors
 from modelyard.cli.show import tame
 from modelyard.errors import ModelyardError, Rejected, StorageFull
 
@@ -79,7 +79,8 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _tell(error: ModelyardError, *, as_json: bool) -> None:
-    print(tame(f"modelyard: {error.message}"), file=sys.stderr)
+    shown = " (shown was what MODELYARD_KEY holds)" if isinstance(error, errors.Denied) and config.key() is not None else ""
+    print(tame(f"modelyard: {error.message}{shown}"), file=sys.stderr)
     verdicts = error.verdicts if isinstance(error, Rejected) else ()
     for verdict in verdicts:
         if verdict.outcome != "pass":

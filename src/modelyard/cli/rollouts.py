@@ -73,7 +73,7 @@ def abort(name: Name, *, why: Why = "", home: Home = None, json: Json = False) -
 
 def approve(name: Name, *, home: Home = None, json: Json = False) -> None:
     """Let the next step that needs it be entered: with a key of your own (MODELYARD_KEY), of the role approver, when somebody else began it."""
-    _say("approve", name, {}, home=home, json=json, key=config.key())
+    _say("approve", name, {}, home=home, json=json)
 
 
 def history(
@@ -97,8 +97,8 @@ def history(
         verdicts(last.verdicts)
 
 
-def _say(verb: str, name: str, body: dict[str, str], *, home: Home, json: bool, key: str | None = None) -> None:
-    with connect(config.load({"home": home}), key=key) as control:
+def _say(verb: str, name: str, body: dict[str, str], *, home: Home, json: bool) -> None:
+    with connect(config.load({"home": home})) as control:
         found = control.call("POST", f"/deployments/{parse_name(name)}/{verb}", body, answer=Deployment)
     if json:
         emit_json(found)

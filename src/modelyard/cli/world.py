@@ -9,6 +9,7 @@ import contextlib
 import math
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -27,6 +28,7 @@ from modelyard.monitor.profile import Shift
 from modelyard.monitor.summary import Traffic
 from modelyard.registry import is_file
 from modelyard.rollout.written import Written, strategy
+from modelyard.security.issuer import IssuerState
 from modelyard.targets.base import Deployment, Outcome, Rollout
 from modelyard.types import parse_name, read_serve_state
 
@@ -149,6 +151,8 @@ def status(*, home: Home = None, json: Json = False) -> None:
         line("[bold]degraded[/bold]" if found.health.is_ready else "[bold]not ready[/bold]")
         for trouble in found.health.troubles:
             line(f"  {escape(trouble.evidence)}")
+    if found.issuer is not None and found.issuer.trouble is not None:
+        line(f"[yellow]the tokens' issuer is away[/yellow]: {escape(found.issuer.trouble)}; {_believed(found.issuer)}")
     if len(found.hosts) > 1:
         table(["host", "predictions", "control", "workers", "", "state"], [_host(host) for host in found.hosts], right=("workers",))
     if not found.deployments:
@@ -176,10 +180,13 @@ def status(*, home: Home = None, json: Json = False) -> None:
                 line(f"and {len(traffic.shifts) - SHOWN_SHIFTS:,} that moved less; --json has them all")
 
 
-def connect(settings: Settings, *, key: str | None = None) -> Client:
-    """A client of the home's control process, by `key` (None: the home's own). Raises Unavailable, saying `modelyard up`, when there is none."""
-    place = places.of_home(settings)
-    return Client(place.url, key or place.key)
+def connect(settings: Settings) -> Client:
+    """A client of the home's control process, as who holds the key in MODELYARD_KEY, else as the home's admin.
+
+    Raises Unavailable, saying `modelyard up`, when there is none.
+    """
+    place = places.of_home(settings, key=config.key())
+    return Client(place.url, place.key)
 
 
 def _wait(settings: Settings, name: str, rollout: Rollout, *, is_shown: bool = False) -> Deployment:
@@ -240,6 +247,13 @@ def _rows(found: DeploymentStatus) -> list[tuple[object, ...]]:
         name, back = (deployment.name, found.rollback_to) if first else ("", "")
         rows.append((name, serving.version, short(serving.digest), f"{serving.weight} %", serving.ready, back, _state(found) if first else ""))
     return rows or [(deployment.name, None, None, None, None, None, _state(found))]
+
+
+def _believed(issuer: IssuerState) -> str:
+    if issuer.good_until is None:
+        return "none of its keys are known, and no token is accepted"
+    until = datetime.fromtimestamp(issuer.good_until, UTC)
+    return f"its {issuer.keys} keys are believed until {until:%Y-%m-%d %H:%M:%S} UTC" if until > datetime.now(UTC) else "no token is accepted"
 
 
 def _host(host: HostStatus) -> tuple[object, ...]:

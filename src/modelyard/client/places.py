@@ -32,12 +32,15 @@ class Place(NamedTuple):
         return {} if self.key is None else {"authorization": f"Bearer {self.key}"}
 
 
-def of_home(settings: Settings | None) -> Place:
-    """The control process of a home (None: the one that the environment names), as it runs now. Raises Unavailable when there is none."""
+def of_home(settings: Settings | None, *, key: str | None = None) -> Place:
+    """The control process of a home (None: the one that the environment names), as it runs now, with `key` or else its admin key.
+
+    Raises Unavailable when there is none.
+    """
     settings = settings or config.load()
     try:
         state = read_control_state(settings.run)
-        key = read_admin_key(settings)
+        key = read_admin_key(settings) if key is None else key
     except NotFound as error:
         raise Unavailable(f"{settings.home} is not up; start it: modelyard up --detach") from error
     if not _is_running(state.pid):  # its port may be another's by now, who must not be sent the key

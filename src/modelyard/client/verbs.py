@@ -45,7 +45,7 @@ class Verbs:
     """The calls of both faces. May be used from several threads (or tasks) at once.
 
     `url` is the control API, `key` an access key (without it, the one in MODELYARD_KEY); without a URL, that of this machine's home is found (`home`:
-    another one's settings), with its admin key. Predictions are asked
+    another one's settings), with its admin key where there is no other. Predictions are asked
     of the data plane that the control process names, or of `data_url`. The URL of a data plane alone will do for predictions.
     """
 
@@ -483,8 +483,7 @@ class Verbs:
             return places.Place(self._url, self._key)
         if self._data_url is not None and self._home is None:
             raise InvalidInput("this client knows a data plane alone; give the URL of the control API as well", field="url", rule="required")
-        place = places.of_home(self._home)
-        return place if self._key is None else place._replace(key=self._key)
+        return places.of_home(self._home, key=self._key)
 
     def _ask_data(self, method: str, path: str, body: object = None) -> Steps[Any]:
         """Ask the data plane: every question to it may be asked twice."""

@@ -30,7 +30,7 @@ from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status
 from modelyard.errors import Conflict, Denied, InvalidInput, MalformedPayload, ModelyardError, UnsupportedMedia
 from modelyard.security import policy
-from modelyard.security.identity import Keyring
+from modelyard.security.base import Identity
 from modelyard.targets.base import Deployment
 from modelyard.types import Principal
 
@@ -49,7 +49,7 @@ log = logging.getLogger("modelyard.control")
 def build(
     plane: ControlPlane,
     *,
-    keyring: Keyring,
+    identity: Identity,
     hosts: Iterable[str],
     status: Callable[[], Status],
     changed: Callable[[], None],
@@ -68,7 +68,7 @@ def build(
     policy.require_complete(served(app))
     return Guard(
         routes=app.routes,
-        keyring=keyring,
+        identity=identity,
         denials=denials,
         hosts=hosts,
         limits={(each.method, each.route): None if each.kind == "upload" else each.body_limit_bytes for each in operations},

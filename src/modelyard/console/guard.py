@@ -16,10 +16,20 @@ from typing import Any
 from modelyard.console.errors import STATUS, body, headers
 from modelyard.console.failures import Failures
 from modelyard.console.operations import BODY_LIMIT_BYTES
-from modelyard.errors import Denied, Forbidden, MalformedPayload, ModelyardError, NotFound, PayloadTooLarge, Unauthenticated, Unavailable
+from modelyard.errors import (
+    Denied,
+    Forbidden,
+    InvalidInput,
+    MalformedPayload,
+    ModelyardError,
+    NotFound,
+    PayloadTooLarge,
+    Unauthenticated,
+    Unavailable,
+)
 from modelyard.security import policy
 from modelyard.security.audit import AuditLog
-from modelyard.security.identity import Keyring
+from modelyard.security.base import Identity
 from modelyard.types import Principal
 
 Scope = MutableMapping[str, Any]
@@ -27,6 +37,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_TIMEOUT_S = 10.0
+COMING_S = 6.0
+"""How long a request waits for what may decide who calls."""
+
 ANONYMOUS = Principal("anonymous")
 
 _failures = Failures()
@@ -42,7 +55,7 @@ class Guard:
         self,
         *,
         routes: Iterable[Any],
-        keyring: Keyring,
+        identity: Identity,
         denials: Denials,
         hosts: Iterable[str],
         limits: Mapping[tuple[str, str], int | None],
@@ -50,7 +63,7 @@ class Guard:
         self._limits = limits
         self.routes = tuple(routes)
         self._fixed = {(method, route.path): route for route in self.routes if "{" not in route.path for method in route.methods}
-        self._keyring = keyring
+        self._identity = identity
         self.denials = denials
         self._hosts = frozenset(hosts)
 
@@ -63,9 +76,12 @@ class Guard:
         try:
             fields = _headers(scope)
             self._check_origin(fields, scope.get("server"))
-            principal = await asyncio.to_thread(admitted, self._keyring, _bearer(fields))
+            principal = await self._admitted(_bearer(fields))
             found = self.found(scope)
             if found is None:
+                if methods := self._methods(scope, principal):
+                    await _refuse(InvalidInput(f"this route takes {methods}", field="method", rule="method"), send, methods=methods)
+                    return
                 raise NotFound("no such route; GET /api/v1/openapi.json tells of them all")
             route, about = found
             policy.allow(principal, scope["method"], route.path, name=about["path_params"].get("name"))
@@ -81,6 +97,13 @@ class Guard:
             return
         scope.update(about, principal=principal)
         await route.handle(scope, again, send)
+
+    async def _admitted(self, shown: str | None) -> Principal:
+        """Who calls. What may decide about them and is under way is waited for here, and not in a thread that others need."""
+        coming = self._identity.coming(shown)
+        if coming is not None:
+            await asyncio.wait([asyncio.wrap_future(coming)], timeout=COMING_S)
+        return await asyncio.to_thread(admitted, self._identity, shown)
 
     def _check_origin(self, headers: dict[bytes, bytes], server: tuple[str, int | None] | None) -> None:
         """Refuse what names another server than this: a name that was pointed here, as a page in a browser can (DNS rebinding), not an address."""
@@ -104,14 +127,30 @@ class Guard:
                 return route, about
         return None
 
+    def _methods(self, scope: Scope, principal: Principal) -> str:
+        """What the path takes instead, of that which `principal` may call: to who may nothing there it is no route at all."""
+        from starlette.routing import Match
 
-def admitted(keyring: Keyring, key: str | None) -> Principal:
-    """Who holds `key`. Raises Unauthenticated; or Unavailable where keys cannot be read: why, and where they lie, is for this home's log alone."""
+        methods = set()
+        for route in self.routes:
+            match, about = route.matches(scope)
+            if match == Match.PARTIAL:
+                for method in route.methods:
+                    with contextlib.suppress(Forbidden):
+                        policy.allow(principal, method, route.path, name=about["path_params"].get("name"))
+                        methods.add(method)
+        return ", ".join(sorted(methods))
+
+
+def admitted(identity: Identity, shown: str | None) -> Principal:
+    """Who shows this. Raises Denied; or Unavailable where keys cannot be read: why, and where they lie, is for this home's log alone."""
     try:
-        return keyring.authenticate(key)
+        return identity.authenticate(shown)
     except Denied:
         raise
     except ModelyardError as error:
+        if error.rule == "issuer":
+            raise
         _failures.tell("access keys", error)
         raise Unavailable("this home's access keys cannot be read; its log tells more") from error
 
@@ -208,9 +247,11 @@ def _replay(content: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-async def _refuse(error: ModelyardError, send: Send) -> None:
+async def _refuse(error: ModelyardError, send: Send, *, methods: str = "") -> None:
+    """Answer with `error`; as 405 where the path takes other `methods`."""
     content = body(error)
+    told = {**headers(error), **({"Allow": methods} if methods else {})}
     fields = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    fields += [(name.lower().encode(), value.encode()) for name, value in headers(error).items()]
-    await send({"type": "http.response.start", "status": STATUS[type(error)], "headers": fields})
+    fields += [(name.lower().encode(), value.encode()) for name, value in told.items()]
+    await send({"type": "http.response.start", "status": 405 if methods else STATUS[type(error)], "headers": fields})
     await send({"type": "http.response.body", "body": content})

@@ -4,7 +4,8 @@ Hides the lock, the socket, and the loops beside the API: the host, which carrie
 leads, the driver, which takes rollouts from step to step, the monitor, which judges each deployment once a minute, and the deliverer, which hands
 over what people are to be told; the lease, by which others know that this host lives and who leads; the intake, which takes the workers'
 observations in, and the tally, which adds what was counted here to the evidence; where other hosts are to see it too, the export of what was taken
-in, and the inlet of what they have sent. It can be killed at any moment: all that it knows is in the records, the plan file and the log.
+in, and the inlet of what they have sent; and the look at the keys of a tokens' issuer, where there is one. It can be killed at any moment: all that
+it knows is in the records, the plan file and the log.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import msgspec
+
 from modelyard import files
 from modelyard.config import Settings
 from modelyard.console import damaged
@@ -27,7 +30,7 @@ from modelyard.console.app import build
 from modelyard.console.failures import Failures
 from modelyard.console.guard import Guard
 from modelyard.console.opening import Opening
-from modelyard.control.access import admin_key, home_keyring
+from modelyard.control.access import admin_key, home_identity, home_issuer
 from modelyard.control.monitoring import Monitoring
 from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
@@ -41,7 +44,8 @@ from modelyard.monitor.windows import Windows
 from modelyard.rollout.driver import Driver
 from modelyard.rollout.evidence import Tally
 from modelyard.rollout.hosts import Hosts, Seen
-from modelyard.security.identity import Keyring
+from modelyard.security.base import Identity
+from modelyard.security.issuer import Issuer
 from modelyard.security.uses import EVERY_S, Uses
 from modelyard.types import ControlState, learn, write_control_state
 
@@ -68,9 +72,12 @@ def serve(settings: Settings) -> None:
         ):  # one that was killed may have been writing them
             files.remove_leftovers(path)
         admin_key(settings)
-        uses, url = Uses(settings.run, "control"), _url(settings, listener)
-        keyring = home_keyring(settings, uses=uses)
-        opening = Opening(lambda: opened.enter_context(_world(settings, keyring, uses, url)), lambda why: damaged.build(why, keyring))
+        uses, url, failures = Uses(settings.run, "control"), _url(settings, listener), Failures()
+        issuer = home_issuer(settings, failed=lambda error: failures.tell("issuer", error), went_well=lambda: failures.forget("issuer"))
+        identity = home_identity(settings, issuer, uses=uses)
+        if issuer is not None:
+            opened.enter_context(issuer)
+        opening = Opening(lambda: opened.enter_context(_world(settings, identity, issuer, uses, url)), lambda why: damaged.build(why, identity))
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it would write a line for each request that is none
         server = uvicorn.Server(door.options(opening))
 
@@ -91,19 +98,23 @@ def serve(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _world(settings: Settings, keyring: Keyring, uses: Uses, url: str) -> Iterator[Guard]:
+def _world(settings: Settings, identity: Identity, issuer: Issuer | None, uses: Uses, url: str) -> Iterator[Guard]:
     """The API on the home's store, with the loops beside it."""
     port = url.rpartition(":")[2]
     named = [name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()]
     hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]", *named)} | set(named)
     with ControlPlane(settings, is_checked=True) as plane:
         loops = Loops(plane, control=url, uses=uses)
-        app = build(plane, keyring=keyring, hosts=hosts, status=loops.status, changed=loops.changed)
+        app = build(plane, identity=identity, hosts=hosts, status=lambda: _with_issuer(loops.status(), issuer), changed=loops.changed)
         with loops:
             try:
                 yield app
             finally:
                 app.denials.flush()
+
+
+def _with_issuer(found: Status, issuer: Issuer | None) -> Status:
+    return found if issuer is None else msgspec.structs.replace(found, issuer=issuer.state)
 
 
 def _url(settings: Settings, listener: socket.socket) -> str:

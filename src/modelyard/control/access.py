@@ -1,6 +1,7 @@
-"""The admin key of a home: made at its first start, shown once, kept for the command line in a file of mode 0600.
+"""Who is let into a home's control plane: by an access key, or by a token of its issuer; and the admin key, made at the first start and shown once.
 
-Hides where access keys are kept: their hashes in `keys/access.json`, this one key also in `keys/admin.key`. Whoever can read that file is the admin.
+Hides where access keys are kept: their hashes in `keys/access.json`, the admin's also in `keys/admin.key` (mode 0600), for the command line. Whoever
+can read that file is the admin.
 """
 
 from __future__ import annotations
@@ -8,17 +9,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
 from modelyard import files
 from modelyard.client.places import read_admin_key
 from modelyard.config import Settings
-from modelyard.errors import NotFound, Unauthenticated
+from modelyard.errors import ModelyardError, NotFound, Unauthenticated
+from modelyard.security import grants, tokens
+from modelyard.security.base import Identity
 from modelyard.security.identity import Keyring
+from modelyard.security.issuer import Issuer
 from modelyard.security.keys import FileKeys
 from modelyard.security.uses import Uses
+from modelyard.types import Principal
 
 ADMIN = "admin"
 
@@ -70,6 +77,47 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class KeysAndTokens:
+    """An Identity by access keys, which have no dot, and by the tokens of `issuer`, whose holder is called `oidc:<issuer>#<subject>`."""
+
+    def __init__(self, keyring: Keyring, issuer: Issuer, settings: Settings) -> None:
+        self._keyring = keyring
+        self._issuer = issuer
+        self._wanted = tokens.Wanted(settings.oidc_issuer, settings.oidc_audience, settings.oidc_max_life_s)
+        self._grants = grants.Grants(settings.oidc_roles_claim, grants.parse(settings.oidc_roles), settings.oidc_models_claim)
+
+    def coming(self, shown: str | None) -> Future[None] | None:
+        """See `Identity.coming`: a look at the issuer's keys, for a token whose key is not among them."""
+        if shown is None or not tokens.is_token(shown):
+            return None
+        try:
+            return self._issuer.coming(tokens.kid(shown))
+        except Unauthenticated:
+            return None  # whatever keys come
+
+    def authenticate(self, shown: str | None) -> Principal:
+        """See `Identity.authenticate`."""
+        if shown is None or not tokens.is_token(shown):
+            return self._keyring.authenticate(shown)
+        key = self._issuer.key(tokens.kid(shown))
+        if key is None:
+            raise tokens.unknown_key()
+        claims = tokens.claims(shown, key, self._wanted, now=time.time())
+        roles, models = grants.granted(self._grants, claims)
+        return Principal(f"oidc:{self._wanted.issuer}#{claims['sub']}", roles, models)
+
+
+def home_issuer(settings: Settings, *, failed: Callable[[ModelyardError], None], went_well: Callable[[], None]) -> Issuer | None:
+    """The issuer whose tokens the home accepts, with no thread yet; None where it accepts none."""
+    return Issuer(settings, failed=failed, went_well=went_well) if settings.oidc_issuer else None
+
+
+def home_identity(settings: Settings, issuer: Issuer | None, *, uses: Uses | None = None) -> Identity:
+    """Who is let into the home's control plane. Raises InvalidConfig for a mapping of groups that is none."""
+    keyring = home_keyring(settings, uses=uses)
+    return keyring if issuer is None else KeysAndTokens(keyring, issuer, settings)
 
 
 def home_keyring(settings: Settings, *, uses: Uses | None = None) -> Keyring:

@@ -15,6 +15,7 @@ from modelyard.health import Health, judge
 from modelyard.monitor.summary import Traffic
 from modelyard.rollout.election import Leader
 from modelyard.rollout.hosts import Seen
+from modelyard.security.issuer import IssuerState
 from modelyard.targets.base import Deployment, TargetState
 from modelyard.types import Digest
 
@@ -69,7 +70,7 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The running world as one home sees it. `data_plane` is None while no supervisor runs; `health` says whether it is ready, and what is degraded.
 
-    `hosts` are all of the store, this one among them; `term` is the leader's.
+    `hosts` are all of the store, this one among them; `term` is the leader's. `issuer` is where the home accepts tokens.
     """
 
     home: str
@@ -78,6 +79,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     health: Health | None = None
     hosts: tuple[HostStatus, ...] = ()
     term: int = 0
+    issuer: IssuerState | None = None
 
 
 def status(

@@ -1,4 +1,4 @@
-"""The ports of security: who signs, who says whether a seal is good, and where access keys and audit entries are kept.
+"""The ports of security: who signs, who says whether a seal is good, who calls, and where access keys and audit entries are kept.
 
 Hides where keys live (a folder today, a key service for others). No secret passes: an access key is kept as its id and
 SHA-256. It must not import cryptography: everything that builds or opens a bundle loads this module.
@@ -7,11 +7,14 @@ SHA-256. It must not import cryptography: everything that builds or opens a bund
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from modelyard.types import Digest
+from modelyard.types import Digest, Principal
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Signer(Protocol):
@@ -71,6 +74,18 @@ class KeyStore(Protocol):
 
     def all(self) -> tuple[KeyRecord, ...]:
         """Every key kept."""
+        ...
+
+
+class Identity(Protocol):
+    """Says who a caller of the control plane is, by what they show. Any thread may ask."""
+
+    def coming(self, shown: str | None) -> Future[None] | None:
+        """What is under way that may decide about `shown`, and is worth a short wait; None for nothing. Does not block."""
+        ...
+
+    def authenticate(self, shown: str | None) -> Principal:
+        """Who shows this. Raises Unauthenticated or Forbidden, or Unavailable where nobody can tell now."""
         ...
 
 

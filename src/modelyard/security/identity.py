@@ -100,6 +100,10 @@ class Keyring:
             if record.name == name:
                 self._store.remove(record.id)
 
+    def coming(self, _: str | None) -> None:
+        """Nothing: a key is known or it is not. See `Identity.coming`."""
+        return
+
     def authenticate(self, key: str | None) -> Principal:
         """Who holds `key`. Raises Unauthenticated alike for a missing, malformed, unknown or expired one."""
         if key is None or not is_well_formed(key):

@@ -38,6 +38,7 @@ READ_AT_ONCE_BYTES = 128 << 10
 
 _INDEX_BYTES = 8
 _REFUSED = "no valid access key; send `Authorization: Bearer my_…`"
+_NO_TOKENS = "tokens are the control plane's alone; send an access key, `Authorization: Bearer my_…`"
 
 
 class Caller:
@@ -205,7 +206,7 @@ class Access:
         if self._is_required or key.startswith(PREFIX.encode()):
             if key and self._looks_again():
                 return self._authenticate(authorization)
-            raise Unauthenticated(_REFUSED)
+            raise Unauthenticated(_NO_TOKENS if key.startswith(b"ey") and b"." in key else _REFUSED)
         return self._anyone
 
     def _looks_again(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelyard.cli.errors import EXIT, INTERRUPTED, guarded
-from modelyard.errors import ModelyardError, NotFound, Rejected, StorageFull
+from modelyard.errors import Forbidden, ModelyardError, NotFound, Rejected, StorageFull
 from modelyard.types import Verdict
 
 
@@ -36,6 +36,12 @@ def test_no_failure_exits_with_0() -> None:
 def test_a_failure_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(NotFound("no such thing")) == EXIT[NotFound]
     assert capsys.readouterr() == ("", "modelyard: no such thing\n")
+
+
+def test_a_denial_says_that_it_is_of_the_key_in_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_KEY", "my_secret")
+    assert code_of(Forbidden("no role")) == 5 and code_of(NotFound("no such thing")) == 3
+    assert capsys.readouterr().err.splitlines() == ["modelyard: no role (shown was what MODELYARD_KEY holds)", "modelyard: no such thing"]
 
 
 def test_a_rejection_shows_the_verdicts_that_did_not_pass(capsys: pytest.CaptureFixture[str]) -> None:

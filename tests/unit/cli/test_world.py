@@ -61,6 +61,18 @@ def test_the_key_is_not_sent_to_whoever_has_the_port_of_a_dead_process(tmp_path:
         connect(settings)
 
 
+def test_who_shows_a_key_of_their_own_acts_as_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.load({"home": tmp_path})
+    settings.run.mkdir()
+    admin = admin_key(settings).key
+    write_control_state(settings.run, ControlState(pid=os.getpid(), url="http://127.0.0.1:1", started_at=""))
+    with connect(settings) as control:
+        assert control._control().key == admin
+    monkeypatch.setenv("MODELYARD_KEY", "my_own")
+    with connect(settings) as control:
+        assert control._control().key == "my_own"
+
+
 class Told:
     """A control process that tells these states, one a call."""
 

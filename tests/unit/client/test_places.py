@@ -38,6 +38,7 @@ def test_a_home_says_where_its_control_process_is_while_it_runs(tmp_path: Path) 
     (tmp_path / "keys/admin.key").chmod(0o600)
     write_control_state(settings.run, ControlState(pid=os.getpid(), url="http://127.0.0.1:1", started_at=""))
     assert of_home(settings) == Place("http://127.0.0.1:1", "my_key")
+    assert of_home(settings, key="my_own") == Place("http://127.0.0.1:1", "my_own")
     assert of_home(settings).headers == {"authorization": "Bearer my_key"} and Place("u", None).headers == {}
     write_control_state(settings.run, ControlState(pid=2**22 - 3, url="http://127.0.0.1:1", started_at=""))
     with pytest.raises(Unavailable, match="not running"):
@@ -45,3 +46,5 @@ def test_a_home_says_where_its_control_process_is_while_it_runs(tmp_path: Path) 
     (tmp_path / "keys/admin.key").chmod(0o644)
     with pytest.raises(InvalidConfig, match="other users"):
         read_admin_key(settings)
+    write_control_state(settings.run, ControlState(pid=os.getpid(), url="http://127.0.0.1:1", started_at=""))
+    assert of_home(settings, key="my_own").key == "my_own", "who has a key of their own reads no admin's"

@@ -43,7 +43,7 @@ def keyring(plane: ControlPlane) -> Keyring:
 @pytest.fixture
 def ask(plane: ControlPlane, keyring: Keyring) -> Ask:
     world = Status(home="h", data_plane=None, deployments=())
-    app = build(plane, keyring=keyring, hosts={HOST}, status=lambda: world, changed=lambda: None)
+    app = build(plane, identity=keyring, hosts={HOST}, status=lambda: world, changed=lambda: None)
     admin = keyring.add("admin", roles=("admin",))
 
     def send(method: str, path: str, *, key: str | None = admin, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
@@ -97,8 +97,23 @@ def test_what_is_no_route_is_401_without_a_key_and_404_with_one(ask: Ask, path: 
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "PATCH", "TRACE"])
-def test_other_methods_are_refused(ask: Ask, method: str) -> None:
-    assert ask(method, "/api/v1/status").status_code in (403, 404)
+def test_other_methods_are_refused_with_those_that_the_caller_may_use(ask: Ask, keyring: Keyring, method: str) -> None:
+    answer = ask(method, "/api/v1/status")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+    assert method == "HEAD" or answer.json()["error"]["rule"] == "method"
+    assert ask(method, "/api/v1/deployments/churn").headers["allow"] == "DELETE, GET, POST"
+    assert ask(method, "/api/v1/status", key=None).status_code == 401
+
+
+def test_a_wrong_method_tells_of_no_route_to_who_may_not_call_it(ask: Ask, keyring: Keyring) -> None:
+    viewer, narrow = keyring.add("viewer", roles=("viewer",)), identity.new("narrow", roles=("operator",), models=("other",))
+    keyring._store.put(narrow[1])
+    seen = ask("PUT", "/api/v1/deployments/churn", key=viewer)
+    assert (seen.status_code, seen.headers["allow"]) == (405, "GET")
+    nothing = ask("PUT", "/api/v1/nothing", key=viewer)
+    for refused in (ask("PUT", "/api/v1/keys", key=viewer), ask("PUT", "/api/v1/deployments/churn", key=narrow[0])):
+        assert refused.status_code == 404 and "allow" not in refused.headers and refused.content == nothing.content
+    assert ask("PUT", "/api/v1/deployments/other", key=narrow[0]).headers["allow"] == "DELETE, GET, POST"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8090", "127.0.0.1", "127.0.0.1:80", ""])
@@ -135,7 +150,7 @@ def test_the_address_that_was_dialled_is_served_and_so_is_a_name_that_was_allowe
 
 def test_a_path_without_names_finds_the_route_that_a_search_in_order_finds(plane: ControlPlane, keyring: Keyring) -> None:
     world = Status(home="h", data_plane=None, deployments=())
-    guard = build(plane, keyring=keyring, hosts={HOST}, status=lambda: world, changed=lambda: None)
+    guard = build(plane, identity=keyring, hosts={HOST}, status=lambda: world, changed=lambda: None)
     for method, path in policy.ROUTES:
         scope: dict[str, Any] = {"type": "http", "method": method, "path": filled(path), "root_path": ""}
         found = guard.found(scope)
@@ -172,7 +187,7 @@ def test_a_body_that_breaks_off_is_no_request(plane: ControlPlane, keyring: Keyr
     monkeypatch.setattr("modelyard.console.guard.BODY_TIMEOUT_S", 0.05)
     reached: list[str] = []
     monkeypatch.setattr(plane, "rollback", lambda *_: reached.append("rollback"))
-    app = build(plane, keyring=keyring, hosts={HOST}, status=lambda: Status(home="h", data_plane=None, deployments=()), changed=lambda: None)
+    app = build(plane, identity=keyring, hosts={HOST}, status=lambda: Status(home="h", data_plane=None, deployments=()), changed=lambda: None)
     key = keyring.add("admin", roles=("admin",))
     headers = [(b"host", HOST.encode()), (b"authorization", f"Bearer {key}".encode()), (b"content-length", b"20")]
     path = "/api/v1/deployments/churn/rollback"
@@ -262,7 +277,7 @@ def test_a_route_that_was_added_without_a_policy_stops_the_start(plane: ControlP
     reduced = {key: roles for key, roles in policy.ROUTES.items() if key != ("GET", "/api/v1/status")}
     monkeypatch.setattr(policy, "ROUTES", reduced)
     with pytest.raises(InvalidConfig, match="routes without a policy: GET /api/v1/status"):
-        build(plane, keyring=keyring, hosts={HOST}, status=lambda: Status(home="", data_plane=None, deployments=()), changed=lambda: None)
+        build(plane, identity=keyring, hosts={HOST}, status=lambda: Status(home="", data_plane=None, deployments=()), changed=lambda: None)
 
 
 def test_a_mounted_application_does_not_escape_the_table() -> None:

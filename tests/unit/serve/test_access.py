@@ -48,6 +48,12 @@ def test_a_known_key_passes_and_others_do_not(tmp_path: Path) -> None:
             held.caller(given)
 
 
+def test_a_token_of_an_issuer_is_told_that_it_is_none_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(Unauthenticated, match="tokens are the control plane's alone"):
+        Access(settings(tmp_path)).caller(b"Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln")
+    assert Access(settings(tmp_path, host="127.0.0.1")).caller(b"Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln") is ANYONE_HERE, "a platform's own"
+
+
 @pytest.mark.parametrize(
     ("role", "may"),
     [
