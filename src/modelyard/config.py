@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from modelyard.errors import InvalidConfig
+from modelyard.files import make_folder
 
 PREFIX = "MODELYARD_"
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "AWS_LWA_PORT", "PORT")
@@ -333,7 +334,9 @@ def _read_file(path: Path, known: set[str]) -> dict[str, Any]:
         values = tomllib.loads(text)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InvalidConfig(f"{path} cannot be read ({error.strerror}); set {PREFIX}HOME to a folder of this user's") from error
+    except ValueError as error:
         raise InvalidConfig(f"{path} cannot be read as TOML: {error}") from error
     unknown = sorted(set(values) - known)
     if unknown:
@@ -342,7 +345,10 @@ def _read_file(path: Path, known: set[str]) -> dict[str, Any]:
 
 
 def _path(value: Any) -> Path:
-    return Path(os.path.abspath(Path(str(value)).expanduser()))
+    try:
+        return Path(os.path.abspath(Path(str(value)).expanduser()))
+    except RuntimeError as error:  # no HOME, and a user that the system does not know, as a container's may be
+        raise InvalidConfig(f"{value}: this user has no home folder; set {PREFIX}HOME to a folder that it may write", rule="home") from error
 
 
 def shown(settings: Settings) -> dict[str, tuple[Any, str]]:
@@ -376,6 +382,17 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def ensure_temporary_folder(home: Path) -> None:
+    """Where the system gives this process no folder for temporary files, since all else may only be read, make it one in `home`: for it and for the
+    processes that it starts. Raises InvalidConfig where that cannot be written either."""
+    import tempfile
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(make_folder(home / "tmp"))
 
 
 def is_said(name: str) -> bool:

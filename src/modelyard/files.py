@@ -104,6 +104,8 @@ def make_folder(path: Path, *, mode: int = 0o700) -> Path:
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise Misconfigured(f"the folder {path} cannot be made ({error.strerror}); set MODELYARD_HOME to one that is writable") from error
         raise translate(error, path) from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise Misconfigured(f"the folder {path} is not writable; set MODELYARD_HOME to one that is")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +259,34 @@ def test_workers_are_not_told_where_observations_go(tmp_path: Path, monkeypatch:
     worker, exporter = config.child_environment(settings, is_serve=True), config.child_environment(settings)
     assert (worker["MODELYARD_EXPORT_URL"], worker["MODELYARD_EXPORT_KEY_FILE"]) == ("", "") and "AWS_SECRET_ACCESS_KEY" not in worker
     assert (exporter["MODELYARD_EXPORT_URL"], exporter["AWS_SECRET_ACCESS_KEY"]) == ("s3://b", "x")
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "MODELYARD_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    with pytest.raises(InvalidConfig, match="this user has no home folder; set MODELYARD_HOME"):
+        config.load()
+    assert config.load({"home": "/elsewhere"}).home == Path("/elsewhere")
+
+
+def test_a_settings_file_that_may_not_be_read_is_told_from_one_that_is_no_toml(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").mkdir()
+    with pytest.raises(InvalidConfig, match=r"cannot be read \(Is a directory\); set MODELYARD_HOME"):
+        config.load({"home": tmp_path})
+    (tmp_path / "settings.toml").rmdir()
+    (tmp_path / "settings.toml").write_text("=")
+    with pytest.raises(InvalidConfig, match="cannot be read as TOML"):
+        config.load({"home": tmp_path})
+
+
+def test_temporary_files_lie_in_the_home_where_nothing_else_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    config.ensure_temporary_folder(tmp_path / "home")
+    assert not (tmp_path / "home").exists() and os.environ["TMPDIR"] == ""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    config.ensure_temporary_folder(tmp_path / "home")
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(tmp_path / "home" / "tmp")
+    assert (tmp_path / "home" / "tmp").stat().st_mode & 0o777 == 0o700

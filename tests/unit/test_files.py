@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -22,6 +23,15 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new" * 100_000
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["plan.json"]
+
+
+def test_a_folder_that_may_not_be_made_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(InvalidConfig, match=r"home cannot be made \(Permission denied\); set MODELYARD_HOME"):
+        make_folder(tmp_path / "home")
 
 
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:

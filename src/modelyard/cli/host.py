@@ -73,6 +73,7 @@ def up(
     settings = config.load({"home": home, "host": host, "workers": workers, "isolation": isolation, **ports})
     files.make_folder(settings.home)
     files.make_folder(settings.run)
+    config.ensure_temporary_folder(settings.home)
     if _parent(settings) is not None:
         where = _wait_for_parent(settings, lambda: _parent(settings) is not None)
         _tell(msgspec.structs.replace(where, was_up=True), json=json)

@@ -22,6 +22,7 @@ from modelyard.errors import InvalidConfig, NotFound
 if TYPE_CHECKING:
     from modelyard.control.plane import ControlPlane
     from modelyard.registry import Version
+    from modelyard.security.seal import Trust
     from modelyard.types import Digest, HostPlan
 
 
@@ -59,6 +60,8 @@ def serve(
     Each is opened, so every byte and both seals are verified, and answers its golden records before it takes a request.
     """
     from modelyard.control.plane import ControlPlane
+    from modelyard.registry import is_file
+    from modelyard.security.seal import Trust
     from modelyard.serve.access import is_loopback
     from modelyard.serve.supervisor import run
     from modelyard.types import write_plan
@@ -74,14 +77,16 @@ def serve(
         dynamic = config.multi_model_folder()
     if sources["port"] == "platform" and is_loopback(settings.host):
         print("modelyard: a platform chose the port, but this listens on loopback; say --host 0.0.0.0, with keys or --insecure", file=sys.stderr)
+    config.ensure_temporary_folder(settings.home)
     tidy(Path(tempfile.gettempdir()))
     run_folder = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
     with contextlib.ExitStack() as held:
         held.callback(shutil.rmtree, run_folder, ignore_errors=True)
         if not named and dynamic is None:
             named = _found(run_folder)
-        with ControlPlane(settings) as plane:
-            plan = _plan(plane, named, run_folder, held)
+        # Bundles in files need no registry, and so no home that may be written: that of an image may only be read.
+        with ControlPlane(settings) if not all(map(is_file, named)) else contextlib.nullcontext() as plane:
+            plan = _plan(plane, named, run_folder, held, trust=Trust(settings.home / "keys"))
         shutil.rmtree(run_folder / FETCHED, ignore_errors=True)  # the plan has its own copy, verified
         write_plan(run_folder / "plan.json", plan)
         exports = bool(settings.export_url)
@@ -124,19 +129,20 @@ def _found(run_folder: Path) -> list[str]:
     return [str(path) for path in found]
 
 
-def _plan(plane: ControlPlane, references: list[str], folder: Path, held: contextlib.ExitStack) -> HostPlan:
-    """One deployment per model; of several versions of one, the first named answers and the others are reached by their number.
+def _plan(plane: ControlPlane | None, references: list[str], folder: Path, held: contextlib.ExitStack, *, trust: Trust) -> HostPlan:
+    """One deployment per model; of several versions of one, the first named answers and the others are reached by their number. Without `plane` they
+    are files.
 
     What lies in the registry is held until `held` ends: a worker that is started again needs it, whatever was deleted meanwhile.
     """
-    from modelyard.control.plane import unpack
+    from modelyard.control.plane import open_file, unpack
     from modelyard.types import HostPlan, Placement, TrafficPlan
 
     versions: dict[str, dict[Digest, int]] = {}
     placements: dict[Digest, Placement] = {}
     registered: dict[Digest, Version] = {}
     for number, reference in enumerate(references):
-        opened, version = plane.open(reference)
+        opened, version = plane.open(reference) if plane is not None else (open_file(Path(reference), trust), None)
         name = version.name if version is not None else opened.name
         if version is not None:
             registered[opened.digest] = version
@@ -149,7 +155,7 @@ def _plan(plane: ControlPlane, references: list[str], folder: Path, held: contex
             known[opened.digest] = version.version if version is not None else 1
         if len(set(known.values())) < len(known):
             raise InvalidConfig(f"two bundles named {name} have the same version number; import one under another name", field="reference")
-    if registered:
+    if registered and plane is not None:
         blobs = held.enter_context(plane.registry.hold(registered.values()))
         placements |= {digest: Placement(blobs=str(blobs), index=version.index) for digest, version in registered.items()}
     plans = tuple(

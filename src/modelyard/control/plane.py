@@ -209,8 +209,7 @@ class ControlPlane:
     def open(self, reference: str) -> tuple[bundle.Bundle, Version | None]:
         """The verified bundle of a reference, and its version; a path of a folder or .tar has none. Raises NotFound or Tampered."""
         if registry.is_file(reference):
-            source = archive.source(Path(reference))
-            return bundle.open(source, source.index, trust=self.trust), None
+            return open_file(Path(reference), self.trust), None
         version = self.registry.resolve(reference)
         return self._open(version), version
 
@@ -745,6 +744,12 @@ def unpacked(path: Path) -> Iterator[Placement]:
     """The bundle in a folder or .tar as blobs in a temporary folder, for processes that read placements; every blob was hashed."""
     with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
         yield unpack(path, Path(folder))
+
+
+def open_file(path: Path, trust: Trust) -> bundle.Bundle:
+    """The verified bundle in a folder or .tar. Raises NotFound or Tampered."""
+    source = archive.source(path)
+    return bundle.open(source, source.index, trust=trust)
 
 
 def unpack(path: Path, folder: Path) -> Placement:

@@ -15,8 +15,9 @@ from modelyard import config
 from modelyard.bundle import archive
 from modelyard.cli.serve import _found, _plan, tidy
 from modelyard.control.plane import ControlPlane, local_principal
-from modelyard.errors import InvalidConfig, NotFound
+from modelyard.errors import InvalidConfig, NotFound, UntrustedSigner
 from modelyard.registry.stores import Store
+from modelyard.security.seal import Trust
 from serving import Home
 
 
@@ -31,7 +32,7 @@ def home(tmp_path: Path) -> Home:
 
 def test_the_first_version_named_answers_and_the_others_are_held(home: Home, tmp_path: Path) -> None:
     with ControlPlane(config.load({"home": home.folder})) as plane:
-        plan = _plan(plane, ["line:2", "line:1", "grid", "line:2"], tmp_path, ExitStack())
+        plan = _plan(plane, ["line:2", "line:1", "grid", "line:2"], tmp_path, ExitStack(), trust=plane.trust)
     line, grid = plan.plans
     assert [line.versions[digest] for digest in line.weights] == [2] and [line.versions[digest] for digest in line.hold] == [1]
     assert grid.name == "grid" and len(plan.placements) == 3
@@ -41,7 +42,7 @@ def test_a_file_is_served_from_a_copy_that_was_verified(home: Home, tmp_path: Pa
     index = home.registry.resolve("grid").index
     archive.export(home.registry.blobs, index, tmp_path / "grid.tar")
     with ControlPlane(config.load({"home": home.folder})) as plane:
-        plan = _plan(plane, [str(tmp_path / "grid.tar")], tmp_path, ExitStack())
+        plan = _plan(plane, [str(tmp_path / "grid.tar")], tmp_path, ExitStack(), trust=plane.trust)
     (place,) = plan.placements.values()
     assert place.blobs.startswith(str(tmp_path)) and (Path(place.blobs) / "sha256" / index.removeprefix("sha256:")).is_file()
 
@@ -50,14 +51,23 @@ def test_two_bundles_with_one_number_are_refused(home: Home, tmp_path: Path) -> 
     archive.export(home.registry.blobs, home.registry.resolve("line:2").index, tmp_path / "line.tar")
     with ControlPlane(config.load({"home": home.folder})) as plane:
         with pytest.raises(InvalidConfig, match="same version number"):
-            _plan(plane, ["line:1", str(tmp_path / "line.tar")], tmp_path, ExitStack())
+            _plan(plane, ["line:1", str(tmp_path / "line.tar")], tmp_path, ExitStack(), trust=plane.trust)
         with pytest.raises(NotFound):
-            _plan(plane, ["nope"], tmp_path, ExitStack())
+            _plan(plane, ["nope"], tmp_path, ExitStack(), trust=plane.trust)
+
+
+def test_bundles_in_files_need_no_registry_and_only_trust_of_the_home(home: Home, tmp_path: Path) -> None:
+    archive.export(home.registry.blobs, home.registry.resolve("grid").index, tmp_path / "grid.tar")
+    plan = _plan(None, [str(tmp_path / "grid.tar")], tmp_path, ExitStack(), trust=Trust(home.folder / "keys"))
+    assert [each.name for each in plan.plans] == ["grid"]
+    with pytest.raises(UntrustedSigner):
+        _plan(None, [str(tmp_path / "grid.tar")], tmp_path, ExitStack(), trust=Trust(tmp_path / "keys"))
+    assert not (tmp_path / "keys").exists()
 
 
 def test_what_lies_in_the_registry_is_held_while_it_is_served(home: Home, tmp_path: Path) -> None:
     with ExitStack() as held, ControlPlane(config.load({"home": home.folder})) as plane:
-        plan = _plan(plane, ["line:1"], tmp_path, held)
+        plan = _plan(plane, ["line:1"], tmp_path, held, trust=plane.trust)
         (place,) = plan.placements.values()
         plane.delete(local_principal(), "line", 1)
         plane.gc(local_principal())
@@ -98,7 +108,7 @@ def test_what_vertex_ai_has_in_a_store_is_fetched(home: Home, tmp_path: Path, mo
     found = _found(tmp_path / "run")
     assert found == [str(tmp_path / "run" / "fetched" / made.name)]
     with ExitStack() as held, ControlPlane(config.load({"home": home.folder})) as plane:
-        assert [plan.name for plan in _plan(plane, found, tmp_path / "run", held).plans] == ["grid"]
+        assert [plan.name for plan in _plan(plane, found, tmp_path / "run", held, trust=plane.trust).plans] == ["grid"]
 
 
 def test_run_folders_of_servers_that_were_killed_are_removed_and_no_others(tmp_path: Path) -> None:
