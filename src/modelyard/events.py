@@ -558,11 +558,11 @@ def set_aside(path: Path) -> bool:
     return True
 
 
-def size_bytes(folder: Path) -> int:
-    """What the segments in a spool take; nothing where there is no spool yet. Raises OSError."""
+def size_bytes(folder: Path, *, least_bytes: int = 0) -> int:
+    """What the segments in a spool take, each at least `least_bytes`; nothing where there is no spool yet. Raises OSError."""
     try:
         with os.scandir(folder) as entries:
-            return sum(status.st_size for entry in entries if (status := _status(entry)) is not None)
+            return sum(max(status.st_size, least_bytes) for entry in entries if (status := _status(entry)) is not None)
     except FileNotFoundError:
         return 0
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from modelyard.config import Settings
 from modelyard.events import Part, Segment, Spool
+from modelyard.monitor import relay
 from modelyard.monitor.destinations import ToStore
 from modelyard.monitor.export import Exporter
-from modelyard.monitor.intake import Intake, outbox_path, windows_path
+from modelyard.monitor.intake import Intake, labels_outbox, outbox_path, windows_path
 from modelyard.monitor.sharing import Inlet, store_at
 from modelyard.monitor.windows import Windows
 from modelyard.types import Digest
@@ -26,6 +27,8 @@ class Host:
         self.spool = Spool(self.settings.spool, slot=0, limit_bytes=1 << 30)
         self.intake = Intake(self.settings)
         self.exporter = Exporter(outbox_path(self.settings), ToStore(url), host=host)
+        self.labels = relay.Outbox(labels_outbox(self.settings), limit_bytes=limit_bytes)
+        self.teller = Exporter(labels_outbox(self.settings), ToStore(url), host=relay.sender(host), lossless=True)
         store = store_at(url)
         assert store is not None
         self.inlet = Inlet(store, spool=self.settings.spool, limit_bytes=limit_bytes, host=host)
@@ -37,8 +40,9 @@ class Host:
     def turn(self, *, now: float = NOW) -> int:
         """Take in, send, and let in; how many segments of others came."""
         self.intake.turn(now=now)
-        while self.exporter.turn(now=now):
-            pass
+        for exporter in (self.exporter, self.teller):
+            while exporter.turn(now=now):
+                pass
         with closing(Windows(windows_path(self.settings))) as windows:
             found = self.inlet.turn(windows, now=now)
         self.intake.turn(now=now)

@@ -60,7 +60,9 @@ def labels(
         if told.outdated or told.future:
             line(f"{told.outdated:,} were known before the one that stands, {told.future:,} are dated in the future and were refused")
     line(f"{name} has {found.labels:,} labels of {found.predictions:,} logged predictions:")
-    line(f"  {found.matched:,} matched, {found.unsampled:,} of predictions that the log did not keep, {found.unknown:,} of none that is known")
+    line(f"  {found.matched:,} matched, {found.unknown:,} of no prediction")
+    if found.unsampled:
+        line(f"  {found.unsampled:,} are unsampled: the log kept a share of the predictions, and would not have kept theirs, if there were any")
     line(f"  {found.late:,} came after the day of their prediction, {found.conflicting:,} ids have had different labels")
     if found.mistyped:
         line(f"  {found.mistyped:,} are no answer that the model could give, and count in no figure")

@@ -152,7 +152,7 @@ def _performance(body: Element, found: Overview) -> None:
         _say(
             body,
             "p",
-            said + f"{labels.unsampled:,} labels are of predictions that were not logged, {labels.unknown:,} of none that is known.",
+            said + f"{labels.unknown:,} labels are of no prediction; {labels.unsampled:,} are of such as were not logged, or of none.",
             "soft",
         )
         body.append(plots.bars([("completeness", share, f"{share:.1%}")], limit=1.0))

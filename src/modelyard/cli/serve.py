@@ -10,6 +10,7 @@ import stat
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 RUN_PREFIX = "modelyard-serve-"
 UNUSED_S = 60.0
+FILLING = "filling.lock"
+"""Who fills a run folder holds this file in it until the server that runs from it has a lock of its own: what is fetched may take hours."""
+LOCKS = (FILLING, "serve.lock")
 FETCHED, FETCHED_BYTES = "fetched", 16 << 30
 """The folder, beside the plan, of what a platform had in a store, and how much that may be."""
 
@@ -82,31 +86,44 @@ def serve(
     run_folder = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
     with contextlib.ExitStack() as held:
         held.callback(shutil.rmtree, run_folder, ignore_errors=True)
-        if not named and dynamic is None:
-            named = _found(run_folder)
-        # Bundles in files need no registry, and so no home that may be written: that of an image may only be read.
-        with ControlPlane(settings) if not all(map(is_file, named)) else contextlib.nullcontext() as plane:
-            plan = _plan(plane, named, run_folder, held, trust=Trust(settings.home / "keys"))
-        shutil.rmtree(run_folder / FETCHED, ignore_errors=True)  # the plan has its own copy, verified
-        write_plan(run_folder / "plan.json", plan)
+        with filling(run_folder):
+            if not named and dynamic is None:
+                named = _found(run_folder)
+            # Bundles in files need no registry, and so no home that may be written: that of an image may only be read.
+            with ControlPlane(settings) if not all(map(is_file, named)) else contextlib.nullcontext() as plane:
+                plan = _plan(plane, named, run_folder, held, trust=Trust(settings.home / "keys"))
+            shutil.rmtree(run_folder / FETCHED, ignore_errors=True)  # the plan has its own copy, verified
+            write_plan(run_folder / "plan.json", plan)  # which makes the folder young again, until its server holds it
         exports = bool(settings.export_url)
         spool = run_folder / "spool" if exports else None
         sys.exit(run(settings, run_folder / "plan.json", run_folder, spool, as_json=json, needs_models=True, dynamic=dynamic, exports=exports))
 
 
+@contextlib.contextmanager
+def filling(run_folder: Path) -> Iterator[None]:
+    """Let nobody take `run_folder` for one that was left, while the block runs and this process lives."""
+    descriptor = os.open(run_folder / FILLING, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def tidy(folder: Path) -> None:
-    """Remove the run folders in `folder` of servers that were killed: of this user, not new, and with nobody holding their lock."""
+    """Remove the run folders in `folder` of servers that were killed, or of fetches: of this user, not new, locked by nobody."""
     for path in folder.glob(f"{RUN_PREFIX}*"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
             status = path.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or time.time() - status.st_mtime < UNUSED_S:
                 continue
-            descriptor = os.open(path / "serve.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
+            found = [path / name for name in LOCKS if (path / name).exists()]
+            for lock in found:
+                descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                opened.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if found:
                 shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(descriptor)
 
 
 def _found(run_folder: Path) -> list[str]:

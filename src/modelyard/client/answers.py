@@ -58,10 +58,11 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """All labels of one deployment: `matched` a logged prediction, `unsampled` could not (the log kept only a share), `unknown` are of no prediction.
+    """All labels of one deployment: `matched` a logged prediction, `unknown` are of no prediction, and of the `unsampled` nobody can tell.
 
-    `predictions` were logged. `received` tells how the labels came. Of the matched, `late` came after the day (UTC) of their prediction, `mistyped`
-    are no answer that the model could give; `conflicting` ids have had different labels. `named` gives some ids of each kind that needs a look.
+    For these the log kept a share of the predictions in which theirs would not be, if there were any. `predictions` were logged. `received` tells how
+    the labels came. Of the matched, `late` came after the day (UTC) of their prediction, `mistyped` are no answer that the model could give;
+    `conflicting` ids have had different labels. `named` gives some ids of each kind that needs a look.
     """
 
     labels: int

@@ -4,8 +4,8 @@ Hides the lock, the socket, and the loops beside the API: the host, which carrie
 leads, the driver, which takes rollouts from step to step, the monitor, which judges each deployment once a minute, and the deliverer, which hands
 over what people are to be told; the lease, by which others know that this host lives and who leads; the intake, which takes the workers'
 observations in, and the tally, which adds what was counted here to the evidence; where other hosts are to see it too, the export of what was taken
-in, and the inlet of what they have sent; and the look at the keys of a tokens' issuer, where there is one. It can be killed at any moment: all that
-it knows is in the records, the plan file and the log.
+in and of labels, and the inlet of what they have sent; and the look at the keys of a tokens' issuer, where there is one. It can be killed at any
+moment: all that it knows is in the records, the plan file and the log.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import msgspec
@@ -36,10 +36,10 @@ from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status, status
 from modelyard.control.traffic import Watch
 from modelyard.errors import Conflict, ModelyardError, Unavailable
-from modelyard.monitor import destinations, export, sharing
+from modelyard.monitor import destinations, export, relay, sharing
 from modelyard.monitor.alerts.deliver import Deliverer
 from modelyard.monitor.export import Exporter
-from modelyard.monitor.intake import Intake, outbox_path, windows_path
+from modelyard.monitor.intake import Intake, labels_outbox, outbox_path, windows_path
 from modelyard.monitor.windows import Windows
 from modelyard.rollout.driver import Driver
 from modelyard.rollout.evidence import Tally
@@ -149,7 +149,7 @@ class Loops:
             ("alerts", self._hand_over),
         )
         self._threads = [threading.Thread(target=target, name=name) for name, target in loops]
-        shared = (("export", self._export), ("inlet", self._let_in)) if plane.settings.shared_url else ()
+        shared = (("export", self._export), ("labels", self._relay), ("inlet", self._let_in)) if plane.settings.shared_url else ()
         # They wait on the network, which must not hold up an end in order; what they are at is done again.
         self._sharing = [threading.Thread(target=target, name=name, daemon=True) for name, target in shared]
         self._watch = Watch(plane)
@@ -315,20 +315,40 @@ class Loops:
     def _export(self) -> None:
         """Send what was taken in here to where other hosts, or another home, have it too."""
         settings = self._plane.settings
+
+        def exporter() -> Exporter:
+            destination = destinations.open(settings, settings.shared_url)
+            return Exporter(outbox_path(settings), destination, host=self._membership.id, limit_bytes=settings.spool_limit_bytes)
+
+        self._send("export", exporter)
+
+    def _relay(self) -> None:
+        """Send the labels that this host was given to the others."""
+        settings = self._plane.settings
+        if not sharing.is_shared(settings.shared_url):
+            return
+
+        def exporter() -> Exporter:
+            destination = destinations.open(settings, settings.shared_url)
+            return Exporter(labels_outbox(settings), destination, host=relay.sender(self._membership.id), lossless=True)
+
+        self._send("labels", exporter, every_s=relay.EVERY_S)
+
+    def _send(self, what: str, make: Callable[[], Exporter], *, every_s: float | None = None) -> None:
         exporter: Exporter | None = None
         while exporter is None:
             try:
-                destination = destinations.open(settings, settings.shared_url)
-                exporter = Exporter(outbox_path(settings), destination, host=self._membership.id, limit_bytes=settings.spool_limit_bytes)
+                exporter = make()
             except Exception as error:  # noqa: BLE001  # a disk that cannot be read
-                self._failures.tell("export", error)
+                self._failures.tell(what, error)
                 if self._stop.wait(REST_S):
                     return
         export.run(
             exporter,
             self._stop,
-            failed=lambda error: self._failures.tell("export", error),
-            went_well=lambda: self._failures.forget("export"),
+            failed=lambda error: self._failures.tell(what, error),
+            went_well=lambda: self._failures.forget(what),
+            every_s=every_s,
         )
         exporter.close()
 

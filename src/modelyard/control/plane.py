@@ -35,7 +35,7 @@ from modelyard.monitor.alerts.base import Matcher, Silence
 from modelyard.monitor.alerts.deliver import Deliverer
 from modelyard.monitor.alerts.written import Routes
 from modelyard.monitor.budget import account as account_of
-from modelyard.monitor.intake import log_path, outbox_path, windows_path
+from modelyard.monitor.intake import labels_outbox, log_path, windows_path
 from modelyard.monitor.labels import Account, Answers, Given, Ledger, Received, account, answers, anything, fitting, labels_path
 from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.overview import Overview
@@ -144,6 +144,7 @@ class ControlPlane:
         self.deployments = Deployments(self.registry)
         self.alert_routes = Routes(settings.alert_routes)
         self._inbox = Inbox(settings)
+        self._outbox = relay.Outbox(labels_outbox(settings), limit_bytes=settings.spool_limit_bytes)
         self.targets: dict[str, Target] = {"local": Local(plan=settings.plan, run=settings.run)}
 
     def __enter__(self) -> ControlPlane:
@@ -535,8 +536,13 @@ class ControlPlane:
         return self.deployments.history(name)
 
     def labels(self, principal: Principal, name: str, labels: Sequence[Given | tuple[str, Scalar]]) -> Received:
-        """Keep true answers of a deployment's predictions, by prediction id; the newest of an id stands. Raises NotFound, or InvalidInput."""
+        """Keep true answers of a deployment's predictions, by prediction id; the newest of an id stands.
+
+        Raises NotFound, InvalidInput, or Overloaded while too many wait to be sent to the other hosts: none is kept then.
+        """
         self.deployments.get(name)
+        if is_shared(self.settings.shared_url):
+            self._outbox.require_room()
         with (
             self._announced(principal, "labels", name, detail=f"{len(labels)} labels"),
             contextlib.closing(Ledger(labels_path(self.settings))) as ledger,
@@ -544,7 +550,7 @@ class ControlPlane:
             at = time.time()
             received = ledger.give(name, labels, at=at)
             if is_shared(self.settings.shared_url):  # whoever is told that this failed gives them again
-                relay.send(outbox_path(self.settings), name, labels, at=at)
+                self._outbox.send(name, labels, at=at)
             return received
 
     def labelled(self, name: str) -> Account:

@@ -1,6 +1,6 @@
 """One SQLite file of the monitor's: how it is made, opened and written, and what its failures mean.
 
-Hides SQLite's errors and locks. It must not know a table.
+Hides SQLite's errors and locks, and that threads of this process write in the order in which they ask (`monitor.turns`). It must not know a table.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from pathlib import Path
 
 from modelyard.errors import Misconfigured, ModelyardError, StorageFull, Tampered, Unavailable
 from modelyard.files import translate
+from modelyard.monitor import turns
+
+TIMEOUT_S = 15.0
+"""How long whoever wants to write waits for others."""
 
 
 class Database:
@@ -25,6 +29,7 @@ class Database:
     def __init__(self, path: Path, *, when_full: str) -> None:
         self._path = path
         self._when_full = when_full
+        self._turns = turns.of(path)
         try:
             # SQLite would make it readable by all. One that is there is not touched: to close any descriptor of it takes this process's locks away.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -33,7 +38,7 @@ class Database:
         except OSError as error:
             raise translate(error, path) from error
         with self._translated():
-            self._connection = sqlite3.connect(path, timeout=15.0, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, timeout=TIMEOUT_S, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
 
@@ -43,14 +48,17 @@ class Database:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        with self._turns.taken(timeout_s=TIMEOUT_S) as is_mine:
+            if not is_mine:
+                raise Unavailable(f"{self._path.name} is not available now")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -36,6 +36,8 @@ from modelyard.monitor.merging import merge
 
 FILE = "export.json"
 BATCH_BYTES = 3 << 20
+LABELS_BYTES = 1 << 20
+"""Of a batch that may not be lost: who takes labels in writes each of them to a ledger, and does not do other things meanwhile."""
 BATCH_SEGMENTS = 1024
 LOOK_SEGMENTS = 64
 """So many segments of other minutes are passed over in search of more of the one that is being sent."""
@@ -67,13 +69,14 @@ class Exporter:
     """Sends the segments in `folder`. One thread owns it; one exporter owns the folder.
 
     `host` begins its name as a source; another machine's must differ. With `limit_bytes` it also keeps the folder within that: the oldest go, and are
-    counted as lost.
+    counted as lost. One that is `lossless` keeps what is refused, as it keeps what waits for whatever else, and waits for the end of no minute.
     """
 
-    def __init__(self, folder: Path, destination: Destination, *, host: str, limit_bytes: int | None = None) -> None:
+    def __init__(self, folder: Path, destination: Destination, *, host: str, limit_bytes: int | None = None, lossless: bool = False) -> None:
         self._folder = make_folder(folder)
         self._destination = destination
         self._limit_bytes = limit_bytes
+        self._is_lossless = lossless
         self._state = self._read(host)
 
     @property
@@ -85,7 +88,7 @@ class Exporter:
         """Send one batch, if there is one of a minute that has closed (or any, at the end); whether there may be more.
 
         Raises what the destination raises where sending it again may go well; the batch then waits. One that is refused for good is lost, and
-        counted.
+        counted, unless nothing may be.
         """
         self._keep_within_limit()
         if not self._state.files and not self._gather(now, is_last=is_last):
@@ -100,6 +103,8 @@ class Exporter:
                 self._destination.put(f"{self._state.source}-{self._state.number}", data, at=self._state.at)
                 lost = 0
             except (MalformedPayload, PayloadTooLarge, Conflict) as error:
+                if self._is_lossless:
+                    raise
                 log.error("%d segments were refused and are lost: %s", len(self._state.files), error.message)
                 lost += len(self._state.files)
         for name in self._state.files:
@@ -127,13 +132,13 @@ class Exporter:
                     self._write(msgspec.structs.replace(self._state, lost=self._state.lost + 1))
                 continue
             of = int(segment.ended_at // MINUTE_S)
-            is_open = not is_last and of == int(now // MINUTE_S)
+            is_open = not (is_last or self._is_lossless) and of == int(now // MINUTE_S)
             if is_open or minute not in (None, of):
                 others += 1
                 if others > LOOK_SEGMENTS:
                     break
                 continue
-            if chosen and (size + size_bytes > BATCH_BYTES or len(chosen) == BATCH_SEGMENTS):
+            if chosen and (size + size_bytes > (LABELS_BYTES if self._is_lossless else BATCH_BYTES) or len(chosen) == BATCH_SEGMENTS):
                 break
             minute, size = of, size + size_bytes
             chosen[path.name] = segment
@@ -188,12 +193,19 @@ class Exporter:
         self._state = state
 
 
-def run(exporter: Exporter, stop: threading.Event, *, failed: Callable[[Exception], None], went_well: Callable[[], None] = lambda: None) -> None:
-    """Send what waits, a little after the end of each minute, until `stop` is set; then, within `LAST_S`, what is left."""
+def run(
+    exporter: Exporter,
+    stop: threading.Event,
+    *,
+    failed: Callable[[Exception], None],
+    went_well: Callable[[], None] = lambda: None,
+    every_s: float | None = None,
+) -> None:
+    """Send what waits, a little after the end of each minute, or every so often, until `stop` is set; then, within `LAST_S`, what is left."""
     spread_s = SPREAD_S * (zlib.crc32(exporter.source.encode()) / 2**32)
     tries = 0
     while not stop.is_set():
-        pause_s = due_s(time.time(), DELAY_S + spread_s)
+        pause_s = due_s(time.time(), DELAY_S + spread_s) if every_s is None else every_s
         try:
             while exporter.turn(now=time.time()) and not stop.is_set():
                 pass

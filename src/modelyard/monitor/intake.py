@@ -32,7 +32,11 @@ from modelyard.monitor.windows import COUNT_LIMIT, Windows
 from modelyard.types import parse_digest, parse_name
 
 TURN_SEGMENTS = 256
+TURN_OTHERS, TURN_TOLD = 48, 8
+"""So many places are kept for what others have counted, and for what they were told to be true; this home's own workers come first."""
 TURN_BYTES = 64 << 20
+TURN_LABELS = 10_000
+"""Once so many labels have come in a turn the rest waits: a million take a while to keep, and what is counted here must not wait for it."""
 LOG_EVERY_S = 30.0
 LOG_AT_BYTES = 16 << 20
 FILE_BYTES = 64 << 20
@@ -76,6 +80,11 @@ def outbox_path(settings: Settings) -> Path:
     return settings.spool / "outbox"
 
 
+def labels_outbox(settings: Settings) -> Path:
+    """Where labels wait that the other hosts are still to have."""
+    return outbox_path(settings) / "labels"
+
+
 def log_path(settings: Settings) -> Path:
     """Where a home keeps its prediction log."""
     return settings.home / "log"
@@ -102,7 +111,7 @@ class Intake:
         """
         now = time.time() if now is None else now
         waiting = events.pending(self._spool)
-        segments, bad = self._read(waiting)
+        segments, bad = self._read(_in_turn(waiting))
         aside = [path for path in bad if self._set_aside(path)]
         taken = self._take(segments, now)
         files = self._write_log() if is_last or self._is_log_due(now) else 0
@@ -126,17 +135,18 @@ class Intake:
         """Let go of the files. Nothing is lost by not coming here."""
         self.windows.close()
 
-    def _read(self, waiting: list[Path]) -> tuple[dict[Path, Segment], list[Path]]:
+    def _read(self, in_turn: list[Path]) -> tuple[dict[Path, Segment], list[Path]]:
         found: dict[Path, Segment] = {}
         bad: list[Path] = []
-        size = 0
-        for path in waiting[:TURN_SEGMENTS]:
+        size = labels = 0
+        for path in in_turn:
             try:
                 size += path.lstat().st_size
-                if found and size > TURN_BYTES:
+                if found and (size > TURN_BYTES or labels >= TURN_LABELS):
                     break
                 segment = events.read(path)
                 check(segment)
+                labels += sum(len(each.ids) for each in segment.labels)
                 found[path] = segment if path.name[:1].isdigit() else unjudged(segment)
             except (NotFound, FileNotFoundError):  # another control process was faster
                 continue
@@ -242,6 +252,17 @@ class Intake:
             with suppress(OSError):
                 if now - stray.lstat().st_mtime > _STRAY_S:
                     stray.unlink()
+
+
+def _in_turn(waiting: list[Path]) -> list[Path]:
+    """Of what waits what this turn takes in, in this order: of this home's own workers, of others' counts, of labels; each the oldest first."""
+    own, others, told = (list[Path]() for _ in range(3))
+    for path in waiting:
+        (own if path.name[:1].isdigit() else told if relay.tells(path.name) else others).append(path)
+    room = TURN_SEGMENTS - min(len(told), TURN_TOLD)
+    own = own[: room - min(len(others), TURN_OTHERS)]
+    others = others[: room - len(own)]
+    return [*own, *others, *told[: TURN_SEGMENTS - len(own) - len(others)]]
 
 
 def _timed(segment: Segment, now: float) -> Segment:

@@ -56,8 +56,19 @@ CREATE TABLE refused (name TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, PR
 _GROUPED = """
 ALTER TABLE joined ADD COLUMN caller INTEGER;
 """
-_STEPS = (_TABLES, _JOINED, _GROUPED)
-"""What each format adds to the one before it. A file of the first has no number of its own."""
+_NUMBERED = """
+ALTER TABLE labels ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+UPDATE labels SET number = 1 WHERE found = 0 AND looked = 0;
+CREATE TABLE numbers (name TEXT PRIMARY KEY, last INTEGER NOT NULL, looked INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO numbers SELECT DISTINCT name, 1, 0 FROM labels;
+DROP INDEX labels_open;
+CREATE INDEX labels_new ON labels (name, number) WHERE found = 0;
+CREATE INDEX labels_open ON labels (name, at, number) WHERE found = 0;
+"""
+_STEPS = (_TABLES, _JOINED, _GROUPED, _NUMBERED)
+"""What each format adds to the one before it. A file of the first has no number of its own; since the fourth `looked` of a label says nothing, it is
+told by its number: those up to `numbers.looked` were looked for.
+"""
 VERSION = len(_STEPS)
 ID_LIMIT = 1000
 TRUTH_LIMIT = 1000
@@ -69,6 +80,8 @@ RETRIED_S = 86_400.0
 RETRIED = 100_000
 """For how long, and of how many labels at most, it is looked whether their predictions are logged after all."""
 _AT_ONCE = 500
+_WRITTEN_AT_ONCE = 2_000
+"""So many rows are written in one transaction where there may be a million: others write in between."""
 _BOOLEANS, _NUMBERS = (bool, np.bool_), (int, float, np.number)
 _NAMED = 3
 _DAY_S = 86_400
@@ -101,10 +114,11 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """All labels of one deployment: `matched` a logged prediction, `unsampled` could not (the log kept only a share), `unknown` are of no prediction.
+    """All labels of one deployment: `matched` a logged prediction, `unknown` are of no prediction, and of the `unsampled` nobody can tell.
 
-    `predictions` were logged. `received` tells how the labels came. Of the matched, `late` came after the day (UTC) of their prediction, `mistyped`
-    are no answer that the model could give; `conflicting` ids have had different labels. `named` gives some ids of each kind that needs a look.
+    For these the log kept a share of the predictions in which theirs would not be, if there were any. `predictions` were logged. `received` tells how
+    the labels came. Of the matched, `late` came after the day (UTC) of their prediction, `mistyped` are no answer that the model could give;
+    `conflicting` ids have had different labels. `named` gives some ids of each kind that needs a look.
     """
 
     labels: int
@@ -165,7 +179,7 @@ class Ledger(Database):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, when_full="free some space and send the labels again")
-        self._opened = (-1, -math.inf)
+        self._opened: dict[str, int] = {}
         with self._translated():
             found = self._connection.execute("PRAGMA user_version").fetchone()[0]
             if found < VERSION:
@@ -226,45 +240,46 @@ class Ledger(Database):
     # Finding predictions.
 
     def open(self, name: str, *, now: float) -> tuple[list[str], list[str]]:
-        """The ids without a prediction: those that were never looked for, and those that may still be logged."""
+        """The ids without a prediction: those that were never looked for, and those that may still be logged. `match` says what was found of them."""
         with self._translated():
-            self._opened = self._connection.execute("PRAGMA data_version").fetchone()[0], now - RETRIED_S
-            new = self._connection.execute("SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 0", (name,)).fetchall()
-            query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 1 AND at >= ? ORDER BY at DESC LIMIT ?"
-            old = self._connection.execute(query, (name, now - RETRIED_S, RETRIED)).fetchall()
+            last, looked = self._numbers(name)
+            self._opened[name] = last
+            query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND number > ? AND number <= ?"
+            new = self._connection.execute(query, (name, looked, last)).fetchall()
+            query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND at >= ? AND number <= ? ORDER BY at DESC LIMIT ?"
+            old = self._connection.execute(query, (name, now - RETRIED_S, looked, RETRIED)).fetchall()
         return [key for (key,) in new], [key for (key,) in old]
+
+    def _numbers(self, name: str) -> tuple[int, int]:
+        """The number of the last label of a deployment, and up to which number they were looked for."""
+        found = self._connection.execute("SELECT last, looked FROM numbers WHERE name = ?", (name,)).fetchone()
+        return (0, 0) if found is None else (int(found[0]), int(found[1]))
 
     def searched(self, name: str) -> set[str]:
         """The log's files in which every id was looked for that has no prediction."""
         with self._translated():
             return {file for (file,) in self._connection.execute("SELECT file FROM searched WHERE name = ?", (name,))}
 
-    def match(self, name: str, found: Mapping[str, Match], *, looked: Collection[str], retried: Collection[str] = (), files: Iterable[str]) -> None:
-        """Keep which predictions were found, of which ids it was looked for (all that `open` gave, as new and again), and in which files that was.
+    def match(self, name: str, found: Mapping[str, Match], *, files: Iterable[str]) -> None:
+        """Keep which predictions were found of the ids that `open` gave last, and in which files it was looked for all of them.
 
         A file counts as searched only where every id was looked for that was called looked for and may still be: another process may be at this too.
+        A few thousand are kept at a time, so that labels that come meanwhile do not wait; one that is left by a crash is looked for again.
         """
-        with self._translated(), self._transaction() as connection:
-            searched, (version, since) = {*files}, self._opened
-            if connection.execute("PRAGMA data_version").fetchone()[0] == version:  # nobody else has written since: these are all
-                connection.execute("UPDATE labels SET looked = 1 WHERE name = ? AND found = 0 AND looked = 0", (name,))
-            else:  # for what others have looked for it was searched where they have, and what came since was not looked for
-                query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND looked = 1 AND at >= ?"
-                mine = {*looked, *retried}
-                if any(key not in mine for (key,) in connection.execute(query, (name, since))):
+        ordered = sorted(found.items(), key=lambda item: item[1].at)
+        with self._translated():
+            for start in range(0, len(ordered), _WRITTEN_AT_ONCE):
+                with self._transaction() as connection:
+                    for key, match in ordered[start : start + _WRITTEN_AT_ONCE]:
+                        _join(connection, name, key, match)
+            with self._transaction() as connection:
+                searched, until = {*files}, self._opened.get(name, 0)
+                if self._numbers(name)[1] > until:  # what came since was looked for by another, in the files that it knew
                     searched &= {file for (file,) in connection.execute("SELECT file FROM searched WHERE name = ?", (name,))}
-                connection.executemany("UPDATE labels SET looked = 1 WHERE name = ? AND id = ? AND found = 0", [(name, key) for key in looked])
-            for key, match in sorted(found.items(), key=lambda item: item[1].at):
-                label = connection.execute("SELECT truth, first_at FROM labels WHERE name = ? AND id = ? AND found = 0", (name, key)).fetchone()
-                if label is None:  # another thread was faster
-                    continue
-                values = (name, key, match.digest, match.at, label[1], label[0], _answer(match.answer), _packed(match.probability), match.group)
-                query = """INSERT OR IGNORE INTO joined (name, id, digest, answered, came, truth, predicted, probability, caller)
-                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-                connection.execute(query, values)
-                connection.execute("UPDATE labels SET found = 1 WHERE name = ? AND id = ?", (name, key))
-            connection.execute("DELETE FROM searched WHERE name = ?", (name,))
-            connection.executemany("INSERT INTO searched VALUES (?, ?)", [(name, file) for file in sorted(searched)])
+                else:
+                    connection.execute("UPDATE numbers SET looked = ? WHERE name = ?", (until, name))
+                connection.execute("DELETE FROM searched WHERE name = ?", (name,))
+                connection.executemany("INSERT INTO searched VALUES (?, ?)", [(name, file) for file in sorted(searched)])
 
     def joined(self, name: str, *, since: float) -> dict[Digest, Answers]:
         """The labelled predictions that were answered from `since` on, by version, in the order of their answers."""
@@ -349,14 +364,35 @@ class Ledger(Database):
 
     def forget(self, *, before: float) -> None:
         """Drop labels that came before a time, and those of predictions that were answered before it: these are no longer kept."""
-        with self._translated(), self._transaction() as connection:
-            connection.execute("DELETE FROM labels WHERE at < ?", (before,))
-            connection.execute("DELETE FROM joined WHERE answered < ?", (before,))
-            connection.execute("DELETE FROM joined WHERE NOT EXISTS (SELECT 1 FROM labels WHERE labels.name = joined.name AND labels.id = joined.id)")
-            gone = "NOT EXISTS (SELECT 1 FROM joined WHERE joined.name = labels.name AND joined.id = labels.id)"
-            connection.execute(f"DELETE FROM labels WHERE found = 1 AND {gone}")  # noqa: S608  a constant
-            connection.execute("DELETE FROM conflicts WHERE at < ?", (before,))
-            connection.execute("DELETE FROM refused WHERE at < ?", (before,))
+        with self._translated():
+            old = self._connection.execute("SELECT name, id FROM labels WHERE at < ?", (before,)).fetchall()
+            gone = self._connection.execute("SELECT name, id FROM joined WHERE answered < ?", (before,)).fetchall()
+            for start in range(0, len(old), _WRITTEN_AT_ONCE):
+                part = old[start : start + _WRITTEN_AT_ONCE]
+                with self._transaction() as connection:
+                    connection.executemany("DELETE FROM labels WHERE name = ? AND id = ? AND at < ?", [(*each, before) for each in part])
+                    alone = "NOT EXISTS (SELECT 1 FROM labels WHERE labels.name = joined.name AND labels.id = joined.id)"
+                    connection.executemany(f"DELETE FROM joined WHERE name = ? AND id = ? AND {alone}", part)  # noqa: S608  a constant
+            for start in range(0, len(gone), _WRITTEN_AT_ONCE):
+                part = gone[start : start + _WRITTEN_AT_ONCE]
+                with self._transaction() as connection:
+                    connection.executemany("DELETE FROM joined WHERE name = ? AND id = ?", part)
+                    connection.executemany("DELETE FROM labels WHERE name = ? AND id = ? AND found = 1", part)
+            with self._transaction() as connection:
+                connection.execute("DELETE FROM conflicts WHERE at < ?", (before,))
+                connection.execute("DELETE FROM refused WHERE at < ?", (before,))
+
+
+def _join(connection: sqlite3.Connection, name: str, key: str, match: Match) -> None:
+    """Keep the prediction of one label, unless another thread was faster."""
+    label = connection.execute("SELECT truth, first_at FROM labels WHERE name = ? AND id = ? AND found = 0", (name, key)).fetchone()
+    if label is None:
+        return
+    values = (name, key, match.digest, match.at, label[1], label[0], _answer(match.answer), _packed(match.probability), match.group)
+    query = """INSERT OR IGNORE INTO joined (name, id, digest, answered, came, truth, predicted, probability, caller)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    connection.execute(query, values)
+    connection.execute("UPDATE labels SET found = 1 WHERE name = ? AND id = ?", (name, key))
 
 
 def _had(connection: sqlite3.Connection, name: str, ids: Sequence[str]) -> dict[str, _Label]:
@@ -373,8 +409,12 @@ def _had(connection: sqlite3.Connection, name: str, ids: Sequence[str]) -> dict[
 
 def _write(connection: sqlite3.Connection, name: str, labels: Mapping[str, _Label]) -> None:
     """Write what is to be written of them, in the order in which they lie in the file."""
-    new = sorted((name, key, each.truth, each.at, each.at, each.known_at) for key, each in labels.items() if each.is_new)
-    connection.executemany("INSERT INTO labels (name, id, truth, at, first_at, known_at) VALUES (?, ?, ?, ?, ?, ?)", new)
+    new = sorted((key, each.truth, each.at, each.known_at) for key, each in labels.items() if each.is_new)
+    if new:
+        connection.execute("INSERT INTO numbers VALUES (?, ?, 0) ON CONFLICT (name) DO UPDATE SET last = last + excluded.last", (name, len(new)))
+        first = connection.execute("SELECT last FROM numbers WHERE name = ?", (name,)).fetchone()[0] - len(new) + 1
+        rows = [(name, key, truth, at, at, known_at, first + place) for place, (key, truth, at, known_at) in enumerate(new)]
+        connection.executemany("INSERT INTO labels (name, id, truth, at, first_at, known_at, number) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
     newer = [(each.truth, each.at, each.known_at, name, key) for key, each in labels.items() if each.is_newer and not each.is_new]
     connection.executemany("UPDATE labels SET truth = ?, at = ?, known_at = ? WHERE name = ? AND id = ?", newer)
 
@@ -410,7 +450,7 @@ def join(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, now
         files = _search(log, name, (new, old), searched, found)
     except Unavailable:  # files that were put together since they were listed
         files = _search(log, name, (new, old), searched, found)
-    ledger.match(name, found, looked=new, retried=old, files=files)
+    ledger.match(name, found, files=files)
     return len(found)
 
 

@@ -1,34 +1,82 @@
 """Labels that were given to one host, on their way to all others that share its records: the predictions that they are of are on every host.
 
-Hides how labels travel: as segments among those with which each host sends what it has seen, so that they are numbered, wait while the store is away
-and are kept for hosts that come later. A label may arrive twice, and in any order; the ledger makes of it what it makes of any.
+Hides how labels travel: as segments beside those with which each host sends what it has seen, so that they are numbered, wait while the store is away
+and are kept for hosts that come later. What was taken is never let go of: where too much waits no more is taken, and whoever gives it is told so. A
+label may arrive twice, and in any order; the ledger makes of it what it makes of any.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from modelyard import events, files
-from modelyard.errors import MalformedPayload
+from modelyard.errors import MalformedPayload, Overloaded, Unavailable
 from modelyard.events import SUFFIX, Labels, Segment
 from modelyard.monitor.labels import AHEAD_S, BATCH, ID_LIMIT, TRUTH_LIMIT, Given, Ledger, text
 from modelyard.types import Scalar, parse_name
 
 PORTION_BYTES = 1 << 20
 """About so much goes into one segment: less than half of what may be sent at once."""
+EVERY_S = 5.0
+"""How often what waits is sent."""
 _ROW_BYTES = 32
+_LEAST_BYTES = 4096
+"""So much a file takes on a disk, and the more for those who list them."""
 _LAST_S = float(2**35)
+_MARK = ".labels."
 
 
-def send(outbox: Path, name: str, labels: Sequence[Given | tuple[str, Scalar]], *, at: float) -> None:
-    """Leave what a ledger has taken for the other hosts, on disk when this returns. Raises StorageFull or InvalidConfig."""
-    folder = files.make_folder(outbox)
-    for portion in _portions(name, [Given(*each) for each in labels], at):
-        segment = Segment(slot=0, pid=os.getpid(), started_at=at, ended_at=at, parts=(), labels=(portion,))
-        files.write_atomically(folder / f"l.{secrets.token_hex(8)}-0{SUFFIX}", events.encode(segment), mode=0o600)
+class Outbox:
+    """The folder in which what a ledger has taken waits for the other hosts. Any thread may use it."""
+
+    def __init__(self, folder: Path, *, limit_bytes: int) -> None:
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._used_bytes = 0
+        self._look_s = float("-inf")
+
+    def require_room(self) -> None:
+        """Ask this before labels are taken. Raises Overloaded while so much waits that no more may, or Unavailable."""
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._look_s:
+                try:
+                    self._used_bytes = events.size_bytes(self._folder, least_bytes=_LEAST_BYTES)
+                except OSError as error:
+                    raise Unavailable("what waits for the other hosts cannot be looked at now") from error
+                self._look_s = now + 50 * (time.monotonic() - now)  # a fiftieth of the time goes into looking
+            if self._used_bytes >= self._limit_bytes:
+                self._look_s = min(self._look_s, now + EVERY_S)
+                raise Overloaded(
+                    "as many labels as there is room for wait here to be sent to the other hosts, so these were not taken; give them again later, "
+                    "and if this goes on, see to the store that hosts share (export_url, else blobs_url)",
+                    retry_after_s=EVERY_S,
+                )
+
+    def send(self, name: str, labels: Sequence[Given | tuple[str, Scalar]], *, at: float) -> None:
+        """Leave what a ledger has taken for the other hosts, on disk when this returns. Raises StorageFull or InvalidConfig."""
+        folder = files.make_folder(self._folder)
+        for portion in _portions(name, [Given(*each) for each in labels], at):
+            data = events.encode(Segment(slot=0, pid=os.getpid(), started_at=at, ended_at=at, parts=(), labels=(portion,)))
+            files.write_atomically(folder / f"l.{secrets.token_hex(8)}-0{SUFFIX}", data, mode=0o600)
+            with self._lock:
+                self._used_bytes += max(len(data), _LEAST_BYTES)
+
+
+def sender(host: str) -> str:
+    """Under which name a host sends labels: theirs are numbers of their own."""
+    return f"{host}{_MARK.rstrip('.')}"
+
+
+def tells(name: str) -> bool:
+    """Whether a segment of this name was sent as one of labels."""
+    return _MARK in name
 
 
 def take(ledger: Ledger, segment: Segment, *, now: float) -> int:

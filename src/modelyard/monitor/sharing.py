@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modelyard import events, files
 from modelyard.events import SUFFIX
-from modelyard.monitor import destinations
+from modelyard.monitor import destinations, relay
 from modelyard.monitor.destinations import minute_folder
 from modelyard.monitor.intake import FETCHED
 from modelyard.monitor.receive import NAME, NAME_LIMIT
@@ -27,6 +27,8 @@ RECENT_EVERY_S = 60.0
 ALL_EVERY_S = 6 * 3600.0
 KEPT_DAYS = 7
 AT_ONCE = 256
+COUNTS_SHARE, LABELS_SHARE = 0.5, 0.25
+"""So much of the spool may be taken when more is brought: a million labels leave room for what is counted meanwhile, here and elsewhere."""
 
 
 class Inlet:
@@ -46,16 +48,19 @@ class Inlet:
         deletes older ones. Raises what the store raises. What finds no room in the spool is brought by a later turn.
         """
         is_all = abs(now - self._looked_at) >= ALL_EVERY_S
-        brought = 0
+        is_whole, brought = True, 0
         for folder in self._folders(now, is_all=is_all):
             found = {f"{FETCHED}{name}{SUFFIX}": path for name, path in destinations.listed(self._store, folder).items() if self._is_wanted(name)}
             here = {path.name for path in events.pending(self._spool)}
             names = [name for name in windows.untaken(found) if name not in here]
-            for start in range(0, len(names), AT_ONCE):
-                if events.size_bytes(self._spool) > self._limit_bytes / 2:
-                    return brought
-                brought += self._bring({found[name]: name for name in names[start : start + AT_ONCE]})
-        if is_all:
+            for kind, share in ((False, COUNTS_SHARE), (True, LABELS_SHARE)):
+                of_kind = [name for name in names if relay.tells(name) is kind]
+                for start in range(0, len(of_kind), AT_ONCE):
+                    if events.size_bytes(self._spool) > self._limit_bytes * share:
+                        is_whole = False
+                        break
+                    brought += self._bring({found[name]: name for name in of_kind[start : start + AT_ONCE]})
+        if is_all and is_whole:
             self._looked_at = now
             destinations.prune(self._store, now=now, kept_days=KEPT_DAYS)
         return brought

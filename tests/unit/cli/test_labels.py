@@ -89,7 +89,15 @@ def test_what_became_of_labels_is_told_with_ids_of_what_needs_a_look(
     assert main(["labels", "line", "--file", str(path)]) == 0
     told = capsys.readouterr().out
     assert given == [("line", [("a", 1, 5.0), ("b", "no", None)])] and "left out: 1 rows" in told
-    for part in ("1 labels were new", "4 were known before", "5 are dated in the future", "12 matched", "2 came after the day", "3 ids have had"):
+    for part in (
+        "1 labels were new",
+        "4 were known before",
+        "5 are dated in the future",
+        "12 matched, 3 of no prediction",
+        "5 are unsampled",
+        "2 came after the day",
+        "3 ids have had",
+    ):
         assert part in told
     assert "1 are no answer" in told and "unknown: u1, u2, u3 …" in told and "future: f1\n" in told
     assert main(["labels", "line", "--json"]) == 0 and '"conflicting":3' in capsys.readouterr().out.replace(" ", "")

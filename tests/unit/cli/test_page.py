@@ -35,7 +35,7 @@ def test_everything_that_is_told_stands_in_it() -> None:
         assert text in said, text
     for text in (
         "25.0%",
-        "5 labels are of predictions that were not logged",
+        "5 are of such as were not logged, or of none",
         "7 requests came after",
         "3 rows of age",
         "slices:city",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +15,7 @@ from s3 import S3
 
 from modelyard import config
 from modelyard.bundle import archive
-from modelyard.cli.serve import _found, _plan, tidy
+from modelyard.cli.serve import _found, _plan, filling, tidy
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import InvalidConfig, NotFound, UntrustedSigner
 from modelyard.registry.stores import Store
@@ -127,3 +129,45 @@ def test_run_folders_of_servers_that_were_killed_are_removed_and_no_others(tmp_p
         tidy(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"modelyard-serve-living", "modelyard-serve-young", "modelyard-serve-unlocked", "modelyard-serve-link", "other"}
+
+
+FILL = """
+import sys, time
+from pathlib import Path
+from modelyard.cli.serve import filling
+folder = Path(sys.argv[1])
+with filling(folder):
+    (folder / "fetched").mkdir()
+    (folder / "fetched/half.tar").write_bytes(b"0" * 4096)
+    print("filling", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_fetch_that_was_killed_left_goes_and_what_another_process_fills_stays(tmp_path: Path) -> None:
+    folder, old = tmp_path / "modelyard-serve-fetching", time.time() - 3600
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", FILL, str(folder)], stdout=subprocess.PIPE, text=True) as filler:
+        try:
+            assert filler.stdout is not None and filler.stdout.readline() == "filling\n"
+            os.utime(folder, (old, old))
+            tidy(tmp_path)
+            assert (folder / "fetched/half.tar").is_file(), "an hour into a long fetch"
+        finally:
+            filler.kill()
+    tidy(tmp_path)
+    assert not folder.exists()
+
+
+def test_a_server_that_runs_holds_its_folder_though_nobody_fills_it_any_more(tmp_path: Path) -> None:
+    folder, old = tmp_path / "modelyard-serve-running", time.time() - 3600
+    folder.mkdir()
+    with filling(folder):
+        pass
+    with (folder / "serve.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        os.utime(folder, (old, old))
+        tidy(tmp_path)
+        assert folder.exists()
+    tidy(tmp_path)
+    assert not folder.exists()

@@ -484,7 +484,7 @@ def test_labels_go_to_the_other_hosts_where_there_are_any(packaged: Any, tmp_pat
     import shutil
 
     from modelyard import events
-    from modelyard.monitor.intake import outbox_path
+    from modelyard.monitor.intake import labels_outbox
     from modelyard.targets.base import Deployment, Release
 
     home, _, _ = packaged
@@ -496,7 +496,7 @@ def test_labels_go_to_the_other_hosts_where_there_are_any(packaged: Any, tmp_pat
         plane.settings = msgspec.structs.replace(plane.settings, export_url=url)
         plane.deployments.put(Deployment(name="churn", model="churn", generation=1, current=release), expected=0)
         plane.labels(WHO, "churn", [("a", "yes"), ("b", 1)])
-        sent = [each for path in events.pending(outbox_path(plane.settings)) for each in events.read(path).labels]
+        sent = [each for path in events.pending(labels_outbox(plane.settings)) for each in events.read(path).labels]
         assert [(each.name, each.ids, each.truths) for each in sent] == [("churn", ("a", "b"), ("yes", "1"))] * count
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.errors import InvalidConfig, Tampered
+from modelyard.errors import InvalidConfig, Tampered, Unavailable
+from modelyard.monitor import database, turns
 from modelyard.monitor.database import Database
 from modelyard.monitor.labels import Ledger
 
@@ -35,3 +36,11 @@ def test_labels_outlive_another_instance_and_a_process_that_comes_and_goes(tmp_p
     subprocess.run([sys.executable, "-c", LOOK, str(path)], check=True)
     first.give("m", [("a", 1)], at=1.0)
     assert Ledger(path).labels("m") == {"a": "1"}
+
+
+def test_who_does_not_come_to_write_in_time_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path / "labels.sqlite")
+    monkeypatch.setattr(database, "TIMEOUT_S", 0.01)
+    with turns.of(tmp_path / "labels.sqlite").taken(timeout_s=1.0), pytest.raises(Unavailable):
+        ledger.give("m", [("a", 1)], at=1.0)
+    ledger.give("m", [("a", 1)], at=1.0)

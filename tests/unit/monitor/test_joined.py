@@ -23,7 +23,7 @@ class Home:
         """By id: when answered, what is true, what was said."""
         self.ledger.give("m", [(key, truth) for key, (_, truth, _) in rows.items()], at=1e6)
         found = {key: Match(at, digest, said, [1.0 - said, float(said)] if probability else None) for key, (at, _, said) in rows.items()}
-        self.ledger.match("m", found, looked=found, files=())
+        self.ledger.match("m", found, files=())
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from modelyard import events
 from modelyard.errors import InvalidInput, Tampered, Unavailable, UnsupportedFormat
 from modelyard.events import Part, Rows, Segment
+from modelyard.monitor import labels
 from modelyard.monitor.joined import Joined
 from modelyard.monitor.labels import AHEAD_S, BATCH, Given, Ledger, Received, account, answers, fitting, join, labelled, text, truths
 from modelyard.monitor.log import PredictionLog, day_of
@@ -148,6 +149,11 @@ def test_what_the_log_did_not_keep_is_told_from_what_never_was(home: Home) -> No
     )
     home.ledger.give("m", [(of_a_batch, "yes")], at=200.0)
     assert home.account().unknown == 1
+    strangers = [f"nobody-{number}" for number in range(400)]
+    home.ledger.give("m", [(each, "yes") for each in strangers], at=200.0)
+    beyond = sum(events.positions(strangers) >= events.threshold(0.25))
+    more = home.account()
+    assert (more.unsampled - told.unsampled, more.unknown - 1) == (beyond, 400 - beyond), "beyond the share nobody can tell whose they are"
 
 
 def test_numbers_are_compared_as_numbers(home: Home) -> None:
@@ -310,10 +316,10 @@ def test_of_two_that_look_at_once_neither_calls_a_file_searched_for_what_the_oth
     assert home.ledger.open("m", now=2.0)[0] == ["a"]
     second.give("m", [("b", 1)], at=1.5)
     assert second.open("m", now=2.0)[0] == ["a", "b"]
-    second.match("m", {}, looked=["a", "b"], files=[])
+    second.match("m", {}, files=[])
     home.predict(OLD, predictions(["b"], {"label": np.array([1])}, at=10.0))
     home.write()
-    home.ledger.match("m", {}, looked=["a"], files=[file.name for file in home.log.files("predictions", "m")])
+    home.ledger.match("m", {}, files=[file.name for file in home.log.files("predictions", "m")])
     assert home.account().matched == 1
     second.close()
 
@@ -321,9 +327,9 @@ def test_of_two_that_look_at_once_neither_calls_a_file_searched_for_what_the_oth
 def test_what_comes_while_it_is_looked_for_others_is_not_called_looked_for(home: Home) -> None:
     home.ledger.give("m", [("a", 1)], at=1.0)
     second = Ledger(home.folder / "labels.sqlite")
-    new, _ = home.ledger.open("m", now=2.0)
+    assert home.ledger.open("m", now=2.0) == (["a"], [])
     second.give("m", [("b", 1)], at=1.5)
-    home.ledger.match("m", {}, looked=new, files=[])
+    home.ledger.match("m", {}, files=[])
     assert home.ledger.open("m", now=2.0) == (["b"], ["a"])
     second.close()
 
@@ -350,6 +356,39 @@ def test_labels_that_come_while_others_are_looked_for_have_no_file_searched_agai
         counts.append(sum(looked))
     assert counts == [5, 6, 7], "the whole log once, then the file in which the new labels' predictions are"
     second.close()
+
+
+def test_who_gives_one_label_does_not_wait_for_a_million_of_others(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While what was found of many is written, and while many are forgotten, others write in between."""
+    monkeypatch.setattr(labels, "_WRITTEN_AT_ONCE", 10)
+    ids = [str(number) for number in range(100)]
+    home.predict(NEW, classified(ids, ["yes"] * 100, at=100.0))
+    home.ledger.give("m", [(each, "yes") for each in ids], at=200.0)
+    second, given = Ledger(home.folder / "labels.sqlite"), []
+    real = home.ledger._transaction
+
+    @contextlib.contextmanager
+    def watched() -> Any:
+        given.append(second.give("m", [(f"other-{len(given)}", 1)], at=900.0).new)
+        with real() as connection:
+            yield connection
+
+    monkeypatch.setattr(home.ledger, "_transaction", watched)
+    assert home.account().matched == 100 and len(given) == 11 and set(given) == {1}
+    home.ledger.forget(before=300.0)
+    assert len(given) > 20 and sorted(home.ledger.labels("m")) == sorted(f"other-{number}" for number in range(len(given)))
+    assert home.ledger.matched("m") == (0, 0)
+    second.close()
+
+
+def test_predictions_that_are_no_longer_kept_take_their_labels_along_and_what_was_given_anew_stays(home: Home) -> None:
+    home.predict(NEW, classified(["a", "b"], ["yes", "no"], at=100.0))
+    home.ledger.give("m", [("a", "yes"), ("b", "no"), ("c", "no")], at=500.0)
+    assert home.account().matched == 2
+    home.ledger.forget(before=200.0)
+    assert home.ledger.labels("m") == {"c": "no"} and home.ledger.matched("m") == (0, 0)
+    home.ledger.give("m", [("a", "no")], at=600.0)
+    assert home.ledger.open("m", now=601.0) == (["a"], ["c"]), "one that is forgotten is new when it comes again"
 
 
 def test_of_one_id_given_twice_at_once_the_last_stands_and_each_is_counted(home: Home) -> None:
@@ -417,6 +456,25 @@ def test_a_ledger_of_an_older_release_is_carried_on(tmp_path: Path) -> None:
     assert home.gathered(NEW, CLASSES).truth.tolist() == [1, 0]
     assert home.ledger.give("m", [("b", "yes")], at=70.0) == Received(changed=1)
     Ledger(path).close()
+
+
+def test_a_ledger_of_the_release_before_knows_what_was_looked_for(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "labels.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript("".join(labels._STEPS[:2]))
+        old.executescript(
+            """INSERT INTO labels (name, id, truth, at, first_at, known_at, looked, found) VALUES
+              ('m', 'found', 'yes', 50.0, 50.0, 50.0, 1, 1), ('m', 'looked', 'no', 60.0, 60.0, 60.0, 1, 0),
+              ('m', 'new', 'no', 70.0, 70.0, 70.0, 0, 0);
+            PRAGMA user_version = 2;"""
+        )
+    ledger = Ledger(path)
+    assert ledger.open("m", now=80.0) == (["new"], ["looked"])
+    ledger.match("m", {}, files=())
+    assert ledger.open("m", now=80.0)[0] == [] and ledger.give("m", [("newer", 1)], at=80.0).new == 1
+    assert ledger.open("m", now=80.0) == (["newer"], ["new", "looked"])
 
 
 def test_a_ledger_of_a_newer_release_is_refused(tmp_path: Path) -> None:

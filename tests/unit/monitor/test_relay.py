@@ -12,18 +12,21 @@ import pytest
 from sharing_hosts import DIGEST, NOW, Host
 
 from modelyard import events
-from modelyard.errors import InvalidInput, MalformedPayload
+from modelyard.errors import InvalidInput, MalformedPayload, Overloaded
 from modelyard.events import SENT_LIMIT_BYTES, Labels, Part, Segment
-from modelyard.monitor import receive, relay
-from modelyard.monitor.intake import outbox_path
+from modelyard.monitor import export, intake, receive, relay
+from modelyard.monitor.destinations import ToStore
+from modelyard.monitor.export import Exporter
+from modelyard.monitor.intake import labels_outbox, outbox_path, windows_path
 from modelyard.monitor.labels import AHEAD_S, Given, Ledger, labels_path
 from modelyard.monitor.merging import merge
+from modelyard.monitor.windows import Windows
 
 
 def give(host: Host, *labels: Given, at: float = NOW - 60) -> None:
     with closing(Ledger(labels_path(host.settings))) as ledger:
         ledger.give("m", labels, at=at)
-    relay.send(outbox_path(host.settings), "m", labels, at=at)
+    host.labels.send("m", labels, at=at)
 
 
 def known(host: Host) -> dict[str, str]:
@@ -32,7 +35,7 @@ def known(host: Host) -> dict[str, str]:
 
 
 def sent(host: Host) -> list[Segment]:
-    return [events.read(path) for path in events.pending(outbox_path(host.settings))]
+    return [events.read(path) for path in events.pending(labels_outbox(host.settings))]
 
 
 @pytest.fixture
@@ -113,6 +116,51 @@ def test_what_the_ledger_refused_is_not_sent_and_much_goes_in_portions(hosts: li
     give(hosts[0], *(Given(f"id-{number}", number) for number in range(20)))
     portions = [each for segment in sent(hosts[0]) for each in segment.labels]
     assert len(portions) > 3 and sorted(key for each in portions for key in each.ids) == sorted(f"id-{number}" for number in range(20))
+
+
+def test_where_too_many_wait_no_more_are_taken_and_none_is_dropped(hosts: list[Host], tmp_path: Path) -> None:
+    one, two, _ = hosts
+    full = relay.Outbox(labels_outbox(one.settings), limit_bytes=3 * 4096)
+    for number in range(3):
+        full.require_room()
+        full.send("m", [Given(str(number), 1)], at=NOW - 60)
+    for outbox in (full, relay.Outbox(labels_outbox(one.settings), limit_bytes=3 * 4096)):
+        with pytest.raises(Overloaded, match="not taken; give them again"):
+            outbox.require_room()
+    for host in (one, two):
+        host.turn()
+    assert known(two) == {"0": "1", "1": "1", "2": "1"}, "what was taken arrives"
+    relay.Outbox(labels_outbox(one.settings), limit_bytes=3 * 4096).require_room()
+
+
+def test_counts_that_find_no_room_to_wait_in_take_no_label_along(tmp_path: Path) -> None:
+    url = (tmp_path / "store").as_uri()
+    one, two = (Host(tmp_path / name, url, host=name) for name in ("one", "two"))
+    one.exporter = Exporter(outbox_path(one.settings), ToStore(url), host="one", limit_bytes=1)
+    one.count(5)
+    give(one, Given("a", 1))
+    for host in (one, two):
+        host.turn()
+    assert two.requests == 0 and known(two) == {"a": "1"}
+
+
+def test_counts_come_before_labels_however_many_wait(hosts: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The labels of others are kept some in a turn; what is counted here, and what others have counted, does not wait for them."""
+    monkeypatch.setattr(intake, "TURN_LABELS", 10)
+    monkeypatch.setattr(export, "LABELS_BYTES", 1)
+    one, two, _ = hosts
+    for portion in range(4):
+        give(one, *(Given(f"{portion}-{number}", 1) for number in range(20)))
+    one.count(5)
+    one.turn()
+    with closing(Windows(windows_path(two.settings))) as windows:
+        assert two.inlet.turn(windows, now=NOW) == 5
+    two.count(3)
+    taken = two.intake.turn(now=NOW)
+    assert (two.requests, len(known(two)), taken.is_more) == (8, 20, True)
+    while two.intake.turn(now=NOW).is_more:
+        pass
+    assert len(known(two)) == 80
 
 
 def test_the_largest_portion_may_be_sent() -> None:
