@@ -78,5 +78,6 @@ lock:  ## Pin the newest versions that fit (needs uv)
 	uv pip compile -q --upgrade --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 requirements/clients.in -o requirements/clients.txt
 	uv pip compile -q --upgrade --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 requirements/mlflow.in -o requirements/mlflow.txt
 	uv pip compile -q --upgrade --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 requirements/openapi.in -o requirements/openapi.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -c requirements/all.txt requirements/gcs.in -o requirements/gcs.txt
 	uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --override requirements/tensorflow.overrides requirements/tensorflow.in -o requirements/tensorflow.txt
 	grep -oE '^uv==[0-9.]+' requirements/all.txt | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 - -o requirements/uv.txt

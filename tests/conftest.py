@@ -174,6 +174,12 @@ def openapi_python(test_environment: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def gcs_python(test_environment: Callable[..., Path]) -> Path:
+    """A Python that has gcsfs and an emulator of Google's store; with `PYTHONPATH` as in tests/support/gcs.py, beside all that this one has."""
+    return test_environment("gcs", ROOT / "requirements" / "gcs.txt")
+
+
+@pytest.fixture(scope="session")
 def tensorflow_python(test_environment: Callable[..., Path]) -> Path:
     """A Python that has TensorFlow Serving's client, in the size that needs no GPU library. TensorFlow has wheels for x86-64 Linux alone."""
     if sys.platform != "linux" or platform.machine() != "x86_64" or sys.version_info >= (3, 14):
