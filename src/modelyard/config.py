@@ -308,7 +308,7 @@ def _check(settings: Settings) -> None:
 
 
 def _check_issuer(settings: Settings) -> None:
-    from modelyard.exchange import is_confidential  # most homes have no issuer, and it loads what speaks HTTP
+    from modelyard.exchange import is_confidential  # most homes have no issuer
 
     if not is_confidential(settings.oidc_issuer) or set(settings.oidc_issuer) & set("?#"):
         raise InvalidConfig("oidc_issuer is the issuer's https URL (http on loopback alone), as its tokens say it", field="oidc_issuer", rule="url")
@@ -421,8 +421,8 @@ def without_password(value: object) -> str:
 
 
 def child_environment(settings: Settings, *, is_serve: bool = False) -> dict[str, str]:
-    """The environment for a process of ours: this one's, with every setting that is in force spelled out; for the data plane without `STORES` and
-    what begins with `SECRET_PREFIX`.
+    """The environment for a process of ours: this one's, with every setting that is in force spelled out; for the data plane without `STORES`,
+    what begins with `SECRET_PREFIX`, and the issuer, whose tokens it does not read.
 
     There numpy has one thread, unless this environment says otherwise.
     """
@@ -431,7 +431,7 @@ def child_environment(settings: Settings, *, is_serve: bool = False) -> dict[str
     environment = {**os.environ, **spelled, "ORT_DISABLE_TELEMETRY": "1"}
     if is_serve:
         environment = {**ONE_THREAD, **environment}
-        spelled_out = {f"{PREFIX}{name}": "" for name in ("RECORDS_URL", "BLOBS_URL", "EXPORT_URL", "EXPORT_KEY_FILE")}
+        spelled_out = {f"{PREFIX}{name}": "" for name in ("RECORDS_URL", "BLOBS_URL", "EXPORT_URL", "EXPORT_KEY_FILE", "OIDC_ISSUER")}
         kept = {name: value for name, value in environment.items() if name not in STORES and not name.startswith(SECRET_PREFIX)}
         environment = kept | spelled_out
     return environment

@@ -7,16 +7,17 @@ up to a limit. Neither URL nor answer goes into a message: both may hold secrets
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ipaddress
 import socket
-import ssl
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from modelyard.bounded import CONNECT_S, Bound, bounded
 from modelyard.errors import DeadlineExceeded, InvalidConfig, Unavailable
+
+if TYPE_CHECKING:
+    import ssl  # with http.client 4 MB, which who only judges a URL does not need
 
 
 class Answer(NamedTuple):
@@ -30,6 +31,9 @@ def exchange(
     method: str, url: str, content: bytes | None = None, *, headers: Mapping[str, str], ca_file: str = "", timeout_s: float, answer_bytes: int
 ) -> Answer:
     """Ask `url`, which is http or https, once. Raises Unavailable where no answer came, DeadlineExceeded where it did not come in time."""
+    import http.client
+    import ssl
+
     with bounded(timeout_s) as bound:
         try:
             return _asked(method, urlsplit(url), bound, content, headers, ca_file=ca_file, timeout_s=timeout_s, answer_bytes=answer_bytes)
@@ -54,6 +58,8 @@ def _asked(
     timeout_s: float,
     answer_bytes: int,
 ) -> Answer:
+    import http.client
+
     host, is_secure = url.hostname or "", url.scheme == "https"
     context = trusting(ca_file) if is_secure else None
     sock = socket.create_connection((host, url.port or (443 if is_secure else 80)), timeout=min(timeout_s, CONNECT_S))
@@ -74,6 +80,8 @@ def _asked(
 
 def trusting(ca_file: str) -> ssl.SSLContext:
     """What believes the system's authorities, or those in `ca_file`. Raises InvalidConfig."""
+    import ssl
+
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:

@@ -230,10 +230,12 @@ def test_a_password_is_not_shown(url: object, shown: str) -> None:
 
 def test_the_data_plane_is_not_told_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
-    settings = config.load({"home": tmp_path, "records_url": "postgresql://ada:s3cr3t@db/records", "blobs_url": "s3://bucket"})
+    issuer = {"oidc_issuer": "https://login.example", "oidc_audience": "a", "oidc_roles": "a=viewer"}
+    settings = config.load({"home": tmp_path, "records_url": "postgresql://ada:s3cr3t@db/records", "blobs_url": "s3://bucket", **issuer})
     told, not_told = config.child_environment(settings), config.child_environment(settings, is_serve=True)
     assert told["MODELYARD_RECORDS_URL"] == settings.records_url and told["AWS_SECRET_ACCESS_KEY"] == "s3cr3t"
     assert "s3cr3t" not in "".join(not_told.values()) and not_told["MODELYARD_RECORDS_URL"] == not_told["MODELYARD_BLOBS_URL"] == ""
+    assert told["MODELYARD_OIDC_ISSUER"] == "https://login.example" and not_told["MODELYARD_OIDC_ISSUER"] == ""
     assert not_told.keys() - config.ONE_THREAD.keys() == told.keys() - {"AWS_SECRET_ACCESS_KEY"} - config.ONE_THREAD.keys()
 
 

@@ -88,7 +88,7 @@ def _tell_new(key: str, record: KeyRecord, *, json: bool) -> None:
     line(f"  id       {record.id}   revoke it: modelyard keys revoke {record.id}")
     until = f"until {record.expires_at}" if record.expires_at else "no end"
     line(f"  may      {', '.join(record.roles)}; {', '.join(record.models) or 'all models'}; {until}")
-    line("  send it  Authorization: Bearer my_…   (modelyard predict reads it from MODELYARD_KEY)")
+    line("  send it  Authorization: Bearer my_…   (modelyard takes it from MODELYARD_KEY)")
 
 
 def _list(found: tuple[KeyRecord, ...], uses: dict[str, str], *, json: bool) -> None:

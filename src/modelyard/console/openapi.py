@@ -26,7 +26,7 @@ _FORMS = {
 }
 _REFUSALS = {
     400: "The request does not fit; `field` and `rule` say where.",
-    401: "No valid access key.",
+    401: "No valid access key or token.",
     403: "The key may not do this.",
     404: "There is no such thing.",
     409: "The world has moved on; `current` is its state where there is one.",

@@ -365,7 +365,7 @@ class ControlPlane:
         found = alert_book.find_silence(self.registry.records, id)
         if principal.models and found.matcher.deployment not in principal.models:
             self.audit.record(principal, "unsilence", found.id, outcome="denied", detail="grant")
-            raise Forbidden("your key is for some models, and this silence is not of one of them alone", field="id", rule="grant")
+            raise Forbidden("you are held to some models, and this silence is not of one of them alone", field="id", rule="grant")
         with self._audited(principal, "unsilence", found.id) as told, self.registry.records.transaction() as records:
             ended = alert_book.unsilence(records, found, now=time.time())
             told(records)

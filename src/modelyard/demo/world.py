@@ -63,8 +63,9 @@ class World:
     def verb(self, *arguments: str) -> Any:
         """What `modelyard ARGUMENTS --json` prints. Raises ModelyardError with its message when it fails."""
         command = [*_program(), *arguments, "--home", str(self.settings.home), "--json"]
+        environment = config.child_environment(self.settings) | {f"{config.PREFIX}KEY": ""}  # the caller's is another home's
         try:
-            done = subprocess.run(command, env=config.child_environment(self.settings), capture_output=True, timeout=VERB_LIMIT_S, check=False)
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=VERB_LIMIT_S, check=False)
         except subprocess.TimeoutExpired as error:
             raise DeadlineExceeded(f"modelyard {' '.join(arguments)} took longer than {VERB_LIMIT_S:.0f} s") from error
         if done.returncode:

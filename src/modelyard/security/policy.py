@@ -129,9 +129,9 @@ def allow(principal: Principal, method: str, route: str | None, *, name: str | N
     """Return when `principal` may call `method` on `route`, whose path says `name`. Raises Forbidden, for an unknown route too."""
     rule = ROUTES.get((method, route)) if route is not None else None
     if rule is None or rule.roles.isdisjoint(principal.roles):
-        raise Forbidden("your key has no role that may do this", rule="role")
+        raise Forbidden("you have no role that may do this", rule="role")
     if rule.scope == HOME and principal.models:
-        raise Forbidden("your key is for some models, and this is about all", field="model", rule="grant")
+        raise Forbidden("you are held to some models, and this is about all", field="model", rule="grant")
     if rule.scope == MODEL:
         if name is None:
             raise Forbidden("this route names no model that could be granted", rule="grant")
@@ -146,13 +146,13 @@ def sees(principal: Principal, name: str) -> bool:
 def require_model(principal: Principal, name: str) -> None:
     """Return when `principal` is granted `name`. Raises Forbidden, whether there is such a model or not."""
     if not sees(principal, name):
-        raise Forbidden("your key is not for this model", field="model", rule="grant")
+        raise Forbidden("you are not granted this model", field="model", rule="grant")
 
 
 def require_approver(principal: Principal) -> None:
     """Return when `principal` may approve a step of somebody else's rollout. Raises Forbidden."""
     if APPROVERS.isdisjoint(principal.roles):
-        raise Forbidden("an approval is given by a key with the role approver", rule="approver")
+        raise Forbidden("an approval is given by who has the role approver", rule="approver")
 
 
 def rights(roles: Iterable[str]) -> frozenset[Right]:

@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -44,3 +45,16 @@ def test_settings_of_the_caller_do_not_move_the_home(monkeypatch, tmp_path):
     with private_world() as world:
         assert world.settings.home != tmp_path
         assert world.settings.port != 8080
+
+
+def test_the_callers_own_key_is_not_shown_to_the_private_home(monkeypatch):
+    monkeypatch.setenv("MODELYARD_KEY", "my_own")
+    shown = []
+
+    def run(command, *, env, **_):
+        shown.append(env["MODELYARD_KEY"])
+        return subprocess.CompletedProcess(command, 0, b"{}", b"")
+
+    with private_world() as world:
+        monkeypatch.setattr("modelyard.demo.world.subprocess.run", run)
+        assert world.verb("status") == {} and shown == [""]

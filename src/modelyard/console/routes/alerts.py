@@ -53,7 +53,7 @@ def _silenced(call: Call) -> tuple[str, ...]:
     if asked.deployment:
         return (asked.deployment,)
     if call.who.models:
-        raise Forbidden("your key is for some models; name the deployment that you silence", field="deployment", rule="grant")
+        raise Forbidden("you are held to some models; name the deployment that you silence", field="deployment", rule="grant")
     return ()
 
 
