@@ -41,6 +41,8 @@ NUMPY: dict[str, np.dtype[Any]] = {
 DATATYPES = {dtype: name for name, dtype in NUMPY.items()}
 WIDENED_BYTES = 16 << 20
 """What a tensor of a smaller datatype than the model's may take beyond twice its size."""
+LARGE_BYTES = 4096
+"""A tensor of so many bytes that lies askew in its message is put straight once: numpy would copy it anew for each look at it."""
 EXACT_INTEGERS = 2.0**53
 """Up to here every integer is a float64."""
 
@@ -266,7 +268,8 @@ def from_raw(column: Column, raw: memoryview, datatype: str, shape: tuple[int, .
         if flags.size and int(flags.max()) > 1:
             column.refuse("a BOOL is one byte, 0 or 1", "type")
         return flags.astype(column.dtype).reshape(shape)
-    return column.from_array(np.frombuffer(raw, dtype).reshape(shape), datatype, is_binary=True)
+    values = column.from_array(np.frombuffer(raw, dtype).reshape(shape), datatype, is_binary=True)
+    return values.copy() if len(raw) >= LARGE_BYTES and not values.flags.aligned else values
 
 
 def _strings(column: Column, raw: memoryview, count: int) -> Array:

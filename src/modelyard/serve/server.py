@@ -1,8 +1,9 @@
 """A small HTTP/1.1 server for one event loop: request in, answer out, in order, within limits.
 
 Hides connections, pipelining, timeouts and back-pressure. A head that was read before, byte for byte, is not parsed again, and a body whose length
-is known goes past the parser, which would copy it; everything else goes through httptools (llhttp). It must not know routes, wires or models: it
-hands each `Exchange` to one callable and writes what that answers with. All of it runs in the event loop's thread.
+is known goes past the parser, which would copy it (a large one straight into its place, see `serve.body`); everything else goes through httptools
+(llhttp). It must not know routes, wires or models: it hands each `Exchange` to one callable and writes what that answers with. All of it runs in the
+event loop's thread.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import httptools
 from modelyard.config import Settings
 from modelyard.errors import ModelyardError
 from modelyard.protocols.base import JSON_LINES, encode_json
+from modelyard.serve.body import Incoming, space
 from modelyard.serve.http import (
     BODY_BYTES_S,
     BODY_GRACE_S,
@@ -58,6 +60,10 @@ WRITE_BYTES = int(STALLED_WRITE_S) * BODY_BYTES_S
 """What a caller must take of its answers in STALLED_WRITE_S."""
 SMALL_PART_BYTES = 4096
 """Parts of a body smaller than this are put together as they come: kept apart, each would cost more than it holds."""
+STRAIGHT_BYTES = 64 << 10
+"""Where as much of a body is still to come it goes straight into its place, once so much of it has come:"""
+STRAIGHT_SHARE = 1 / 4
+"""so that nobody takes more than four times the memory of what was really sent."""
 LARGE_BYTES = 64 << 10
 """A body above this is kept only for a caller who may ask."""
 LINGER_BYTES = 32 << 20
@@ -436,7 +442,38 @@ class Connection(asyncio.Protocol):
         if not self._missing and self._head is not None:
             self._parser = None  # it still waits for this body
             self._complete(self._head, b"".join(parts))
+        elif self._missing >= STRAIGHT_BYTES and self._head is not None:
+            self._receive_straight(self._head)
         return rest
+
+    def _receive_straight(self, head: Head) -> None:
+        """Let what is missing of the body come straight into its place, if enough of it has come."""
+        came = head.length - self._missing
+        if came < STRAIGHT_SHARE * head.length or self.server.tls is not None:  # TLS copies as it decrypts
+            return
+        body = space(head.length, before=head.json_bytes or 0)
+        at = 0
+        with memoryview(body) as place:
+            for part in self._parts:
+                place[at : at + len(part)] = part
+                at += len(part)
+        self._body, self._parts = body, []
+        self.transport.set_protocol(Incoming(self, body, came))
+
+    def arrived(self, size: int) -> bool:
+        """See `body.Receiver`."""
+        if self.phase == CLOSING or self.transport is None:
+            self._discard(size)
+            return False
+        self._missing -= size
+        if not self._missing and self._head is not None:
+            self.transport.set_protocol(self)
+            self._parser = None
+            try:
+                self._complete(self._head, self._body)
+            except Refused as refused:
+                self.refuse(refused.status, refused.message, refused.rule)
+        return True
 
     def _parse(self, data: bytes) -> None:
         first = data if self._is_between else None

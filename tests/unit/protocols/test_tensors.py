@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modelyard.errors import MalformedPayload, SchemaMismatch
-from modelyard.protocols.tensors import Column, from_field, from_raw, kind_of, to_raw
+from modelyard.protocols.tensors import LARGE_BYTES, Column, from_field, from_raw, kind_of, to_raw
 from modelyard.types import TensorSpec
 
 
@@ -139,6 +139,19 @@ def test_raw_bytes_must_be_as_many_as_said() -> None:
         from_raw(column(), memoryview(b"\0" * 9), "FP64", (1, 1))
     with pytest.raises(SchemaMismatch):
         from_raw(column("BOOL"), memoryview(b"\2"), "BOOL", (1, 1))
+
+
+@pytest.mark.parametrize("askew", [0, 1, 4, 7])
+def test_a_large_tensor_lies_straight_wherever_it_stood(askew: int) -> None:
+    many = np.arange(LARGE_BYTES // 8, dtype="<f8")
+    raw = memoryview(b"\0" * askew + many.tobytes())[askew:]
+    assert np.frombuffer(raw, "<f8").flags.aligned == (askew % 8 == 0)
+    array = from_raw(column(), raw, "FP64", (len(many), 1))
+    assert array.flags.aligned
+    assert array[:, 0].tolist() == many.tolist()
+    few = from_raw(column(), raw[:8], "FP64", (1, 1))
+    assert not few.flags.owndata
+    assert array.flags.owndata == (askew % 8 != 0)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\4\0\0\0abc", b"\xff\xff\xff\xff", b"\1\0\0\0ab", b"\1\0\0\0"])
