@@ -32,7 +32,8 @@ class Growth(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     `hour` (since 1970) is not over, `held` are its values; `hours` the medians of the last day by their hour, `level` the latest; `grown` the last
     differences to the day before, up to the hour `last`. `run` counts the hours for which growth has gone on, `most` is the largest of them. `tail`
-    knows how often growth that goes on was how large, and `chance` is that of the last hour's.
+    knows how often growth that goes on was how large, and `chance` is that of the last hour's. `gaps` counts how often in a row a gap came before
+    that could be told.
     """
 
     hour: int = 0
@@ -44,6 +45,7 @@ class Growth(msgspec.Struct, kw_only=True, omit_defaults=True):
     run: int = 0
     most: float = 0.0
     chance: float = 1.0
+    gaps: int = 0
     tail: Tail = msgspec.field(default_factory=Tail)
 
     @property
@@ -66,6 +68,11 @@ class Growth(msgspec.Struct, kw_only=True, omit_defaults=True):
         """The hour from which on it has grown, where it does."""
         return self.last - LASTING - self.run + 1
 
+    def silent(self, time_s: float) -> int:
+        """How many whole hours before a time nothing was seen in, where they are a gap; else 0."""
+        hours = int(time_s // HOUR_S) - self.hour - 1
+        return hours if self.hour and hours > GAP else 0
+
     @property
     def is_known(self) -> bool:
         """Whether enough is known of what is usual."""
@@ -83,7 +90,7 @@ class Growth(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def begin(self) -> None:
         """Something else grows from now on, such as the processes of a new release; what is usual is still known."""
-        self.hour, self.held, self.hours, self.grown, self.run, self.last, self.most, self.chance = 0, [], {}, [], 0, 0, 0.0, 1.0
+        self.hour, self.held, self.hours, self.grown, self.run, self.last, self.most, self.chance, self.gaps = 0, [], {}, [], 0, 0, 0.0, 1.0, 0
 
     def _close(self) -> None:
         """The hour is over."""
@@ -94,10 +101,12 @@ class Growth(msgspec.Struct, kw_only=True, omit_defaults=True):
         if before is None:
             return
         if self.hour - self.last > GAP:
+            self.gaps += bool(self.grown)
             self.grown, self.run, self.most, self.chance = [], 0, 0.0, 1.0
         self.last = self.hour
         self.grown = [*self.grown, self.level - before][-LASTING:]
         if len(self.grown) == LASTING:
+            self.gaps = 0
             self._judge(max(self.lasting, FLOOR))
 
     def _judge(self, size: float) -> None:

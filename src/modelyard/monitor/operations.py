@@ -19,7 +19,7 @@ from modelyard.monitor import anomalies
 from modelyard.monitor.anomalies import Course, Point
 from modelyard.monitor.base import MINUTE_S, Judged
 from modelyard.monitor.evidence import summed
-from modelyard.monitor.growth import LASTING, Growth
+from modelyard.monitor.growth import GAP, LASTING, Growth
 from modelyard.monitor.slo import HOUR_S, failed, past
 from modelyard.types import Digest, Outcome, Verdict
 
@@ -216,7 +216,7 @@ class Operations:
         if not evidence.fresh and kept.until:  # nothing waits to be handed over, so what lies between was silence
             notes += _fill(kept, int(evidence.now // MINUTE_S - 2) * MINUTE_S)
         verdicts = [_verdict(name, metric, kept, rarest, notes) for name, metric in METRICS.items()]
-        verdicts.append(growing(kept.growth, share / MONTH_HOURS, notes))
+        verdicts.append(growing(kept.growth, share / MONTH_HOURS, notes, until=kept.until))
         return Judged(tuple(verdicts), msgspec.msgpack.encode(kept))
 
 
@@ -329,12 +329,21 @@ def _verdict(name: str, metric: Metric, kept: _State, rarest: float, notes: Sequ
     return Verdict(outcome=outcome, rule=rule, evidence=said + told, numbers=numbers, window=window)
 
 
-def growing(growth: Growth, rarest: float, notes: Sequence[str] = ()) -> Verdict:
-    """Whether memory grows and does not come down again; a page is rarer than `rarest` an hour."""
+def growing(growth: Growth, rarest: float, notes: Sequence[str] = (), *, until: float = 0.0) -> Verdict:
+    """Whether memory grows and does not come down again; a page is rarer than `rarest` an hour. `until` is when what was seen ends: a service that is
+    asked nothing says nothing of its memory.
+    """
     rule = f"operations:{GROWTH}"
     told = "".join(f"; {note}" for note in notes)
+    if silent := growth.silent(until):
+        told = f"; it was {METRICS['memory'].tell(_power(growth.level))} before{told}"
+        said = f"whether memory keeps growing cannot be told: it is known where requests come, and none has come for {silent:,} hours"
+        return Verdict(outcome="unknown", rule=rule, evidence=said + told)
     if not growth.is_known or len(growth.grown) < LASTING:
         said = "whether memory keeps growing can be told once a release has served for three days, and what is usual after four more"
+        if growth.gaps:
+            gaps = "a gap came" if growth.gaps == 1 else f"{growth.gaps:,} gaps came"
+            said = f"whether memory keeps growing cannot be told: for three days no more than {GAP - 1} hours in a row may be silent, and {gaps}"
         return Verdict(outcome="unknown", rule=rule, evidence=said + told)
     size, hours = _power(growth.level), growth.last + 1 - growth.began
     numbers = {

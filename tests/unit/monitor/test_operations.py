@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -225,6 +226,40 @@ def test_memory_that_keeps_growing_pages_once_that_is_rare_and_felt() -> None:
     assert set(outcomes[:began]) == {"unknown", "pass", "warn"} and outcomes.index("pass") == outcomes.count("unknown")
     assert verdict.numbers["value"] > verdict.numbers["threshold"] and verdict.numbers["grown"] > 0.25
     assert growing(growth, 0.0).outcome == "warn", "without a share in the budget nobody is woken"
+
+
+def leaking(active: Callable[[int], bool], hours: int) -> Growth:
+    """A leak of 1 % an hour after eight quiet days, seen in the hours in which there are requests."""
+    growth, rng = Growth(), np.random.default_rng(0)
+    for hour in range(1000, 1000 + hours):
+        if active(hour):
+            growth.see(3600.0 * hour, 28 + math.log2(1.01) * max(0, hour - 1000 - 8 * DAY) + rng.normal(scale=0.01))
+    return growth
+
+
+def test_of_a_service_that_is_asked_nothing_any_more_nobody_says_that_its_memory_does_not_grow() -> None:
+    growth = leaking(lambda hour: hour < 1000 + 9 * DAY, 12 * DAY)
+    busy = growing(growth, 1e-5, until=3600.0 * (1000 + 9 * DAY))
+    assert busy.outcome == "pass"
+    idle = growing(growth, 1e-5, until=3600.0 * (1000 + 12 * DAY))
+    assert idle.outcome == "unknown" and "none has come for 72 hours; it was" in idle.evidence
+
+
+def test_a_service_with_a_gap_each_night_is_told_why_it_is_not_judged() -> None:
+    growth = leaking(lambda hour: 8 <= hour % DAY < 20, 14 * DAY)
+    told = growing(growth, 1e-5, until=3600.0 * (growth.hour + 1))
+    assert told.outcome == "unknown" and "gaps came" in told.evidence
+    always = growing(leaking(lambda hour: True, 14 * DAY), 1e-5)
+    assert always.outcome == "fail"
+    at_first = growing(leaking(lambda hour: True, 2 * DAY), 1e-5)
+    assert at_first.outcome == "unknown" and "gap" not in at_first.evidence
+
+
+def test_an_idle_deployment_says_so_in_its_turn() -> None:
+    world = World()
+    first = judge([world.minute(at) for at in range(0, 130, 10)])
+    idle = by_metric(judge([], first.state, now=BEGIN + 60 * 130 + 3600 * 10))[GROWTH]
+    assert idle.outcome == "unknown" and "none has come for" in idle.evidence
 
 
 def test_growth_is_of_one_release_and_judged_by_the_minute_that_brings_it() -> None:
