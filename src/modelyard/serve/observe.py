@@ -47,11 +47,14 @@ _LARGE_RUN_BYTES = 64 << 10
 """The same from so many bytes on: of images one in many is chosen."""
 _WIDE_ROWS = 64
 """So many wide rows are counted together, of which only the counted elements are held: of fewer, each would fetch bins and counts anew."""
+_FEW_ROWS = 64
 _LOOKS = 4
 """A look takes at most so many blocks: of a share of the rows it takes no longer than at a whole block, and comes less often."""
 _SMALLEST_SHARE = 2.0**-20
 _FEW_RECORDERS = 16
 """Where more versions than this were asked since the last flush, those with few rows keep their profile for a later one."""
+_PLACED_RECORDERS, _PLACED_ROWS = 4, 64
+"""Of so many recorders and more, each with no more rows than that, the rows' positions are found together."""
 _HELD_FLUSHES = 10
 _HELD_ROWS = 256
 _NONE = Failures(requests=0, seconds=0.0)
@@ -110,6 +113,7 @@ class Observer:
         recorders = [*self._busy, *due]
         self._busy.clear()
         elapsed_s = max(self._flushed_s - started_s, 0.05)
+        _place(recorders)
         parts = tuple(part for recorder in recorders for part in self._take(recorder, elapsed_s, holds=holds))
         if spent is not None:
             parts = shared(spent, parts)
@@ -122,6 +126,18 @@ class Observer:
         if recorder.is_holding:
             self._holding[recorder] = until
         return parts
+
+
+def _place(recorders: Sequence[Recorder]) -> None:
+    """Find the positions of what few rows each recorder holds, of all at once: a call for each takes a quarter of what its second does."""
+    held = [(recorder, ids) for recorder in recorders if (ids := recorder.held_ids(_PLACED_ROWS))]
+    if len(held) < _PLACED_RECORDERS:
+        return
+    found = events.positions([each for _, ids in held for each in ids])
+    end = 0
+    for recorder, ids in held:
+        start, end = end, end + len(ids)
+        recorder.place(found[start:end])
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -166,6 +182,7 @@ class Recorder:
         self._profile_at(_share(0.0, self._profile_rows_s))
         self._held: list[_Run] = []
         self._held_rows = 0
+        self._positions: Array | None = None
         self._profiled = 0
         self._begin()
 
@@ -308,12 +325,23 @@ class Recorder:
         bins, counts = (self._known, self._own) if self._outputs is None else (self._compared.bins, self._outputs.take())
         return {} if counts is None else by_output(bins, counts)
 
+    def held_ids(self, most: int) -> list[str] | None:
+        """The ids of the requests that are held, of one row each; None where they are more than `most`, or some of several rows."""
+        if not 0 < self._held_rows <= most:
+            return None
+        ids = [each for run in self._held for each in run[0]]
+        return ids if len(ids) == self._held_rows else None
+
+    def place(self, positions: Array) -> None:
+        """The positions of what `held_ids` gave: they need not be found again when that is looked at next."""
+        self._positions = positions
+
     def _look(self) -> None:
         """Take in the block that is held."""
         if not self._held_rows:
             return
-        block = _Block(self._held, self._held_rows, self._loose)
-        self._held, self._held_rows = [], 0
+        block = _Block(self._held, self._held_rows, self._loose, self._positions)
+        self._held, self._held_rows, self._positions = [], 0, None
         self._requests += len(block.ids)
         self._rows += block.rows
         self._latencies.add(block.latencies_s)
@@ -481,7 +509,7 @@ def _as_text(row: Array) -> str | None:
 class _Block:
     """Answered runs end to end; what is not asked for is not put together."""
 
-    def __init__(self, runs: list[_Run], rows: int, loose: Mapping[tuple[int, str], _Loose]) -> None:
+    def __init__(self, runs: list[_Run], rows: int, loose: Mapping[tuple[int, str], _Loose], positions: Array | None = None) -> None:
         self._runs = runs
         self._loose = loose
         self._joined: dict[int, dict[str, Array]] = {}
@@ -490,7 +518,7 @@ class _Block:
         self.ids = list(chain.from_iterable([run[0] for run in runs]))
         self.latencies_s = list(chain.from_iterable([run[4] for run in runs]))
         self._counts = None if rows == len(self.ids) else np.array([count for run in runs for count in run[1]], dtype=np.int64)
-        self._positions: Array | None = None
+        self._positions = positions
         self._groups: Array | None = None
 
     @property
@@ -559,7 +587,9 @@ class _Block:
         return kept
 
     def _join(self, place: Literal[2, 3]) -> dict[str, Array]:
-        if place not in self._joined:
+        if place not in self._joined and len(self._runs) == 1 and not self._loose:
+            self._joined[place] = dict(self._runs[0][place])
+        elif place not in self._joined:
             self._joined[place] = {name: self._whole(place, name) for name in self._runs[0][place]}
         return self._joined[place]
 
@@ -596,6 +626,8 @@ class _Block:
 
     def identify(self, chosen: Array) -> tuple[list[str], Array]:
         """Prediction ids and times of the chosen rows."""
+        if self._counts is None and len(chosen) == self.rows <= _FEW_ROWS:  # a sixth of the time of what follows
+            return self.ids, np.array([run[5] for run in self._runs for _ in run[0]])
         requests = self.requests(chosen)
         if self._counts is None:
             ids = self.ids if len(chosen) == self.rows else [self.ids[request] for request in chosen.tolist()]
@@ -676,6 +708,8 @@ class _Kept:
         self.rows = len(keep)
 
     def _together(self) -> tuple[Array, Array, dict[str, Array]]:
+        if len(self._columns) == 1:
+            return self._positions[0], self._times[0], self._columns[0]
         columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
         return np.concatenate(self._positions), np.concatenate(self._times), columns
 

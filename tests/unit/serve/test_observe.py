@@ -612,3 +612,39 @@ def test_mirrored_requests_are_counted_apart_from_live_ones(world: World) -> Non
     assert mirror.outputs == {"prediction": (*counts.tolist(), 0)}
     world.ask(1)
     assert only(world.second()).mirror is None
+
+
+def test_a_second_of_many_versions_is_the_same_whether_their_rows_are_placed_together_or_each_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids of any length, requests of several rows, one version with more than is placed together: the same parts to the byte."""
+    monkeypatch.setattr(observe.time, "time", lambda: 1_800_000_000.0)
+    asked = [
+        [(["a-1"], [1])],
+        [(["b-1", "b-22"], [1, 1]), (["b-333"], [1])],
+        [(["c-1"], [3])],
+        [(["ä-1", "x" * 50], [1, 1])],
+        [([f"d-{number}" for number in range(100)], [1] * 100)],
+        [([f"e-{number}"], [1]) for number in range(9)],
+    ]
+    told: list[bytes] = []
+    calls: list[int] = []
+    real = events.positions
+    monkeypatch.setattr(observe.events, "positions", lambda ids, counts=None: calls.append(len(ids)) or real(ids, counts))
+    for together in (2, 10**6):
+        monkeypatch.setattr(observe, "_PLACED_RECORDERS", together)
+        observer = Observer(msgspec.structs.replace(Settings(), input_sample_rate=0.5), slot=3, spool=tmp_path / str(together))
+        observer._salt = b"0" * 32
+        for number, runs in enumerate(asked):
+            recorder = observer.attach(f"m{number}", 1, packed())
+            assert recorder is not None
+            for ids, rows in runs:
+                inputs = draw(sum(rows), seed=number)
+                recorder.answered(ids, rows, inputs, answers(inputs), [0.001] * len(rows))
+        observer.flush()
+        (path,) = events.pending(tmp_path / str(together))
+        told.append(msgspec.msgpack.encode(events.read(path).parts))
+        calls.append(0)
+    assert told[0] == told[1] and len(told[0]) > 1000
+    first, second = calls[: calls.index(0)], calls[calls.index(0) + 1 : -1]
+    assert len(first) == 3 and max(first) == 100 and len(second) == len(asked), "those of few rows in one call"
