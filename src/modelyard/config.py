@@ -67,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grpc_port: int = 8081
     control_host: str = "127.0.0.1"
     control_port: int = 8090
+    control_url: str = ""
     workers: int = 0
     insecure: bool = False
     keys_file: str = ""
@@ -267,6 +268,8 @@ def _check(settings: Settings) -> None:
         raise InvalidConfig("records_url is postgresql://USER@HOST/DATABASE, or empty for the home's own file", field="records_url", rule="url")
     if settings.blobs_url and not re.match(r"[a-z][a-z0-9+.-]*://", settings.blobs_url):
         raise InvalidConfig("blobs_url is a URL such as s3://BUCKET/PREFIX, or empty for the home's own folder", field="blobs_url", rule="url")
+    if settings.control_url and not re.match(r"https?://[^/@]+$", settings.control_url.rstrip("/")):
+        raise InvalidConfig("control_url is a control API: https://HOST or http://HOST:8090", field="control_url", rule="url")
     if settings.export_url and not re.match(r"[a-z][a-z0-9+.-]*://.", settings.export_url):
         raise InvalidConfig(
             "export_url is a control API (https://HOST:8090) or a store (s3://BUCKET/PREFIX), or empty", field="export_url", rule="url"

@@ -80,3 +80,21 @@ def test_the_issuer_may_be_away_over_a_restart_and_keys_are_rotated(world: World
     real.keys = [Signing("k3", "EdDSA")]
     wait_until(lambda: lets_in(world, real.token()))
     assert not lets_in(world, before), "the key was withdrawn"
+
+
+def test_from_another_machine_nothing_of_the_home_is_needed(world: World, real: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_CONTROL_URL", f"http://127.0.0.1:{world.control_port}")
+    elsewhere = World(tmp_path / "unused")
+    elsewhere.folder = tmp_path / "elsewhere"
+    monkeypatch.setenv("MODELYARD_KEY", real.token(sub="ann"))
+    assert "churn:2" in elsewhere.verb("plan", "churn").out
+    assert "serves version 1" in elsewhere.verb("deploy", "churn:1").out and "already" in elsewhere.verb("deploy", "churn:1").out
+    began = ("deploy", "churn@champion", "--strategy", "canary")
+    assert elsewhere.verb(*began).code == 3, "there is no such alias there"
+    began = ("deploy", "churn:2", "--strategy", "canary", "--steps", "10,100", "--step-time", "0s", "--step-requests", "0", "--approve", "100")
+    assert elsewhere.verb(*began, "--detach").code == 0
+    wait_until(lambda: "approval" in elsewhere.deployment("churn")["deployment"]["rollout"].get("waits", ""))
+    monkeypatch.setenv("MODELYARD_KEY", real.token(sub="bob", groups=["ml-approvers"]))
+    assert elsewhere.verb("approve", "churn").code == 0
+    assert f"oidc:{real.url}#bob" in {event["by"] for event in elsewhere.verb("history", "churn", "--json").json()}
+    assert not elsewhere.folder.exists()

@@ -160,6 +160,14 @@ def test_the_key_to_show_comes_from_the_environment_alone(monkeypatch: pytest.Mo
     assert "my_x" not in repr(config.load()), "no setting holds it"
 
 
+@pytest.mark.parametrize("url", ["ml.example:8090", "https://", "ftp://ml.example", "https://user:secret@ml.example", "https://ml.example/api"])
+def test_a_control_url_is_one_of_a_control_api(tmp_path: Path, url: str) -> None:
+    assert config.load({"home": tmp_path, "control_url": "http://ml.example:8090/"}).control_url
+    with pytest.raises(InvalidConfig) as refused:
+        config.load({"home": tmp_path, "control_url": url})
+    assert refused.value.field == "control_url" and "secret" not in refused.value.message
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

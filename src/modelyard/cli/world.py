@@ -27,6 +27,7 @@ from modelyard.errors import Conflict, DeadlineExceeded, InvalidConfig, Rejected
 from modelyard.monitor.profile import Shift
 from modelyard.monitor.summary import Traffic
 from modelyard.registry import is_file
+from modelyard.registry.references import parse
 from modelyard.rollout.written import Written, strategy
 from modelyard.security.issuer import IssuerState
 from modelyard.targets.base import Deployment, Outcome, Rollout
@@ -40,10 +41,9 @@ MODERATE, LARGE = 0.1, 0.25  # the usual reading of a population stability index
 
 
 class Named(NamedTuple):
-    """What is to be deployed: an exact reference, its version, and the name under which it shall serve."""
+    """What is to be deployed: a reference, of a version of this home an exact one, and the name under which it shall serve."""
 
     reference: str
-    version: int
     name: str
 
 
@@ -73,15 +73,17 @@ def deploy(
         found = named(settings, meant, as_ or written.name, is_import=True)
         body = {"reference": found.reference, "breaking": breaking or written.breaking, "strategy": wanted}
         started = control.call("POST", f"/deployments/{found.name}", body, answer=Deployment)
+    goal = started.current if started.rollout is None else started.rollout.goal
+    version = goal.version if goal else 0
     if started.rollout is None:
-        _tell(started, json=json, said=f"{found.name} serves version {found.version} already")
+        _tell(started, json=json, said=f"{found.name} serves version {version} already")
         return
     if detach:
         _tell(started, json=json, said=f"{said(started)}; see: modelyard status")
         return
     ended = _wait(settings, found.name, started.rollout, is_shown=not json)
-    _tell(ended, json=json, said=f"{found.name} serves version {found.version} (generation {ended.generation})")
-    if not json:
+    _tell(ended, json=json, said=f"{found.name} serves version {version} (generation {ended.generation})")
+    if not json and not settings.control_url:
         line(f"  ask it  {escape(_curl(settings, found.name, found.reference))}")
 
 
@@ -94,7 +96,15 @@ def require_reference(reference: str | None, written: Written) -> str:
 
 
 def named(settings: Settings, reference: str, name: str | None, *, is_import: bool) -> Named:
-    """The version that is meant, and the name. A bundle's file is registered first, where `is_import`. Raises InvalidConfig, NotFound or Tampered."""
+    """The version that is meant, and the name. A bundle's file is registered first, where `is_import`; elsewhere than in a home of this machine, a
+    version is one that is registered there. Raises InvalidConfig, NotFound or Tampered.
+    """
+    if settings.control_url:
+        if is_file(reference):
+            raise InvalidConfig(
+                "at control_url a reference such as churn:3 is deployed; modelyard.Client(…).import_ brings a bundle there", rule="form"
+            )
+        return Named(reference, parse_name(name or parse(reference).name))
     with ControlPlane(settings) as plane:
         if is_file(reference):
             if not is_import:
@@ -102,7 +112,7 @@ def named(settings: Settings, reference: str, name: str | None, *, is_import: bo
             version = plane.import_(local_principal(), Path(reference))
         else:
             version = plane.registry.resolve(reference)
-    return Named(f"{version.name}@{version.digest}", version.version, parse_name(name or version.name))
+    return Named(f"{version.name}@{version.digest}", parse_name(name or version.name))
 
 
 def _curl(settings: Settings, name: str, reference: str) -> str:
@@ -181,10 +191,14 @@ def status(*, home: Home = None, json: Json = False) -> None:
 
 
 def connect(settings: Settings) -> Client:
-    """A client of the home's control process, as who holds the key in MODELYARD_KEY, else as the home's admin.
+    """A client of the home's control process, as who holds the key in MODELYARD_KEY, else as the home's admin; or of that at `control_url`.
 
     Raises Unavailable, saying `modelyard up`, when there is none.
     """
+    if settings.control_url:
+        if config.key() is None:
+            raise InvalidConfig("control_url is asked with a key or token of your own: set MODELYARD_KEY", field="control_url", rule="required")
+        return Client(settings.control_url)
     place = places.of_home(settings, key=config.key())
     return Client(place.url, place.key)
 

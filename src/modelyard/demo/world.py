@@ -97,7 +97,16 @@ def private_world() -> Iterator[World]:
     except OSError as error:
         raise translate(error, Path(tempfile.gettempdir())) from error
     ports = _free_ports(3)
-    world = World(config.load({"home": home, "port": ports[0], "control_port": ports[1], "grpc_port": ports[2], "host": "127.0.0.1"}))
+    given = {
+        "home": home,
+        "port": ports[0],
+        "control_port": ports[1],
+        "grpc_port": ports[2],
+        "host": "127.0.0.1",
+        "control_url": "",
+        "oidc_issuer": "",
+    }
+    world = World(config.load(given))
     with _signals_as_interrupts():
         try:
             yield world

@@ -11,10 +11,10 @@ import pytest
 
 from modelyard import config
 from modelyard.cli import show, world
-from modelyard.cli.world import _duration, _host_state, _require_success, _rows, _state, _wait, connect
+from modelyard.cli.world import _duration, _host_state, _require_success, _rows, _state, _wait, connect, named
 from modelyard.control.access import admin_key
 from modelyard.control.status import DeploymentStatus, HostStatus, Plane, Serving, Status
-from modelyard.errors import Conflict, Rejected, Unavailable
+from modelyard.errors import Conflict, InvalidConfig, Rejected, Unavailable
 from modelyard.health import Health, Trouble
 from modelyard.monitor.profile import Shift
 from modelyard.rollout.machine import DIRECT
@@ -71,6 +71,20 @@ def test_who_shows_a_key_of_their_own_acts_as_themselves(tmp_path: Path, monkeyp
     monkeypatch.setenv("MODELYARD_KEY", "my_own")
     with connect(settings) as control:
         assert control._control().key == "my_own"
+
+
+def test_a_control_url_is_asked_with_a_key_of_ones_own_and_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.load({"home": tmp_path / "none", "control_url": "http://127.0.0.1:1"})
+    with pytest.raises(InvalidConfig, match="MODELYARD_KEY"):
+        connect(settings)
+    monkeypatch.setenv("MODELYARD_KEY", "my_own")
+    with connect(settings) as control:
+        assert control._control() == ("http://127.0.0.1:1", "my_own")
+    assert named(settings, "churn:3", None, is_import=True) == ("churn:3", "churn")
+    assert named(settings, "churn@champion", "other", is_import=False) == ("churn@champion", "other")
+    with pytest.raises(InvalidConfig, match="import_"):
+        named(settings, "./churn.tar", None, is_import=True)
+    assert not (tmp_path / "none").exists()
 
 
 class Told:

@@ -42,9 +42,10 @@ def test_a_signal_ends_the_story_as_an_interrupt_does(number):
 def test_settings_of_the_caller_do_not_move_the_home(monkeypatch, tmp_path):
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
     monkeypatch.setenv("MODELYARD_PORT", "8080")
+    monkeypatch.setenv("MODELYARD_CONTROL_URL", "https://ml.example")
     with private_world() as world:
         assert world.settings.home != tmp_path
-        assert world.settings.port != 8080
+        assert world.settings.port != 8080 and world.settings.control_url == ""
 
 
 def test_the_callers_own_key_is_not_shown_to_the_private_home(monkeypatch):
