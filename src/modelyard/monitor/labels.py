@@ -80,6 +80,7 @@ RETRIED_S = 86_400.0
 RETRIED = 100_000
 """For how long, and of how many labels at most, it is looked whether their predictions are logged after all."""
 _AT_ONCE = 500
+_PROBES = 16
 _WRITTEN_AT_ONCE = 2_000
 """So many rows are written in one transaction where there may be a million: others write in between."""
 _BOOLEANS, _NUMBERS = (bool, np.bool_), (int, float, np.number)
@@ -202,10 +203,13 @@ class Ledger(Database):
         texts = [(_checked(key), text(truth), _dated(known_at, at)) for key, truth, known_at in given]
         counts = dict.fromkeys(Received.__struct_fields__, 0)
         with self._translated(), self._transaction() as connection:
-            had = _had(connection, name, [key for key, _, _ in texts])
-            for label in texts:
-                counts[self._keep(connection, name, label, at, had)] += 1
-            _write(connection, name, had)
+            if _are_written_as_new(connection, name, texts, at):
+                counts["new"] = len(texts)
+            else:
+                had = _had(connection, name, [key for key, _, _ in texts])
+                for label in texts:
+                    counts[self._keep(connection, name, label, at, had)] += 1
+                _write(connection, name, had)
             fields = ", ".join(counts)
             added = ", ".join(f"{field} = {field} + excluded.{field}" for field in counts)
             marks = ", ".join("?" * len(counts))
@@ -344,10 +348,15 @@ class Ledger(Database):
         with self._translated():
             return tuple(key for (key,) in self._connection.execute("SELECT id FROM refused WHERE name = ? ORDER BY at DESC", (name,)))
 
-    def unmatched(self, name: str) -> list[str]:
-        """The ids whose prediction was not found."""
+    def unmatched(self, name: str, *, most: int = -1) -> list[str]:
+        """The ids whose prediction was not found, at most so many."""
         with self._translated():
-            return [key for (key,) in self._connection.execute("SELECT id FROM labels WHERE name = ? AND found = 0", (name,))]
+            return [key for (key,) in self._connection.execute("SELECT id FROM labels WHERE name = ? AND found = 0 LIMIT ?", (name, most))]
+
+    def alone(self, name: str) -> int:
+        """How many labels there are whose prediction was not found."""
+        with self._translated():
+            return int(self._connection.execute("SELECT count(*) FROM labels WHERE name = ? AND found = 0", (name,)).fetchone()[0])
 
     def matched(self, name: str) -> tuple[int, int]:
         """How many labels have their prediction, and how many of these came after its day (UTC)."""
@@ -407,14 +416,37 @@ def _had(connection: sqlite3.Connection, name: str, ids: Sequence[str]) -> dict[
     return found
 
 
+def _are_written_as_new(connection: sqlite3.Connection, name: str, labels: Sequence[tuple[str, str, float]], at: float) -> bool:
+    """Write labels that are all of ids not seen before, as most of many are, without looking for each; whether they are. Else nothing is written."""
+    step = max(1, len(labels) // _PROBES)
+    if len({key for key, _, _ in labels}) < len(labels) or any(known_at > at + AHEAD_S for _, _, known_at in labels):
+        return False
+    if len(labels) < _PROBES or _had(connection, name, [key for key, _, _ in labels[::step]]):
+        return False
+    connection.execute("SAVEPOINT new")
+    try:
+        _add(connection, name, [(key, truth, known_at, at) for key, truth, known_at in labels])
+    except sqlite3.IntegrityError:
+        connection.execute("ROLLBACK TO new")
+        return False
+    finally:
+        connection.execute("RELEASE new")
+    return True
+
+
+def _add(connection: sqlite3.Connection, name: str, labels: list[tuple[str, str, float, float]]) -> None:
+    """Write labels (id, truth, known since, given at) of ids that are not there, in the order in which they lie in the file, each with its number."""
+    if not labels:
+        return
+    connection.execute("INSERT INTO numbers VALUES (?, ?, 0) ON CONFLICT (name) DO UPDATE SET last = last + excluded.last", (name, len(labels)))
+    first = connection.execute("SELECT last FROM numbers WHERE name = ?", (name,)).fetchone()[0] - len(labels) + 1
+    rows = [(name, key, truth, at, at, known_at, first + place) for place, (key, truth, known_at, at) in enumerate(sorted(labels))]
+    connection.executemany("INSERT INTO labels (name, id, truth, at, first_at, known_at, number) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
 def _write(connection: sqlite3.Connection, name: str, labels: Mapping[str, _Label]) -> None:
     """Write what is to be written of them, in the order in which they lie in the file."""
-    new = sorted((key, each.truth, each.at, each.known_at) for key, each in labels.items() if each.is_new)
-    if new:
-        connection.execute("INSERT INTO numbers VALUES (?, ?, 0) ON CONFLICT (name) DO UPDATE SET last = last + excluded.last", (name, len(new)))
-        first = connection.execute("SELECT last FROM numbers WHERE name = ?", (name,)).fetchone()[0] - len(new) + 1
-        rows = [(name, key, truth, at, at, known_at, first + place) for place, (key, truth, at, known_at) in enumerate(new)]
-        connection.executemany("INSERT INTO labels (name, id, truth, at, first_at, known_at, number) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    _add(connection, name, [(key, each.truth, each.known_at, each.at) for key, each in labels.items() if each.is_new])
     newer = [(each.truth, each.at, each.known_at, name, key) for key, each in labels.items() if each.is_newer and not each.is_new]
     connection.executemany("UPDATE labels SET truth = ?, at = ?, known_at = ? WHERE name = ? AND id = ?", newer)
 
@@ -423,6 +455,8 @@ def text(value: Scalar | None) -> str:
     """A truth or an answer as it is compared: 1, 1.0 and "1" are the same. Raises InvalidInput for what is no answer."""
     if type(value) is str and len(value) <= TRUTH_LIMIT:  # what nearly all are, without numpy's slower questions
         return value
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
     if type(value) is not float and isinstance(value, _BOOLEANS):
         return str(bool(value))
     if type(value) is float or isinstance(value, _NUMBERS):
@@ -494,10 +528,14 @@ def account(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, 
     """What became of all labels of a deployment. `fits` tells whether a truth is an answer that the version of a digest could give."""
     join(ledger, log, windows, name, now=now)
     predictions, share = _kept(log, windows, name)
-    rest = ledger.unmatched(name)
-    is_in = _are_in_share(rest, share)
-    unsampled = [key for key, kept in zip(rest, is_in, strict=True) if not kept]
-    unknown = [key for key, kept in zip(rest, is_in, strict=True) if kept]
+    if events.threshold(share) > 0xFFFFFFFF:  # all were logged: none of the million that may be left need be looked at
+        count, unsampled, unknown = ledger.alone(name), list[str](), ledger.unmatched(name, most=_NAMED)
+    else:
+        rest = ledger.unmatched(name)
+        is_in = _are_in_share(rest, share)
+        unsampled = [key for key, kept in zip(rest, is_in, strict=True) if not kept]
+        unknown = [key for key, kept in zip(rest, is_in, strict=True) if kept]
+        count = len(unknown)
     matched, late = ledger.matched(name)
     mistyped = [(count, key) for digest, truth, count, key in ledger.truths(name) if fits and not fits(digest, truth)]
     conflicting = ledger.conflicts(name)
@@ -509,10 +547,10 @@ def account(ledger: Ledger, log: PredictionLog, windows: Windows, name: str, *, 
         "future": ledger.refused(name),
     }
     return Account(
-        labels=matched + len(rest),
+        labels=matched + len(unsampled) + count,
         matched=matched,
         unsampled=len(unsampled),
-        unknown=len(unknown),
+        unknown=count,
         predictions=predictions,
         received=ledger.received(name),
         late=late,

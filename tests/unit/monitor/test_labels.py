@@ -358,6 +358,24 @@ def test_labels_that_come_while_others_are_looked_for_have_no_file_searched_agai
     second.close()
 
 
+@pytest.mark.parametrize("known", [(), (0,), (7,), (39,), tuple(range(0, 40, 3))], ids=str)
+def test_many_labels_are_kept_alike_whether_all_are_new_or_some(home: Home, monkeypatch: pytest.MonkeyPatch, known: tuple[int, ...]) -> None:
+    """Those that are all new are written without looking for each; where one is not, all is as if they had been looked for."""
+    given = [(f"{number:02d}", "yes" if number % 2 else 1.0) for number in range(40)]
+    other = Ledger(home.folder / "other.sqlite")
+    told = []
+    for ledger in (home.ledger, other):
+        if ledger is other:
+            monkeypatch.setattr(labels, "_PROBES", 1000)
+        if known:
+            ledger.give("m", [(given[number][0], "before") for number in known], at=1.0)
+        told.append(
+            (ledger.give("m", given, at=2.0), ledger.received("m"), ledger.labels("m"), ledger.conflicts("m"), sorted(ledger.open("m", now=3.0)[0]))
+        )
+    assert told[0] == told[1] and told[0][0] == Received(new=40 - len(known), changed=len(known))
+    other.close()
+
+
 def test_who_gives_one_label_does_not_wait_for_a_million_of_others(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """While what was found of many is written, and while many are forgotten, others write in between."""
     monkeypatch.setattr(labels, "_WRITTEN_AT_ONCE", 10)
