@@ -1,22 +1,27 @@
-"""Fault 28: JSON and tensors that are wrong in every way we know, and 10,000 fuzzed bodies and messages."""
+"""Fault 28: JSON and tensors that are wrong in every way we know, what our OpenAPI lets others think of, 10,000 fuzzed bodies and messages."""
 
 from __future__ import annotations
 
 import json
+import re
 import struct
+import subprocess
+import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import fuzzing
 import messaging
-from tests.faults import probes
+from tests.faults import probes, scene
 from tests.faults.judge import Control, Fault
 from tests.faults.scene import Scene, Server
 
 from serving import Answer, read_answer, tensor
 
 CASES_CI = 10_000
+DESCRIBED_S, DESCRIBED_LONG_S, BESIDE = 20, 600, 32
 SMALL = 256 << 10
 A, B, C = tensor("a", [1.0]), tensor("b", [2], "INT64"), tensor("c", [3.0], "FP32")
 V2, V1 = "/v2/models/line/infer", "/v1/models/line:predict"
@@ -145,6 +150,7 @@ def run(scene_: Scene) -> None:
         server.infer("line", [A, B, C])
         server.mark()
         _bodies(scene_, server)
+        _described(scene_, server)
         count = 500 if scene_.is_control else scene_.limit if scene_.is_long else CASES_CI
         worker = server.worker()
         report = fuzzing.fuzz(server, count * 7 // 10)
@@ -187,6 +193,25 @@ def _bodies(scene_: Scene, server: Server) -> None:
     scene_.item("peak", max(0.0, most), 16 * 1.048576, "MB", note=f"above 25 times a JSON body, twice a binary one: {largest}")
 
 
+def _described(scene_: Scene, server: Server) -> None:
+    """Schemathesis over the operations of all models at once, beside callers of one of them who ask as they should."""
+    seconds = 12 if scene_.is_control else DESCRIBED_LONG_S if scene_.is_long else DESCRIBED_S
+    rate = server.capacity(scene.line(), connections=BESIDE, seconds=2) / 4
+    loading = server.load(scene.line(), connections=BESIDE, seconds=60 + 2 * seconds, rate=rate)
+    tool = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json", "--checks", "not_a_server_error"]
+    bounds = ["--max-examples", "10000", "--max-time", f"{seconds}", "--seed", "28", "--phases", "examples,coverage,fuzzing", "--no-color"]
+    done = subprocess.run(["nice", "-n", "10", *tool, *bounds], cwd=scene_.folder, capture_output=True, text=True, check=False)
+    tally = loading.end(now=True)
+    generated = re.search(r"(\d+) generated", done.stdout)
+    assert generated, done.stdout[-500:] + done.stderr[-500:]
+    found = max(done.stdout.count("Server error"), done.returncode)
+    told = done.stdout[-300:] if found else f"of {generated[1]} requests to every operation of three models"
+    scene_.item("described_5xx", found, 0, exact=True, note=told)
+    scene_.item("described_beside", tally.sent - tally.good, 0, exact=True, note=f"of {tally.sent:,} right requests over {BESIDE} connections")
+    slowest_ms = 1000 * float((tally.records["done"] - tally.records["due"]).max())
+    scene_.item("described_p99", tally.p(99), 1000, "ms", note=f"the slowest {slowest_ms:.0f} ms, at a quarter of capacity, {rate:,.0f} requests/s")
+
+
 def _ask(server: Server, path: str, body: bytes, headers: dict[str, str]) -> tuple[Answer | None, float]:
     lines = {"Host": "127.0.0.1", "Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close", **headers}
     head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
@@ -205,15 +230,17 @@ FAULT = Fault(
     method=(
         "Depth 120 and 250,000, numbers that are none, shapes that overflow, types and sizes that lie, names that are paths: each "
         "refused with 4xx, up to 256 KiB within 50 ms; the worker's memory, sampled every 2 ms, grows by at most 25 times a JSON body "
-        "or twice a binary one, and 16 MiB. Then the fuzz of `tests/support/fuzzing.py` over every HTTP wire, and as many of "
-        "`tests/support/messaging.py` over every method of gRPC: no 5xx (INTERNAL), no crash, no answer above 1 s. The long form takes FAULTS_FUZZ "
-        "(1,000,000) of each."
+        "or twice a binary one, and 16 MiB. Schemathesis makes what it can of the OpenAPI of three models at once for 20 s (the long form: 600), "
+        "while 32 connections ask one of them as they should: no 5xx, and every answer of theirs right. Then the fuzz of "
+        "`tests/support/fuzzing.py` over every HTTP wire, and as many of `tests/support/messaging.py` over every method of gRPC: no 5xx "
+        "(INTERNAL), no crash, no answer above 1 s. The long form takes FAULTS_FUZZ (1,000,000) of each."
     ),
     run=run,
     controls=(
         Control(without="refusals", misses="not_4xx", text="what a codec refuses is called a failure of the server."),
         Control(without="refusals", misses="fuzz_5xx", text="the same."),
         Control(without="refusals", misses="messages_faults", text="the same."),
+        Control(without="refusals", misses="described_5xx", text="the same."),
     ),
     headline="fuzz_5xx",
 )
