@@ -2,7 +2,7 @@
 
 Prints one line per item, `NAME FIGURE BAR PASS|FAIL`, and a count last; exits 1 when an item fails. A run of everything also
 writes its two tables into docs/benchmarks.md between their markers, and the parity table into docs/parity.md, unless something else kept the
-machine busy when it began: such figures must not be kept. A run of all that one table holds writes that table. It holds no measurement.
+machine busy when it began: such timings must not be kept. A run of all that one table holds writes that table. It holds no measurement.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SERVING = {
 }
 VERSIONS = {
     "guards": "benchmarks.guards:run",
+    "experiments-drawn": "benchmarks.experiments:run",
     "canary": "benchmarks.rollouts:canary",
     "shadow": "benchmarks.rollouts:shadow",
     "deploys": "benchmarks.deploys:run",
@@ -44,11 +45,19 @@ TABLES = (
 )
 """Each table of docs/benchmarks.md: what it holds, and its markers."""
 # page in docs -> "module:function" giving Markdown; they hold no bar of speed, so they make no line here.
-PAGES = {"stages": "benchmarks.stages:table", "parity": "benchmarks.parity_table:table", "judged": "benchmarks.guards:table"}
+PAGES = {
+    "stages": "benchmarks.stages:table",
+    "parity": "benchmarks.parity_table:table",
+    "judged": "benchmarks.guards:table",
+    "experiments": "benchmarks.experiments:table",
+}
+DRAWN = {"judged", "experiments"}
+"""Pages that hold what was drawn at random and nothing that was timed: they are kept however busy the machine is."""
 # where a table stands that is not the figures of its own page: page in docs, and its markers.
 PLACES = {
     "stages": ("benchmarks", ("<!-- stages: begin -->", "<!-- stages: end -->")),
     "judged": ("rollouts", ("<!-- figures: begin -->", "<!-- figures: end -->")),
+    "experiments": ("rollouts", ("<!-- experiments: begin -->", "<!-- experiments: end -->")),
 }
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,19 +138,21 @@ def main() -> int:
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}")
 
-    keeps = not arguments.no_write
-    if keeps and (share := busy_share()) > BUSY:
-        print(f"something else takes {share:.0%} of this machine: figures are printed, the pages under docs stay as they are", file=sys.stderr)
-        keeps = False
     wanted = arguments.names or [*BENCHMARKS, *PAGES]
+    keeps = not arguments.no_write
+    if keeps and not DRAWN.issuperset(wanted) and (share := busy_share()) > BUSY:
+        print(f"something else takes {share:.0%} of this machine: what is timed is printed, its pages under docs stay as they are", file=sys.stderr)
+        keeps = False
     found: dict[str, list[Item]] = {}
     broken: list[str] = []
     for name in wanted:
         try:
             if name in PAGES:
+                began_s = time.process_time()
                 body = load(PAGES[name])()
                 print(body, flush=True)
-                if keeps:
+                print(f"{name}: {time.process_time() - began_s:.0f} s of processor time", file=sys.stderr, flush=True)
+                if keeps or (name in DRAWN and not arguments.no_write):
                     page, marks = PLACES.get(name, (name, (BEGIN, END)))
                     write_page(page, body, marks)
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,9 @@ ROLLOUTS, RATE = 1000, 500
 STEPS, LEAST_S, LEAST_REQUESTS = (0.01, 0.1, 0.5, 1.0), 60, 100
 ALPHA, MIRROR = 0.05, 0.05
 FIRST, BUCKETS = 312, 256  # from 0.86 ms to 0.22 s
+OCTAVE = 32 / math.log(2)
+"""Buckets to a unit of the logarithm."""
+ENDS = np.array([bucket_edge_s(FIRST + place) for place in range(BUCKETS + 1)])
 SETS = {
     "mixed": ("error_rate<0.5%", "p50<1.15x", "p99<1.2x", "disagreement<3%"),
     "ratios": ("error_rate<1.5x", "p50<1.2x", "p95<1.2x", "p99<1.2x"),
@@ -73,11 +76,12 @@ class Ended(NamedTuple):
 def simulate(guards: tuple[str, ...], candidate: Candidate, seed: int = 1, rollouts: int = ROLLOUTS) -> Ended:
     """Rollouts to their end, or for so long."""
     rng = np.random.default_rng(seed)
-    world = _World(rng, candidate, rollouts)
     judged = [parse(text) for text in guards]
+    world = _World(rng, candidate, rollouts, has_seconds=any(guard.metric.startswith("p") and not guard.compares for guard in judged))
     alpha = ALPHA / len(judged)
     ended, finished = np.full(rollouts, math.inf), np.zeros(rollouts, dtype=bool)
     alive = np.ones(rollouts, dtype=bool)
+    kept = [np.zeros((rollouts, len(STEPS))) for _ in judged]  # evidence of each step by what is never less than it; a step that is over stays
     for second in range(candidate.until_s):
         world.second(alive)
         now = world.step.copy()  # what enters a step has had none of its traffic yet
@@ -85,10 +89,10 @@ def simulate(guards: tuple[str, ...], candidate: Candidate, seed: int = 1, rollo
             these = np.flatnonzero(alive & (now == step))
             if not len(these):
                 continue
-            view = world.view(these, step)
+            view = _View(world, these, step)
             failed, holds = np.zeros(len(these), dtype=bool), np.ones(len(these), dtype=bool)
-            for guard in judged:
-                found, side = _judge(guard, view, math.log(1 / alpha))
+            for guard, steps in zip(judged, kept, strict=True):
+                found, side = _judge(guard, view, math.log(1 / alpha), steps)
                 failed |= found
                 holds &= side
                 if second % 97 == 0:
@@ -108,18 +112,22 @@ def simulate(guards: tuple[str, ...], candidate: Candidate, seed: int = 1, rollo
 
 
 class _World:
-    """What has been counted of all rollouts, by step: requests and errors of both, latencies by bucket, rows compared and different."""
+    """What has been counted of all rollouts, by step: requests and errors of both, latencies by bucket and above, rows compared and different.
 
-    def __init__(self, rng: np.random.Generator, candidate: Candidate, rollouts: int) -> None:
-        self.rng, self.candidate = rng, candidate
+    `has_seconds`: how the latencies of a second lie together is counted too.
+    """
+
+    def __init__(self, rng: np.random.Generator, candidate: Candidate, rollouts: int, *, has_seconds: bool) -> None:
+        self.rng, self.candidate, self.has_seconds = rng, candidate, has_seconds
         shape = (rollouts, len(STEPS))
         self.mine, self.errors, self.others, self.other_errors, self.compared, self.disagreed = (np.zeros(shape) for _ in range(6))
-        self.latencies, self.other_latencies, self.squares, self.products = (np.zeros((*shape, BUCKETS)) for _ in range(4))
+        self.tails, self.other_tails = (np.zeros((*shape, BUCKETS + 1)) for _ in range(2))
+        self.squares, self.products = (np.zeros((*shape, BUCKETS)) for _ in range(2))
         self.blocks = np.zeros(shape)
         self.step, self.since = np.zeros(rollouts, dtype=int), np.zeros(rollouts, dtype=int)
-        offset = rng.uniform(0, math.log(2) / 8, rollouts)
-        self.chances = [_chances(offset + math.log(each)) for each in (1.0, candidate.slower)]
-        self.stalled = [_chances(offset + math.log(3 * each)) for each in (1.0, candidate.slower)]
+        self.offset = rng.uniform(0, math.log(2) / 8, rollouts)
+        # Deviations in buckets, from which each second takes its own stretch: drawing new ones would be most of the time that all this takes.
+        self.pool = rng.standard_normal((1 << 22) + rollouts * RATE, dtype=np.float32) * np.float32(0.5 * OCTAVE)
 
     def second(self, alive: Any) -> None:
         """One more second of traffic, of the rollouts that go on."""
@@ -129,60 +137,61 @@ class _World:
         others = RATE - mine
         errors, other_errors = rng.binomial(mine, made.errors), rng.binomial(others, EQUAL.errors)
         stalled = rng.random(len(rows)) < (0.02 if made.stalls else 0.0)
-        chances = [np.where(stalled[:, None], slow[rows], usual[rows]) for usual, slow in zip(self.chances, self.stalled, strict=True)]
+        medians = self.offset[rows] + np.where(stalled, math.log(3), 0.0)
         place = rows, steps
         self.mine[place] += mine
         self.errors[place] += errors
         self.others[place] += others
         self.other_errors[place] += other_errors
-        answered = rng.multinomial(mine - errors, chances[1])
-        self.latencies[place] += answered
-        self.squares[place] += answered * (2 * np.cumsum(answered[:, ::-1], axis=1)[:, ::-1] - answered)
-        self.products[place] += answered * answered.sum(axis=1, keepdims=True)
-        self.blocks[place] += answered.any(axis=1)
-        self.other_latencies[place] += rng.multinomial(others - other_errors, chances[0])
+        answered, tails = self._answered(medians + math.log(made.slower), mine - errors)
+        self.tails[place] += tails
+        if self.has_seconds:
+            self.squares[place] += answered * (2 * tails[:, :-1] - answered)
+            self.products[place] += answered * tails[:, :1]
+            self.blocks[place] += tails[:, 0] > 0
+        self.other_tails[place] += self._answered(medians, others - other_errors)[1]
         compared = rng.binomial(others - other_errors, MIRROR)
         self.compared[place] += compared
         self.disagreed[place] += rng.binomial(compared, made.disagrees)
         self.since[rows] += 1
 
-    def view(self, rows: Any, step: int) -> _View:
-        """Of some rollouts that are at one step: [step so far, rollout]."""
-        pick = np.ix_(rows, range(step + 1))
-        return _View(
-            *(each[pick].T for each in (self.errors, self.mine, self.other_errors, self.others, self.disagreed, self.compared)),
-            *(np.swapaxes(each[pick], 0, 1) for each in (self.latencies, self.other_latencies, self.squares, self.products)),
-            self.blocks[pick].T,
-        )
+    def _answered(self, log_median: Any, counts: Any) -> tuple[Any, Any]:
+        """So many requests of each rollout, by bucket, and how many lie in each bucket or above; their medians are 10 ms · exp(log_median)."""
+        first = ((math.log(0.01 * 1e6) + log_median) * OCTAVE - FIRST).astype(np.float32)
+        wide = int(counts.max(initial=1))
+        start = int(self.rng.integers(len(self.pool) - wide * len(counts)))
+        places = self.pool[start : start + wide * len(counts)].reshape(-1, wide) + first[:, None]
+        np.clip(places, 0, BUCKETS - 1, out=places)
+        cells = places.astype(np.int32)
+        cells[np.arange(wide) >= counts[:, None]] = BUCKETS  # of nobody
+        cells += (np.arange(len(counts), dtype=np.int32) * (BUCKETS + 1))[:, None]
+        found = np.bincount(cells.ravel(), minlength=len(counts) * (BUCKETS + 1)).reshape(len(counts), BUCKETS + 1)[:, :BUCKETS]
+        tails = np.zeros((len(counts), BUCKETS + 1))
+        np.cumsum(found[:, ::-1], axis=1, out=tails[:, -2::-1])
+        return found, tails
 
 
-class _View(NamedTuple):
-    errors: Any
-    mine: Any
-    other_errors: Any
-    others: Any
-    disagreed: Any
-    compared: Any
-    latencies: Any
-    other_latencies: Any
-    squares: Any
-    products: Any
-    blocks: Any
+class _View:
+    """Some rollouts that are at one step. Counts are [step so far, rollout]; what lies in buckets is fetched where it is looked at."""
+
+    def __init__(self, world: _World, rows: Any, step: int) -> None:
+        self.world, self.rows, self.step = world, rows, step
+        each = (world.errors, world.mine, world.other_errors, world.others, world.disagreed, world.compared)
+        self.errors, self.mine, self.other_errors, self.others, self.disagreed, self.compared = (counts[rows, : step + 1].T for counts in each)
+
+    def counts(self, tails: Any, chosen: Any) -> Any:
+        """By bucket, of the chosen rollouts: [step so far, rollout, bucket]."""
+        return -np.diff(self.buckets(tails, chosen), axis=2)
+
+    def buckets(self, kept: Any, chosen: Any) -> Any:
+        """As they are kept, of the chosen rollouts: [step so far, rollout, bucket]."""
+        return np.swapaxes(kept[self.rows[chosen], : self.step + 1], 0, 1)
 
 
-def _chances(log_median: Any) -> Any:
-    """Of each bucket, for medians of 10 ms · exp(log_median)."""
-    ends = np.log([bucket_edge_s(FIRST + place) for place in range(1, BUCKETS)])
-    z = (ends - (math.log(0.01) + log_median)[:, None]) / 0.5
-    below = np.vectorize(lambda each: 0.5 * math.erfc(-each / math.sqrt(2)))(z)
-    edges = np.concatenate([np.zeros((len(below), 1)), below, np.ones((len(below), 1))], axis=1)
-    return np.diff(edges, axis=1)
-
-
-def _judge(guard: Guard, view: _View, needed: float) -> tuple[Any, Any]:
+def _judge(guard: Guard, view: _View, needed: float, kept: Any) -> tuple[Any, Any]:
     """Which rollouts the guard fails, and of which the estimate holds."""
     if guard.metric.startswith("p"):
-        return _judge_latency(guard, view, needed)
+        return _judge_latency(guard, view, needed, kept)
     hits, trials = (view.disagreed, view.compared) if guard.metric == "disagreement" else (view.errors, view.mine)
     two, line = evalues.Two(hits, trials, view.other_errors, view.others), _line(guard)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -193,76 +202,128 @@ def _judge(guard: Guard, view: _View, needed: float) -> tuple[Any, Any]:
         estimate = hits[last] / trials[last]
     if guard.compares:
         last = -2 if len(hits) == len(STEPS) else -1  # at 100 % there is no champion beside it
-        holds = hits[last] / np.maximum(trials[last], 1) < line[0] * two.other_hits[last] / np.maximum(two.other_trials[last], 1) + line[1]
-        return _exceeds(two, line, needed), holds
+        rate, other = hits[last] / np.maximum(trials[last], 1), two.other_hits[last] / np.maximum(two.other_trials[last], 1)
+        holds = (rate < line[0] * other + line[1]) | ((guard.form == "ratio") & (rate == 0) & (other == 0))  # two zeros keep to any ratio
+        kept[view.rows, view.step] = _at_shares(evalues.Two(*(each[-1] for each in two)), line, np.zeros(1))
+
+        def closer(near: Any) -> Sequence[Any]:
+            return list(_at_shares(evalues.Two(*(each[:, near] for each in two)), line, np.linspace(-0.6, 0.6, 13)))
+
+        def exact(near: Any) -> Sequence[Any]:
+            return list(evalues.exceeds(evalues.Two(*(each[:, near] for each in two)), line))
+
+        return _confirmed(view, kept, needed, (closer, exact)), holds
     steps = range(len(hits))
     failed = evalues.from_any_step(lambda first: evalues.above(hits[first:].sum(axis=0), trials[first:].sum(axis=0), line[1]), len(steps)) >= needed
     if guard.metric != "disagreement":
         doubted = np.flatnonzero(failed & (champion > line[1]))
         if len(doubted):
-            failed[doubted] = _exceeds(evalues.Two(*(each[:, doubted] for each in two)), (1.0, 0.0), needed)
+            worse = evalues.exceeds(evalues.Two(*(each[:, doubted] for each in two)), (1.0, 0.0))
+            failed[doubted] = evalues.from_any_step(list(worse), len(hits)) >= needed
     return failed, estimate < line[1]
 
 
-def _exceeds(two: evalues.Two, line: evalues.Line, needed: float) -> Any:
-    """Which reach the evidence: the product at the champion's own share is never less than the least, so most need no search."""
-    theta = np.clip((two.other_hits + 0.5) / (two.other_trials + 1), 1e-9, 1 - 1e-9)
-    found = evalues.from_any_step(list(evalues.at_share(theta, two, line)), len(two.hits)) >= needed
-    near = np.flatnonzero(found)
-    if len(near):
-        close = evalues.Two(*(each[:, near] for each in two))
-        found[near] = evalues.from_any_step(list(evalues.exceeds(close, line)), len(two.hits)) >= needed
+def _at_shares(two: evalues.Two, line: evalues.Line, around: Any) -> Any:
+    """The product at shares around the champion's own (on the scale of logarithms): never less than the least over all."""
+    theta = (np.asarray(two.other_hits) + 0.5) / (np.asarray(two.other_trials) + 1)
+    shares = np.clip(theta[..., None] * np.exp(around), 1e-9, 1 - 1e-9)
+    return evalues.at_share(shares, evalues.Two(*(np.asarray(each)[..., None] for each in two)), line).min(axis=-1)
+
+
+def _confirmed(view: _View, kept: Any, needed: float, closer: Sequence[Callable[[Any], Sequence[Any]]]) -> Any:
+    """Which reach the evidence: those that may, by what is kept of their steps, are looked at closer, the last time by the evidence itself."""
+    steps = view.step + 1
+    found = evalues.from_any_step(list(kept[view.rows, :steps].T), steps) >= needed
+    for look in closer:
+        near = np.flatnonzero(found)
+        if len(near):
+            found[near] = evalues.from_any_step(look(near), steps) >= needed
     return found
 
 
-def _judge_latency(guard: Guard, view: _View, needed: float) -> tuple[Any, Any]:
-    share = int(guard.metric[1:]) / 100
-    mine, other = view.latencies, view.other_latencies
-    last = -2 if guard.compares and len(mine) == len(STEPS) else -1
-    champion = latency.quantile(other[last], FIRST, share)
-    bound = np.full(mine.shape[1], guard.limit)
+def _judge_latency(guard: Guard, view: _View, needed: float, kept: Any) -> tuple[Any, Any]:
+    share, world, rows, step = int(guard.metric[1:]) / 100, view.world, view.rows, view.step
+    last = step - 1 if guard.compares and step == len(STEPS) - 1 else step
+    champion = _quantile(world.other_tails, rows, last, share)
+    holds_at = guard.bound(champion)
+    holds = _quantile(world.tails, rows, last, share) < holds_at
     if guard.compares:
-        bound = guard.limit * champion if guard.form == "ratio" else guard.limit + champion
-    holds = latency.quantile(mine[last], FIRST, share) < bound
-    if not guard.compares:
-        found = evalues.from_any_step(lambda first: latency.slower(mine[first:].sum(axis=0), FIRST, share, guard.limit), len(mine)) >= needed
-        for row in np.flatnonzero(found):
-            found[row] = _by_seconds(view, row, share, guard.limit) >= needed
-        doubted = np.flatnonzero(found & (np.where(other[-1].any(axis=1), champion, latency.quantile(other.sum(axis=0), FIRST, share)) > guard.limit))
+        kept[rows, step] = _at_cells(view, rows, step, share, guard, np.zeros(1, dtype=int))
+
+        def closer(near: Any) -> Sequence[Any]:
+            return [_at_cells(view, rows[near], each, share, guard, np.arange(-12, 13)) for each in range(step + 1)]
+
+        def exact(near: Any) -> Sequence[Any]:
+            mine, other = view.counts(world.tails, near), view.counts(world.other_tails, near)
+            return [latency.slower_than(mine[each], other[each], FIRST, share, guard.bound) for each in range(step + 1)]
+
+        return _confirmed(view, kept, needed, (closer, exact)), holds
+    place = max(0, math.ceil(bucket_place(guard.limit)) - FIRST)
+    hits, trials = (world.tails[rows, : step + 1, each].T for each in (place, 0))
+    found = evalues.from_any_step(lambda first: evalues.above(hits[first:].sum(axis=0), trials[first:].sum(axis=0), 1 - share), step + 1) >= needed
+    for row in np.flatnonzero(found):
+        found[row] = _by_seconds(view, row, share, guard.limit) >= needed
+    here = np.flatnonzero(found)
+    if len(here):
+        mine, other = view.counts(world.tails, here), view.counts(world.other_tails, here)
+        before = np.where(other[-1].any(axis=1), champion[here], latency.quantile(other.sum(axis=0), FIRST, share))
+        doubted = np.flatnonzero(before > guard.limit)
         if len(doubted):
             steps = [
-                latency.slower_than(mine[step, doubted], other[step, doubted], FIRST, share, lambda seconds: seconds) for step in range(len(mine))
+                latency.slower_than(mine[each, doubted], other[each, doubted], FIRST, share, lambda seconds: seconds) for each in range(step + 1)
             ]
-            found[doubted] = evalues.from_any_step(steps, len(mine)) >= needed
-        return found, holds
-    found = evalues.from_any_step([_at_champion(mine[step], other[step], share, guard) for step in range(len(mine))], len(mine)) >= needed
-    near = np.flatnonzero(found)
-    if len(near):
-        steps = [latency.slower_than(mine[step, near], other[step, near], FIRST, share, guard.bound) for step in range(len(mine))]
-        found[near] = evalues.from_any_step(steps, len(mine)) >= needed
+            found[here[doubted]] = evalues.from_any_step(steps, step + 1) >= needed
     return found, holds
 
 
 def _by_seconds(view: _View, row: int, share: float, limit: float) -> float:
     """The evidence of one rollout by what its seconds have to do with one another."""
+    world, of = view.world, [row]
+    counts, squares, products = view.counts(world.tails, of)[:, 0], *(view.buckets(each, of)[:, 0] for each in (world.squares, world.products))
+    numbers = world.blocks[view.rows[row], : view.step + 1]
 
     def since(first: int) -> Any:
-        blocks = latency.Blocks(*(each[first:, row].sum(axis=0) for each in (view.blocks, view.squares, view.products)))
-        return np.asarray(latency.slower_by_blocks(view.latencies[first:, row].sum(axis=0), blocks, FIRST, share, limit))
+        blocks = latency.Blocks(numbers[first:].sum(), *(each[first:].sum(axis=0) for each in (squares, products)))
+        return np.asarray(latency.slower_by_blocks(counts[first:].sum(axis=0), blocks, FIRST, share, limit))
 
-    return float(evalues.from_any_step(since, len(view.mine)))
+    return float(evalues.from_any_step(since, view.step + 1))
 
 
-def _at_champion(mine: Any, other: Any, share: float, guard: Guard) -> Any:
-    """The product of `slower_than` at the champion's own quantile alone: never less than the least, so most rollouts need no search."""
+def _cell(tails: Any, rows: Any, step: int, share: float) -> Any:
+    """The bucket in which the quantile of each rollout lies, by halving."""
+    total = tails[rows, step, 0]
+    low, high = np.zeros(len(rows), dtype=int), np.full(len(rows), BUCKETS - 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        is_before = total - tails[rows, step, middle + 1] < share * total
+        low, high = np.where(is_before, middle + 1, low), np.where(is_before, high, middle)
+    return low
+
+
+def _quantile(tails: Any, rows: Any, step: int, share: float) -> Any:
+    """As `latency.quantile`, of one step."""
+    total, place = tails[rows, step, 0], _cell(tails, rows, step, share)
+    before = total - tails[rows, step, place]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inside = (share * total - before) / (tails[rows, step, place] - tails[rows, step, place + 1])
+    return ENDS[place] ** (1 - inside) * ENDS[place + 1] ** inside
+
+
+@functools.cache
+def _moved(guard: Guard) -> Any:
+    """From the champion's bucket to the first one of the candidate's that lies wholly above the bound."""
     moved = [math.ceil(bucket_place(guard.bound(bucket_edge_s(FIRST + cell + 1)))) - FIRST for cell in range(BUCKETS)]
-    tails, other_tails = (np.concatenate([np.cumsum(each[:, ::-1], axis=1)[:, ::-1], np.zeros((len(each), 1))], axis=1) for each in (mine, other))
-    cell = np.minimum((np.cumsum(other, axis=1) < share * other.sum(axis=1, keepdims=True)).sum(axis=1), BUCKETS - 1)
-    rows = np.arange(len(mine))
-    hits = tails[rows, np.clip(np.array(moved)[cell], 0, BUCKETS)]
-    first = evalues.above(hits, mine.sum(axis=1), 1 - share)
-    product = first + evalues.hedged(evalues.below(other_tails[rows, cell], other.sum(axis=1), 1 - share))
-    return np.where(other.any(axis=1), product, 0.0)  # without the champion the least is nothing
+    return np.clip(moved, 0, BUCKETS)
+
+
+def _at_cells(view: _View, rows: Any, step: int, share: float, guard: Guard, around: Any) -> Any:
+    """The product of `slower_than` in a step at buckets around the champion's own quantile: never less than the least over all."""
+    tails, others = view.world.tails, view.world.other_tails
+    cells = np.clip(_cell(others, rows, step, share)[:, None] + around, 0, BUCKETS - 1)
+    mine, other = tails[rows, step, :1], others[rows, step, :1]
+    first = evalues.above(tails[rows[:, None], step, _moved(guard)[cells]], mine, 1 - share)
+    product = first + evalues.hedged(evalues.below(others[rows[:, None], step, cells], other, 1 - share))
+    return np.where(other[:, 0] > 0, product.min(axis=1), 0.0)  # without the champion the least is nothing
 
 
 class _Mirror(NamedTuple):
@@ -286,24 +347,27 @@ class _Seen(NamedTuple):
 
 def _compare_with_judge(guard: Guard, view: _View, alpha: float, failed: Any, holds: Any, row: int) -> None:
     """One of the rollouts, by the product itself. Raises AssertionError where it finds another."""
-    strata = []
+    strata, world, of = [], view.world, [row]
+    latencies, others = (view.counts(each, of)[:, 0] for each in (world.tails, world.other_tails))
+    squares, products = (view.buckets(each, of)[:, 0] for each in (world.squares, world.products))
     for step in range(len(view.mine)):
         compared = int(view.compared[step, row])
         mirror = _Mirror(compared, 0, compared, int(view.disagreed[step, row]), {}, {})
-        counts = [
-            {FIRST + place: int(count) for place, count in enumerate(each[step, row]) if count} for each in (view.latencies, view.other_latencies)
-        ]
-        sums = ({FIRST + place: int(value) for place, value in enumerate(each[step, row]) if value} for each in (view.squares, view.products))
-        blocks = Blocks(count=int(view.blocks[step, row]), squares=next(sums), products=next(sums))
+        sums = [_by_bucket(each[step]) for each in (latencies, others, squares, products)]
+        blocks = Blocks(count=int(world.blocks[view.rows[row], step]), squares=sums[2], products=sums[3])
         strata.append(
             Stratum(
-                _Seen(int(view.others[step, row]), int(view.other_errors[step, row]), counts[1], {}, mirror),
-                _Seen(int(view.mine[step, row]), int(view.errors[step, row]), counts[0], {}, mirror, blocks),
+                _Seen(int(view.others[step, row]), int(view.other_errors[step, row]), sums[1], {}, mirror),
+                _Seen(int(view.mine[step, row]), int(view.errors[step, row]), sums[0], {}, mirror, blocks),
             )
         )
     verdict = judge(guard, strata, alpha=alpha)
     assert (verdict.outcome == "fail") == failed[row], (guard, verdict)
     assert (verdict.numbers.get("holds", 0.0) == 1.0) == holds[row], (guard, verdict)
+
+
+def _by_bucket(counts: Any) -> dict[int, int]:
+    return {FIRST + place: int(count) for place, count in enumerate(counts) if count}
 
 
 def run() -> list[Item]:

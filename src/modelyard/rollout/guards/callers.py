@@ -65,7 +65,7 @@ def spread(influence: Array, groups: Array) -> Spread:
 
 def effect(callers: Callers) -> Spread:
     """The design effect on a share of requests that failed (as a variance), of one version in one step; NaN where none or all have."""
-    asked, failed = _filled(callers.asked), _filled(callers.failed)
+    asked, failed = _spread_out(callers.asked), _spread_out(callers.failed)
     total = float(asked.sum())
     if not total:
         return Spread(math.nan, 0.0)
@@ -95,8 +95,12 @@ def counted(is_hit: Array, groups: Array) -> events.Callers:
     if not len(groups) or not (groups >= 0).any():
         return events.Callers()
     placed = _placed(groups)
-    asked, failed = np.bincount(placed, minlength=GROUPS), np.bincount(placed, is_hit, minlength=GROUPS)
-    return events.Callers(asked=dict(enumerate(asked.tolist())), failed=dict(enumerate(failed.astype(np.int64).tolist())))
+    return filled(np.bincount(placed, minlength=GROUPS), np.bincount(placed, is_hit, minlength=GROUPS))
+
+
+def filled(asked: Array, failed: Array) -> events.Callers:
+    """Counts by group."""
+    return events.Callers(asked=dict(enumerate(asked.astype(np.int64).tolist())), failed=dict(enumerate(failed.astype(np.int64).tolist())))
 
 
 def _placed(groups: Array) -> Array:
@@ -116,7 +120,7 @@ def _spread(sums: Array, sizes: Array) -> Spread:
     return Spread(variance, total**2 / float((sizes.astype(np.float64) ** 2).sum()))
 
 
-def _filled(counts: Mapping[int, int]) -> Array:
+def _spread_out(counts: Mapping[int, int]) -> Array:
     found = np.zeros(GROUPS)
     found[list(counts)] = list(counts.values())
     return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -119,10 +120,16 @@ def quantile(counts: Array, first: int, share: float) -> Array:
     before = np.take_along_axis(reached, place, axis=-1) - there
     with np.errstate(invalid="ignore", divide="ignore"):
         inside = ((share * total - before) / there)[..., 0]
-    ends = np.array([bucket_edge_s(first + each) for each in range(counts.shape[-1] + 1)])
+    ends = _ends(first, counts.shape[-1])
     low, high = ends[place[..., 0]], ends[place[..., 0] + 1]
     found: Array = np.where(low > 0, low ** (1 - inside) * high**inside, high * inside)
     return found
+
+
+@lru_cache(maxsize=64)
+def _ends(first: int, size: int) -> Array:
+    """Of so many buckets."""
+    return np.array([bucket_edge_s(first + each) for each in range(size + 1)])
 
 
 def limits(counts: Array, first: int, share: float, alpha: float) -> tuple[float, float]:
