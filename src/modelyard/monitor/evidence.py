@@ -6,8 +6,6 @@ Hides which failures are laid at the door of the server or its model. Pure; coun
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import reduce
-from operator import add
 from typing import TypeVar
 
 import msgspec
@@ -17,6 +15,9 @@ from modelyard.errors import Conflict, ModelyardError
 from modelyard.events import Callers, Mirror, Part
 
 K = TypeVar("K")
+
+SECOND_S = 1.0
+"""Of two workers that tell of themselves once a second each, what lies no further apart is of about the same second."""
 
 
 def _codes(*kinds: type[ModelyardError]) -> frozenset[str]:
@@ -79,10 +80,40 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-def of_second(parts: Iterable[Part]) -> Seen:
-    """What the parts say that several workers counted of one version in about the same second: to a stall they are one block."""
-    seen = reduce(add, map(of, parts), Seen())
-    return msgspec.structs.replace(seen, blocks=block(seen.latencies))
+class Second(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The block that is not over: when the first of it was told (seconds since 1970), by which slots, and the latencies so far."""
+
+    at: float = 0.0
+    slots: tuple[int, ...] = ()
+    latencies: dict[int, int] = {}
+
+
+def continued(second: Second, parts: Iterable[tuple[float, int, Part]]) -> tuple[Seen, Second]:
+    """What these parts (when, of which slot, what) of one version add to what was seen up to `second`, and the block that is then not over.
+
+    A block is what several workers counted in about the same second, of which each slot tells once: to a stall they are one.
+
+    Law, held by `tests/unit/monitor/test_evidence.py`: parts in order of time add up to the same in one call or in many.
+    """
+    seen, before = Seen(), second
+    for at, slot, part in sorted(parts, key=lambda each: each[:2]):
+        if slot in second.slots or abs(at - second.at) >= SECOND_S:
+            seen, before = _grown(seen, before, second), Second()
+            second = Second(at=at)
+        second = Second(at=second.at, slots=(*second.slots, slot), latencies=summed(second.latencies, part.latencies))
+        seen += of(part)
+    return _grown(seen, before, second), second
+
+
+def _grown(seen: Seen, before: Second, after: Second) -> Seen:
+    """With what one block has come to, where it was counted as it was `before`."""
+    had, has = block(before.latencies), block(after.latencies)
+    grown = Blocks(
+        count=has.count - had.count,
+        squares=summed(has.squares, {bucket: -count for bucket, count in had.squares.items()}),
+        products=summed(has.products, {bucket: -count for bucket, count in had.products.items()}),
+    )
+    return msgspec.structs.replace(seen, blocks=seen.blocks + grown)
 
 
 def block(latencies: Mapping[int, int]) -> Blocks:

@@ -13,8 +13,6 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -26,7 +24,7 @@ from modelyard.monitor import changes, profile
 from modelyard.monitor.base import Minute
 from modelyard.monitor.changes import Stretch
 from modelyard.monitor.database import Database
-from modelyard.monitor.evidence import Seen, of_second, summed
+from modelyard.monitor.evidence import Second, Seen, continued, summed
 from modelyard.monitor.ranges import Ranges
 from modelyard.types import Digest
 
@@ -84,7 +82,10 @@ CREATE TABLE rolled_active (
 _BELIEVED = """
 CREATE TABLE believed (at REAL NOT NULL);
 """
-_STEPS = (_TABLES, _EVIDENCE, _USE, _ROLLED, changes.TABLES, _BELIEVED)
+_SECOND = """
+ALTER TABLE evidence ADD COLUMN second BLOB NOT NULL DEFAULT x'80';
+"""
+_STEPS = (_TABLES, _EVIDENCE, _USE, _ROLLED, changes.TABLES, _BELIEVED, _SECOND)
 """What each format adds to the one before it; the second also has finer buckets of latencies, the fourth the numbers of what was taken as
 ranges. 80 is an empty map in msgpack.
 """
@@ -217,8 +218,7 @@ class Windows(Database):
             for place, vector in counts.items():
                 self._keep_counts(connection, place, vector)
             for which, parts in evidence.items():
-                seen = reduce(add, map(of_second, _seconds(parts)))
-                self._keep_evidence(connection, which, seen, max(at for at, _, _ in parts))
+                self._keep_evidence(connection, which, parts)
             written = {(name, start) for name, start, *_ in windows} | {(name, start) for name, start, *_ in counts}
             changes.note(connection, [(name, (start, start + WINDOW_S)) for name, start in sorted(written)])
             return len(new)
@@ -246,11 +246,15 @@ class Windows(Database):
             vector = _plus(profile.unpack(had[0]), vector)
         connection.execute("INSERT OR REPLACE INTO profiles VALUES (?, ?, ?, ?, ?)", (*place, profile.pack(vector)))
 
-    def _keep_evidence(self, connection: sqlite3.Connection, which: tuple[str, int, Digest], seen: Seen, at: float) -> None:
-        had = connection.execute("SELECT seen, at FROM evidence WHERE name = ? AND generation = ? AND digest = ?", which).fetchone()
+    def _keep_evidence(self, connection: sqlite3.Connection, which: tuple[str, int, Digest], parts: list[tuple[float, int, Part]]) -> None:
+        had = connection.execute("SELECT seen, at, second FROM evidence WHERE name = ? AND generation = ? AND digest = ?", which).fetchone()
+        before = Second() if had is None else msgspec.msgpack.decode(had[2], type=Second)
+        seen, second = continued(before, parts)
+        at = max(at for at, _, _ in parts)
         if had is not None:
             seen, at = msgspec.msgpack.decode(had[0], type=Seen) + seen, max(at, had[1])
-        connection.execute("INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)", (*which, at, msgspec.msgpack.encode(seen)))
+        values = (*which, at, msgspec.msgpack.encode(seen), msgspec.msgpack.encode(second))
+        connection.execute("INSERT OR REPLACE INTO evidence (name, generation, digest, at, seen, second) VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def pass_over(self, names: Iterable[str]) -> None:
         """Count segments as taken that nothing is kept of, so that nobody brings them again."""
@@ -646,17 +650,6 @@ def _names(connection: sqlite3.Connection, table: str) -> Iterator[str]:
 _TABLE: dict[Rollable, tuple[str, str]] = {"windows": ("windows", "rolled"), "profiles": ("profiles", "rolled_profiles")}
 _GROUP = "kind, name, day, version, digest, form"
 _FIELDS = "started_at, ended_at, requests, rows, latencies, failures, dropped, use"
-
-
-def _seconds(parts: Iterable[tuple[float, int, Part]]) -> Iterator[list[Part]]:
-    """Parts (when, of which slot, what) of about one second each: in order of time, and no two of one slot, which tells of itself once a second."""
-    together: dict[int, Part] = {}
-    for _, slot, part in sorted(parts, key=lambda each: each[:2]):
-        if slot in together:
-            yield list(together.values())
-            together = {}
-        together[slot] = part
-    yield list(together.values())
 
 
 def _window(segment: Segment, part: Part) -> Window:

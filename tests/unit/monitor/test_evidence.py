@@ -4,12 +4,14 @@ from functools import reduce
 from itertools import permutations
 from operator import add
 
+import numpy as np
 import pytest
 
 from modelyard import errors
 from modelyard.errors import Conflict, ModelyardError
 from modelyard.events import Callers, Failures, Mirror, Part
-from modelyard.monitor.evidence import CALLERS, Blocks, Seen, block, of, of_second
+from modelyard.monitor.evidence import CALLERS, Blocks, Second, Seen, block, continued, of
+from modelyard.rollout.guards import latency
 from modelyard.types import Digest
 
 DIGEST = Digest("sha256:" + "0" * 64)
@@ -77,7 +79,51 @@ def test_blocks_tell_how_far_seconds_differ() -> None:
 
 def test_what_several_workers_count_in_a_second_is_one_block() -> None:
     one, other = part(requests=2, latencies={3: 2}), part(requests=3, latencies={3: 1, 5: 2}, mirror=Mirror(sent=1))
-    assert of_second([one, other]) == Seen(requests=5, latencies={3: 3, 5: 2}, mirror=Mirror(sent=1), blocks=block({3: 3, 5: 2}))
+    seen, _ = continued(Second(), [(1.0, 0, one), (1.4, 1, other)])
+    assert seen == Seen(requests=5, latencies={3: 3, 5: 2}, mirror=Mirror(sent=1), blocks=block({3: 3, 5: 2}))
+    apart, _ = continued(Second(), [(1.0, 0, one), (2.0, 1, other)])
+    assert apart.blocks == block({3: 2}) + block({3: 1, 5: 2}), "a version that is asked now and then has a second now and then"
+
+
+def told(seconds: int, slots: int) -> list[tuple[float, int, Part]]:
+    """What workers that stall together tell: each at its own time of the second, with nobody asked in some seconds."""
+    rng = np.random.default_rng(0)
+    found = []
+    for second in range(seconds):
+        slow = second % 20 == 7
+        for slot in range(slots):
+            count = int(rng.integers(0, 30))
+            if count:
+                found.append(
+                    (1000 + second + slot / slots + 0.01 * rng.random(), slot, part(requests=count, latencies={600 if slow else 400: count}))
+                )
+    return found
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 50])
+def test_parts_add_up_to_the_same_in_whatever_turns_they_come(most: int) -> None:
+    parts, rng = told(100, 4), np.random.default_rng(most)
+    whole, _ = continued(Second(), parts)
+    total, second, rest = Seen(), Second(), list(parts)
+    while rest:
+        turn = int(rng.integers(1, most + 1))
+        more, second = continued(second, rest[:turn])
+        total, rest = total + more, rest[turn:]
+    assert total == whole and 95 < whole.blocks.count <= 100
+
+
+def test_a_second_that_came_in_two_turns_would_make_an_absolute_bound_too_sure() -> None:
+    """Where each part is a block of its own, workers that stall together count as that many stalls: the evidence against `p95<50ms` is another."""
+    parts = told(400, 4)
+    whole, _ = continued(Second(), parts)
+    split = reduce(add, (continued(Second(), [each])[0] for each in parts))
+    assert whole.latencies == split.latencies and split.blocks.count > 3 * whole.blocks.count
+
+    def sureness(seen: Seen) -> float:
+        (counts, squares, products), first = latency.filled([seen.latencies, seen.blocks.squares, seen.blocks.products])
+        return latency.slower_by_blocks(counts, latency.Blocks(float(seen.blocks.count), squares, products), first, 0.97, 0.05)
+
+    assert sureness(split) > 2 * sureness(whole) > 0
 
 
 def test_outputs_in_other_bins_do_not_add_up() -> None:

@@ -171,7 +171,10 @@ def test_what_workers_count_in_about_the_same_second_is_one_block(windows: Windo
         return msgspec.structs.replace(seen(at, generation=3), slot=slot)
 
     windows.take({"a": of(0, 1000.2), "b": of(1, 1000.9), "c": of(0, 1001.2), "d": of(1, 1001.9), "e": of(0, 1002.2)}, day_of=day_of)
-    assert windows.evidence("m", 3)[DIGEST].blocks == block({80: 4}) + block({80: 4}) + block({80: 2})
+    three = block({80: 4}) + block({80: 4}) + block({80: 2})
+    assert windows.evidence("m", 3)[DIGEST].blocks == three
+    windows.take({"f": of(1, 1002.9)}, day_of=day_of)
+    assert windows.evidence("m", 3)[DIGEST].blocks == block({80: 4}) + block({80: 4}) + block({80: 4}), "also where it comes in two turns"
 
 
 def test_evidence_in_other_bins_is_refused_whole(windows: Windows) -> None:
