@@ -24,6 +24,11 @@ from modelyard.types import Digest, Placement, Verdict
 FREED: Final = {"MALLOC_MMAP_THRESHOLD_": (-3, 8 << 20), "MALLOC_TRIM_THRESHOLD_": (-1, 16 << 20)}
 """mallopt's options of glibc, and the names by which its environment sets them: up to 16 MiB an arena are kept, no block of 8 MiB or more."""
 
+HEAP_BYTES: Final = 64 << 20
+"""What glibc reserves for a thread's heap; each begins at a multiple of it."""
+_MADV_HUGEPAGE: Final = 14
+_MADV_COLLAPSE: Final = 25
+
 
 class Loaded:
     """One digest, opened and proved on this machine. Whoever loaded it closes it, once no version uses it."""
@@ -95,6 +100,27 @@ def keep_freed_memory() -> None:
         for name, (option, size) in FREED.items():
             if not config.is_said(name):
                 set_option(option, size)
+
+
+def gather_in_large_pages(maps: Path = Path("/proc/self/maps"), allowed: Path = Path("/sys/kernel/mm/transparent_hugepage/enabled")) -> None:
+    """Put what threads have loaded into pages of 2 MiB, where the system lets who asks have them.
+
+    Of many models in small pages each run finds the processor's table of pages cold: traffic that goes round 200 of them takes a third longer then.
+    What the event loop holds, where memory comes and goes with requests, stays as it is.
+    """
+    advise = getattr(ctypes.CDLL(None), "madvise", None)
+    try:
+        if advise is None or sys.platform != "linux" or "[never]" in allowed.read_text():
+            return
+        lines = maps.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        place, rights, _, _, inode, *name = line.split(maxsplit=5)
+        start, end = (int(each, 16) for each in place.split("-"))
+        if rights == "rw-p" and inode == "0" and not name and start % HEAP_BYTES == 0:
+            for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):  # systems before Linux 6.1 know the first alone, and gather when they come to it
+                advise(ctypes.c_void_p(start), ctypes.c_size_t(min(end - start, HEAP_BYTES)), advice)
 
 
 def give_back_memory() -> None:

@@ -38,7 +38,7 @@ from modelyard.serve.edge import Edge
 from modelyard.serve.exposition import render
 from modelyard.serve.grpc_edge import GrpcEdge
 from modelyard.serve.heartbeat import READY, Heartbeat
-from modelyard.serve.loading import Loaded, Tide, give_back_memory, keep_freed_memory, resident_bytes, verdict_of
+from modelyard.serve.loading import Loaded, Tide, gather_in_large_pages, give_back_memory, keep_freed_memory, resident_bytes, verdict_of
 from modelyard.serve.loading import load as load_bundle
 from modelyard.serve.log import Log
 from modelyard.serve.metrics import Metrics
@@ -392,6 +392,8 @@ class Worker:
             state = ModelState(state="failed", verdict=verdict_of(failure))
         self._log_loaded(digest, state, name, number, seconds=monotonic() - started_s)
         del self._loading[digest]
+        if not self._loading:
+            self._loop.run_in_executor(self._loader, gather_in_large_pages)
         if digest in self._states:  # else a later plan no longer wants it
             self._states[digest] = state
         try:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ import pytest
 
 from modelyard.errors import DigestMismatch, Rejected, UntrustedSigner
 from modelyard.serve import loading
-from modelyard.serve.loading import FREED, Tide, give_back_memory, keep_freed_memory, load, resident_bytes, verdict_of
+from modelyard.serve.loading import FREED, Tide, gather_in_large_pages, give_back_memory, keep_freed_memory, load, resident_bytes, verdict_of
 from modelyard.types import Placement
 from serving import Home, golden
 
@@ -80,3 +82,31 @@ def test_what_is_kept_of_freed_memory_is_bounded_unless_the_environment_says_how
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
     keep_freed_memory()
     assert told[2:] == [(-3, 8 << 20)]
+
+
+def test_what_a_thread_has_loaded_is_gathered_where_the_system_lets_who_asks(tmp_path: Path) -> None:
+    allowed = tmp_path / "enabled"
+    script = """
+import sys, threading
+from pathlib import Path
+from modelyard.serve.loading import gather_in_large_pages
+
+def marked():
+    return sum(line.startswith("VmFlags:") and " hg" in line for line in Path("/proc/self/smaps").read_text().splitlines())
+
+def load():
+    held = [bytes(1000) for _ in range(10_000)]
+    before = marked()
+    gather_in_large_pages(allowed=Path(sys.argv[1]))
+    print(before, marked(), held[-1] == bytes(1000))
+
+thread = threading.Thread(target=load)
+thread.start()
+thread.join()
+"""
+    for text, found in (("always madvise [never]", 0), ("always [madvise] never", 1)):
+        allowed.write_text(text)
+        said = subprocess.run([sys.executable, "-c", script, str(allowed)], capture_output=True, text=True, check=True).stdout
+        assert said.split() == ["0", str(found), "True"]
+    allowed.unlink()
+    gather_in_large_pages(allowed=allowed)  # a system that does not say
