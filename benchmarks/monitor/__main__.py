@@ -30,6 +30,7 @@ BARS: dict[str, str] = {
     "pure-concept": "benchmarks.monitor.pure:run",
     "estimate": "benchmarks.monitor.estimate:run",
     "estimate-numbers": "benchmarks.monitor.estimate_numbers:run",
+    "seasonal": "benchmarks.monitor.seasonal:run",
 }
 DATA = ROOT.parent / "shared" / "data"
 

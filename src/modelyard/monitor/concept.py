@@ -1,8 +1,9 @@
 """Concept drift: whether the model's error has moved from what it was, on the labelled predictions, one after another as they were answered.
 
 Our own monitor of the risk pages, by a threshold that the alarm budget sets; ADWIN and HDDM, which the field knows, run beside it over the recent
-labels and report. An error that fell is reported and becomes what the next is held against. Hides how errors become scores between 0 and 1.
-Pure. It must not know where labels come from, nor what a good error would be: that is `monitor.performance`'s.
+labels and report. An error that fell is reported and becomes what the next is held against. Hides how errors become scores between 0 and 1, and that
+these are held against their hour of the day (`monitor.levels`). Pure. It must not know where labels come from, nor what a good error would be: that
+is `monitor.performance`'s.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from modelyard.monitor import remembered, risk, weight
+from modelyard.monitor import levels, remembered, risk, weight
 from modelyard.monitor.base import Evidence, Judged, Labelled, Reference
+from modelyard.monitor.levels import Levels
 from modelyard.monitor.risk import Alarm, Cursor, Risk, Terms
 from modelyard.types import Digest, Verdict
 
@@ -57,6 +59,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: Digest
     cursor: Cursor = Cursor()
     risk: Risk = Risk()
+    levels: Levels = Levels()
     scale: float = 0.0
     rose_from: float = 0.0
     fell: Fell | None = None
@@ -88,8 +91,9 @@ class ConceptDrift:
         if mask.any():
             if not kept.scale:
                 kept = msgspec.structs.replace(kept, scale=_scale(evidence.reference, labelled, mask))
-            after, alarms = risk.feed(kept.risk, scores(labelled, kept.scale)[mask], labelled.times[mask], terms=terms)
-            kept = _noted(msgspec.structs.replace(kept, risk=after), alarms, evidence.now)
+            hours, found = levels.levelled(kept.levels, scores(labelled, kept.scale)[mask], labelled.times[mask])
+            after, alarms = risk.feed(kept.risk, found, labelled.times[mask], terms=terms)
+            kept = _noted(msgspec.structs.replace(kept, risk=after, levels=hours), alarms, evidence.now)
             kept = msgspec.structs.replace(kept, unreported=kept.unreported + int(mask.sum()))
             if settings.reports and kept.unreported >= max(REPORTED_EVERY, REPORTED_AGAIN * min(len(labelled.times), REPORTED_ROWS)):
                 kept = msgspec.structs.replace(kept, found=_found(labelled, kept.scale), unreported=0)
