@@ -16,8 +16,12 @@ import pytest
 
 from modelyard import events
 from modelyard.events import Mirror
+from modelyard.monitor.labels import Ledger, answers
+from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.windows import Windows
 from modelyard.protocols.messages import kind
+from modelyard.serve.router import Router
+from modelyard.types import TrafficPlan
 from serving import Home, Running, line_row, read_answer, running, tensor
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -204,3 +208,39 @@ def test_a_shadow_is_asked_what_the_champion_answered_and_answers_nobody(tmp_pat
         assert f'modelyard_mirrored_requests_total{{model_name="line",model_version="2",outcome="answered"}} {mirror.sent}\n' in metrics
         assert f'modelyard_mirrored_rows_total{{model_name="line",model_version="2",outcome="disagreed"}} {mirror.rows}\n' in metrics
     windows.close()
+
+
+@pytest.mark.parametrize("sticky", ["header:X-User", "field:a"])
+def test_where_callers_stay_their_groups_are_counted_and_their_labels_find_them(tmp_path: Path, sticky: str) -> None:
+    """All that a caller asks and fails counts under one group, of the version that it was given; so do its labels."""
+    home, versions = two_versions(tmp_path, "line", sticky=sticky)
+    router = Router(TrafficPlan(name="line", generation=1, weights={digest: 50 for digest, _ in versions}, versions=dict(versions), sticky=sticky))
+    windows, log, ledger = Windows(tmp_path / "windows.sqlite"), PredictionLog(tmp_path / "log"), Ledger(tmp_path / "labels.sqlite")
+    expected: dict[str, Counter[int]] = {digest: Counter() for digest, _ in versions}
+    owned: dict[str, int] = {}
+    by_version = {str(version): digest for digest, version in versions}
+    with running(home, "--spool", str(tmp_path / "spool")) as server:
+        for user in range(12):
+            group = router.place(b"%d" % user)[1]
+            for turn in range(user % 3 + 1):
+                body = json.dumps({"id": f"{user}-{turn}", "inputs": line_row(a=float(user))}).encode()
+                answer = server.ask("POST", "/v2/models/line/infer", body, headers={"X-User": str(user)})
+                expected[by_version[answer.headers["x-model-version"]]][group] += 1
+                owned[f"{user}-{turn}"] = group
+        until = time.monotonic() + 20
+        while True:
+            windows.take({path.name: events.read(path) for path in events.pending(tmp_path / "spool")}, day_of=lambda at: "1970-01-01")
+            seen = windows.evidence("line", 1)
+            if sum(each.requests for each in seen.values()) == len(owned) or time.monotonic() > until:
+                break
+            time.sleep(0.1)
+    assert {digest: each.callers.asked for digest, each in seen.items()} == {digest: dict(counts) for digest, counts in expected.items() if counts}
+    assert not any(each.callers.failed for each in seen.values())
+    for group in windows.staged(limit_bytes=1 << 20):
+        log.write(group)
+        windows.written(group)
+    ledger.give("line", [(key, 1.0) for key in owned], at=time.time())
+    found = answers(ledger, log, windows, "line", since=0.0, now=time.time())
+    assert sorted(group for each in found.values() for group in each.groups.tolist()) == sorted(owned.values())
+    for store in (windows, ledger):
+        store.close()
