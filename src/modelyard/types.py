@@ -225,7 +225,8 @@ class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     `versions` gives the registry's number for every digest named. `champion` is the release by whose schema requests are read and with which the
     others are compared, through a whole rollout (None: that of the largest weight, the first among equals). Of the requests that it answers,
     `shadows` are asked a share too, above 0 to 1, and their answers go nowhere. `sticky` (`header:NAME` or `field:NAME`) sends requests that have the
-    same value there to the same version. Laws: `tests/property/test_traffic_plan.py`.
+    same value there to the same version. `url` is what a platform that asked for the model called its place.
+    Laws: `tests/property/test_traffic_plan.py`.
     """
 
     name: str
@@ -236,6 +237,7 @@ class TrafficPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     shadows: dict[Digest, float] = {}
     sticky: str | None = None
     champion: Digest | None = None
+    url: str | None = None
 
     def __post_init__(self) -> None:
         if sum(self.weights.values()) != 100 or any(not 0 < weight <= 100 for weight in self.weights.values()):

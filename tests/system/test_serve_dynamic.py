@@ -109,7 +109,7 @@ def test_sagemakers_multi_model_calls(server: Running, home: Home, folder: Path)
     assert server.ask("POST", "/models", load).status == 200
     assert server.ask("POST", "/models", load).status == 409
     assert [each["modelName"] for each in server.ask("GET", "/models").json()["models"]] == ["abc"]
-    assert server.ask("GET", "/models/abc").json()["modelName"] == "abc"
+    assert server.ask("GET", "/models/abc").json() == {"modelName": "abc", "modelUrl": load["url"]}
     assert server.ask("POST", "/models/abc/invoke", {"instances": [{"a": 1, "b": 2, "c": 3}]}).json() == {"predictions": [321.0]}
     assert server.ask("DELETE", "/models/abc").status == 200
     assert server.ask("DELETE", "/models/abc").status == 404

@@ -116,7 +116,7 @@ class Repository:
             found = await self._do(lambda: self._prepare(principal, name, change.place, is_new=is_new))
         except Tampered as error:
             raise Rejected(f"the bundle does not verify: {error.message}") from error
-        ticket, before = await self._do(lambda: self._put(name, found, is_new=is_new))
+        ticket, before = await self._do(lambda: self._put(name, found, change.place, is_new=is_new))
         await self._wait(ticket, until)
         failed = await self._do(lambda: self._failure(found.digest))
         if failed is not None:
@@ -220,7 +220,7 @@ class Repository:
         finally:
             os.close(descriptor)
 
-    def _put(self, name: str, found: Found, *, is_new: bool) -> tuple[int, tuple[TrafficPlan | None, dict[Digest, Placement]]]:
+    def _put(self, name: str, found: Found, url: str | None, *, is_new: bool) -> tuple[int, tuple[TrafficPlan | None, dict[Digest, Placement]]]:
         """Let `found` answer for `name`; the plan's sequence number, and what answered before."""
         with self._changing() as now:
             before = next((plan for plan in now.plans if plan.name == name), None)
@@ -231,7 +231,7 @@ class Repository:
                 return now.sequence, (before, placed)
             number = 1 if before is None else before.versions.get(found.digest) or max(before.versions.values()) + 1
             generation = 1 if before is None else before.generation + 1
-            plan = TrafficPlan(name=name, generation=generation, weights={found.digest: 100}, versions={found.digest: number})
+            plan = TrafficPlan(name=name, generation=generation, weights={found.digest: 100}, versions={found.digest: number}, url=url)
             return self._write(now, name, plan, {found.digest: found.placement}), (before, placed)
 
     def _put_back(self, name: str, before: tuple[TrafficPlan | None, dict[Digest, Placement]], *, instead_of: Digest) -> None:

@@ -90,5 +90,6 @@ class SageMaker:
 
 
 def _described(deployment: Deployment) -> dict[str, str]:
-    """A model as this platform lists it; the digest stands for the place, which is nobody's business."""
-    return {"modelName": deployment.name, "modelUrl": deployment.champion.digest}
+    """A model as this platform lists it, by the url that it gave; of one that it did not load the digest stands for the place, which is nobody's
+    business."""
+    return {"modelName": deployment.name, "modelUrl": deployment.plan.url or deployment.champion.digest}
