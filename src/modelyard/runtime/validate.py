@@ -87,7 +87,7 @@ class Checker:
         for names, zeros, width, of_one_row in self._sums:
             values = inputs[names[0]] if len(names) == 1 else np.concatenate([inputs[name] for name in names], axis=1)
             size = rows * width
-            is_finite = np.isfinite(values).all() if size > _AT_ONCE else math.isfinite(np.vdot(values, of_one_row if rows == 1 else zeros[:size]))
+            is_finite = _are_finite(values) if size > _AT_ONCE else math.isfinite(np.vdot(values, of_one_row if rows == 1 else zeros[:size]))
             if not is_finite:
                 for name in names:
                     self._finite(name, inputs[name])
@@ -108,7 +108,7 @@ class Checker:
             raise SchemaMismatch(f"{extra} field(s) beyond the schema's: {', '.join(self._specs)}", field="inputs", rule="unexpected")
 
     def _finite(self, name: str, array: Array) -> None:
-        if np.isfinite(array).all():  # half the time of both questions
+        if _are_finite(array):
             return
         if np.isnan(array).any():
             raise self._mismatch(name, "nullable")
@@ -174,6 +174,14 @@ def _rule(spec: TensorSpec) -> Any:
     if dtype.kind == "f":
         return Checker._nullable if spec.is_nullable else Checker._finite
     return Checker._nullable_integers if spec.is_nullable else None
+
+
+def _are_finite(values: Array) -> bool:
+    """Whether all are. Law: a sum of squares is finite only where every value is; where it is not, they are looked at one by one.
+
+    One pass of BLAS that writes nothing, a third of the time of isfinite and all where a large array (an image) comes from beyond the caches.
+    """
+    return (values.dtype.itemsize > 2 and math.isfinite(np.vdot(values, values))) or bool(np.isfinite(values).all())
 
 
 def _is_nan(value: object) -> bool:

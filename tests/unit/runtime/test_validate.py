@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -69,6 +69,27 @@ def changed(name: str, value: object, *, dtype: object = float, rows: int = 2) -
     array = good(rows)[name].astype(dtype)  # type: ignore[call-overload]
     array.reshape(-1)[-1] = value
     return {**good(rows), name: array}
+
+
+LARGE = 5000
+"""More values than are summed as a product with zeros."""
+
+
+@pytest.mark.parametrize("datatype", ["FP64", "FP32", "FP16"])
+@pytest.mark.parametrize("shape", [(-1, LARGE), (-1, LARGE // 2, 2)])
+@pytest.mark.parametrize("at", [0, LARGE // 2 + 1, LARGE - 1])
+def test_one_value_of_many_that_is_not_finite_is_found_wherever_it_stands(datatype: Any, shape: tuple[int, ...], at: int) -> None:
+    schema = Schema(inputs=(TensorSpec(name="X", datatype=datatype, shape=shape),), outputs=(), layout="array", task="other")
+    dtype = {"FP64": np.float64, "FP32": np.float32, "FP16": np.float16}[datatype]
+    limits = np.finfo(dtype)
+    for value in (0.0, limits.max, limits.min, limits.tiny, limits.smallest_subnormal):  # squares overflow, or vanish
+        check(schema, {"X": np.full((1, *shape[1:]), value, dtype)})
+        for bad, rule in ((np.nan, "nullable"), (np.inf, "finite"), (-np.inf, "finite")):
+            values = np.full((1, *shape[1:]), value, dtype)
+            values.reshape(-1)[at] = bad
+            with pytest.raises(SchemaMismatch) as refused:
+                check(schema, {"X": values})
+            assert refused.value.rule == rule
 
 
 @pytest.mark.parametrize(
