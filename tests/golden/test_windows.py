@@ -3,7 +3,8 @@
 `format-1.sqlite.gz` was written by the release before evidence was kept by generation: two segments of two versions of `churn`; `format-2.sqlite.gz`
 is that file as the release before the use of processor and memory was kept had carried it on, `format-3.sqlite.gz` that one as it was carried on
 before hours were made of minutes, `format-4.sqlite.gz` before changes
-were numbered, `format-5.sqlite.gz` before it was kept what time it is believed to be.
+were numbered, `format-5.sqlite.gz` before it was kept what time it is believed to be,
+`format-6.sqlite.gz` before the second that is not over.
 """
 
 from __future__ import annotations
