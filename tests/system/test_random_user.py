@@ -100,6 +100,16 @@ def served(image: Path, arguments: Sequence[str], variables: Mapping[str, str], 
         process.stdout.close()  # type: ignore[union-attr]
 
 
+def test_the_user_is_one_that_may_do_little(place: Path) -> None:
+    """The control of all below: it has no name, and writes where it is said and nowhere else."""
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
+    asked = {"here": f"touch {place}/open/a", "elsewhere": "touch /tmp/modelyard-must-not-be", "name": "id -nu", "root's": "ls /proc/1/root/"}
+    done = {name: random_user.run(["sh", "-c", command], {}, writable=[place / "open"]).returncode == 0 for name, command in asked.items()}
+    assert done == {"here": True, "elsewhere": False, "name": False, "root's": False}
+    assert random_user.run(["touch", f"{place}/open/b"], {}).returncode == 0, "and without `writable` the modes decide"
+
+
 @pytest.mark.parametrize("writable", ["tmp", "home", "anything"])
 def test_serve_answers_from_a_home_and_models_that_may_only_be_read(image: Path, writable: str) -> None:
     """The platforms' model folder, port and routes, where only a folder for temporary files, or only the home, or whatever the modes say, may be
@@ -162,6 +172,7 @@ def test_where_the_user_may_have_no_more_processes_a_model_that_is_code_says_so_
 
 
 def test_a_home_for_the_group_is_brought_up_deployed_to_and_taken_down(image: Path) -> None:
+    """Where nothing but that home may be written."""
     home = image / "up"
     home.mkdir()
     home.chmod(0o770)
@@ -169,7 +180,7 @@ def test_a_home_for_the_group_is_brought_up_deployed_to_and_taken_down(image: Pa
     variables = {"HOME": "/", "MODELYARD_HOME": str(home), "MODELYARD_PORT": str(port), "MODELYARD_CONTROL_PORT": "0", "MODELYARD_GRPC_PORT": "-1"}
 
     def verb(*arguments: str) -> str:
-        done = random_user.run([MODELYARD, *arguments], {**variables, "MODELYARD_WORKERS": "1"}, models=image / "models")
+        done = random_user.run([MODELYARD, *arguments], {**variables, "MODELYARD_WORKERS": "1"}, models=image / "models", writable=[home])
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done.stdout
 
