@@ -500,6 +500,28 @@ def test_labels_go_to_the_other_hosts_where_there_are_any(packaged: Any, tmp_pat
         assert [(each.name, each.ids, each.truths) for each in sent] == [("churn", ("a", "b"), ("yes", "1"))] * count
 
 
+def test_labels_for_which_there_is_no_room_to_wait_are_refused_before_any_is_kept(packaged: Any, tmp_path: Path) -> None:
+    import shutil
+
+    from modelyard.errors import Overloaded
+    from modelyard.monitor.labels import Ledger, labels_path
+    from modelyard.targets.base import Deployment, Release
+
+    home, _, _ = packaged
+    (version,) = plane_of(home).registry.versions("churn")
+    release = Release(model="churn", version=version.version, digest=version.digest, index=version.index)
+    shutil.copytree(home, tmp_path / "full")
+    settings = {"home": str(tmp_path / "full"), "export_url": (tmp_path / "shared").as_uri(), "spool_limit_bytes": 4096}
+    with ControlPlane(config.load(settings)) as plane:
+        plane.deployments.put(Deployment(name="churn", model="churn", generation=1, current=release), expected=0)
+        plane.labels(WHO, "churn", [("a", "yes")])
+        with pytest.raises(Overloaded, match="not taken"):
+            plane.labels(WHO, "churn", [("b", "yes")])
+        ledger = Ledger(labels_path(plane.settings))
+        assert ledger.labels("churn") == {"a": "yes"}
+        ledger.close()
+
+
 def test_labels_reach_the_guards_of_a_rollout(packaged: Any, tmp_path: Path) -> None:
     import shutil
     import time
