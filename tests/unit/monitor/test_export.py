@@ -282,3 +282,14 @@ def test_the_note_holds_no_secret_and_is_its_owners_alone(spool: Spool, place: P
     path = spool.folder / export.FILE
     assert path.stat().st_mode & 0o077 == 0
     assert msgspec.json.decode(path.read_bytes()) == {"source": "here.0", "number": 3, "files": [], "at": 0.0, "lost": 0}
+
+
+@pytest.mark.parametrize("refusal", [MalformedPayload("none of ours"), Conflict("other bins")], ids=lambda each: type(each).__name__)
+def test_one_that_may_lose_nothing_keeps_what_is_refused_and_waits_for_no_minute(spool: Spool, place: Place, refusal: Exception) -> None:
+    spool.write(segment(NOW))
+    place.fails = [refusal]
+    made = exporter(spool, place, lossless=True)
+    with pytest.raises(type(refusal)):
+        made.turn(now=NOW)
+    assert len(events.pending(spool.folder)) == 1
+    assert drain(made) == 1 and place.requests == 1 and place.lost == 0 and len(set(place.puts)) == 1
