@@ -28,7 +28,10 @@ CONNECTIONS = 32
 
 
 def canary() -> list[Item]:
-    """Throughput with a tenth of the requests at a second version, and with requests that stay with their version by a header, beside one alone."""
+    """Throughput with a tenth of the requests at a second version, and with requests that stay with their version by a header, beside one alone.
+
+    `canary-routing` is what choosing costs, without the second model's runs: beside both versions under names of their own, where the caller chooses.
+    """
     import numpy as np
     from sklearn.datasets import load_breast_cancer
 
@@ -40,10 +43,16 @@ def canary() -> list[Item]:
         home.split("forest", {1: 90, 2: 10}, plan="sticky", sticky="header:x-user")
         row = v2("forest", load_breast_cancer().data[:1].astype(np.float32), home.authorization)
         named = row._replace(headers={**row.headers, "X-User": "ada"})
+        home.serve("forest:1", "forest:2", plan="apart")
+        first, second = (f"/v2/models/forest-{number}/infer" for number in (1, 2))
+        chosen = row._replace(paths=[second, *[first] * 9])
         wrk = Wrk(folder)
-        with home.started(row, plan="alone") as alone, home.started(row, plan="canary") as split, home.started(row, plan="sticky") as sticky:
+        with ExitStack() as stack:
+            alone, split, sticky = (stack.enter_context(home.started(row, plan=plan)) for plan in ("alone", "canary", "sticky"))
+            apart = stack.enter_context(home.started(chosen, plan="apart"))
             return [
                 _beside("canary-10-percent", wrk, (split, row), (alone, row)),
+                _beside("canary-routing", wrk, (split, row), (apart, chosen), other="the caller choosing"),
                 _beside("canary-sticky", wrk, (sticky, named), (alone, named)),
             ]
 
@@ -148,8 +157,8 @@ def _p99(running: Running, other: Running, ask: _Paced, capacity: float) -> Item
     return Item(name="shadow-live-p99", figure=figure if now_sent > sent else math.nan, unit="x", bar=1.1, better="lower", note=note)
 
 
-def _beside(name: str, wrk: Wrk, ours: tuple[Running, Question], other: tuple[Running, Question]) -> Item:
-    """Requests a second of `ours` beside `other`."""
+def _beside(name: str, wrk: Wrk, ours: tuple[Running, Question], theirs: tuple[Running, Question], *, other: str = "one version alone") -> Item:
+    """Requests a second of `ours` beside `theirs`, which the note calls `other`."""
     spent: tuple[list[float], list[float]] = ([], [])
 
     def rate(side: tuple[Running, Question], spent_us: list[float]) -> Callable[[], float]:
@@ -163,14 +172,14 @@ def _beside(name: str, wrk: Wrk, ours: tuple[Running, Question], other: tuple[Ru
 
         return measure
 
-    with_it, without = rate(ours, spent[0]), rate(other, spent[1])
+    with_it, without = rate(ours, spent[0]), rate(theirs, spent[1])
     for _ in range(3):
         with_it(), without()
     spent[0].clear(), spent[1].clear()
     figure, rates, others = ratio(with_it, without, rounds=ROUNDS)
     processor = statistics.median(a / b for a, b in zip(*spent, strict=True))
     note = (
-        f"requests/s, medians of {ROUNDS} rounds: {statistics.median(rates):,.4g}, one version alone {statistics.median(others):,.4g}; "
+        f"requests/s, medians of {ROUNDS} rounds: {statistics.median(rates):,.4g}, {other} {statistics.median(others):,.4g}; "
         f"processor time a request: {statistics.median(spent[0]):,.4g} µs, {statistics.median(spent[1]):,.4g} µs, {processor:.3f} x"
     )
     return Item(name=name, figure=figure, unit="x", bar=0.97, better="higher", note=note)

@@ -76,13 +76,16 @@ class Home:
         return bundle.open(FolderReader(self.folder / "blobs"), version.index, trust=Trust(self.folder / "keys")).read("model")
 
     def serve(self, *names: str, plan: str = "plan") -> None:
-        """Write the plan file `plan` by which the newest version of each name takes all its traffic."""
+        """Write the plan file `plan` by which the newest version of each name takes all its traffic; `name:2` names one, served as `name-2`."""
         from modelyard import registry
         from modelyard.types import HostPlan, Placement, TrafficPlan, write_plan
 
         known = registry.open(self.folder)
         found = {name: known.resolve(name) for name in names}
-        plans = (TrafficPlan(name=name, generation=1, weights={v.digest: 100}, versions={v.digest: v.version}) for name, v in found.items())
+        plans = (
+            TrafficPlan(name=name.replace(":", "-"), generation=1, weights={v.digest: 100}, versions={v.digest: v.version})
+            for name, v in found.items()
+        )
         places = {v.digest: Placement(blobs=str(self.folder / "blobs"), index=v.index) for v in found.values()}
         write_plan(self.folder / f"{plan}.json", HostPlan(sequence=1, plans=tuple(plans), placements=places))
 
