@@ -40,6 +40,7 @@ _LOOK_S = 5.0
 _INPUTS_UNTIL = 0.6
 _PREDICTIONS_UNTIL = 0.85
 _BUCKETS_PER_OCTAVE = 32
+HALF = 16
 LAST_BUCKET = 35 * _BUCKETS_PER_OCTAVE  # 2^35 µs: nine hours
 _OFFSET = math.log2(1e6) * _BUCKETS_PER_OCTAVE + 1e-9
 _FEW = 8
@@ -109,11 +110,13 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Callers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How requests lie among their callers, where these stay with a version: by group of callers how many there were, and how many of them `failed`
-    by the fault of server or model. A group, one of GROUPS, is a hash of the caller that has nothing to do with which version it was given.
+    by the fault of server or model; `took` counts the answered ones by GROUPS times their half octave (`half_octaves`) and the group. A group, one of
+    GROUPS, is a hash of the caller that has nothing to do with which version it was given.
     """
 
     asked: dict[int, int] = {}
     failed: dict[int, int] = {}
+    took: dict[int, int] = {}
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -333,6 +336,12 @@ class Latencies:
             for bucket in np.flatnonzero(self._many).tolist():
                 found[bucket] = found.get(bucket, 0) + int(self._many[bucket])
         return dict(sorted(found.items()))
+
+
+def half_octaves(seconds: Sequence[float]) -> Array:
+    """In which half octave each latency lies: HALF buckets of latencies are one."""
+    found = (np.log2(np.maximum(seconds, 1e-6)) * _BUCKETS_PER_OCTAVE + _OFFSET).astype(np.int64)
+    return np.minimum(found, LAST_BUCKET) // HALF
 
 
 def refined(buckets: Mapping[int, int]) -> dict[int, int]:

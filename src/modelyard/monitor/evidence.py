@@ -76,7 +76,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             outputs=_outputs(self.outputs, other.outputs),
             mirror=_mirrors(self.mirror, other.mirror),
             blocks=self.blocks + other.blocks,
-            callers=Callers(asked=summed(self.callers.asked, other.callers.asked), failed=summed(self.callers.failed, other.callers.failed)),
+            callers=_callers(self.callers, other.callers),
         )
 
 
@@ -156,6 +156,10 @@ def _outputs(left: Mapping[str, tuple[int, ...]], right: Mapping[str, tuple[int,
             raise Conflict("outputs of one generation that were counted in different bins")
         total[name] = counts if had is None else tuple(a + b for a, b in zip(had, counts, strict=True))
     return total
+
+
+def _callers(left: Callers, right: Callers) -> Callers:
+    return Callers(asked=summed(left.asked, right.asked), failed=summed(left.failed, right.failed), took=summed(left.took, right.took))
 
 
 def _mirrors(left: Mirror, right: Mirror) -> Mirror:

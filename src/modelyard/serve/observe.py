@@ -196,6 +196,7 @@ class Recorder:
         self._own: Array | None = None
         self._mirror: _Mirror | None = None
         self._asked: Array | None = None
+        self._took: dict[int, int] = {}
         self._erred: dict[int, int] = {}
         self._predictions = _Kept()
         self._inputs = _Kept()
@@ -316,7 +317,7 @@ class Recorder:
         if not self._has_groups:
             return None
         asked = {} if self._asked is None else {group: int(self._asked[group]) for group in np.flatnonzero(self._asked).tolist()}
-        return Callers(asked=summed(asked, self._erred), failed=self._erred)
+        return Callers(asked=summed(asked, self._erred), failed=self._erred, took=self._took)
 
     def _by_output(self) -> dict[str, tuple[int, ...]]:
         """The outputs of the profiled rows by the bins that they are compared in; of the champion's own these are the profile's."""
@@ -348,6 +349,8 @@ class Recorder:
         if self._has_groups:
             counts = np.bincount(block.groups, minlength=GROUPS)
             self._asked = counts if self._asked is None else self._asked + counts
+            cells, times = np.unique(events.half_octaves(block.latencies_s) * GROUPS + block.groups, return_counts=True)
+            self._took = summed(self._took, dict(zip(cells.tolist(), times.tolist(), strict=True)))
         self._profile(block)
         self._log(block)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from modelyard import events
-from modelyard.events import GROUPS
+from modelyard.events import GROUPS, HALF
 
 if TYPE_CHECKING:
     from modelyard.rollout.guards.base import Callers
@@ -73,6 +73,31 @@ def effect(callers: Callers) -> Spread:
     found = _spread((failed - share * asked) / total, asked)
     alone = share * (1 - share) / total
     return Spread(found.variance / alone if alone > 0 else math.nan, found.groups)
+
+
+def slow(mine: Callers, other: Callers, places: Sequence[float]) -> Effects:
+    """As `effects`, on the share of answered requests that lie beyond some places among the buckets of latencies: where it is most.
+
+    Of a place both ends of its half octave are looked at.
+    """
+    if not mine.took and not other.took:
+        return ALONE
+    halves = {int(place // HALF) + end for place in places for end in (0, 1)} or {0}
+    found = [effects(*(_slower(each, half) for each in (mine, other))) for half in sorted(halves)]
+    return Effects(
+        mine=max(each.mine for each in found),
+        other=max(each.other for each in found),
+        is_known=all(each.is_known for each in found),
+        is_shared=found[0].is_shared,
+    )
+
+
+def _slower(callers: Callers, half: int) -> events.Callers:
+    asked, slower = np.zeros(GROUPS), np.zeros(GROUPS)
+    for cell, count in callers.took.items():
+        asked[cell % GROUPS] += count
+        slower[cell % GROUPS] += count if cell // GROUPS >= half else 0
+    return filled(asked, slower) if callers.took else events.Callers()
 
 
 def effects(mine: Callers, other: Callers) -> Effects:

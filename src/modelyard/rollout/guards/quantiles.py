@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modelyard.rollout.guards import evalues, latency
+from modelyard.events import bucket_place
+from modelyard.rollout.guards import callers, evalues, latency
 from modelyard.rollout.guards.base import Finding, Stratum
 from modelyard.rollout.guards.grammar import Guard
 
@@ -32,10 +33,26 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
         taken[[steps - 1, -1]] *= times
         return taken
 
+    compares = guard.compares
+    used = [step for step in range(steps) if mine[step].sum() and (other[step].sum() or not compares)]
+    here = mine[used[-1]] if used else mine[:1].sum(axis=0) * 0
+    there = other[used[-1]] if used and other[used[-1]].sum() else other.sum(axis=0)
+    champion = float(latency.quantile(there, first, share))
+    effects = _effects(strata, (champion, guard.bound(champion)) if compares else (guard.limit,))
+    is_shared = any(each.is_shared for each in effects)
+
+    def said(times: float) -> Array:
+        """The counts by what they say: as many as if each request were its own caller's."""
+        by = np.array([[each.mine for each in effects], [each.other for each in effects]])
+        by[:, [not each.is_known for each in effects]] = math.inf
+        found: Array = scaled(times) / by.reshape(-1, 1)
+        return found
+
     def compared(times: float, moved: latency.Moved, *, worse: bool) -> float:
-        taken = scaled(times)
+        taken = said(times)
         test = latency.slower_than if worse else latency.faster_than
-        return float(evalues.from_any_step(list(test(taken[:steps], taken[steps:], first, share, moved)), steps))
+        found = list(test(taken[:steps], taken[steps:], first, share, moved))
+        return callers.best_step([float(each) for each in found]) if is_shared else float(evalues.from_any_step(found, steps))
 
     together = [each.candidate.blocks for each in strata]
     squares, products = (_over(sums, first, counts.shape[1]) for sums in ([b.squares for b in together], [b.products for b in together]))
@@ -52,21 +69,19 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
             weights = factors[start:]
             return latency.Blocks(float(weights @ numbers[start:]), weights @ squares[start:], weights @ products[start:])
 
-        found = float(evalues.from_any_step(lambda start: by_requests(taken[start:].sum(axis=0), first, share, guard.limit), steps))
+        if is_shared:
+            found = callers.best_step([float(by_requests(each, first, share, guard.limit)) for each in said(times)[:steps]])
+        else:
+            found = float(evalues.from_any_step(lambda start: by_requests(taken[start:].sum(axis=0), first, share, guard.limit), steps))
         if not numbers.any():
             return found
         seconds = [by_blocks(taken[start:].sum(axis=0), blocks(start), first, share, guard.limit) for start in range(steps)]
         return min(found, float(evalues.from_any_step(lambda start: np.asarray(seconds[start]), steps)))
 
-    compares = guard.compares
-    used = [step for step in range(steps) if mine[step].sum() and (other[step].sum() or not compares)]
-    here = mine[used[-1]] if used else mine[:1].sum(axis=0) * 0
-    there = other[used[-1]] if used and other[used[-1]].sum() else other.sum(axis=0)
-    champion = float(latency.quantile(there, first, share))
     return Finding(
         estimate=float(latency.quantile(here, first, share)),
         champion=champion,
-        limits=latency.limits(here, first, share, alpha),
+        limits=latency.limits(said(1.0)[used[-1]] if used else here, first, share, alpha),
         units="requests",
         requests=float(mine.sum()),
         champion_requests=float(other.sum()),
@@ -75,6 +90,12 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
         worse=lambda: compared(1.0, lambda seconds: seconds, worse=True),
         broken_before=not compares and not math.isnan(champion) and champion > guard.limit,
     )
+
+
+def _effects(strata: Sequence[Stratum], seconds: Sequence[float]) -> list[callers.Effects]:
+    """By step, how much less requests say than their number of how many are slower than these."""
+    places = [bucket_place(each) for each in seconds if math.isfinite(each) and each > 0]
+    return [callers.ALONE if each.is_shadow else callers.slow(each.candidate.callers, each.champion.callers, places) for each in strata]
 
 
 def _over(sums: Sequence[Mapping[int, int]], first: int, size: int) -> Array:

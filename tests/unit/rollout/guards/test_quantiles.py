@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from judging import Counted, Mirrored, buckets, seconds, stratum, traffic
 
+from modelyard.events import GROUPS, Callers, half_octaves
 from modelyard.monitor.evidence import Blocks
 from modelyard.rollout.guards import judge, parse
 
@@ -70,3 +71,29 @@ def test_a_step_without_the_champion_adds_nothing_to_a_comparison() -> None:
     assert told("p50<1.2x", both, alone) == "fail"
     assert told("p50<1.2x", alone) == "unknown"
     assert "holds" not in judge(parse("p50<1.2x"), [alone], alpha=ALPHA).numbers
+
+
+def asked(rng, callers: int, each: int, *, slower: float = 1.0, is_known: bool = True) -> Counted:
+    """Requests of callers of whom each has a median of its own, as many of each."""
+    own, group = np.exp(rng.normal(size=callers)), rng.integers(0, GROUPS, callers)
+    took = 0.01 * slower * np.repeat(own, each) * np.exp(0.1 * rng.normal(size=callers * each))
+    cells, counts = np.unique(half_octaves(took) * GROUPS + np.repeat(group, each), return_counts=True)
+    known = Callers(took=dict(zip(cells.tolist(), counts.tolist(), strict=True))) if is_known else Callers()
+    return Counted(len(took), 0, buckets(took), callers=known)
+
+
+def test_where_callers_keep_to_a_version_they_count_and_not_their_requests() -> None:
+    """The control: without the groups the same requests call two versions different that are alike."""
+    wrong = {True: 0, False: 0}
+    for seed in range(30):
+        for is_known in (True, False):
+            rng = np.random.default_rng(seed)
+            pair = [asked(rng, 50, 400, is_known=is_known) for _ in range(2)]
+            wrong[is_known] += judge(parse("p50<1.05x"), [stratum(*pair)], alpha=ALPHA).outcome == "fail"
+    assert wrong[True] == 0
+    assert wrong[False] >= 3
+    rng = np.random.default_rng(1)
+    for text in ("p50<1.2x", "p50<11ms"):
+        assert judge(parse(text), [stratum(asked(rng, 2000, 20, slower=2.0), asked(rng, 2000, 20))], alpha=ALPHA).outcome == "fail"
+        assert judge(parse(text), [stratum(asked(rng, 2000, 20, slower=0.6), asked(rng, 2000, 20))], alpha=ALPHA).outcome == "pass"
+        assert judge(parse(text), [stratum(asked(rng, 5, 9000, slower=9.0), asked(rng, 2000, 20))], alpha=ALPHA).outcome == "unknown"
