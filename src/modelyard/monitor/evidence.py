@@ -55,8 +55,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `requests` were answered or ended in one of `errors`, which server or model caused; those that callers caused count nowhere. `latencies` are of
     the answered ones, by bucket (`events.quantile_s`), `blocks` say how these lay together, `callers` whose they were (nothing:
-    each its own); `outputs` are rows by output, in the champion's bins,
-    missing ones last.
+    each its own); `outputs` are rows by output, in the champion's bins, missing ones last.
     """
 
     requests: int = 0

@@ -5,7 +5,8 @@ Hides the statistics. Pure: cumulative counts per step in, Verdicts out, so that
 Law, held by simulation (`tests/property/test_guard_laws.py`, `python -m benchmarks guards`): where a candidate keeps to its bounds, the chance
 that any guard ever fails is `alpha` at most, over all guards and steps and however often it is asked; and so it is that any passes that the
 candidate breaks throughout. Each guard has an equal part of `alpha`. Assumed is that within a step requests fail or are slow independently of one
-another (for absolute bounds on latencies: those of one second of those of another), and that what changes in a step changes for both alike.
+another (for absolute bounds on latencies: those of one second of those of another; where callers keep to a version: those of one group of callers of
+those of another), and that what changes in a step changes for both alike.
 """
 
 from __future__ import annotations
