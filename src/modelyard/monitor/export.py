@@ -1,8 +1,9 @@
 """What was counted here, on its way to where it is looked at: `python -m modelyard.monitor.export`, or a thread of a control process.
 
 Hides batches: the segments of one closed minute are merged into one, which is sent under one number until it has arrived, and only then are they
-deleted. What a batch is made of is written down before it is sent, so that whatever ends when, nothing is sent under two numbers. While the receiver
-is away segments wait in their folder, whose cap is its writer's. It must not touch the data plane, which does not know that it is there.
+deleted. What a batch is made of is written down before it is sent, and that it has arrived before the first of them goes, so that whatever ends when,
+nothing is sent under two numbers, and no part of it in place of the whole. While the receiver is away segments wait in their folder, whose cap is its
+writer's. It must not touch the data plane, which does not know that it is there.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ log = logging.getLogger("modelyard.export")
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written down: who sends, the number of the batch that is on its way or was last, what it is made of (nothing: it has arrived), when it
-    is stamped, and how many segments were lost since the last one that arrived.
+    """What is written down: who sends, the number of the batch that is on its way or was last, what it is made of (nothing: it has arrived, and
+    all of that is deleted), when it is stamped, and how many segments were lost since the last one that arrived.
     """
 
     source: str
@@ -63,6 +64,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
     at: float = 0.0
     lost: int = 0
+    has_arrived: bool = False
 
 
 class Exporter:
@@ -93,6 +95,15 @@ class Exporter:
         self._keep_within_limit()
         if not self._state.files and not self._gather(now, is_last=is_last):
             return False
+        if not self._state.has_arrived:
+            self._send(now)
+        for name in self._state.files:
+            (self._folder / name).unlink(missing_ok=True)
+        self._write(msgspec.structs.replace(self._state, files=(), has_arrived=False))
+        return True
+
+    def _send(self, now: float) -> None:
+        """Send the batch that is chosen, and write down that it has arrived."""
         if now - self._state.at > STAMP_S or now < self._state.at:
             self._write(msgspec.structs.replace(self._state, at=now))
         lost, data = self._state.lost, self._data()
@@ -107,10 +118,7 @@ class Exporter:
                     raise
                 log.error("%d segments were refused and are lost: %s", len(self._state.files), error.message)
                 lost += len(self._state.files)
-        for name in self._state.files:
-            (self._folder / name).unlink(missing_ok=True)
-        self._write(msgspec.structs.replace(self._state, files=(), lost=lost))
-        return True
+        self._write(msgspec.structs.replace(self._state, lost=lost, has_arrived=True))
 
     def close(self) -> None:
         """Let go of the destination."""
@@ -170,7 +178,7 @@ class Exporter:
         """The batch as one segment that may be sent; None where nothing of it is left to send."""
         found = []
         for name in self._state.files:
-            with suppress(NotFound, MalformedPayload):  # deleted before this process was; it had arrived then
+            with suppress(NotFound, MalformedPayload):
                 found.append(events.read(self._folder / name))
         if not found:
             return None

@@ -23,10 +23,11 @@ NOW = 1_800_000_030.0
 
 
 class Place:
-    """A destination that keeps what it gets, and fails as it is told."""
+    """A destination that keeps what it gets, and fails as it is told: `got` counts once, as a home does, `there` is what lies in a store."""
 
     def __init__(self) -> None:
         self.got: dict[str, Segment] = {}
+        self.there: dict[str, Segment] = {}
         self.puts: list[str] = []
         self.stamps: list[float] = []
         self.fails: list[Exception] = []
@@ -37,6 +38,7 @@ class Place:
         if self.fails:
             raise self.fails.pop(0)
         self.got.setdefault(name, events.decode(data))
+        self.there[name] = events.decode(data)
 
     def close(self) -> None:
         return
@@ -140,6 +142,8 @@ def test_a_kill_after_the_arrival_sends_nothing_twice(spool: Spool, place: Place
     spool.write(segment(NOW - 60, requests=10))
     drain(exporter(spool, place))
     assert place.requests == 13 and events.pending(spool.folder) == []
+    there = sum(part.requests for each in place.there.values() for part in each.parts)
+    assert there == 13, "in a store, which keeps what came last under a name, no part stands for the whole"
 
 
 def test_a_spoilt_note_makes_another_source_so_that_no_number_is_used_twice(spool: Spool, place: Place) -> None:
@@ -281,7 +285,7 @@ def test_the_note_holds_no_secret_and_is_its_owners_alone(spool: Spool, place: P
     exporter(spool, place)._write(export.State(source="here.0", number=3))
     path = spool.folder / export.FILE
     assert path.stat().st_mode & 0o077 == 0
-    assert msgspec.json.decode(path.read_bytes()) == {"source": "here.0", "number": 3, "files": [], "at": 0.0, "lost": 0}
+    assert msgspec.json.decode(path.read_bytes()) == {"source": "here.0", "number": 3, "files": [], "at": 0.0, "lost": 0, "has_arrived": False}
 
 
 @pytest.mark.parametrize("refusal", [MalformedPayload("none of ours"), Conflict("other bins")], ids=lambda each: type(each).__name__)
