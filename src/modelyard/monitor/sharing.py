@@ -26,7 +26,8 @@ RECENT_EVERY_S = 60.0
 """Other hosts' clocks may be so far off that once a minute more of them are looked at than those in which something new should be."""
 ALL_EVERY_S = 6 * 3600.0
 KEPT_DAYS = 7
-AT_ONCE = 256
+AT_ONCE, LABELS_AT_ONCE = 256, 16
+"""So many segments are brought before it is looked again whether there is room: of labels each may have a MiB."""
 COUNTS_SHARE, LABELS_SHARE = 0.5, 0.25
 """So much of the spool may be taken when more is brought: a million labels leave room for what is counted meanwhile, here and elsewhere."""
 
@@ -53,13 +54,13 @@ class Inlet:
             found = {f"{FETCHED}{name}{SUFFIX}": path for name, path in destinations.listed(self._store, folder).items() if self._is_wanted(name)}
             here = {path.name for path in events.pending(self._spool)}
             names = [name for name in windows.untaken(found) if name not in here]
-            for kind, share in ((False, COUNTS_SHARE), (True, LABELS_SHARE)):
+            for kind, share, at_once in ((False, COUNTS_SHARE, AT_ONCE), (True, LABELS_SHARE, LABELS_AT_ONCE)):
                 of_kind = [name for name in names if relay.tells(name) is kind]
-                for start in range(0, len(of_kind), AT_ONCE):
+                for start in range(0, len(of_kind), at_once):
                     if events.size_bytes(self._spool) > self._limit_bytes * share:
                         is_whole = False
                         break
-                    brought += self._bring({found[name]: name for name in of_kind[start : start + AT_ONCE]})
+                    brought += self._bring({found[name]: name for name in of_kind[start : start + at_once]})
         if is_all and is_whole:
             self._looked_at = now
             destinations.prune(self._store, now=now, kept_days=KEPT_DAYS)

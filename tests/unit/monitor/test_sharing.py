@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ from sharing_hosts import DIGEST, NOW, Host
 from modelyard import events
 from modelyard.errors import Unavailable
 from modelyard.events import Segment
-from modelyard.monitor import sharing
+from modelyard.monitor import export, sharing
 from modelyard.monitor.destinations import ToStore
-from modelyard.monitor.intake import outbox_path
-from modelyard.monitor.sharing import store_at
+from modelyard.monitor.intake import outbox_path, windows_path
+from modelyard.monitor.labels import Given, Ledger, labels_path
+from modelyard.monitor.sharing import LABELS_AT_ONCE, store_at
+from modelyard.monitor.windows import Windows
 
 
 @pytest.fixture
@@ -91,6 +94,24 @@ def test_what_finds_no_room_is_brought_later(tmp_path: Path, url: str, monkeypat
     while two.requests < 7 and len(found) < 9:
         found.append(two.turn())
     assert two.requests == 7 and max(found) <= 4 and len(found) > 1
+
+
+def test_of_many_labels_no_more_are_brought_than_leave_room_for_what_is_counted(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "LABELS_BYTES", 1)
+    one = Host(tmp_path / "one", url, host="one")
+    for number in range(100, 140):
+        one.labels.send("m", [Given(str(number), 1)], at=NOW - 60)
+    one.turn()
+    sizes = [path.stat().st_size for path in (tmp_path / "store" / "v1").rglob("*.segment")]
+    assert len(sizes) == 40
+    two = Host(tmp_path / "two", url, host="two", limit_bytes=sum(sizes))
+    with closing(Windows(windows_path(two.settings))) as windows:
+        assert two.inlet.turn(windows, now=NOW) == LABELS_AT_ONCE
+    assert events.size_bytes(two.settings.spool) < sum(sizes) / 2
+    while two.turn():
+        pass
+    with closing(Ledger(labels_path(two.settings))) as ledger:
+        assert len(ledger.labels("m")) == 40
 
 
 def test_a_store_that_is_away_stops_nothing_else(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
