@@ -426,12 +426,12 @@ def _are_written_as_new(connection: sqlite3.Connection, name: str, labels: Seque
     connection.execute("SAVEPOINT new")
     try:
         _add(connection, name, [(key, truth, known_at, at) for key, truth, known_at in labels])
+        is_new = True
     except sqlite3.IntegrityError:
         connection.execute("ROLLBACK TO new")
-        return False
-    finally:
-        connection.execute("RELEASE new")
-    return True
+        is_new = False
+    connection.execute("RELEASE new")  # which a full disk takes away with all else
+    return is_new
 
 
 def _add(connection: sqlite3.Connection, name: str, labels: list[tuple[str, str, float, float]]) -> None:

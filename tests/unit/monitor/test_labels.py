@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from modelyard import events
-from modelyard.errors import InvalidInput, Tampered, Unavailable, UnsupportedFormat
+from modelyard.errors import InvalidInput, StorageFull, Tampered, Unavailable, UnsupportedFormat
 from modelyard.events import Part, Rows, Segment
 from modelyard.monitor import labels
 from modelyard.monitor.joined import Joined
@@ -374,6 +374,22 @@ def test_many_labels_are_kept_alike_whether_all_are_new_or_some(home: Home, monk
         )
     assert told[0] == told[1] and told[0][0] == Received(new=40 - len(known), changed=len(known))
     other.close()
+
+
+@pytest.mark.parametrize("many", [1, 40])
+def test_a_full_disk_is_told_as_such_however_many_labels_are_given(home: Home, many: int) -> None:
+    def give(number: int) -> Received:
+        return home.ledger.give("m", [(f"{number}-{each}", "yes" * 100) for each in range(many)], at=1.0)
+
+    pages = home.ledger._connection.execute("PRAGMA page_count").fetchone()[0]
+    home.ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
+    kept = 0
+    with pytest.raises(StorageFull, match="free some space"):
+        for number in range(200):
+            kept += give(number).new
+    assert len(home.ledger.labels("m")) == home.ledger.received("m").new == kept, "all or none"
+    home.ledger._connection.execute("PRAGMA max_page_count = 100000")
+    assert give(300) == Received(new=many)
 
 
 def test_who_gives_one_label_does_not_wait_for_a_million_of_others(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
