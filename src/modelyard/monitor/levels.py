@@ -28,6 +28,8 @@ KEPT = 2.0 ** (-1 / 28)
 """What a day more leaves of what days before it count."""
 SURE = 6.0
 """By how many deviations of chance hours must differ to be levelled."""
+_ALIKE = 1e-12
+"""Scores of one hour that vary by no more than this differ by rounding alone."""
 _NONE = (0.0,) * (2 * HOURS)
 
 
@@ -106,7 +108,7 @@ def _means(levels: Levels) -> Array | None:
     between = float((sums[seen] ** 2 / by_hour[seen]).sum())
     within = (levels.squares - between) / (whole - count) if whole > count else 0.0
     apart = between - whole * mean**2
-    if within <= 0 or apart / within <= count - 1 + SURE * (2 * (count - 1)) ** 0.5:
+    if within <= _ALIKE or apart / within <= count - 1 + SURE * (2 * (count - 1)) ** 0.5:
         return None
     alike = whole * within / (apart - (count - 1) * within)  # rows that say as much of an hour as that hours are no further apart
     hourly = (sums + alike * mean) / (by_hour + alike)

@@ -72,6 +72,15 @@ def test_portions_of_any_size_are_levelled_the_same(cuts: list[int]) -> None:
     assert kept.day == whole.day and np.allclose(kept.rows, whole.rows) and np.allclose(kept.total, whole.total)
 
 
+@pytest.mark.parametrize("score", [0.0, 0.3, 1.0])
+def test_scores_that_never_vary_stay_as_they_are(score: float) -> None:
+    """Between their hours lies nothing but rounding, which must not be taken for a cycle."""
+    for an_hour in (3, 5, 20):
+        at = np.sort(MONDAY + np.random.default_rng(100 * an_hour + 40).random(40 * 24 * an_hour) * 40 * DAY_S)
+        scores = np.full(len(at), score)
+        assert np.array_equal(levelled(Levels(), scores, at)[1], scores)
+
+
 def test_scores_at_their_ends_stay_numbers() -> None:
     at = MONDAY + np.arange(10 * 24 * 20) * 180.0
     always = (at % DAY_S < DAY_S / 2).astype(np.float64)
