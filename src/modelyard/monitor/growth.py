@@ -54,6 +54,11 @@ class Growth(msgspec.Struct, kw_only=True, omit_defaults=True):
         return sorted(self.grown)[ODD] if len(self.grown) == LASTING else 0.0
 
     @property
+    def latest(self) -> float:
+        """What it was when it was last seen, also in an hour that is not over."""
+        return median(self.held) if self.held else self.level
+
+    @property
     def a_day(self) -> float:
         """By how much it has grown in a day, in the middle of the last day's hours."""
         return median(self.grown[-DAY:]) if self.grown else 0.0

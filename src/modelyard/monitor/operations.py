@@ -336,7 +336,7 @@ def growing(growth: Growth, rarest: float, notes: Sequence[str] = (), *, until: 
     rule = f"operations:{GROWTH}"
     told = "".join(f"; {note}" for note in notes)
     if silent := growth.silent(until):
-        told = f"; it was {METRICS['memory'].tell(_power(growth.level))} before{told}"
+        told = f"; it was {METRICS['memory'].tell(_power(growth.latest))} before{told}"
         said = f"whether memory keeps growing cannot be told: it is known where requests come, and none has come for {silent:,} hours"
         return Verdict(outcome="unknown", rule=rule, evidence=said + told)
     if not growth.is_known or len(growth.grown) < LASTING:

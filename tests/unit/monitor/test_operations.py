@@ -245,6 +245,14 @@ def test_of_a_service_that_is_asked_nothing_any_more_nobody_says_that_its_memory
     assert idle.outcome == "unknown" and "none has come for 72 hours; it was" in idle.evidence
 
 
+def test_what_memory_was_is_told_of_a_service_that_was_asked_in_one_hour_alone() -> None:
+    growth = Growth()
+    for minute in range(5):
+        growth.see(3_600_000.0 + 60 * minute, math.log2(500 * 2**20))
+    idle = growing(growth, 1e-5, until=3_600_000.0 + 3600 * 10)
+    assert "none has come for 9 hours; it was 500 MiB a worker before" in idle.evidence
+
+
 def test_a_service_with_a_gap_each_night_is_told_why_it_is_not_judged() -> None:
     growth = leaking(lambda hour: 8 <= hour % DAY < 20, 14 * DAY)
     told = growing(growth, 1e-5, until=3600.0 * (growth.hour + 1))
