@@ -48,7 +48,7 @@ SETTINGS = "monitored"
 REFERENCES = 256
 """How many bundles' references are kept at hand."""
 RECENT_BYTES = 256 << 20
-"""How much of all windows is kept at hand from turn to turn; a hundred columns over six hours take 7 MiB."""
+"""How much of all windows is kept at hand; a hundred columns over six hours take 9 MiB."""
 LABELLED_S = 30 * 86_400.0
 """How long after its answer a truth may come, and still be judged."""
 BEHIND_S = 5 * MINUTE_S
@@ -148,7 +148,6 @@ class Monitoring:
             self._followers.pop(name, None)
             self._joined.pop(name, None)
             self._recent.pop(name, None)
-        self._keep_small()
         self._kept, self._written, self._alarmed = kept, kept, closed
         return len(turned) < len(due) or any(each.is_more for each in turned.values())
 
@@ -253,11 +252,15 @@ class Monitoring:
         known = self._recent.get(name)
         if known is None or known[0] != digest:
             known = self._recent[name] = digest, Recent(name, digest)
-        return known[1].look(windows, since=span.since, until=span.until)
+        found = known[1].look(windows, since=span.since, until=span.until)
+        self._keep_small()
+        return found
 
     def _keep_small(self) -> None:
-        """Let go of the largest windows that are kept at hand, until all together are small enough: these are read anew each turn."""
-        sizes = {name: each.size_bytes for name, (_, each) in self._recent.items()}
+        """Let go of the largest windows that are kept at hand (of equal ones the last, so that the others stay), until all together are small enough:
+        these are read anew each turn.
+        """
+        sizes = {name: each.size_bytes for name, (_, each) in reversed(self._recent.items())}
         while sum(sizes.values()) > RECENT_BYTES:
             largest = max(sizes, key=sizes.__getitem__)
             del self._recent[largest], sizes[largest]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from modelyard.types import Digest
 
 
+MINUTE_BYTES, BUCKET_BYTES = 700, 100
+"""About what a minute takes without its counts, and what each of its buckets of latencies takes."""
+
+
 class Recent:
     """Of one version of one deployment. One thread owns it; the file may be opened anew each time. Nobody may change what it gives out."""
 
@@ -27,11 +31,8 @@ class Recent:
         self._kept: list[Minute] = []
         self._span: Stretch = (0, 0)
         self._number = -1
-
-    @property
-    def size_bytes(self) -> int:
-        """How much memory the counts that are kept take."""
-        return sum(each.counts.nbytes for each in self._kept if each.counts is not None)
+        self.size_bytes = 0
+        """About how much memory what is kept takes."""
 
     def look(self, windows: Windows, *, since: int, until: int) -> list[Minute]:
         """What was seen in each minute that begins from `since` to before `until`; the oldest first. Raises what the file raises."""
@@ -49,6 +50,8 @@ class Recent:
             self._kept[self._place(start) : self._place(end)] = found
         del self._kept[: self._place(since)]
         self._number, self._span = number, (since, max(last, until))
+        counted = sum(each.counts.nbytes for each in self._kept if each.counts is not None)
+        self.size_bytes = counted + sum(MINUTE_BYTES + BUCKET_BYTES * len(each.latencies) for each in self._kept)
         return self._kept[: self._place(until)]
 
     def _place(self, start: int) -> int:

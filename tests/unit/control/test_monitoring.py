@@ -19,6 +19,7 @@ from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.errors import Conflict, InvalidConfig, MalformedPayload, ModelyardError, NotFound, Unavailable
 from modelyard.monitor import watch
 from modelyard.monitor.alerts import Policy, outbox
+from modelyard.monitor.base import Evidence, Judged
 from modelyard.monitor.concept import ConceptDrift
 from modelyard.monitor.estimate.detector import EstimatedPerformance
 from modelyard.monitor.intake import Intake
@@ -300,6 +301,28 @@ def test_a_turn_reads_only_what_is_new_as_long_as_all_windows_at_hand_are_small(
         watched.see(START + 60 * minute - 30)
         watched.monitoring.turn()
     assert read[0] == 60 and read[1] >= window, "what takes too much memory is read anew"
+
+
+def test_no_more_is_at_hand_within_a_turn_than_may_be(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed(watched.plane, "line:1", name="other")
+    held: list[int] = []
+    judge = watched.detector.judge
+
+    def looking(evidence: Evidence, state: bytes) -> Judged:
+        held.append(sum(each.size_bytes for _, each in watched.monitoring._recent.values()))
+        return judge(evidence, state)
+
+    monkeypatch.setattr(watched.detector, "judge", looking)
+    for minute in range(1, 7):
+        watched.now += 60
+        for name in ("line", "other"):
+            watched.see(START + 60 * minute - 30, name=name)
+        watched.monitoring.turn()
+        if minute == 4:
+            most = held[-1]
+            monkeypatch.setattr(monitoring, "RECENT_BYTES", most)
+    assert len(held) == 12 and most / 2 <= min(held[8:]) <= max(held[8:]) <= most
+    assert len(watched.monitoring._recent) == 1, "one stays from turn to turn"
 
 
 def test_settings_count_from_the_next_turn_on(watched: Watched) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from modelyard.errors import Unavailable
 from modelyard.events import Part, ProfileCounts, Segment
 from modelyard.monitor import profile
-from modelyard.monitor.recent import Recent
+from modelyard.monitor.recent import MINUTE_BYTES, Recent
 from modelyard.monitor.windows import Windows
 from modelyard.types import Digest
 
@@ -102,6 +104,24 @@ def test_what_is_at_hand_can_be_changed_by_nobody_and_says_its_size(home: Home) 
     kept = Recent("m", DIGEST)
     home.take(10, 11)
     found = kept.look(home.windows, since=600, until=720)
-    assert kept.size_bytes == 2 * 3 * 8 and found[0].counts is not None
+    assert kept.size_bytes == 2 * (3 * 8 + MINUTE_BYTES) and found[0].counts is not None
     with pytest.raises(ValueError, match="read-only"):
         found[0].counts += 1
+
+
+def test_the_size_is_about_what_memory_is_taken(home: Home) -> None:
+    latencies = {bucket: 1000 + bucket for bucket in range(300, 360)}
+    for minute in range(200):
+        part = Part(name="m", version=1, digest=DIGEST, requests=1, rows=1, latencies=latencies)
+        at = minute * 60.0 + 30.0
+        home.windows.take({f"0-1-{minute}.segment": Segment(slot=0, pid=1, started_at=at - 1, ended_at=at, parts=(part,))}, day_of=str)
+    kept = Recent("m", DIGEST)
+    kept.look(home.windows, since=0, until=60)  # what is made once
+    tracemalloc.start()
+    try:
+        kept.look(home.windows, since=0, until=200 * 60)
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken / 2 < kept.size_bytes < taken * 2
