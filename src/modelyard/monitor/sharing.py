@@ -63,7 +63,8 @@ class Inlet:
                     brought += self._bring({found[name]: name for name in of_kind[start : start + at_once]})
         if is_all and is_whole:
             self._looked_at = now
-            destinations.prune(self._store, now=now, kept_days=KEPT_DAYS)
+            known = windows.believed()  # a clock that is ahead must not take from the others what they are still to have
+            destinations.prune(self._store, now=now if known is None else min(now, known), kept_days=KEPT_DAYS)
         return brought
 
     def _folders(self, now: float, *, is_all: bool) -> list[str]:

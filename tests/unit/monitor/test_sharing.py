@@ -114,6 +114,16 @@ def test_of_many_labels_no_more_are_brought_than_leave_room_for_what_is_counted(
         assert len(ledger.labels("m")) == 40
 
 
+def test_a_clock_that_is_put_ahead_deletes_nothing_of_what_is_shared(tmp_path: Path, url: str) -> None:
+    one = Host(tmp_path / "one", url, host="one")
+    one.count(5)
+    one.turn()
+    one.turn(now=NOW + 40 * 86400)
+    two = Host(tmp_path / "two", url, host="two")
+    two.turn()
+    assert two.requests == 5
+
+
 def test_a_store_that_is_away_stops_nothing_else(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Host(tmp_path / "one", url, host="one")
     one.count(3)
