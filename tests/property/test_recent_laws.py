@@ -78,6 +78,9 @@ def walk(steps: list[Step], path: Path) -> None:
                         fresh = windows.minutes("m", digest, since=since, until=since + length)
                         assert plain(found) == plain(fresh)
                         assert total(found) == total(fresh)
+                        afresh = Recent("m", digest)
+                        afresh.look(windows, since=since, until=since + length)
+                        assert length < END or each.size_bytes == afresh.size_bytes, "of all that is at hand, where nothing lies beyond"
 
 
 @given(steps=st.lists(STEPS, max_size=14))

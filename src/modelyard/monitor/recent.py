@@ -39,7 +39,7 @@ class Recent:
         number, changed = windows.changed(self._name, after=self._number)
         first, last = self._span
         if self._number < 0 or since > last or until < first:  # nothing of it is at hand
-            self._kept, first, last = [], since, since
+            self._kept, self.size_bytes, first, last = [], 0, since, since
         missing = [(since, first), (last, until), *((max(start, since, first), min(end, last)) for start, end in changed)]
         self._number = -1  # where reading fails, all is read the next time
         for start, end in _joined(missing):
@@ -47,15 +47,23 @@ class Recent:
             for each in found:
                 if each.counts is not None:
                     each.counts.setflags(write=False)
-            self._kept[self._place(start) : self._place(end)] = found
-        del self._kept[: self._place(since)]
+            self._put(found, self._place(start), self._place(end))
+        self._put([], 0, self._place(since))
         self._number, self._span = number, (since, max(last, until))
-        counted = sum(each.counts.nbytes for each in self._kept if each.counts is not None)
-        self.size_bytes = counted + sum(MINUTE_BYTES + BUCKET_BYTES * len(each.latencies) for each in self._kept)
         return self._kept[: self._place(until)]
+
+    def _put(self, found: list[Minute], first: int, last: int) -> None:
+        """In place of the minutes from the place `first` to before `last`."""
+        self.size_bytes += _size_bytes(found) - _size_bytes(self._kept[first:last])
+        self._kept[first:last] = found
 
     def _place(self, start: int) -> int:
         return bisect_left(self._kept, start, key=lambda each: each.start)
+
+
+def _size_bytes(minutes: list[Minute]) -> int:
+    counted = sum(each.counts.nbytes for each in minutes if each.counts is not None)
+    return counted + sum(MINUTE_BYTES + BUCKET_BYTES * len(each.latencies) for each in minutes)
 
 
 def _joined(stretches: Iterable[Stretch]) -> list[Stretch]:
