@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from modelyard import config, events
-from modelyard.errors import Conflict, MalformedPayload, ModelyardError, NotFound, PayloadTooLarge
+from modelyard.errors import Conflict, MalformedPayload, ModelyardError, NotFound, PayloadTooLarge, StorageFull
 from modelyard.events import SENT_LIMIT_BYTES, Segment
 from modelyard.files import make_folder, read_limited, write_atomically
 from modelyard.monitor import destinations
@@ -118,7 +118,11 @@ class Exporter:
                     raise
                 log.error("%d segments were refused and are lost: %s", len(self._state.files), error.message)
                 lost += len(self._state.files)
-        self._write(msgspec.structs.replace(self._state, lost=lost, has_arrived=True))
+        arrived = msgspec.structs.replace(self._state, lost=lost, has_arrived=True)
+        try:
+            self._write(arrived)
+        except StorageFull:  # what goes now makes room
+            self._state = arrived
 
     def close(self) -> None:
         """Let go of the destination."""

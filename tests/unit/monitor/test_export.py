@@ -6,13 +6,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from modelyard import events
-from modelyard.errors import Conflict, MalformedPayload, Unavailable
+from modelyard.errors import Conflict, MalformedPayload, StorageFull, Unavailable
 from modelyard.events import Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import export, profile
 from modelyard.monitor.export import Exporter, due_s, run
@@ -144,6 +145,24 @@ def test_a_kill_after_the_arrival_sends_nothing_twice(spool: Spool, place: Place
     assert place.requests == 13 and events.pending(spool.folder) == []
     there = sum(part.requests for each in place.there.values() for part in each.parts)
     assert there == 13, "in a store, which keeps what came last under a name, no part stands for the whole"
+
+
+def test_on_a_full_disk_what_has_arrived_goes_and_makes_room(spool: Spool, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        spool.write(segment(NOW - 60))
+    made, write = exporter(spool, place), export.write_atomically
+    place.fails = [Unavailable("away")]
+    with pytest.raises(Unavailable):
+        made.turn(now=NOW)
+
+    def full(path: Path, data: bytes, **more: Any) -> None:
+        if events.pending(spool.folder):
+            raise StorageFull("no space left")
+        write(path, data, **more)
+
+    monkeypatch.setattr(export, "write_atomically", full)
+    assert made.turn(now=NOW) and place.requests == 3
+    assert events.pending(spool.folder) == [] and not exporter(spool, place).turn(now=NOW)
 
 
 def test_a_spoilt_note_makes_another_source_so_that_no_number_is_used_twice(spool: Spool, place: Place) -> None:
