@@ -27,7 +27,7 @@ from modelyard.monitor.compaction import ages, compact
 from modelyard.monitor.labels import Ledger, labels_path
 from modelyard.monitor.log import PredictionLog, day_of, oldest_kept
 from modelyard.monitor.merging import unjudged
-from modelyard.monitor.retention import SLACK_S, believed
+from modelyard.monitor.retention import SLACK_S, believed, remembered
 from modelyard.monitor.windows import COUNT_LIMIT, Windows
 from modelyard.types import parse_digest, parse_name
 
@@ -233,13 +233,16 @@ class Intake:
     def _forget(self, now: float, waiting: list[Path]) -> None:
         """Delete what is older than the home keeps, and what killed workers left half-written."""
         self._forgot_s = self._monotonic()
-        self._believed, self._believed_s = self._time(now), self._forgot_s
-        if now - self._believed > SLACK_S:
+        believed_now = self._time(now)
+        kept = remembered(self._believed, believed_now, ran_s=self._forgot_s - self._believed_s)
+        if kept != self._believed:
+            self._believed, self._believed_s = kept, self._forgot_s
+        if now - believed_now > SLACK_S:
             told = "the clock stands %.0f days after what this home knows of time: until it is put back, what is old goes by and by, a day an hour"
-            log.warning(told, (now - self._believed) / 86400)
-        before = self._believed - self._settings.retention_days * 86400
-        self._log.forget(before=oldest_kept(self._believed, self._settings.retention_days))
-        self.windows.believe(self._believed)  # after the log: a full disk has room again
+            log.warning(told, (now - believed_now) / 86400)
+        before = believed_now - self._settings.retention_days * 86400
+        self._log.forget(before=oldest_kept(believed_now, self._settings.retention_days))
+        self.windows.believe(kept)  # after the log: a full disk has room again
         self.windows.forget(
             before=before,
             waiting=[path.name for path in waiting],

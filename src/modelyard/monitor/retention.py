@@ -11,6 +11,8 @@ from __future__ import annotations
 SLACK_S = 2 * 86_400.0
 """A home that was away for no longer than this is believed at once, and so is a clock that is put forward by no more."""
 FASTER = 24.0
+BACK_S = 3600.0
+"""A clock that goes back is remembered after so long: one that is not set yet when the machine starts would take years to be believed again."""
 
 
 def believed(before: float | None, now: float, *, ran_s: float) -> float:
@@ -20,3 +22,8 @@ def believed(before: float | None, now: float, *, ran_s: float) -> float:
     if before is None or now - before <= ran_s + SLACK_S:
         return now
     return min(now, before + FASTER * ran_s)
+
+
+def remembered(before: float | None, found: float, *, ran_s: float) -> float:
+    """What is remembered when it is `found` to be that time at most, `ran_s` seconds after it was last remembered to be `before`."""
+    return found if before is None or found >= before or ran_s >= BACK_S else before

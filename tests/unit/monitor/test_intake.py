@@ -253,6 +253,22 @@ def test_a_clock_that_is_put_years_ahead_lets_nothing_go_at_once_nor_does_a_rest
     assert logged(settings) == rows and abs((taker.windows.believed() or 0.0) - time.time() - ran_s) < 60, "a clock that is put right is believed"
 
 
+def test_a_clock_that_is_not_set_yet_when_the_machine_starts_ends_no_retention(settings: Settings, spool: Spool) -> None:
+    taker = Intake(settings)
+    taker.turn()
+    taker.close()
+    starting = Intake(settings)
+    starting.turn(now=86_400.0)
+    starting.close()
+    ran_s = 0.0
+    again = Intake(settings, monotonic=lambda: ran_s)
+    again.turn()
+    assert abs((again.windows.believed() or 0.0) - time.time()) < 60
+    for ran_s in (3601.0, 7202.0):
+        again.turn(now=86_400.0 + ran_s)
+    assert (again.windows.believed() or 0.0) < 1e6, "where it stands for an hour it is believed"
+
+
 # -- clocks ----------------------------------------------------------------------------------------------------------------------------------
 
 

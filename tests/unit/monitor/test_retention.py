@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelyard.monitor.retention import SLACK_S, believed
+from modelyard.monitor.retention import BACK_S, SLACK_S, believed, remembered
 
 DAY_S, YEAR_S = 86_400.0, 365 * 86_400.0
 
@@ -28,3 +28,10 @@ def test_it_catches_up_with_the_clock_a_day_an_hour() -> None:
         hours, now = hours + 1, now + 3600
         at = believed(at, now, ran_s=3600.0)
     assert at == now and 28 <= hours <= 32
+
+
+def test_a_clock_that_goes_back_is_remembered_when_it_has_stood_there_for_a_while() -> None:
+    assert remembered(None, 5.0, ran_s=0.0) == 5.0
+    assert remembered(1e9, 1e9 + 60, ran_s=60.0) == 1e9 + 60
+    assert remembered(1e9, 5.0, ran_s=60.0) == 1e9
+    assert remembered(1e9, 5.0, ran_s=BACK_S) == 5.0
