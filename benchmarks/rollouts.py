@@ -60,8 +60,9 @@ def canary() -> list[Item]:
 def shadow() -> list[Item]:
     """What a shadow of a share adds to the processor time of a request, beside the model's own run; and the live p99 at half of what a worker can.
 
-    Both are asked by connections that pause, so that there is time to spare; a figure counts only if nearly all was mirrored. Last, the throughput
-    where there is no time to spare: what a shadow takes then, it takes from callers.
+    Both are asked by connections that pause, so that there is time to spare; a figure counts only if nearly all was mirrored. What a request takes is
+    asked at a quarter of the capacity: requests that come apart take twice the time of those that come together, so at half of it a worker is all but
+    busy. Last, the throughput where there is no time to spare: what a shadow takes then, it takes from callers.
     """
     import numpy as np
     from sklearn.datasets import load_breast_cancer
@@ -79,17 +80,16 @@ def shadow() -> list[Item]:
         with ExitStack() as stack:
             sides = {share: stack.enter_context(home.started(row, plan=plan)) for share, plan in plans.items()}
             capacity = statistics.median(wrk.load(sides[0.0].port, row, CONNECTIONS, 1).requests_s for _ in range(3))
-            pause_ms = CONNECTIONS / (capacity / 2) * 1000
-            ask = _Paced(wrk, row, pause_ms)
+            half, quarter = (_Paced(wrk, row, CONNECTIONS / (capacity * part) * 1000) for part in (1 / 2, 1 / 4))
             return [
-                *(_cost(share, sides[share], sides[0.0], ask, run_us) for share in SHARES),
-                _p99(sides[1.0], sides[0.0], ask, capacity),
+                *(_cost(share, sides[share], sides[0.0], quarter, run_us) for share in SHARES),
+                _p99(sides[1.0], sides[0.0], half, capacity),
                 _beside("shadow-overload", wrk, (sides[1.0], row), (sides[0.0], row)),
             ]
 
 
 class _Paced:
-    """Load at about half of a worker's capacity."""
+    """Load by connections that pause."""
 
     def __init__(self, wrk: Wrk, question: Question, pause_ms: float) -> None:
         self._wrk, self._question, self._pause_ms = wrk, question, pause_ms
