@@ -18,6 +18,10 @@ _unfilled = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_
 """A bytearray that nobody has written to: to fill 600 kB with zeros, only to fill them again, takes as long as to receive them."""
 
 
+_NOTHING = memoryview(b"")
+"""Stands for the end of a body, which it does not keep: uvloop holds on to an `Incoming` as long as its connection lasts."""
+
+
 class Receiver(Protocol):
     """The connection whose body comes; it is told of everything, as if the transport were its own."""
 
@@ -56,7 +60,7 @@ class Incoming(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._receiver.arrived(nbytes):
-            self._empty = self._empty[nbytes:]
+            self._empty = self._empty[nbytes:] or _NOTHING
 
     def eof_received(self) -> bool:
         return self._receiver.eof_received()

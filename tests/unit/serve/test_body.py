@@ -61,6 +61,14 @@ class Taker(asyncio.Protocol):
         self.said.append("resume")
 
 
+class Emptying(Taker):
+    """Takes the memory of its body back as soon as something else comes, which fails while anybody holds on to it."""
+
+    def data_received(self, data: bytes) -> None:
+        self.body.clear()
+        super().data_received(data)
+
+
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def loop(request: Any) -> Any:
     made: Callable[[], asyncio.AbstractEventLoop] = request.param
@@ -69,12 +77,12 @@ def loop(request: Any) -> Any:
     loop.close()
 
 
-def told(loop: Any, sent: bytes, *, size: int, first: bytes, is_wanted: bool = True) -> Taker:
+def told(loop: Any, sent: bytes, *, size: int, first: bytes, is_wanted: bool = True, kind: type[Taker] = Taker) -> Taker:
     """What a taker was told when `sent` came over a socket, which then closed."""
 
     async def run() -> Taker:
         ours, theirs = socket.socketpair()
-        taker = Taker(size, first)
+        taker = kind(size, first)
         taker.is_wanted = is_wanted
         with theirs:
             theirs.setblocking(False)
@@ -92,6 +100,12 @@ def test_a_body_is_filled_where_it_lies_and_what_follows_comes_as_ever(loop: Any
     assert taker.said[0] == body
     assert b"".join(taker.said[1:-2]) == b"next"
     assert taker.said[-2:] == ["eof", None]
+
+
+def test_nobody_holds_a_body_that_is_whole_however_long_the_connection_stays(loop: Any) -> None:
+    body = bytes(700_000)
+    taker = told(loop, body + b"next", size=len(body), first=b"", kind=Emptying)
+    assert taker.said == [body, b"next", "eof", None]
 
 
 def test_an_end_on_the_way_is_told(loop: Any) -> None:
