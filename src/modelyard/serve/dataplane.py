@@ -227,9 +227,18 @@ class Version:
             self.recorder.failed(code, latency_s, ALONE if self.group is None else self.group(call))
 
 
-def _group_by_head(call: Any) -> int:
-    placed = call.head.placed
-    return ALONE if placed is None else cast(int, placed[2])
+def _placed(router: Router, header: bytes, head: Carries) -> tuple[Router, Digest | None, int]:
+    """Where `router` places what `head` carries; a head is kept with all that it means, as long as the plan means the same."""
+    placed = head.placed
+    if placed is None or placed[0] is not router:
+        value = head.value(header)
+        placed = head.placed = router, *(router.place(value) if value else (None, ALONE))
+    return placed
+
+
+def _group_by_head(router: Router, header: bytes, call: Any) -> int:
+    # Calls of several deployments have one head, where gRPC remembers it: another may have been placed by it meanwhile.
+    return ALONE if call.head.placed is None else _placed(router, header, call.head)[2]
 
 
 def _group_by_field(call: Any) -> int:
@@ -273,10 +282,7 @@ class Deployment:
         if self.only is not None:
             return self.only
         if self._header and head is not None:
-            placed = head.placed  # a head is kept with all that it means, as long as the plan means the same
-            if placed is None or placed[0] is not self.router:
-                value = head.value(self._header)
-                placed = head.placed = self.router, *(self.router.place(value) if value else (None, ALONE))
+            placed = _placed(self.router, self._header, head)
             if placed[1] is not None:
                 return self.by_digest[placed[1]]
         return self._next()
@@ -322,8 +328,9 @@ class Deployment:
             )
         known = self.champion.recorder
         compared = known.answers if known is not None and len(self.by_digest) > 1 else None
+        group = _group_by_field if self.field else partial(_group_by_head, self.router, self._header)
         for version in self.by_digest.values():
-            version.group = (_group_by_field if self.field else _group_by_head) if self.is_sticky else None
+            version.group = group if self.is_sticky else None
             if version.recorder is not None:
                 version.recorder.enter(self.plan.generation, compared, has_groups=self.is_sticky)
 

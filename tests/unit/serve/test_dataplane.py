@@ -199,6 +199,13 @@ def test_requests_stay_with_a_version_by_header_or_field_and_the_champion_stays_
         for plan, call in ((by_header, SimpleNamespace(head=head)), (by_field, SimpleNamespace(request=request))):
             plan.enter(plane.leisure)
             assert old.group is not None and old.group(call) in range(GROUPS)
+        by_header.enter(plane.leisure)
+        other = Deployment(msgspec.structs.replace(by_header.plan, name="other"), made.by_digest)
+        other.pick(head)
+        group = by_header.router.place(b"ada")[1]
+        assert head.placed[2] != group and old.group is not None
+        assert old.group(SimpleNamespace(head=head)) == group, "whatever else was asked with the same head meanwhile"
+        by_field.enter(plane.leisure)
         assert old.group(SimpleNamespace()) == old.group(SimpleNamespace(request=InferenceRequest({}, 1))) == ALONE, "never read, or never placed"
         made.enter(plane.leisure)
         assert old.group is None, "where nobody stays with a version there are no groups"
