@@ -26,7 +26,6 @@ FREED: Final = {"MALLOC_MMAP_THRESHOLD_": (-3, 8 << 20), "MALLOC_TRIM_THRESHOLD_
 
 HEAP_BYTES: Final = 64 << 20
 """What glibc reserves for a thread's heap; each begins at a multiple of it."""
-_MADV_HUGEPAGE: Final = 14
 _MADV_COLLAPSE: Final = 25
 
 
@@ -103,10 +102,11 @@ def keep_freed_memory() -> None:
 
 
 def gather_in_large_pages(maps: Path = Path("/proc/self/maps"), allowed: Path = Path("/sys/kernel/mm/transparent_hugepage/enabled")) -> None:
-    """Put what threads have loaded into pages of 2 MiB, where the system lets who asks have them.
+    """Put what threads have loaded into pages of 2 MiB, where the system lets who asks have them (Linux 6.1 and later).
 
     Of many models in small pages each run finds the processor's table of pages cold: traffic that goes round 200 of them takes a third longer then.
-    What the event loop holds, where memory comes and goes with requests, stays as it is.
+    What the event loop holds, where memory comes and goes with requests, stays as it is. It is done once: memory that is marked for such pages
+    (MADV_HUGEPAGE) the system would fill again after it was given back.
     """
     advise = getattr(ctypes.CDLL(None), "madvise", None)
     try:
@@ -119,8 +119,7 @@ def gather_in_large_pages(maps: Path = Path("/proc/self/maps"), allowed: Path = 
         place, rights, _, _, inode, *name = line.split(maxsplit=5)
         start, end = (int(each, 16) for each in place.split("-"))
         if rights == "rw-p" and inode == "0" and not name and start % HEAP_BYTES == 0:
-            for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):  # systems before Linux 6.1 know the first alone, and gather when they come to it
-                advise(ctypes.c_void_p(start), ctypes.c_size_t(min(end - start, HEAP_BYTES)), advice)
+            advise(ctypes.c_void_p(start), ctypes.c_size_t(min(end - start, HEAP_BYTES)), _MADV_COLLAPSE)
 
 
 def give_back_memory() -> None:
