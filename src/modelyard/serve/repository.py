@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.05
 ENTRIES_LIMIT = 10_000
+PLACE_CHARACTERS = 4096
 NEEDED_PER_BYTE = 4
 """Memory that each worker is expected to need for a byte of bundle, by which a load is refused before it is tried."""
 
@@ -184,6 +185,8 @@ class Repository:
     def _locate(self, name: str, place: str | None) -> Path:
         """The bundle that is meant: a .tar, a bundle's folder, or a folder that holds nothing but one of these."""
         if place is not None:
+            if len(place) > PLACE_CHARACTERS:  # the plan keeps it as it was given
+                raise InvalidInput(f"the url has at most {PLACE_CHARACTERS:,} characters", field="url", rule="length")
             given = Path(place)
             if not given.is_absolute() or not given.is_relative_to(self.folder):
                 raise InvalidInput("the url is an absolute path inside the folder that is served", field="url", rule="inside")

@@ -136,8 +136,11 @@ def test_workers_that_do_not_follow_in_time_go_on(tmp_path: Path) -> None:
     assert [plan.name for plan in read_plan(world.plan).plans] == ["m"]
 
 
-@pytest.mark.parametrize("place", ["m.tar", "/m.tar", "{folder}/../m.tar", "{folder}", "{folder}/a//b", "{folder}/\0"])
-def test_a_place_outside_is_refused(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    "place",
+    ["m.tar", "/m.tar", "{folder}/../m.tar", "{folder}", "{folder}/a//b", "{folder}/\0", pytest.param("{folder}%sm.tar" % ("/" * 4096), id="long")],
+)
+def test_a_place_outside_or_too_long_for_the_plan_is_refused(tmp_path: Path, place: str) -> None:
     world = World(tmp_path)
     with pytest.raises((InvalidInput, NotFound)):
         world.do(Change("load", "n", place=place.format(folder=world.folder)))
