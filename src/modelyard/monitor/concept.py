@@ -91,9 +91,7 @@ class ConceptDrift:
         if mask.any():
             if not kept.scale:
                 kept = msgspec.structs.replace(kept, scale=_scale(evidence.reference, labelled, mask))
-            hours, found = levels.levelled(kept.levels, scores(labelled, kept.scale)[mask], labelled.times[mask])
-            after, alarms = risk.feed(kept.risk, found, labelled.times[mask], terms=terms)
-            kept = _noted(msgspec.structs.replace(kept, risk=after, levels=hours), alarms, evidence.now)
+            kept = _noted(*fed(kept, scores(labelled, kept.scale)[mask], labelled.times[mask], terms), evidence.now)
             kept = msgspec.structs.replace(kept, unreported=kept.unreported + int(mask.sum()))
             if settings.reports and kept.unreported >= max(REPORTED_EVERY, REPORTED_AGAIN * min(len(labelled.times), REPORTED_ROWS)):
                 kept = msgspec.structs.replace(kept, found=_found(labelled, kept.scale), unreported=0)
@@ -121,6 +119,21 @@ def _scale(reference: Reference, labelled: Labelled, mask: Array) -> float:
     if math.isfinite(known) and known > 0:
         return known
     return float(np.median(np.abs(labelled.truth - labelled.predicted)[mask])) or 1.0
+
+
+def fed(kept: State, found: Array, times: Array, terms: Terms) -> tuple[State, list[Alarm]]:
+    """With these scores taken in, without the cycle of the day; and what happened. While its shape is learnt a baseline is of a day that was levelled
+    otherwise, or not at all, perhaps of its quietest hours alone: it begins anew, or an alarm by it would never end.
+    """
+    hours, held, alarms = kept.levels, kept.risk, list[Alarm]()
+    for part in levels.by_day(hours, times):
+        before = hours.day
+        hours, flat = levels.levelled(hours, found[part], times[part])
+        if hours.day != before and hours.is_new:
+            held = Risk(rows=held.rows)
+        held, more = risk.feed(held, flat, times[part], terms=terms)
+        alarms += more
+    return msgspec.structs.replace(kept, risk=held, levels=hours), alarms
 
 
 def _noted(kept: State, alarms: list[Alarm], now: float) -> State:

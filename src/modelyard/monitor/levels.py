@@ -28,6 +28,8 @@ KEPT = 2.0 ** (-1 / 28)
 """What a day more leaves of what days before it count."""
 SURE = 6.0
 """By how many deviations of chance hours must differ to be levelled."""
+YOUNG_DAYS = 3
+"""After so many days the shape is known well enough to be levelled by as it will be later; what scores were before is no measure of these."""
 _ALIKE = 1e-12
 """Scores of one hour that vary by no more than this differ by rounding alone."""
 _NONE = (0.0,) * (2 * HOURS)
@@ -35,7 +37,7 @@ _NONE = (0.0,) * (2 * HOURS)
 
 class Levels(msgspec.Struct, frozen=True, array_like=True):
     """Of scores by hour (of working days, then of weekends): rows, their sum and, of all, the sum of squares; of the days that are over, and of the
-    latest, `day`, alone."""
+    latest, `day`, alone. `closed` counts the days that are over."""
 
     day: int = -1
     rows: tuple[float, ...] = _NONE
@@ -44,6 +46,12 @@ class Levels(msgspec.Struct, frozen=True, array_like=True):
     today_rows: tuple[float, ...] = _NONE
     today_total: tuple[float, ...] = _NONE
     today_squares: float = 0.0
+    closed: int = 0
+
+    @property
+    def is_new(self) -> bool:
+        """Whether scores are levelled from this day on otherwise than before, by more than the next days will change."""
+        return 0 < self.closed <= YOUNG_DAYS and _means(self) is not None
 
 
 def levelled(levels: Levels, scores: Array, times: Array) -> tuple[Levels, Array]:
@@ -71,6 +79,11 @@ def levelled(levels: Levels, scores: Array, times: Array) -> tuple[Levels, Array
     return levels, found
 
 
+def by_day(levels: Levels, times: Array) -> list[slice]:
+    """The rows by the day to which they count, one after another."""
+    return [slice(first, last) for first, last, _ in _stretches(levels.day, (times // DAY_S).astype(np.int64))] if len(times) else []
+
+
 def _stretches(latest: int, days: Array) -> list[tuple[int, int, int]]:
     """Where rows that count to one day begin and end, and to which: to the latest so far, unless they are far behind it."""
     found: list[tuple[int, int, int]] = []
@@ -93,6 +106,7 @@ def _closed(levels: Levels, day: int) -> Levels:
         rows=more(levels.rows, levels.today_rows),
         total=more(levels.total, levels.today_total),
         squares=KEPT * levels.squares + levels.today_squares,
+        closed=levels.closed + (levels.day >= 0),
     )
 
 

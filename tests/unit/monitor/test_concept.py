@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from labelling import DIGEST, REGRESSOR, START, classified, evidence, first, measured
 
-from modelyard.monitor.concept import ConceptDrift
+from modelyard.monitor import concept, risk
+from modelyard.monitor.concept import FORMAT, ConceptDrift, State
+from modelyard.monitor.levels import Levels, levelled
+from modelyard.monitor.risk import Risk, Terms
 from modelyard.monitor.settings import Concept, Monitored
 
 QUIET = Monitored(concept=Concept(reports=False))
@@ -90,6 +93,23 @@ def test_state_of_another_release_or_of_nobody_begins_anew() -> None:
     for odd in (b"", b"\x00nonsense", other, msgspec.msgpack.encode({"format": 99, "digest": DIGEST})):
         again = judge(first(labels, 20), odd)
         assert again.verdicts[0].outcome == "unknown"
+
+
+def test_what_goes_up_and_down_by_the_hour_leaves_no_alarm_that_never_ends_and_a_later_rise_is_found() -> None:
+    """A baseline of the first day is of some of its hours; by it, all days that are levelled later would be too high."""
+    an_hour, days, begun = 60, 14, 20_458 * 86_400.0 + 6 * 3600
+    at = begun + np.arange(days * 24 * an_hour) * (3600.0 / an_hour)
+    terms = Terms(rows_between=50_000.0)
+    for seed in range(3):
+        chance = 0.2 + 0.15 * np.sin(at / 86_400 * 2 * np.pi)
+        late = at >= begun + 10 * 86_400
+        wrong = (np.random.default_rng(seed).random(len(at)) < np.where(late, 1.8 * chance, chance)).astype(np.float64)
+        before, _ = concept.fed(State(format=FORMAT, digest=DIGEST), wrong[~late], at[~late], terms)
+        assert not before.risk.is_raised
+        after, alarms = concept.fed(before, wrong[late], at[late], terms)
+        assert after.risk.is_raised and [each.kind for each in alarms] == ["rose"]
+        flat = levelled(Levels(), wrong[~late], at[~late])[1]
+        assert risk.feed(Risk(), flat, at[~late], terms=terms)[0].is_raised, "where it does not begin anew"
 
 
 def test_the_budget_moves_the_threshold() -> None:
