@@ -184,7 +184,9 @@ def _evidence(step: _Step, guard: Guard, measure: _Measure, reach: float, *, wor
 
 
 def _unvaried(step: _Step, guard: Guard, measure: _Measure, reach: float, *, worse: bool) -> float:
-    mine, other = (Losses(measure.loss(each.value, reach), each.trials) for each in step)
+    # How far the callers differ of a version whose rows do not vary nobody knows: the effect of the other's holds, as on shares.
+    effect = max((each.variance / each.alone for each in step if guard.compares and not _is_still(each, reach)), default=1.0)
+    mine, other = (Losses(measure.loss(each.value, reach), each.trials / effect) for each in step)
 
     def bound(share: float) -> float:
         found = guard.bound(measure.value(share, reach) if guard.compares else math.nan)

@@ -136,6 +136,19 @@ def test_callers_count_and_not_their_predictions() -> None:
     assert told("mae<champion", owned(rng, 400, 20, shift=2.0), owned(rng, 400, 20)) == "fail"
 
 
+def test_callers_count_where_nothing_varies_in_one_version() -> None:
+    """The control: by their predictions, two callers of sixty who are wrong each time would decide it."""
+    caller = np.repeat(np.arange(60), 50)
+    truth, groups = np.arange(len(caller)) % 10.0, (37 * caller) % 256
+    right, wrong = Known(truth, truth, groups=groups), Known(truth, truth + 10.0 * (caller < 2), groups=groups)
+    for text in ("mae<champion", "rmse<champion", "mae<1.05x"):
+        assert told(text, right, wrong) == told(text, wrong, right) == "unknown"
+        without = [each._replace(groups=()) for each in (right, wrong)]
+        assert (told(text, *without), told(text, *reversed(without))) == ("pass", "fail")
+    all_wrong = wrong._replace(predicted=truth + 10.0 * (caller < 40))
+    assert (told("mae<champion", right, all_wrong), told("mae<champion", all_wrong, right)) == ("pass", "fail")
+
+
 def test_too_few_callers_say_nothing() -> None:
     rng = np.random.default_rng(8)
     assert told("mae<champion", owned(rng, 6, 1000, shift=3.0), owned(rng, 6, 1000)) == "unknown"
