@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -28,7 +29,7 @@ from modelyard.cli.show import Home, Json, emit_json, escape, line
 from modelyard.config import Settings
 from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Unavailable
 from modelyard.targets.local import Local
-from modelyard.types import HostPlan, read_control_state, read_plan, read_serve_state, write_plan
+from modelyard.types import ControlState, HostPlan, ServeState, read_control_state, read_plan, read_serve_state, write_plan
 
 START_LIMIT_S = 60.0
 STEADY_S = 10.0  # a child that lived this long has its restart delay forgiven
@@ -36,6 +37,7 @@ LOG_LIMIT_BYTES = 16 << 20
 """A larger `run/up.log` is set aside as `up.log.1` at the next start."""
 STATE = "up.json"
 MODULES = {"control": "modelyard.console", "serve": "modelyard.serve"}
+STATES: Mapping[str, Callable[[Path], ControlState | ServeState]] = {"control": read_control_state, "serve": read_serve_state}
 
 
 class Up(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,8 +276,12 @@ def _end_orphans(settings: Settings) -> list[int]:
 
 
 def _told(settings: Settings, name: str) -> set[int]:
-    """The pids under which a plane may still run: as its parent started it, and as it took its lock, should the disk have been full for the first."""
+    """The pids under which a plane may still run: as its parent started it, as it took its lock, and as it said where it listens, which is all that
+    there is where the disk was full, or the parent of a release that did not write the first.
+    """
     pids = set()
+    with contextlib.suppress(NotFound, MalformedPayload):
+        pids.add(STATES[name](settings.run).pid)
     for path in (settings.run / f"{name}.pid", settings.run / f"{name}.lock"):
         with contextlib.suppress(ModelyardError, ValueError):
             pids.add(int(files.read_limited(path, 20)))

@@ -49,6 +49,19 @@ def test_a_process_is_ours_by_what_it_runs_and_for_which_home(settings: Settings
     assert not host._is_ours(started[0].pid, " ".join(wanted)) and not host._lives(started[1].pid)
 
 
+def test_a_plane_is_found_by_whatever_it_or_its_parent_wrote(settings: Settings) -> None:
+    """A release before wrote the data plane's number nowhere but in its state; a full disk may have kept any of them from being written."""
+    assert host._told(settings, "serve") == host._told(settings, "control") == set()
+    (settings.run / "serve.lock").touch()
+    (settings.run / "serve.pid").touch()
+    (settings.run / "serve.json").write_text('{"pid": 11, "host": "127.0.0.1", "port": 1, "slots": [0], "started_at": ""}')
+    assert host._told(settings, "serve") == {11}
+    (settings.run / "control.json").write_text("{")
+    (settings.run / "control.lock").write_text("12")
+    (settings.run / "control.pid").write_text("13")
+    assert host._told(settings, "control") == {12, 13}
+
+
 def test_an_unfinished_plan_is_begun_and_a_whole_one_kept(settings: Settings) -> None:
     host._ensure_plan(settings)
     assert read_plan(settings.plan).sequence == 1
