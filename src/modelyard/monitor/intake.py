@@ -306,6 +306,12 @@ def check(segment: Segment) -> None:
                 mirror = part.mirror
                 numbers += [mirror.sent, mirror.shed, mirror.failed, mirror.rows, mirror.disagreed, *mirror.latencies, *mirror.latencies.values()]
                 numbers += [count for counts in mirror.outputs.values() for count in counts]
+            if part.callers is not None:
+                asked, failed, took = part.callers.asked, part.callers.failed, part.callers.took
+                halves = [cell // events.GROUPS for cell in took]
+                if max((*asked, *failed), default=0) >= events.GROUPS or max(halves, default=0) > events.LAST_BUCKET // events.HALF:
+                    raise MalformedPayload("a group of callers that there is not")
+                numbers += [*asked, *asked.values(), *failed, *failed.values(), *took, *took.values()]
             if part.use is not None:
                 numbers += msgspec.structs.astuple(part.use)
             if min(numbers) < 0 or max(numbers) >= COUNT_LIMIT:

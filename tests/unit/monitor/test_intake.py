@@ -12,7 +12,7 @@ import pytest
 from modelyard import events
 from modelyard.config import Settings
 from modelyard.errors import MalformedPayload, Misconfigured, StorageFull, Tampered
-from modelyard.events import Failures, Mirror, Part, ProfileCounts, Rows, Segment, Spool, Use
+from modelyard.events import Callers, Failures, Mirror, Part, ProfileCounts, Rows, Segment, Spool, Use
 from modelyard.monitor import intake, profile
 from modelyard.monitor.intake import Intake
 from modelyard.monitor.log import day_of
@@ -130,6 +130,10 @@ def test_the_log_is_written_when_it_is_due(settings: Settings, spool: Spool) -> 
         part("a", outputs={"label": (1, -1)}),
         part("a", mirror=Mirror(sent=-1)),
         part("a", mirror=Mirror(outputs={"label": (-1,)})),
+        part("a", callers=Callers(asked={256: 1})),
+        part("a", callers=Callers(failed={-1: 1})),
+        part("a", callers=Callers(asked={1: -1})),
+        part("a", callers=Callers(took={71 * 256: 1})),
         part("a", use=Use(looks=1, cpu_us=-1)),
         part("a", use=Use(looks=1, resident_bytes=2**62)),
         part("a", profiles=(ProfileCounts(share=1.0, counts=b"no"),)),
