@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modelyard.types import Array
 
 LEAST_GROUPS = 10.0
-"""Of fewer groups of equal size nothing is known of how far callers differ: then a comparison says nothing."""
+"""Of fewer groups of equal size nothing is known of how far callers differ: then a share is tested as if they differed as far as they can."""
 
 
 class Spread(NamedTuple):
@@ -44,12 +44,11 @@ class Spread(NamedTuple):
 class Effects(NamedTuple):
     """By what the counts of candidate and champion in one step are divided before they are tested.
 
-    `is_known`: there are enough callers to say. `is_shared`: callers keep to a version, and so steps share them.
+    `is_shared`: callers keep to a version, and so steps share them.
     """
 
     mine: float = 1.0
     other: float = 1.0
-    is_known: bool = True
     is_shared: bool = False
 
 
@@ -64,13 +63,18 @@ def spread(influence: Array, groups: Array) -> Spread:
 
 
 def effect(callers: Callers) -> Spread:
-    """The design effect on a share of requests that failed (as a variance), of one version in one step; NaN where none or all have."""
+    """The design effect on a share of requests that failed (as a variance), of one version in one step; NaN where none or all have.
+
+    Of few groups it is the size of the largest, as if all requests of a group were one: a total failure is found of the few callers that meet it.
+    """
     asked, failed = _spread_out(callers.asked), _spread_out(callers.failed)
     total = float(asked.sum())
     if not total:
         return Spread(math.nan, 0.0)
     share = float(failed.sum()) / total
     found = _spread((failed - share * asked) / total, asked)
+    if not found.is_known:
+        return Spread(float(asked.max()), found.groups)
     alone = share * (1 - share) / total
     return Spread(found.variance / alone if alone > 0 else math.nan, found.groups)
 
@@ -87,7 +91,6 @@ def slow(mine: Callers, other: Callers, places: Sequence[float]) -> Effects:
     return Effects(
         mine=max(each.mine for each in found),
         other=max(each.other for each in found),
-        is_known=all(each.is_known for each in found),
         is_shared=found[0].is_shared,
     )
 
@@ -110,7 +113,6 @@ def effects(mine: Callers, other: Callers) -> Effects:
     return Effects(
         mine=1.0 if math.isnan(first) else max(1.0, first),
         other=1.0 if math.isnan(second) else max(1.0, second),
-        is_known=all(each is None or each.is_known for each in found),
         is_shared=True,
     )
 

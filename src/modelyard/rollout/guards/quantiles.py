@@ -44,7 +44,6 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
     def said(times: float) -> Array:
         """The counts by what they say: as many as if each request were its own caller's."""
         by = np.array([[each.mine for each in effects], [each.other for each in effects]])
-        by[:, [not each.is_known for each in effects]] = math.inf
         found: Array = scaled(times) / by.reshape(-1, 1)
         return found
 

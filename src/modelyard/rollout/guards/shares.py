@@ -41,8 +41,6 @@ class Pair(NamedTuple):
 
     def said(self) -> evalues.Two:
         """The counts by what they say: as many as if each request were its own caller's."""
-        if not self.effects.is_known:
-            return evalues.Two(0.0, 0.0, 0.0, 0.0)
         mine, other = self.effects.mine, self.effects.other
         return evalues.Two(self.hits / mine, self.trials / mine, self.other_hits / other, self.other_trials / other)
 

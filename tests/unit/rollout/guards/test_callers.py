@@ -65,12 +65,14 @@ def test_without_groups_each_request_counts_and_without_failures_the_others_effe
     assert effects(drawn(rng, 3000, 20, alike=False), seen).mine >= 1.0
 
 
-def test_too_few_groups_are_told() -> None:
+def test_each_of_too_few_groups_counts_once() -> None:
     few = groups([100] * int(LEAST_GROUPS - 1), [50] * int(LEAST_GROUPS - 1))
     enough = groups([100] * int(LEAST_GROUPS), [50] * int(LEAST_GROUPS))
     large = groups([100_000] + [1] * 200, [50_000] + [0] * 200)
-    assert not effects(few, enough).is_known and not effects(enough, few).is_known and not effects(large, enough).is_known
-    assert effects(enough, enough).is_known
+    assert effects(few, enough)[:2] == (100, 1) and effects(enough, few)[:2] == (1, 100)
+    assert effects(large, enough).mine == 100_000
+    all_failed, none = groups([100, 50], [100, 50]), groups([100] * 50, [0] * 50)
+    assert effects(all_failed, none)[:2] == (100, 100), "whose effect is not known by itself has the other's"
 
 
 def test_rows_are_counted_by_the_groups_of_their_callers() -> None:

@@ -71,11 +71,27 @@ def test_where_callers_keep_to_a_version_they_count_and_not_their_requests() -> 
     assert told("error_rate<15%", stratum(asked(rng, 40, 1000), asked(rng, 1000, 50))) == "unknown"
 
 
-def test_of_too_few_callers_nothing_is_said() -> None:
+def test_too_few_callers_count_once_each() -> None:
+    """What fails for all of them is sent back; what fails for one is not, however much that one asks."""
     rng = np.random.default_rng(2)
-    champion = asked(rng, 1000, 50)
-    assert told("error_rate<champion", stratum(asked(rng, 5, 5000, share=1.0), champion)) == "unknown"
+    champion = asked(rng, 1000, 50, share=0.01)
+    for text in ("error_rate<champion", "error_rate<1.5x", "error_rate<5%"):
+        assert told(text, stratum(asked(rng, 6, 5000, share=1.0), champion)) == "fail"
+        one = Counted(30_000, 5000, callers=Callers(asked=dict.fromkeys(range(6), 5000), failed={0: 5000}))
+        assert told(text, stratum(one, champion)) == "unknown"
+        assert told(text, stratum(asked(rng, 6, 5000, share=0.0), champion)) == "unknown"
     assert told("error_rate<champion", stratum(asked(rng, 40, 5000, share=1.0), champion)) == "fail"
+
+
+def test_few_callers_of_equal_versions_seldom_end_a_rollout() -> None:
+    """The control: by their requests most are."""
+    wrong = {True: 0, False: 0}
+    for seed in range(200):
+        for is_known in (True, False):
+            rng = np.random.default_rng(seed)
+            pair = [asked(rng, 8, 500, share=0.3, is_known=is_known) for _ in range(2)]
+            wrong[is_known] += told("error_rate<champion", stratum(*pair)) == "fail"
+    assert wrong[True] <= 2 < 50 < wrong[False]
 
 
 def test_steps_that_share_their_callers_are_not_multiplied() -> None:
