@@ -65,7 +65,11 @@ def pem(real: Issuer) -> bytes:
     return bytes(real.keys[0].key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
 
 
-NOW = int(time.time())
+def seconds(more: int) -> int:
+    """`more` seconds from when the token is made: from when the tests were collected, one that is not yet good would be by the time it is shown."""
+    return int(time.time()) + more
+
+
 ABUSES: dict[str, Callable[[Issuer], str]] = {
     "none": lambda real: unsigned({"alg": "none", "kid": "k1"}, real.claims(groups=["ml-admins"])),
     "none with a signature": lambda real: unsigned({"alg": "none", "kid": "k1"}, real.claims(groups=["ml-admins"]), b"x"),
@@ -84,12 +88,12 @@ ABUSES: dict[str, Callable[[Issuer], str]] = {
     "aud": lambda real: real.token(aud="another"),
     "no aud": lambda real: real.token(aud=None),
     "iss": lambda real: real.token(iss="https://login.example"),
-    "exp": lambda real: real.token(iat=NOW - 700, exp=NOW - 100),
+    "exp": lambda real: real.token(iat=seconds(-700), exp=seconds(-100)),
     "no exp": lambda real: real.token(exp=None),
     "no sub": lambda real: real.token(sub=None),
-    "nbf": lambda real: real.token(nbf=NOW + 500),
-    "iat": lambda real: real.token(iat=NOW + 500, exp=NOW + 900),
-    "too long a life": lambda real: real.token(exp=NOW + 7200),
+    "nbf": lambda real: real.token(nbf=seconds(500)),
+    "iat": lambda real: real.token(iat=seconds(500), exp=seconds(900)),
+    "too long a life": lambda real: real.token(exp=seconds(7200)),
     "no group with a role": lambda real: real.token(groups=["guests"]),
     "no groups": lambda real: real.token(groups=None),
     "too long": lambda real: real.token(more="x" * 9000),
