@@ -49,7 +49,7 @@ _WIDE_ROWS = 64
 """So many wide rows are counted together, of which only the counted elements are held: of fewer, each would fetch bins and counts anew."""
 _FEW_ROWS = 64
 _LOOKS = 4
-"""A look takes at most so many blocks: of a share of the rows it takes no longer than at a whole block, and comes less often."""
+"""A look takes at most so many blocks: of a share of the rows it counts as many as of a whole block, and comes less often."""
 _SMALLEST_SHARE = 2.0**-20
 _FEW_RECORDERS = 16
 """Where more versions than this were asked since the last flush, those with few rows keep their profile for a later one."""
