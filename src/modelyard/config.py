@@ -30,6 +30,7 @@ FILES = (
     "tls_client_ca_file",
     "export_key_file",
     "export_ca_file",
+    "control_ca_file",
     "oidc_keys_file",
     "oidc_ca_file",
 )
@@ -68,8 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control_host: str = "127.0.0.1"
     control_port: int = 8090
     control_url: str = ""
+    control_ca_file: str = ""
     workers: int = 0
     insecure: bool = False
+    insecure_urls: str = ""
     keys_file: str = ""
     alerts_file: str = ""
     allowed_hosts: str = ""
@@ -274,6 +277,7 @@ def _check(settings: Settings) -> None:
         raise InvalidConfig(
             "export_url is a control API (https://HOST:8090) or a store (s3://BUCKET/PREFIX), or empty", field="export_url", rule="url"
         )
+    _check_outgoing(settings)
     if not 0 <= settings.workers <= 512:
         raise InvalidConfig("workers is a number from 0 (one per core) to 512", field="workers", rule="range")
     if settings.isolation not in ("strong", "weak"):
@@ -308,6 +312,25 @@ def _check(settings: Settings) -> None:
         raise InvalidConfig(f"metrics_dialect is one of {', '.join(DIALECTS)}", field="metrics_dialect", rule="known")
     if settings.log_format not in LOG_FORMATS:
         raise InvalidConfig(f"log_format is one of {', '.join(LOG_FORMATS)}", field="log_format", rule="known")
+
+
+def _check_outgoing(settings: Settings) -> None:
+    """Keys, labels and counts leave this machine in the clear only for a place that the operator has named as such."""
+    accepted = {url.strip().rstrip("/").lower() for url in settings.insecure_urls.split(",") if url.strip()}
+    if not all(url.startswith("http://") for url in accepted):
+        raise InvalidConfig("insecure_urls are http URLs, separated by commas", field="insecure_urls", rule="url")
+    for name, authority in (("control_url", "control_ca_file"), ("export_url", "export_ca_file")):
+        url = getattr(settings, name)
+        if not url.startswith("http://") or url.rstrip("/").lower() in accepted:
+            continue
+        from modelyard.exchange import is_confidential  # most homes ask no other machine
+
+        if not is_confidential(url.rstrip("/")):
+            raise InvalidConfig(
+                f"{name}: over http to another machine keys and all else can be read and changed on the way; give its https URL ({authority} for an "
+                "authority of your own), or name it in insecure_urls",
+                field=name, rule="confidential",
+            )  # fmt: skip
 
 
 def _check_issuer(settings: Settings) -> None:

@@ -79,13 +79,15 @@ def _asked(
 
 
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """What believes the system's authorities, or those in `ca_file`. Raises InvalidConfig."""
+    """What believes the system's authorities, or those in `ca_file` alone; for all that asks over https. Raises InvalidConfig."""
     import ssl
 
     try:
-        return ssl.create_default_context(cafile=ca_file or None)
+        context = ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
-        raise InvalidConfig("ca_file holds no certificates that can be read", field="ca_file", rule="file") from error
+        raise InvalidConfig("the authority's file holds no certificates, in PEM, that can be read", field="ca_file", rule="file") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def is_confidential(url: str) -> bool:

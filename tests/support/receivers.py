@@ -144,6 +144,14 @@ def receiver(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
         made.close()
 
 
+def empty_object(handler: BaseHTTPRequestHandler) -> None:
+    """An answer of a receiver: 200 with `{}`."""
+    handler.send_response(200)
+    handler.send_header("content-length", "2")
+    handler.end_headers()
+    handler.wfile.write(b"{}")
+
+
 class Mailbox:
     """A real SMTP server (aiosmtpd) in a thread; the mails that it took, with their envelopes."""
 

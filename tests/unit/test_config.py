@@ -162,10 +162,31 @@ def test_the_key_to_show_comes_from_the_environment_alone(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("url", ["ml.example:8090", "https://", "ftp://ml.example", "https://user:secret@ml.example", "https://ml.example/api"])
 def test_a_control_url_is_one_of_a_control_api(tmp_path: Path, url: str) -> None:
-    assert config.load({"home": tmp_path, "control_url": "http://ml.example:8090/"}).control_url
+    assert config.load({"home": tmp_path, "control_url": "https://ml.example:8090/"}).control_url
     with pytest.raises(InvalidConfig) as refused:
         config.load({"home": tmp_path, "control_url": url})
     assert refused.value.field == "control_url" and "secret" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", ["control_url", "export_url"])
+def test_another_machine_is_asked_over_http_only_where_it_is_named(tmp_path: Path, name: str) -> None:
+    """Keys, labels and counts would travel in the clear."""
+    plain = "http://ML.example:8090/"
+    for url in ("https://ml.example:8090", "http://127.0.0.1:8090", "http://[::1]:8090/", "http://localhost:8090"):
+        assert getattr(config.load({"home": tmp_path, name: url}), name) == url
+    for others in ("", "http://other.example:8090", "http://ml.example", "http://ml.example:80901"):
+        with pytest.raises(InvalidConfig, match=name) as refused:
+            config.load({"home": tmp_path, name: plain, "insecure_urls": others})
+        assert (refused.value.field, refused.value.rule) == (name, "confidential")
+    assert config.load({"home": tmp_path, name: plain, "insecure_urls": "http://other.example, http://ml.example:8090"})
+    with pytest.raises(InvalidConfig, match="insecure_urls"):
+        config.load({"home": tmp_path, "insecure_urls": "ml.example:8090"})
+
+
+def test_only_loopback_by_its_own_name_is_loopback(tmp_path: Path) -> None:
+    for url in ("http://127.0.0.1.ml.example:8090", "http://localhost.ml.example", "http://0.0.0.0:8090"):
+        with pytest.raises(InvalidConfig):
+            config.load({"home": tmp_path, "control_url": url})
 
 
 @pytest.mark.parametrize(

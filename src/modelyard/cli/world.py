@@ -19,7 +19,7 @@ from modelyard import config
 from modelyard.cli.following import Line, said
 from modelyard.cli.show import Home, Json, emit_json, escape, line, short, table, verdicts
 from modelyard.cli.strategic import strategic
-from modelyard.client import Client, places
+from modelyard.client import Client, places, trusting
 from modelyard.config import Settings
 from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.control.status import DeploymentStatus, HostStatus, Status
@@ -198,7 +198,7 @@ def connect(settings: Settings) -> Client:
     if settings.control_url:
         if config.key() is None:
             raise InvalidConfig("control_url is asked with a key or token of your own: set MODELYARD_KEY", field="control_url", rule="required")
-        return Client(settings.control_url)
+        return Client(settings.control_url, trust=trusting(Path(settings.control_ca_file) if settings.control_ca_file else None))
     place = places.of_home(settings, key=config.key())
     return Client(place.url, place.key)
 

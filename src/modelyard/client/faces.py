@@ -36,11 +36,11 @@ class Client(Blocking, Verbs):
     server is overloaded or away; each change is one effect however often it is tried. Refusals are raised as `modelyard.errors`.
     """
 
-    def _open(self, verify: ssl.SSLContext | bool) -> None:
+    def _open(self, trust: ssl.SSLContext) -> None:
         import httpx
 
         # A proxy from the environment must never see what is meant for this machine.
-        self._http = httpx.Client(trust_env=False, verify=verify)
+        self._http = httpx.Client(trust_env=False, verify=trust)
 
     def __enter__(self) -> Client:
         return self
@@ -96,11 +96,11 @@ class Client(Blocking, Verbs):
 class AsyncClient(Awaiting, Verbs):
     """`Client`, whose calls are awaited (`async with AsyncClient(url, key) as client: await client.predict(…)`), in one event loop."""
 
-    def _open(self, verify: ssl.SSLContext | bool) -> None:
+    def _open(self, trust: ssl.SSLContext) -> None:
         import httpx
 
         # A proxy from the environment must never see what is meant for this machine.
-        self._http = httpx.AsyncClient(trust_env=False, verify=verify)
+        self._http = httpx.AsyncClient(trust_env=False, verify=trust)
 
     async def __aenter__(self) -> AsyncClient:
         return self

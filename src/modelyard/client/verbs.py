@@ -18,7 +18,9 @@ from modelyard import config, errors
 from modelyard.client import answers, places, wire
 from modelyard.client.policy import Budgets, asking, decoded, idempotency_key
 from modelyard.client.steps import Item, Pause, Send, Steps, gathered, streaming, verb
-from modelyard.errors import InvalidInput, NotFound, Unavailable
+from modelyard.client.trust import trusting
+from modelyard.errors import InvalidConfig, InvalidInput, NotFound, Unavailable
+from modelyard.exchange import is_confidential
 from modelyard.types import TensorSpec
 
 if TYPE_CHECKING:
@@ -45,8 +47,9 @@ class Verbs:
     """The calls of both faces. May be used from several threads (or tasks) at once.
 
     `url` is the control API, `key` an access key (without it, the one in MODELYARD_KEY); without a URL, that of this machine's home is found (`home`:
-    another one's settings), with its admin key where there is no other. Predictions are asked
-    of the data plane that the control process names, or of `data_url`. The URL of a data plane alone will do for predictions.
+    another one's settings), with its admin key where there is no other. Predictions are asked of the data plane that the control process names, but
+    over plain http on another machine only where that process is asked so too; or of `data_url`. The URL of a data plane alone will do for those.
+    `trust` says which servers are believed (`trusting`); without it they are the system's authorities.
     """
 
     def __init__(
@@ -68,9 +71,9 @@ class Verbs:
         self._found_data: str | None = None
         self._timeout_s = timeout_s
         self._budgets = Budgets()
-        self._open(True if trust is None else trust)
+        self._open(trusting() if trust is None else trust)
 
-    def _open(self, verify: ssl.SSLContext | bool) -> None:
+    def _open(self, trust: ssl.SSLContext) -> None:
         """Make the pool of connections, whose servers' certificates are checked so."""
         raise NotImplementedError
 
@@ -507,7 +510,13 @@ class Verbs:
             try:
                 reply = yield from asking(self._budgets.of("GET"), send, may_repeat=True)
                 told = _converted(decoded(reply, send.url), answers.DataPlane, send.url)
-                self._found_data = places.beside(control.url, told.url)
+                found = places.beside(control.url, told.url)
+                if control.url.startswith("https:") and not is_confidential(found):
+                    raise InvalidConfig(
+                        f"the data plane is at {found}, where the key can be read on the way; give data_url to ask it so all the same",
+                        field="data_url", rule="confidential",
+                    )  # fmt: skip
+                self._found_data = found
             except NotFound:  # what answers there is a data plane itself
                 self._found_data = control.url
         return control._replace(url=self._found_data)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import pytest
+from certificates import Authority
+from receivers import empty_object, receiver
 
 from modelyard import config
 from modelyard.cli import show, world
@@ -71,6 +74,25 @@ def test_who_shows_a_key_of_their_own_acts_as_themselves(tmp_path: Path, monkeyp
     monkeypatch.setenv("MODELYARD_KEY", "my_own")
     with connect(settings) as control:
         assert control._control().key == "my_own"
+
+
+def test_a_control_url_is_believed_by_the_authority_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.server("server"))
+    monkeypatch.setenv("MODELYARD_KEY", "my_own")
+    with receiver(context) as server:
+        server.answer = empty_object
+        said = {"home": tmp_path, "control_url": f"https://localhost:{server.port}"}
+        with connect(config.load(said | {"control_ca_file": str(authority.path)})) as control:
+            assert control.call("POST", "/deployments", answer=dict) == {}
+        assert server.asked[0].headers["authorization"] == "Bearer my_own"
+        for believed in ("", str(other.path)):
+            with connect(config.load(said | {"control_ca_file": believed})) as control, pytest.raises(Unavailable):
+                control.call("POST", "/deployments", answer=dict)
+        assert len(server.asked) == 1, "the key went nowhere else"
+    with pytest.raises(InvalidConfig, match="certificates"):
+        connect(config.load(said | {"control_ca_file": str(tmp_path / "nowhere")}))
 
 
 def test_a_control_url_is_asked_with_a_key_of_ones_own_and_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

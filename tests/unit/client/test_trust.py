@@ -7,19 +7,22 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
+from receivers import empty_object, receiver
 
+from modelyard.client import Client
 from modelyard.client.trust import trusting
-from modelyard.errors import InvalidConfig
+from modelyard.errors import InvalidConfig, Unavailable
 
 
 def test_which_servers_are_believed(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.client("me")
-    assert trusting(None) is None
-    assert trusting(authority.path).check_hostname  # type: ignore[union-attr]
+    for context in (trusting(), trusting(authority.path)):
+        assert context.check_hostname and context.verify_mode == ssl.CERT_REQUIRED and context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert [each["subject"] for each in trusting(authority.path).get_ca_certs()] == [((("commonName", "authority"),),)]
     pinned = trusting(None, pinned=certificate)
-    assert pinned is not None and not pinned.check_hostname and pinned.verify_mode == ssl.CERT_REQUIRED
-    assert trusting(authority.path, certificate=certificate, key=key) is not None
+    assert not pinned.check_hostname and pinned.verify_mode == ssl.CERT_REQUIRED
+    assert trusting(authority.path, certificate=certificate, key=key).check_hostname
     text = tmp_path / "text"
     text.write_text("no PEM")
     for bad in (
@@ -30,3 +33,19 @@ def test_which_servers_are_believed(tmp_path: Path) -> None:
     ):
         with pytest.raises(InvalidConfig):
             trusting(**bad)
+
+
+def test_the_systems_authorities_are_those_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the client too, which once believed the list of a package in their place: an authority of one's own that was installed was refused."""
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.server("server"))
+    with receiver(context) as server, Client(f"https://localhost:{server.port}", "my_key") as client:
+        server.answer = empty_object
+        assert client.call("POST", "/deployments", answer=dict) == {}
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with Client(f"https://localhost:{server.port}", "my_key") as other, pytest.raises(Unavailable):
+            other.call("POST", "/deployments", answer=dict)
+        assert len(server.asked) == 1

@@ -278,6 +278,12 @@ def test_where_predictions_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert play(found, json_of(line))[0] == "http://ml.example:8090/api/v1/data-plane"
     client = Client("http://127.0.0.1:8080")
     assert play(json_of({"error": "no such route"}, 404), json_of(line))[1] == "http://127.0.0.1:8080/v2/models/m"
+    client = Client("https://ml.example", "my_key")
+    assert play(json_of({"url": "https://0.0.0.0:8080", "grpc": None}), json_of(line))[1] == "https://ml.example:8080/v2/models/m"
+    client = Client("https://ml.example", "my_key")
+    assert play(found, json_of(line)) == ["https://ml.example/api/v1/data-plane"], "the key is not sent in the clear to where it was not given for"
+    client = Client("https://ml.example", "my_key", data_url="http://ml.example:8080")
+    assert play(json_of(line)) == ["http://ml.example:8080/v2/models/m"]
     client = Client(data_url="http://d/", key="k")
     assert play(json_of(line)) == ["http://d/v2/models/m"]
     monkeypatch.setenv("MODELYARD_KEY", "my_own")
