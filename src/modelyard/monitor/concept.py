@@ -151,7 +151,8 @@ def _verdict(kept: State, labelled: Labelled, evidence: Evidence, terms: Terms) 
     if not held.bets and not (kept.fell and kept.fell.at == evidence.now):
         told = f"{held.rows:,} labels have come; the baseline is learnt from {terms.learn_rows:,}"
         return Verdict(outcome="unknown", rule=rule, evidence=told, numbers=numbers)
-    numbers |= weight.numbers(held.rise, math.log(terms.rows_between)) | {"rows_between_false_pages": terms.rows_between}
+    numbers |= weight.numbers(held.rise, math.log(terms.rows_between), peak=held.peak if held.is_raised else None)
+    numbers |= {"rows_between_false_pages": terms.rows_between}
     what = "answers are wrong" if labelled.truth.dtype.kind in "iu" else "absolute errors score"
     if held.is_raised:
         recent = _recent(kept, labelled)

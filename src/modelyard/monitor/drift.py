@@ -54,7 +54,8 @@ class _Written(msgspec.Struct, frozen=True, array_like=True):
 
 class _State(NamedTuple):
     """What is carried from turn to turn. By stream: `quiet_at` and `quiet_rows` are when little spoke for a shift, and how many rows came since;
-    `began` when the last shift that paged is thought to have begun (NaN: none yet), `until` to when it is told. `rows` were seen in all.
+    `began` when the last shift that paged is thought to have begun (NaN: none yet), `until` to when it is told.
+    `peak` is the most evidence of what is told, as a logarithm. `rows` were seen in all.
     """
 
     detected: Detected
@@ -63,6 +64,7 @@ class _State(NamedTuple):
     quiet_rows: Array
     began: Array
     until: Array
+    peak: Array
     rows: int
 
 
@@ -190,7 +192,8 @@ def _timed(state: _State, streams: _Streams, found: Array, counts: Array, start:
     began = np.where(is_begin, quiet_at - (end - quiet_at) / 2, state.began)
     held_s = np.where(state.cycles.widths.max(axis=1) > streams.smallest, _HELD_IN_CYCLES_S, _HELD_S)
     until = np.where(lasts, end + held_s, np.minimum(state.until, end + held_s))  # a clock that was put back makes no alarm last longer
-    return state._replace(quiet_at=quiet_at, quiet_rows=quiet_rows, began=began, until=until)
+    peak = np.where(is_over | is_held, np.maximum(np.where(is_held, state.peak, 0.0), found), 0.0)
+    return state._replace(quiet_at=quiet_at, quiet_rows=quiet_rows, began=began, until=until, peak=peak)
 
 
 # -- telling ---------------------------------------------------------------------------------------------------------------------------------
@@ -232,7 +235,8 @@ def _verdicts(state: _State, known: Directions, streams: _Streams, made: Bets) -
             outcome = "fail" if streams.may_page[at] else "warn"
         began = float(state.began[at]) if is_held[at] else float(state.quiet_at[at])
         numbers = _numbers(feature, latest, known, at)
-        numbers |= weight.numbers(float(found[at]), float(streams.needed[at])) | {
+        peak = float(state.peak[at]) if is_held[at] else None
+        numbers |= weight.numbers(float(found[at]), float(streams.needed[at]), peak=peak) | {
             "e_value": math.exp(min(float(found[at]), 700.0)),
             "rows": float(state.quiet_rows[at]) * (1.5 if is_held[at] else 1.0),
             "margin": float(made.radius[at]),
@@ -357,6 +361,7 @@ def _begin(known: Directions, reference: Reference) -> _State:
         quiet_rows=np.zeros(count),
         began=np.full(count, np.nan),
         until=np.full(count, -np.inf),
+        peak=np.zeros(count),
         rows=0,
     )
 
@@ -374,7 +379,7 @@ def _parts(state: _State) -> tuple[Array, ...]:
     c = state.cycles
     spreads = (part for each in c.spreads for part in (each.sums, each.farthest, each.proven))
     small = (c.widths, state.detected.sums, state.detected.memory, state.quiet_rows, c.blocks, c.total, *spreads)
-    return (*(each.astype("<f4") for each in small), *(each.astype("<f8") for each in (state.quiet_at, state.began, state.until)))
+    return (*(each.astype("<f4") for each in small), *(each.astype("<f8") for each in (state.quiet_at, state.began, state.until, state.peak)))
 
 
 def _names(known: Directions) -> tuple[str, ...]:
@@ -407,15 +412,16 @@ def _read(data: bytes, known: Directions, reference: Reference) -> tuple[_State,
 def _unpacked(empty: _State, written: _Written) -> _State:
     """Raises ValueError where the arrays are not of these shapes."""
     shapes = [(each.shape, each.dtype) for each in _parts(empty)]
-    arrays: list[Any] = [
-        np.frombuffer(data, dtype=kind).reshape(shape).astype(np.float64) for data, (shape, kind) in zip(written.arrays, shapes, strict=True)
-    ]
-    widths, sums, memory, quiet_rows, blocks, total, *parts, quiet_at, began, until = arrays
+    given = written.arrays
+    if len(given) == len(shapes) - 1:  # the release before wrote no peaks
+        given = (*given, empty.peak.tobytes())
+    arrays: list[Any] = [np.frombuffer(data, dtype=kind).reshape(shape).astype(np.float64) for data, (shape, kind) in zip(given, shapes, strict=True)]
+    widths, sums, memory, quiet_rows, blocks, total, *parts, quiet_at, began, until, peak = arrays
     at, seen_s, weeks, rows = written.scalars
     triples = zip(written.lengths, parts[0::3], parts[1::3], parts[2::3], strict=True)
     spreads = tuple(Spread(count, moments, farthest, proven) for (_, count), moments, farthest, proven in triples)
     grown = Cycles(at, seen_s, weeks, tuple(lasted_s for lasted_s, _ in written.lengths), blocks, total, spreads, widths)
-    return _State(Detected(sums, memory), grown, quiet_at, quiet_rows, began, until, rows)
+    return _State(Detected(sums, memory), grown, quiet_at, quiet_rows, began, until, peak, rows)
 
 
 def _inherited(empty: _State, written: _Written, known: Directions) -> _State:

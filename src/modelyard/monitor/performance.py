@@ -252,7 +252,7 @@ def _verdict(name: str, kept: State, told: Sequence[Window], demand: Demand | No
         said = f"{shown}; the bundle has no {name} of rows that the model was not trained on to hold this against: set bounds.{name}"
         return Verdict(outcome="unknown", rule=rule, evidence=said, numbers=numbers, window=window)
     test = kept.tests.get(name, Risk())
-    numbers |= {"limit": demand.limit, **weight.numbers(test.rise, math.log(terms.rows_between))}
+    numbers |= {"limit": demand.limit, **weight.numbers(test.rise, math.log(terms.rows_between), peak=test.peak if test.is_raised else None)}
     numbers |= {} if demand.reference is None else {"reference": demand.reference}
     limit = f"{'at most' if name in CUT else 'at least'} {demand.limit:.4g}"
     if test.is_raised:

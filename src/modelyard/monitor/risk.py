@@ -80,7 +80,7 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The state. `weight` and `total` are the baseline's rows and what they sum to; `rows` have been taken in all.
 
     While `is_raised` the baseline stands still; `since` is when the rise began, `level` the mean from there to the alarm, and `bet` the one by which
-    the rise goes on: when its evidence is gone, so is the rise.
+    the rise goes on: when its evidence is gone, so is the rise. `peak` is the most evidence that there has been since the alarm.
     """
 
     rows: int = 0
@@ -91,6 +91,7 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: float = 0.0
     level: float = 0.0
     bet: int = 0
+    peak: float = 0.0
 
     @property
     def baseline(self) -> float:
@@ -194,10 +195,18 @@ def _bet(risk: Risk, scores: Array, times: Array, terms: Terms) -> tuple[Risk, i
         caps = [most] * len(RISES) + [most + math.log(FALL_ROWS)] * len(FALLS)
         after = [msgspec.structs.replace(bet, sum=min(bet.sum, cap)) for bet, cap in zip(after, caps, strict=True)]
     risk = msgspec.structs.replace(risk, bets=tuple(after))
+    if risk.is_raised or kind == "rose":
+        risk = msgspec.structs.replace(risk, peak=max(risk.peak, float(_rise(sums[:taken]).max())))
     if risk.is_raised:  # the more has come, the better is known when it began
         likeliest = max(risk.bets[_UP], key=lambda bet: bet.best)
         risk = msgspec.structs.replace(risk, since=likeliest.since, level=likeliest.total / likeliest.rows)
     return (risk, taken, None) if kind is None else _happened(risk, kind, taken, terms)
+
+
+def _rise(sums: Array) -> Array:
+    """The evidence of a rise at each row."""
+    found: Array = np.logaddexp.reduce(sums[:, _UP] + _WEIGHTS[_UP], axis=1)
+    return found
 
 
 def _first(sums: Array, risk: Risk, terms: Terms) -> tuple[int, Literal["rose", "fell", "returned"] | None]:
@@ -206,7 +215,7 @@ def _first(sums: Array, risk: Risk, terms: Terms) -> tuple[int, Literal["rose", 
     if risk.is_raised:
         found = np.flatnonzero(sums[:, risk.bet] <= threshold / 2)
         return (int(found[0]), "returned") if len(found) else (len(sums) - 1, None)
-    rise = np.logaddexp.reduce(sums[:, _UP] + _WEIGHTS[_UP], axis=1)
+    rise = _rise(sums)
     rose = np.flatnonzero(rise >= threshold)
     first, kind = (int(rose[0]), "rose") if len(rose) else (len(sums), None)
     if terms.bound is None:
@@ -236,7 +245,7 @@ def _carried(bets: tuple[Bet, ...], last: tuple[Array, Array], begins: Array, sc
 def _happened(risk: Risk, kind: Literal["rose", "fell", "returned"], taken: int, terms: Terms) -> tuple[Risk, int, Alarm]:
     if kind == "returned":
         alarm = Alarm(kind, 0, risk.since, risk.level, risk.baseline if terms.bound is None else terms.bound)
-        return msgspec.structs.replace(risk, is_raised=False, bets=()), taken, alarm
+        return msgspec.structs.replace(risk, is_raised=False, bets=(), peak=0.0), taken, alarm
     side = range(len(_ODDS))[_DOWN if kind == "fell" else _UP]
     best = max(side, key=lambda number: risk.bets[number].best)  # the likeliest beginning and size together
     bet = risk.bets[best]

@@ -12,12 +12,14 @@ _TENFOLD = math.log(10)
 _LEAST_CHANCE = 1e-300
 
 
-def numbers(found: float, needed: float) -> dict[str, float]:
-    """The `value` and the `threshold` of a verdict, by the natural logarithms of the evidence that was `found` and that is `needed`.
+def numbers(found: float, needed: float, *, peak: float | None = None) -> dict[str, float]:
+    """The `value` and the `threshold` of a verdict, by the natural logarithms of the evidence that was `found` and that is `needed`; of an alarm the
+    `peak` too, the most that there has been since it was raised.
 
-    Evidence of less than 1 speaks for nothing, and is told as 1.
+    Evidence of less than 1 speaks for nothing, and is told as 1. A peak that raises no alarm was not written down, by a release before this.
     """
-    return {"value": max(0.0, found) / _TENFOLD, "threshold": needed / _TENFOLD}
+    told = {"value": max(0.0, found) / _TENFOLD, "threshold": needed / _TENFOLD}
+    return told if peak is None or max(peak, found) < needed else told | {"peak": max(peak, found) / _TENFOLD}
 
 
 def said(told: Mapping[str, float]) -> str:
@@ -26,8 +28,11 @@ def said(told: Mapping[str, float]) -> str:
 
 
 def said_of_held(told: Mapping[str, float]) -> str:
-    """The same of an alarm that goes on with less evidence than a new one takes."""
-    return f"the alarm holds while evidence is left: {_power(told['value'])} of the {_power(told['threshold'])} that a new one takes"
+    """The same of an alarm that goes on with less evidence than a new one takes, and what raised it."""
+    now, needed = _power(told["value"]), _power(told["threshold"])
+    if "peak" not in told:
+        return f"the alarm holds while evidence is left: {now} of the {needed} that a new one takes"
+    return f"evidence reached {_power(told['peak'])} of the {needed} that an alarm takes, and is {now} now: the alarm holds while some is left"
 
 
 def chance(name: str, p: float) -> str:

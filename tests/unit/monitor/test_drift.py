@@ -78,6 +78,21 @@ def test_an_alarm_ends_when_its_cause_has() -> None:
     assert of(over, "drift:a").outcome == "pass"
 
 
+def test_an_alarm_that_is_held_tells_what_raised_it_also_by_what_a_release_before_wrote() -> None:
+    import zlib
+
+    reference = normal_reference(("a",))
+    rng = np.random.default_rng(0)
+    found = judge(reference, drawn(rng, reference.profile, range(40), rows=139, mean=0.6))
+    fields = msgspec.msgpack.decode(zlib.decompress(found.state))
+    before = zlib.compress(msgspec.msgpack.encode([*fields[:5], fields[5][:-1]]))
+    well = drawn(rng, reference.profile, range(40, 60), rows=139)
+    held, other = (of(judge(reference, well, state), "drift:a") for state in (found.state, before))
+    assert held.outcome == other.outcome == "fail" and held.window == other.window
+    assert held.numbers["value"] < held.numbers["threshold"] < held.numbers["peak"] and "evidence reached" in held.evidence
+    assert other.numbers.get("peak", 0.0) <= held.numbers["peak"], "what is known since then"
+
+
 def test_turns_of_any_length_find_the_same() -> None:
     reference = normal_reference(("a", "b"))
     minutes = drawn(np.random.default_rng(0), reference.profile, range(60), rows=139, mean=np.array([0.2, 0.0]))

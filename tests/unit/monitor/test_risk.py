@@ -53,6 +53,14 @@ def test_after_a_rise_the_baseline_stands_still_until_the_mean_returns() -> None
     assert 0.08 < risk.baseline < 0.12
 
 
+def test_the_most_evidence_since_an_alarm_is_kept_while_it_stands() -> None:
+    rng = np.random.default_rng(1)
+    risk, _ = fed(flips(rng, (4_000, 0.1), (40, 0.5), (30, 0.1)))
+    assert risk.is_raised and risk.rise < math.log(ROWS_BETWEEN) <= risk.peak
+    risk, alarms = fed(flips(rng, (4_000, 0.1), (60, 0.5), (3_000, 0.1)))
+    assert alarms[-1].kind == "returned" and risk.peak == 0.0
+
+
 def test_after_a_fall_the_new_level_is_learnt_and_a_rise_from_it_is_seen() -> None:
     rng = np.random.default_rng(2)
     _, alarms = fed(flips(rng, (4_000, 0.4), (3_000, 0.1), (2_000, 0.25)))

@@ -69,7 +69,11 @@ def facts(alert: Alert) -> Iterator[tuple[str, str]]:
     value, threshold = judged(verdict)
     unit = f" ({_UNITS[detector_of(alert.rule)]})" if value == "value" and detector_of(alert.rule) in _UNITS else ""
     if value is not None:
-        yield "value", f"{number(numbers.pop(value))}{unit}"
+        now, peak = numbers.pop(value), numbers.pop("peak", None)
+        told = number(now)
+        if peak is not None and threshold is not None and now < numbers[threshold]:  # an alarm is held with less than raised it
+            told = f"{number(peak)} at its highest, {told} now"
+        yield "value", f"{told}{unit}"
     if threshold is not None:
         yield "threshold", f"{number(numbers.pop(threshold))}{unit}"
     if verdict.window is not None:

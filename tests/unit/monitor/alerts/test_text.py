@@ -42,6 +42,14 @@ def test_a_share_has_no_unit_of_evidence() -> None:
     assert (facts["value"], facts["threshold"]) == ("9 (evidence, powers of ten)", "8 (evidence, powers of ten)")
 
 
+def test_of_an_alarm_that_is_held_the_value_that_raised_it_is_told_too() -> None:
+    held = {"value": 2.662, "threshold": 3.642, "peak": 4.1}
+    facts = dict(text.facts(alert(rule="concept:error", verdict=verdict(numbers=held))))
+    assert facts["value"] == "4.1 at its highest, 2.662 now (evidence, powers of ten)" and "numbers" not in facts
+    facts = dict(text.facts(alert(rule="concept:error", verdict=verdict(numbers=held | {"value": 3.9}))))
+    assert facts["value"] == "3.9 (evidence, powers of ten)" and "numbers" not in facts
+
+
 def test_what_is_not_known_is_said_to_be_so() -> None:
     bare = alert(verdict=verdict(numbers={}, window=None, columns=(), harm=None), cause="", why="")
     facts = dict(text.facts(bare))
