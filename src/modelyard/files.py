@@ -63,6 +63,20 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
 
     Raises NotFound, PayloadTooLarge or InvalidConfig.
     """
+    return _read(path, limit_bytes)[0]
+
+
+def read_believed(path: Path, limit_bytes: int, *, field: str) -> bytes:
+    """As `read_limited`, of a file that lets people in, so that nobody but its owner may be able to change it; it may be reached by a link, as what a
+    cluster mounts is. `field` is the setting that names it."""
+    data, mode = _read(Path(os.path.realpath(path)), limit_bytes)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Misconfigured(f"{path.name} can be changed by other users; chmod go-w it", field=field, rule="mode")
+    return data
+
+
+def _read(path: Path, limit_bytes: int) -> tuple[bytes, int]:
+    """What is in the regular file `path`, and the mode that it had when it was opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -74,7 +88,7 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         if status.st_size > limit_bytes:
             raise PayloadTooLarge(f"{path.name} has {status.st_size:,} bytes; the limit is {limit_bytes:,}")
-        return file.read(limit_bytes + 1)
+        return file.read(limit_bytes + 1), status.st_mode
 
 
 def inside(folder: Path, name: str) -> Path:

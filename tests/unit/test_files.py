@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.errors import InvalidConfig, InvalidInput, NotFound, PayloadTooLarge, StorageFull
-from modelyard.files import inside, make_folder, read_limited, remove_leftovers, translate, write_atomically
+from modelyard.files import inside, make_folder, read_believed, read_limited, remove_leftovers, translate, write_atomically
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -109,6 +109,25 @@ def test_reading_is_limited_and_follows_no_link(tmp_path: Path) -> None:
         read_limited(tmp_path / "pipe", 5)
     with pytest.raises(NotFound):
         read_limited(tmp_path / "none", 5)
+
+
+def test_what_lets_people_in_may_be_changed_by_its_owner_alone(tmp_path: Path) -> None:
+    path, link = tmp_path / "keys", tmp_path / "link"
+    path.write_bytes(b"12345")
+    link.symlink_to(path)
+    for mode in (0o600, 0o644):
+        path.chmod(mode)
+        assert read_believed(path, 5, field="f") == read_believed(link, 5, field="f") == b"12345"
+    for mode in (0o620, 0o602, 0o666):
+        path.chmod(mode)
+        for place in (path, link):
+            with pytest.raises(InvalidConfig, match="changed by other users") as refused:
+                read_believed(place, 5, field="f")
+            assert (refused.value.field, refused.value.rule) == ("f", "mode")
+    with pytest.raises(PayloadTooLarge):
+        read_believed(path, 4, field="f")
+    with pytest.raises(NotFound):
+        read_believed(tmp_path / "none", 5, field="f")
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelyard import files
-from modelyard.errors import InvalidConfig, ModelyardError, NotFound, Unavailable
+from modelyard.errors import ModelyardError, NotFound, Unavailable
 from modelyard.exchange import exchange, is_confidential
 from modelyard.security import jwks
 
@@ -184,7 +184,7 @@ class Issuer:
     def _fetched(self) -> bytes:
         settings = self._settings
         if settings.oidc_keys_file:
-            return files.read_limited(Path(settings.oidc_keys_file), jwks.LIMIT_BYTES)
+            return files.read_believed(Path(settings.oidc_keys_file), jwks.LIMIT_BYTES, field="oidc_keys_file")
         return self._get(settings.oidc_keys_url or self._discovered(), jwks.LIMIT_BYTES)
 
     def _discovered(self) -> str:
@@ -230,9 +230,7 @@ class Issuer:
         if self._settings.oidc_keys_file:
             return
         try:
-            kept = msgspec.json.decode(files.read_limited(self._path, 2 * jwks.LIMIT_BYTES), type=Kept)
-            if self._path.stat().st_mode & 0o022:
-                raise InvalidConfig("it can be changed by other users", rule="mode")
+            kept = msgspec.json.decode(files.read_believed(self._path, 2 * jwks.LIMIT_BYTES, field="home"), type=Kept)
             if (kept.issuer, kept.source) != (self._settings.oidc_issuer, self._source):
                 return
             keys = jwks.read(kept.jwks.encode())

@@ -17,8 +17,8 @@ from typing import Literal
 
 import msgspec
 
-from modelyard.errors import Misconfigured, NotFound
-from modelyard.files import make_folder, read_limited, translate, write_atomically
+from modelyard.errors import Misconfigured
+from modelyard.files import make_folder, read_believed, translate, write_atomically
 from modelyard.security.base import KeyRecord
 from modelyard.security.identity import ID_DIGITS
 
@@ -97,13 +97,7 @@ def stamp(path: Path) -> Stamp | None:
 
 def read(path: Path) -> tuple[KeyRecord, ...]:
     """Every key kept in `path`, which may be a link. Raises NotFound, or InvalidConfig for what is no keys file or can be changed by other users."""
-    data = read_limited(Path(os.path.realpath(path)), LIMIT_BYTES)
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise NotFound("the keys file has gone") from error
-    if mode & 0o022:
-        raise Misconfigured(f"{path} can be changed by other users; run: chmod go-w {path}", field="keys_file", rule="mode")
+    data = read_believed(path, LIMIT_BYTES, field="keys_file")
     if not data.lstrip().startswith(b"{"):
         return _lines(data)
     try:

@@ -83,6 +83,27 @@ def test_keys_at_a_url_or_in_a_file_need_no_discovery(real: Real, made: Callable
     assert by_file.key("k1") is None
 
 
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_keys_in_a_file_that_others_may_change_are_not_believed(real: Real, made: Callable[..., Issuer], tmp_path: Path, mode: int) -> None:
+    """Who writes that file makes tokens."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(real.set())
+    path.chmod(mode)
+    issuer = made(oidc_keys_file=str(path))
+    assert issuer._turn() == module.FILE_EVERY_S and "changed by other users" in (issuer.state.trouble or "")
+    with pytest.raises(Unavailable):
+        issuer.key("k1")
+    path.chmod(0o644)
+    issuer.look()
+    assert issuer.key("k1") is not None and issuer.state.trouble is None
+    path.write_bytes(json.dumps({"keys": [Signing("mallory").jwk()]}).encode())
+    path.chmod(mode)
+    issuer._turn()
+    assert issuer.key("k1") is not None, "what was good before is believed on, for as long as it may be"
+    with pytest.raises(Unavailable):
+        issuer.key("mallory")
+
+
 def test_a_key_that_is_withdrawn_is_believed_no_longer(real: Real, made: Callable[..., Issuer]) -> None:
     issuer = made()
     issuer.look()
