@@ -93,9 +93,13 @@ class Conflict(ModelyardError):
 
 
 class Denied(ModelyardError):
-    """The caller may not do this."""
+    """The caller may not do this. `caller` names who that is where they have shown it and are let in to nothing; it is for the audit log alone."""
 
     code = "denied"
+
+    def __init__(self, message: str, *, field: str | None = None, rule: str | None = None) -> None:
+        super().__init__(message, field=field, rule=rule)
+        self.caller: str | None = None
 
 
 class Unauthenticated(Denied):

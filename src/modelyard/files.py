@@ -71,7 +71,7 @@ def read_believed(path: Path, limit_bytes: int, *, field: str) -> bytes:
     cluster mounts is. `field` is the setting that names it."""
     data, mode = _read(Path(os.path.realpath(path)), limit_bytes)
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Misconfigured(f"{path.name} can be changed by other users; chmod go-w it", field=field, rule="mode")
+        raise Misconfigured(f"{path} can be changed by other users; run: chmod go-w {path}", field=field, rule="mode")
     return data
 
 

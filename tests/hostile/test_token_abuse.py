@@ -140,6 +140,22 @@ def test_a_denied_token_is_in_the_audit_log_and_who_acts_is_named(api: Api, real
     assert any(who == f"oidc:{real.url}#ann" and did == "gc" for who, did, _, _ in told)
 
 
+def test_a_token_that_is_good_but_gives_nothing_is_audited_by_its_subject_and_one_that_is_not_is_nobodys(api: Api, real: Issuer) -> None:
+    """And a subject is no way to write into the log what did not happen: what it may hold is bounded, and printable."""
+    names = ("mallory", "a" * 255, '"},{"principal":"key:admin', "[red]x[/red]")
+    for name in names:
+        api.app.denials._last_s = float("-inf")  # else those of one second share an entry
+        answer = api.ask("POST", "/gc", key=real.token(sub=name, groups=["guests"]), json={})
+        assert answer.status_code == 403 and "oidc:" not in answer.text
+    for name in ("\x1b[2J", "a\nb", "a" * 256, "\u202ekcab"):
+        api.app.denials._last_s = float("-inf")
+        assert api.ask("POST", "/gc", key=real.token(sub=name, groups=["guests"]), json={}).status_code == 401
+    told = [(each.entry.principal, each.entry.subject, each.entry.detail) for each in api.plane.audit_list()]
+    asked = "POST /api/v1/gc"
+    assert told[-8:] == [(f"oidc:{real.url}#{name}", asked, "token-roles") for name in names] + [("anonymous", asked, "token-sub")] * 4
+    assert api.plane.audit_verify().is_whole
+
+
 def test_a_withdrawn_key_is_refused_and_a_new_one_is_good_at_once(api: Api, real: Issuer, held: own.Issuer) -> None:
     before = real.token()
     real.keys = [Signing("k2", "ES256")]

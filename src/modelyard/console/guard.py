@@ -91,8 +91,10 @@ class Guard:
         except ModelyardError as error:
             if isinstance(error, Denied):
                 # The route, not the path: what stands there in place of a name may be anything, and as long as a head.
+                found = found or self.found(scope)
                 asked = scope["method"] if found is None else f"{scope['method']} {found[0].path}"
-                await asyncio.to_thread(self.denials.add, principal, asked, error)
+                caller = principal if error.caller is None else Principal(error.caller)
+                await asyncio.to_thread(self.denials.add, caller, asked, error)
             await _refuse(error, send)
             return
         scope.update(about, principal=principal)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from modelyard import files
 from modelyard.client.places import read_admin_key
 from modelyard.config import Settings
-from modelyard.errors import ModelyardError, NotFound, Unauthenticated
+from modelyard.errors import Forbidden, ModelyardError, NotFound, Unauthenticated
 from modelyard.security import grants, tokens
 from modelyard.security.base import Identity
 from modelyard.security.identity import Keyring
@@ -105,8 +105,13 @@ class KeysAndTokens:
         if key is None:
             raise tokens.unknown_key()
         claims = tokens.claims(shown, key, self._wanted, now=time.time())
-        roles, models = grants.granted(self._grants, claims)
-        return Principal(f"oidc:{self._wanted.issuer}#{claims['sub']}", roles, models)
+        name = f"oidc:{self._wanted.issuer}#{claims['sub']}"
+        try:
+            roles, models = grants.granted(self._grants, claims)
+        except Forbidden as error:
+            error.caller = name
+            raise
+        return Principal(name, roles, models)
 
 
 def home_issuer(settings: Settings, *, failed: Callable[[ModelyardError], None], went_well: Callable[[], None]) -> Issuer | None:

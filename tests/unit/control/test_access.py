@@ -83,8 +83,12 @@ def test_a_token_is_its_issuers_subject_with_what_its_groups_may() -> None:
         found.look()
         who = identity.authenticate(real.token(groups=["ml-ops", "ml-approvers", "others"]))
         assert who.name == f"oidc:{real.url}#ann" and who.roles == ("viewer", "approver", "operator") and who.models == ()
-        with pytest.raises(Forbidden, match="no group"):
+        with pytest.raises(Forbidden, match="no group") as refused:
             identity.authenticate(real.token(groups=["others"]))
+        assert refused.value.caller == f"oidc:{real.url}#ann"
+        with pytest.raises(Unauthenticated) as refused_unknown:
+            identity.authenticate(real.token(groups=["others"], aud="another"))
+        assert refused_unknown.value.caller is None, "a token that is not good names nobody"
         assert identity.authenticate(admin_key(settings).key).name == "key:admin", "keys are let in as before"
         for shown in (None, "", mint(), "my_x.y.z"):
             with pytest.raises(Unauthenticated):
