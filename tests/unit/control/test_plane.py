@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -66,6 +67,24 @@ def packaged(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def plane_of(home: Path) -> ControlPlane:
     return ControlPlane(config.load({"home": home}))
+
+
+def copied(home: Path, to: Path) -> Path:
+    """A home like this one, whoever has its databases open: SQLite copies these, as files of theirs come and go at any time."""
+    shutil.copytree(home, to, ignore=shutil.ignore_patterns("*.sqlite", "*.sqlite-*"))
+    for path in home.glob("*.sqlite"):
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to / path.name)) as target:
+            source.backup(target)
+    return to
+
+
+def test_a_home_is_copied_while_it_is_written_to(packaged: Any, tmp_path: Path) -> None:
+    home, opened, _ = packaged
+    with plane_of(copied(home, tmp_path / "one")) as plane:
+        plane.registry.records.put("model", "left", {}, expected=0)
+        assert [*(tmp_path / "one").glob("*.sqlite-shm")], "what it holds open lies beside it"
+        with plane_of(copied(tmp_path / "one", tmp_path / "two")) as other:
+            assert other.registry.resolve("churn").digest == opened.digest and other.registry.records.get("model", "left") is not None
 
 
 def test_a_package_is_registered_and_opens(packaged: Any) -> None:
@@ -481,8 +500,6 @@ def test_what_cannot_be_honoured_is_refused_and_nothing_is_changed(
 
 
 def test_labels_go_to_the_other_hosts_where_there_are_any(packaged: Any, tmp_path: Path) -> None:
-    import shutil
-
     from modelyard import events
     from modelyard.monitor.intake import labels_outbox
     from modelyard.targets.base import Deployment, Release
@@ -491,7 +508,7 @@ def test_labels_go_to_the_other_hosts_where_there_are_any(packaged: Any, tmp_pat
     (version,) = plane_of(home).registry.versions("churn")
     release = Release(model="churn", version=version.version, digest=version.digest, index=version.index)
     for place, url, count in (("store", (tmp_path / "shared").as_uri(), 1), ("api", "https://ml.example:8090", 0), ("alone", "", 0)):
-        shutil.copytree(home, tmp_path / place)
+        copied(home, tmp_path / place)
         plane = plane_of(tmp_path / place)
         plane.settings = msgspec.structs.replace(plane.settings, export_url=url)
         plane.deployments.put(Deployment(name="churn", model="churn", generation=1, current=release), expected=0)
@@ -501,8 +518,6 @@ def test_labels_go_to_the_other_hosts_where_there_are_any(packaged: Any, tmp_pat
 
 
 def test_labels_for_which_there_is_no_room_to_wait_are_refused_before_any_is_kept(packaged: Any, tmp_path: Path) -> None:
-    import shutil
-
     from modelyard.errors import Overloaded
     from modelyard.monitor.labels import Ledger, labels_path
     from modelyard.targets.base import Deployment, Release
@@ -510,7 +525,7 @@ def test_labels_for_which_there_is_no_room_to_wait_are_refused_before_any_is_kep
     home, _, _ = packaged
     (version,) = plane_of(home).registry.versions("churn")
     release = Release(model="churn", version=version.version, digest=version.digest, index=version.index)
-    shutil.copytree(home, tmp_path / "full")
+    copied(home, tmp_path / "full")
     settings = {"home": str(tmp_path / "full"), "export_url": (tmp_path / "shared").as_uri(), "spool_limit_bytes": 4096}
     with ControlPlane(config.load(settings)) as plane:
         plane.deployments.put(Deployment(name="churn", model="churn", generation=1, current=release), expected=0)
@@ -523,7 +538,6 @@ def test_labels_for_which_there_is_no_room_to_wait_are_refused_before_any_is_kep
 
 
 def test_labels_reach_the_guards_of_a_rollout(packaged: Any, tmp_path: Path) -> None:
-    import shutil
     import time
 
     from modelyard import events
@@ -535,7 +549,7 @@ def test_labels_reach_the_guards_of_a_rollout(packaged: Any, tmp_path: Path) -> 
     from modelyard.targets.base import Deployment, Release, Rollout, Step, Strategy
 
     home, _, _ = packaged
-    shutil.copytree(home, tmp_path / "home")
+    copied(home, tmp_path / "home")
     plane = plane_of(tmp_path / "home")
     (version,) = plane.registry.versions("churn")
     release = Release(model="churn", version=version.version, digest=version.digest, index=version.index)
