@@ -25,6 +25,8 @@ from modelyard.files import make_folder, sync_folder
 from modelyard.monitor import tidying
 
 if TYPE_CHECKING:
+    import duckdb
+
     from modelyard.events import Rows
     from modelyard.monitor.windows import Staged
     from modelyard.types import Array
@@ -36,7 +38,9 @@ LISTED_ELEMENTS = 1024
 """Rows of an array with more elements than this are written as bytes, others as lists."""
 _OURS = ("prediction_id", "answered_at", "version", "digest", "share")
 GROUP = "caller_group"
-"""A column of ours that is there only for predictions whose callers stayed with a version."""
+"""A column of ours in files that are called so (`tidying.BY_CALLER`), of predictions whose callers stayed with a version. In one of 0.1.0 it is an
+output of the model that has this name.
+"""
 _LAST_S = float(2**37)
 
 
@@ -68,7 +72,7 @@ class PredictionLog:
 
     Columns: `prediction_id`, `answered_at` (UTC), `version`, `digest`, `share` (of all ids, those whose hash falls into it were logged), then the
     model's outputs (kind `predictions`) or its inputs, redacted (kind `inputs`). Predictions whose callers stayed with a version have `caller_group`
-    too (`events.Callers`).
+    too (`events.Callers`), in files that are called so.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -82,7 +86,7 @@ class PredictionLog:
 
         folder = make_folder(self._folder / group.kind / group.name / group.day)
         origin = f"{group.origin}-" if group.origin else ""
-        path = folder / f"{group.version}-{origin}{group.first}.parquet"
+        path = folder / f"{group.version}-{origin}{group.first}{tidying.BY_CALLER if group.pieces[0].groups else tidying.SUFFIX}"
         temporary = folder / f".{path.name}.tmp"
         try:
             columns, selected = _columns(group)
@@ -170,8 +174,8 @@ class PredictionLog:
         import duckdb
 
         with reading(), duckdb.connect(config={"threads": 1}) as connection:
-            tables = [f"read_parquet([{', '.join(_text(str(path)) for path in paths)}], union_by_name = true)" for paths in sides]
-            columns = [[row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()] for table in tables]  # noqa: S608  quoted
+            tables = [_table(connection, paths) for paths in sides]
+            columns = [_described(connection, table) for table in tables]
             shown = [f"t{side}.{_name(name)} AS c{side}_{at}" for side, names in enumerate(columns) for at, name in enumerate(names)]
             joins = [
                 f"JOIN {table} AS t{side} ON t0.prediction_id = t{side}.prediction_id AND t0.digest = t{side}.digest"
@@ -193,20 +197,22 @@ class PredictionLog:
         Each with when it was answered (seconds since 1970), by which digest, the label or number of the answer, its probabilities or None, and the
         group of its caller or None.
         """
+
+        for paths in _alike(self.files("predictions", name) if files is None else files):
+            yield from self._found(ids, paths)
+
+    def _found(self, ids: Sequence[str], paths: Sequence[Path]) -> Iterator[tuple[str, tuple[Any, ...]]]:
         import duckdb
 
-        paths = [str(path) for path in (self.files("predictions", name) if files is None else files)]
-        if not paths:
-            return
         with reading(), duckdb.connect(config={"threads": 1}) as connection:
             connection.register("wanted", {"id": _texts(ids)})
-            read = f"read_parquet([{', '.join(map(_text, paths))}], union_by_name = true)"
-            has = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {read}").fetchall()}  # noqa: S608  quoted
+            read = _read_parquet(paths)
+            has = {*_described(connection, read)}
             answer = next((_name(each) for each in ("label", "prediction") if each in has), None)
             if answer is None:
                 return
             probability = '"probability"::DOUBLE[]' if "probability" in has else "NULL"
-            group = GROUP if GROUP in has else "NULL"
+            group = GROUP if _is_by_caller(paths[0]) else "NULL"
             query = f"""SELECT prediction_id, epoch_us(answered_at) / 1e6, digest, {answer}, {probability}, {group}
                 FROM {read} JOIN wanted ON prediction_id = id::VARCHAR"""  # noqa: S608  quoted
             found = connection.execute(query)
@@ -218,11 +224,11 @@ class PredictionLog:
         """How many predictions of a deployment are logged, and the least share of them that was (1 without any). Raises Unavailable."""
         import duckdb
 
-        paths = [str(path) for path in self.files("predictions", name)]
+        paths = self.files("predictions", name)
         if not paths:
             return 0, 1.0
         with reading(), duckdb.connect(config={"threads": 1}) as connection:
-            read = f"read_parquet([{', '.join(map(_text, paths))}], union_by_name = true)"
+            read = _read_parquet(paths)
             count, share = connection.execute(f"SELECT count(*), coalesce(min(share), 1.0) FROM {read}").fetchall()[0]  # noqa: S608  quoted
         return int(count), float(share)
 
@@ -237,6 +243,40 @@ class PredictionLog:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _is_by_caller(path: Path) -> bool:
+    return path.name.endswith(tidying.BY_CALLER)
+
+
+def _alike(paths: Iterable[Path]) -> list[list[Path]]:
+    """The files that have the groups of callers, and those that do not, where there are any."""
+    found: tuple[list[Path], list[Path]] = ([], [])
+    for path in paths:
+        found[_is_by_caller(path)].append(path)
+    return [each for each in found if each]
+
+
+def _read_parquet(paths: Iterable[Path]) -> str:
+    return f"read_parquet([{', '.join(_text(str(path)) for path in paths)}], union_by_name = true)"
+
+
+def _described(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    return [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()]  # noqa: S608  quoted
+
+
+def _table(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> str:
+    """What lies in these files without the groups of callers; an output that 0.1.0 called so is called as `column_names` has it today."""
+    selected = []
+    for side in _alike(paths):
+        read = _read_parquet(side)
+        names = _described(connection, read)
+        shown = {name: _name(name) for name in names if name.lower() != GROUP}
+        for old in {*names} - {*shown} if not _is_by_caller(side[0]) else ():
+            new = f"{old}_"
+            shown[new] = f"coalesce({_name(new)}, {_name(old)})" if new in shown else _name(old)
+        selected.append(f"SELECT {', '.join(f'{value} AS {_name(name)}' for name, value in shown.items())} FROM {read}")  # noqa: S608  quoted
+    return f"({' UNION ALL BY NAME '.join(selected)})"
+
+
 def _microseconds(at: float) -> int:
     return int(min(max(at, 0.0), _LAST_S) * 1e6)
 
@@ -244,7 +284,6 @@ def _microseconds(at: float) -> int:
 def _logged(found: dict[str, Array]) -> LoggedRows:
     columns = {name: _plain(values) for name, values in found.items()}
     ids, times, versions, digests, shares = (columns.pop(name) for name in _OURS)
-    columns.pop(GROUP, None)
     return LoggedRows(ids, times.astype("datetime64[us]").astype(np.int64) / 1e6, versions, digests, shares, columns)
 
 

@@ -21,6 +21,8 @@ from modelyard.errors import InvalidInput, ModelyardError, StorageFull
 from modelyard.files import read_limited, sync_folder, write_atomically
 
 NOTE = ".merging.json"
+SUFFIX, BY_CALLER = ".parquet", ".callers.parquet"
+"""How the log's files are called, and those whose rows have the group of their caller beside them: these stay by themselves."""
 FEW = 8
 """So many small files of one version and day are left as they are."""
 AT_ONCE = 64
@@ -37,10 +39,11 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(NamedTuple):
-    """Small files of one version and day, that are to be one."""
+    """Small files of one version and day that are called alike, and are to be one."""
 
     folder: Path
     version: str
+    ending: str
     paths: tuple[Path, ...]
 
 
@@ -61,7 +64,7 @@ def merge(batch: Batch) -> Path:
     import duckdb
 
     names = tuple(path.name for path in batch.paths)
-    target = batch.folder / f"{batch.version}-m{hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:16]}.parquet"
+    target = batch.folder / f"{batch.version}-m{hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:16]}{batch.ending}"
     temporary = batch.folder / f".{target.name}.tmp"
     read = ", ".join("'" + str(path).replace("'", "''") + "'" for path in batch.paths)
     into = "'" + str(temporary).replace("'", "''") + "'"
@@ -108,13 +111,14 @@ def _note(folder: Path) -> Note | None:
 
 
 def _small(folder: Path) -> Iterator[Batch]:
-    by_version: dict[str, list[tuple[Path, int]]] = {}
+    alike: dict[tuple[str, str], list[tuple[Path, int]]] = {}
     for path in sorted(folder.glob("[!.]*.parquet")):
         with suppress(FileNotFoundError):
             size = path.lstat().st_size
             if size < LARGE_BYTES:
-                by_version.setdefault(path.name.partition("-")[0], []).append((path, size))
-    for version, found in by_version.items():
+                ending = BY_CALLER if path.name.endswith(BY_CALLER) else SUFFIX
+                alike.setdefault((path.name.partition("-")[0], ending), []).append((path, size))
+    for (version, ending), found in alike.items():
         if len(found) <= FEW:
             continue
         chosen: list[Path] = []
@@ -125,7 +129,7 @@ def _small(folder: Path) -> Iterator[Batch]:
             chosen.append(path)
             total += size
         if len(chosen) > 1:
-            yield Batch(folder, version, tuple(chosen))
+            yield Batch(folder, version, ending, tuple(chosen))
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
 import numpy as np
 import pytest
@@ -103,6 +104,26 @@ def test_labels_find_the_groups_of_callers_too(home: Home, is_written: bool) -> 
         assert set(home.log.rows("predictions", "m").columns) == {"label", "probability"}, "a group is no output"
     home.ledger.give("m", [(key, "yes") for key in "abcd"], at=300.0)
     assert labelled(home.answers()[OLD], CLASSES).groups.tolist() == [-1, -1, 0, 255]
+
+
+@pytest.mark.parametrize("written", [np.array([7, 8], dtype=np.uint8), np.array([0.5, -1.0]), np.array(["x", None], dtype=object)])
+def test_an_output_that_0_1_0_logged_as_caller_group_is_no_group(home: Home, written: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of 0.1.0 lie in the folder with those of today, of callers who stayed with a version and of others."""
+    outputs = {"caller_group": written, "label": np.array(["yes", "no"], dtype=object)}
+    with monkeypatch.context() as before:
+        before.setattr("modelyard.monitor.log.column_names", lambda names: {name: name for name in names})
+        home.predict(OLD, predictions(["a", "b"], outputs, at=100.0))
+        home.write()
+    home.predict(OLD, predictions(["c", "d"], outputs, at=101.0))
+    home.predict(OLD, msgspec.structs.replace(predictions(["e", "f"], outputs, at=102.0), groups=bytes([3, 255])))
+    home.write()
+    logged = [duckdb.read_parquet(str(path)).columns[5:] for path in home.log.files("predictions", "m")]
+    assert logged == [["caller_group", "label"], ["caller_group_", "label"], ["caller_group", "caller_group_", "label"]], "as each release writes it"
+    home.ledger.give("m", [(key, "yes") for key in "abcdef"], at=300.0)
+    assert labelled(home.answers()[OLD], CLASSES).groups.tolist() == [-1, -1, -1, -1, 3, 255]
+    columns = home.log.rows("predictions", "m").columns
+    assert set(columns) == {"label", "caller_group_"}, "and by one name"
+    assert columns["caller_group_"].tolist() == [*written.tolist()] * 3
 
 
 def test_the_newest_label_stands_and_how_they_came_is_counted(home: Home) -> None:

@@ -21,9 +21,11 @@ AT = 1_700_006_400.0  # 2023-11-15 00:00
 BEFORE = date(2023, 11, 17)
 
 
-def write(log: PredictionLog, number: int, *, day: str = "2023-11-15", version: int = 1, values: object = None, name: str = "m") -> None:
+def write(
+    log: PredictionLog, number: int, *, day: str = "2023-11-15", version: int = 1, values: object = None, name: str = "m", groups: bytes = b""
+) -> None:
     column = events.column("prediction", np.array([float(number)]) if values is None else np.asarray(values))
-    rows = Rows(share=1.0, ids=(f"p{number}",), times=np.array([AT + number]).astype("<f8").tobytes(), columns=(column,))
+    rows = Rows(share=1.0, ids=(f"p{number}",), times=np.array([AT + number]).astype("<f8").tobytes(), columns=(column,), groups=groups)
     log.write(Staged(kind="predictions", name=name, day=day, version=version, digest=DIGEST, form="", first=number, last=number, pieces=(rows,)))
 
 
@@ -52,6 +54,16 @@ def test_many_small_files_of_a_day_become_one_of_each_version(log: PredictionLog
     assert len(log.files("predictions", "m")) == 2 and ids(log) == before == [f"p{number}" for number in range(40)]
     assert log.rows("predictions", "m", version=2).ids.tolist() == [f"p{number}" for number in range(1, 40, 2)]
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_files_with_the_groups_of_callers_stay_by_themselves(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    for number in range(40):
+        write(log, number, groups=bytes([number]) if number % 2 else b"")
+    tidied(log)
+    assert sorted(path.name.partition(".")[2] for path in log.files("predictions", "m")) == ["callers.parquet", "parquet"]
+    found = {key: match[-1] for key, match in log.find("m", [f"p{number}" for number in range(40)])}
+    assert found == {f"p{number}": number if number % 2 else None for number in range(40)}
 
 
 def test_days_that_are_not_over_and_a_few_files_stay(tmp_path: Path) -> None:
