@@ -50,13 +50,20 @@ def judge(serve: ServeState, workers: Iterable[WorkerState]) -> Health:
     for slot in range(serve.size):
         worker = known.get(slot)
         if slot not in serve.slots:
-            troubles.append(Trouble(reason="no_worker", slot=slot, evidence=f"slot {slot} has no worker; another is being started"))
+            next_ = "another is being started" if not serve.trouble else f"another cannot be started ({serve.trouble}), which is tried again"
+            troubles.append(Trouble(reason="no_worker", slot=slot, evidence=f"slot {slot} has no worker; {next_}"))
         elif worker is None or not worker.is_ready:
             troubles.append(Trouble(reason="starting", slot=slot, evidence=f"the worker of slot {slot} has not loaded its models yet"))
         else:
             troubles += _of_worker(worker)
     whole = [worker for worker in known.values() if worker.is_ready and not worker.missing]
     return Health(is_ready=serve.is_up and bool(whole), troubles=tuple(troubles))
+
+
+def unstarted(why: str) -> Health:
+    """Judge a data plane that is not there and cannot be started now."""
+    evidence = f"the data plane cannot be started ({why}), which is tried again"
+    return Health(is_ready=False, troubles=(Trouble(reason="no_worker", evidence=evidence),))
 
 
 def alone(worker: WorkerState) -> Health:

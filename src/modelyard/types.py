@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar
 
 import msgspec
 
-from modelyard.errors import DigestMismatch, InvalidInput, MalformedPayload
+from modelyard.errors import DigestMismatch, InvalidInput, MalformedPayload, ModelyardError
 from modelyard.files import read_limited, write_atomically
 
 if TYPE_CHECKING:
@@ -307,7 +307,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the serve supervisor says of itself: its slots whose worker lives, and where it listens (`grpc_port` -1: not for gRPC).
 
-    `size` is how many slots there are; `is_up` says that all of them had a worker that was ready, once since the start.
+    `size` is how many slots there are; `is_up` says that all of them had a worker that was ready, once since the start; `trouble`, why a worker could
+    not be started at the last try.
     """
 
     pid: int
@@ -319,6 +320,7 @@ class ServeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scheme: Literal["http", "https"] = "http"
     size: int = 0
     is_up: bool = False
+    trouble: str = ""
 
     @property
     def _seen_host(self) -> str:
@@ -386,6 +388,23 @@ def write_control_state(run: Path, state: ControlState) -> None:
 def read_control_state(run: Path) -> ControlState:
     """What the control process last said. Raises NotFound or MalformedPayload."""
     return _read(run / "control.json", ControlState)
+
+
+def write_unstarted(run: Path, process: str, why: str) -> None:
+    """Say in `run` why `process`, `serve` or `control`, cannot be started now; nothing where it can be. Raises StorageFull or InvalidConfig."""
+    path = run / f"{process}.unstarted"
+    if why:
+        write_atomically(path, why.encode(), durable=False)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_unstarted(run: Path, process: str) -> str:
+    """Why `process` cannot be started now, as its parent last said; empty where it said nothing."""
+    try:
+        return read_limited(run / f"{process}.unstarted", 1024).decode("utf-8", "replace")
+    except ModelyardError:
+        return ""
 
 
 def _read(path: Path, kind: type[T]) -> T:

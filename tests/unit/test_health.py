@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.health import REASONS, Trouble, alone, judge
+from modelyard.health import REASONS, Trouble, alone, judge, unstarted
 from modelyard.types import Digest, ModelState, ServeState, Verdict, WorkerState
 
 A = Digest("sha256:" + "a" * 64)
@@ -53,6 +53,15 @@ def test_later_one_whole_worker_is_enough_and_the_rest_is_said(state: ServeState
     assert reasons(*found.troubles) == expected
     assert sum(found.counts.values()) == 1
     assert set(found.counts) == set(REASONS)
+
+
+def test_why_there_is_no_worker_is_said_where_the_system_refuses_one() -> None:
+    state = ServeState(pid=1, host="h", port=1, slots=(0,), started_at="", size=2, is_up=True, trouble="no room")
+    found = judge(state, [worker(0)])
+    assert found.is_ready, "the others serve"
+    assert found.troubles[0].evidence == "slot 1 has no worker; another cannot be started (no room), which is tried again"
+    gone = unstarted("no room")
+    assert not gone.is_ready and reasons(*gone.troubles) == [("no_worker", None)]
 
 
 def test_no_worker_that_answers_every_model_is_not_ready_and_says_which_digest_and_verdict() -> None:

@@ -29,7 +29,7 @@ from modelyard.cli.show import Home, Json, emit_json, escape, line
 from modelyard.config import Settings
 from modelyard.errors import MalformedPayload, ModelyardError, NotFound, Unavailable
 from modelyard.targets.local import Local
-from modelyard.types import ControlState, HostPlan, ServeState, read_control_state, read_plan, read_serve_state, write_plan
+from modelyard.types import ControlState, HostPlan, ServeState, read_control_state, read_plan, read_serve_state, write_plan, write_unstarted
 
 START_LIMIT_S = 60.0
 STEADY_S = 10.0  # a child that lived this long has its restart delay forgiven
@@ -132,7 +132,7 @@ def run(settings: Settings, ready: Callable[[Up], None]) -> int:
                 raise
         finally:
             _end(list(children.values()), settings.drain_timeout_s + 2, stop)
-            for name in (STATE, "control.json", "serve.json"):
+            for name in (STATE, "control.json", "serve.json", "control.unstarted", "serve.unstarted"):
                 (settings.run / name).unlink(missing_ok=True)
     return 0
 
@@ -160,9 +160,15 @@ class Stop:
 
 
 class Child:
-    """One plane's process, started again when it ends: at once the first time, then after growing pauses until it has been steady."""
+    """One plane's process, started again when it ends: at once the first time, then after growing pauses until it has been steady.
+
+    Where the system has no room for another process, that is said in the run folder and tried again like any other end.
+    """
 
     def __init__(self, name: str, settings: Settings) -> None:
+        self._name = name
+        self._run = settings.run
+        self._unstarted = ""
         self._pid_file = settings.run / f"{name}.pid"
         self._command = [sys.executable, "-P", "-m", *_arguments(name, settings)]
         self._environment = config.child_environment(settings, is_serve=name == "serve")
@@ -171,9 +177,14 @@ class Child:
         self._pause_s = 0.0
 
     def start(self) -> None:
-        """Start the process, in a session of its own: Ctrl-C reaches the parent alone, which stops it in order."""
+        """Start the process, in a session of its own: Ctrl-C reaches the parent alone, which stops it in order. Raises Unavailable."""
         self._started_s = time.monotonic()
-        self._process = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        try:
+            self._process = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        except OSError as error:
+            self._tell_unstarted(error.strerror or "no reason given")
+            raise Unavailable(f"the {self._name} process cannot be started ({self._unstarted})") from error
+        self._tell_unstarted("")
         # Who comes after a parent that was killed must find this process before it has said anything itself.
         with contextlib.suppress(OSError):
             self._pid_file.write_text(str(self._process.pid))
@@ -188,14 +199,24 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def keep(self) -> None:
-        """Start the process again when it has ended and its pause is over."""
+        """Start the process again when it has ended and its pause is over; one that cannot be started then, after the next."""
         if self.is_running():
             return
         lived = time.monotonic() - self._started_s
         if lived < self._pause_s:
             return
         self._pause_s = 0.1 if lived > STEADY_S else min(5.0, max(0.1, 2 * self._pause_s))
-        self.start()
+        with contextlib.suppress(Unavailable):  # it has been told
+            self.start()
+
+    def _tell_unstarted(self, why: str) -> None:
+        if why == self._unstarted:
+            return
+        told = f"cannot be started ({why}), which is tried again; the rest goes on" if why else "is started again"
+        print(f"modelyard: the {self._name} process {told}", file=sys.stderr, flush=True)
+        self._unstarted = why
+        with contextlib.suppress(ModelyardError, OSError):
+            write_unstarted(self._run, self._name, why)
 
     def tell(self, number: int) -> None:
         """Send a signal to the process if it lives."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from modelyard import config, files
 from modelyard.config import Settings
 from modelyard.errors import InvalidConfig, NotFound, Unavailable
-from modelyard.types import read_control_state
+from modelyard.types import read_control_state, read_unstarted
 
 _KEY_LIMIT_BYTES = 1024
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - nothing is bound
@@ -44,6 +44,8 @@ def of_home(settings: Settings | None, *, key: str | None = None) -> Place:
     except NotFound as error:
         raise Unavailable(f"{settings.home} is not up; start it: modelyard up --detach") from error
     if not _is_running(state.pid):  # its port may be another's by now, who must not be sent the key
+        if why := read_unstarted(settings.run, "control"):
+            raise Unavailable(f"the control process of {settings.home} cannot be started now ({why}); it is tried again. What is deployed serves on")
         raise Unavailable(f"the control process of {settings.home} is not running; start it: modelyard up --detach")
     return Place(state.url, key)
 

@@ -11,13 +11,13 @@ import msgspec
 
 from modelyard.control.host import host_id
 from modelyard.control.plane import ControlPlane
-from modelyard.health import Health, judge
+from modelyard.health import Health, judge, unstarted
 from modelyard.monitor.summary import Traffic
 from modelyard.rollout.election import Leader
 from modelyard.rollout.hosts import Seen
 from modelyard.security.issuer import IssuerState
 from modelyard.targets.base import Deployment, TargetState
-from modelyard.types import Digest
+from modelyard.types import Digest, read_unstarted
 
 
 class Plane(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,8 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The running world as one home sees it. `data_plane` is None while no supervisor runs; `health` says whether it is ready, and what is degraded.
+    """The running world as one home sees it. `data_plane` is None while no supervisor runs; `health` says whether it is ready, and what is degraded,
+    or why no supervisor can be started.
 
     `hosts` are all of the store, this one among them; `term` is the leader's. `issuer` is where the home accepts tokens.
     """
@@ -96,7 +97,7 @@ def status(
     return Status(
         home=str(plane.settings.home),
         data_plane=_data_plane(state),
-        health=None if state.serve is None else judge(state.serve, state.workers),
+        health=_health(plane, state),
         deployments=tuple(
             DeploymentStatus(
                 deployment=deployment,
@@ -110,6 +111,13 @@ def status(
         hosts=tuple(_host(seen, leader, here=host_id(plane.settings)) for seen in hosts),
         term=0 if leader is None else leader.term,
     )
+
+
+def _health(plane: ControlPlane, state: TargetState) -> Health | None:
+    if state.serve is not None:
+        return judge(state.serve, state.workers)
+    why = read_unstarted(plane.settings.run, "serve")
+    return unstarted(why) if why else None
 
 
 def _host(seen: Seen, leader: Leader | None, *, here: str) -> HostStatus:

@@ -40,6 +40,9 @@ from modelyard.types import ServeState, read_plan, read_serve_state, read_worker
 RESTART_S = (0.0, 0.0, 0.1, 0.3, 0.8)
 """Waits before restarts that follow one another quickly; the last one repeats."""
 
+UNSTARTED_S = (0.2, 0.5, 1.0, 2.0)
+"""The same after starts that the system refused, for want of processes, memory or descriptors."""
+
 STEADY_S = 10.0
 """A worker that lived this long did not die of starting."""
 
@@ -90,6 +93,8 @@ class Slot:
         self.idle_since_s = time.monotonic()
         self.restart_at_s = 0.0
         self.quick_deaths = 0
+        self.refused_starts = 0
+        self.trouble = ""
 
 
 class Supervisor:
@@ -174,39 +179,56 @@ class Supervisor:
         self._signals += 1
 
     def _start(self, slot: Slot, environment: dict[str, str]) -> None:
-        ours, theirs = socket.socketpair()
+        slot.started_s = slot.heard_s = time.monotonic()
+        slot.is_loading = True
+        try:
+            ours, theirs = socket.socketpair()
+            try:
+                ours.setblocking(False)
+                self._selector.register(ours, selectors.EVENT_READ, slot)
+                slot.process = self._started(slot, theirs.fileno(), environment)
+            except BaseException:
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(ours)
+                ours.close()
+                raise
+            finally:
+                theirs.close()
+        except OSError as error:
+            self._put_off(slot, error.strerror or "no reason given")
+            return
+        slot.channel, slot.has_started = ours, True
+        slot.refused_starts, slot.trouble = 0, ""
+        self.log.info("worker_started", worker=slot.number, worker_pid=slot.process.pid)
+
+    def _started(self, slot: Slot, channel: int, environment: dict[str, str]) -> subprocess.Popen[bytes] | Forked:
         arguments = [
-            f"--slot={slot.number}", f"--listener={slot.listener.fileno()}", f"--channel={theirs.fileno()}", f"--plan={self._plan}",
+            f"--slot={slot.number}",
+            f"--listener={slot.listener.fileno()}",
+            f"--channel={channel}",
+            f"--plan={self._plan}",
             f"--run={self._run}",
-        ]  # fmt: skip
+        ]
         if self._spool is not None:
             arguments.append(f"--spool={self._spool}")
         if self.dynamic is not None:
             arguments.append(f"--dynamic={self.dynamic}")
-        inherited = [slot.listener.fileno(), theirs.fileno()]
+        inherited = [slot.listener.fileno(), channel]
         if slot.grpc is not None:
             arguments.append(f"--grpc={slot.grpc.fileno()}")
             inherited.append(slot.grpc.fileno())
-        slot.started_s = slot.heard_s = time.monotonic()
-        slot.is_loading = True
-        try:
-            if self.forks and not slot.has_started and forked.is_safe():
-                slot.process = forked.start(arguments, environment, inherited)
-            else:
-                command = [sys.executable, "-P", "-m", "modelyard.serve.worker", *arguments]
-                slot.process = subprocess.Popen(command, env=environment, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            slot.has_started = True
-        except OSError as error:
-            self.log.error("worker_not_started", worker=slot.number, message=error.strerror)
-            slot.restart_at_s = slot.started_s + RESTART_S[-1]
-            ours.close()
-            return
-        finally:
-            theirs.close()
-        self.log.info("worker_started", worker=slot.number, worker_pid=slot.process.pid)
-        ours.setblocking(False)
-        slot.channel = ours
-        self._selector.register(ours, selectors.EVENT_READ, slot)
+        if self.forks and not slot.has_started and forked.is_safe():
+            return forked.start(arguments, environment, inherited)
+        command = [sys.executable, "-P", "-m", "modelyard.serve.worker", *arguments]
+        return subprocess.Popen(command, env=environment, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def _put_off(self, slot: Slot, why: str) -> None:
+        """Try again later what the system has refused, and say so once for each reason."""
+        if why != slot.trouble:
+            self.log.error("worker_not_started", worker=slot.number, message=f"{why}; it is tried again")
+        slot.trouble = why
+        slot.restart_at_s = slot.started_s + UNSTARTED_S[min(slot.refused_starts, len(UNSTARTED_S) - 1)]
+        slot.refused_starts += 1
 
     def _wait(self, seconds: float) -> None:
         for key, _ in self._selector.select(seconds):
@@ -277,6 +299,7 @@ class Supervisor:
             scheme="https" if self.settings.tls_cert_file else "http",
             size=len(self.slots),
             is_up=self._is_up,
+            trouble=next((slot.trouble for slot in self.slots if slot.process is None and slot.trouble), ""),
         )
 
     def _announce(self) -> int:

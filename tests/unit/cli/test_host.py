@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +18,7 @@ from modelyard import config
 from modelyard.cli import host
 from modelyard.config import Settings
 from modelyard.errors import Unavailable
-from modelyard.types import HostPlan, read_plan, write_plan
+from modelyard.types import HostPlan, read_plan, read_unstarted, write_plan
 
 
 @pytest.fixture
@@ -83,6 +86,42 @@ def test_a_child_that_keeps_dying_is_started_with_growing_pauses(settings: Setti
             pauses.append(child._pause_s)
     assert child._process is not None and child._process.wait() == 0
     assert pauses == [0.1, 0.2, 0.4]
+
+
+def test_a_child_for_which_the_system_has_no_room_is_tried_again_and_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended the parent, and with it what still served."""
+    child, now, popen = host.Child("serve", settings), [1000.0], subprocess.Popen
+    child._command = [sys.executable, "-c", ""]
+    monkeypatch.setattr(host.time, "monotonic", lambda: now[0])
+    tried: list[float] = []
+    has_room = False
+
+    def start(*arguments: Any, **more: Any) -> Any:
+        tried.append(now[0])
+        if not has_room:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return popen(*arguments, **more)
+
+    monkeypatch.setattr(host.subprocess, "Popen", start)
+    with pytest.raises(Unavailable, match="serve process cannot be started"):
+        child.start()  # the first time it is who starts the home that is told
+    for _ in range(600):
+        now[0] += 0.1
+        child.keep()
+    pauses = [round(later - earlier, 1) for earlier, later in itertools.pairwise(tried)]
+    assert pauses[:5] == sorted(pauses[:5]) and 5.0 <= pauses[-1] < 5.3 and len(tried) < 25
+    assert not child.is_running() and child.pid is None
+    assert read_unstarted(settings.run, "serve") == "Resource temporarily unavailable"
+    has_room = True
+    for _ in range(60):
+        now[0] += 0.1
+        if child.pid is None:
+            child.keep()
+    assert child.pid is not None and child._process is not None and child._process.wait() == 0
+    assert read_unstarted(settings.run, "serve") == ""
+    assert len(capsys.readouterr().err.splitlines()) == 2, "once for each change, however often it is tried"
 
 
 def test_a_port_in_use_names_its_flag(settings: Settings) -> None:

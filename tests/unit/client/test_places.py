@@ -10,7 +10,7 @@ import pytest
 from modelyard import config
 from modelyard.client.places import Place, beside, of_home, read_admin_key
 from modelyard.errors import InvalidConfig, Unavailable
-from modelyard.types import ControlState, write_control_state
+from modelyard.types import ControlState, write_control_state, write_unstarted
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,12 @@ def test_a_home_says_where_its_control_process_is_while_it_runs(tmp_path: Path) 
     assert of_home(settings, key="my_own") == Place("http://127.0.0.1:1", "my_own")
     assert of_home(settings).headers == {"authorization": "Bearer my_key"} and Place("u", None).headers == {}
     write_control_state(settings.run, ControlState(pid=2**22 - 3, url="http://127.0.0.1:1", started_at=""))
+    with pytest.raises(Unavailable, match="not running"):
+        of_home(settings)
+    write_unstarted(settings.run, "control", "no room")
+    with pytest.raises(Unavailable, match=r"cannot be started now \(no room\)"):
+        of_home(settings)
+    write_unstarted(settings.run, "control", "")
     with pytest.raises(Unavailable, match="not running"):
         of_home(settings)
     (tmp_path / "keys/admin.key").chmod(0o644)

@@ -12,7 +12,7 @@ from modelyard.control.traffic import Watch
 from modelyard.rollout.election import Leader
 from modelyard.rollout.hosts import LEASE_S, HostReport, Seen
 from modelyard.targets.base import Deployment, Release
-from modelyard.types import ModelState, ServeState, WorkerState, write_serve_state, write_worker_state
+from modelyard.types import ModelState, ServeState, WorkerState, write_serve_state, write_unstarted, write_worker_state
 from serving import Home
 
 
@@ -45,6 +45,10 @@ def test_a_degraded_data_plane_says_what_is_wrong(tmp_path: Path) -> None:
         assert status(plane, [], trouble={}, traffic={}).health is None
         run = tmp_path / "run"
         run.mkdir()
+        write_unstarted(run, "serve", "no room")
+        found = status(plane, [], trouble={}, traffic={})
+        assert found.data_plane is None and found.health is not None and not found.health.is_ready
+        assert found.health.troubles[0].evidence == "the data plane cannot be started (no room), which is tried again"
         write_serve_state(run, ServeState(pid=os.getpid(), host="127.0.0.1", port=8080, slots=(0,), started_at="", size=2, is_up=True))
         write_worker_state(run, WorkerState(slot=0, pid=os.getpid(), sequence=1, is_ready=True))
         found = status(plane, [], trouble={}, traffic={})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import socket
@@ -9,6 +10,7 @@ import pytest
 
 from modelyard.config import Settings
 from modelyard.errors import Conflict, InvalidConfig
+from modelyard.health import judge
 from modelyard.serve import supervisor
 from modelyard.serve.supervisor import Supervisor
 from modelyard.types import read_serve_state
@@ -175,4 +177,42 @@ def test_its_report_says_how_many_slots_there_are_and_when_all_were_ready(tmp_pa
     world._is_up = True
     world._write_state()
     assert read_serve_state(tmp_path).is_up
+    close(world)
+
+
+@pytest.mark.parametrize("what", ["Popen", "fork", "socketpair", "epoll"])
+def test_a_worker_that_the_system_refuses_to_start_is_tried_again_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    """At a limit of processes, memory or descriptors; it was tried every 0.8 s, and without a descriptor the supervisor ended."""
+    world = made(tmp_path, workers=1)
+    slot = world.slots[0]
+
+    def refuse(*_: object, **__: object) -> object:
+        raise OSError(errno.EMFILE if what == "socketpair" else errno.EAGAIN, "no room")
+
+    place = {
+        "Popen": (supervisor.subprocess, "Popen"),
+        "fork": (supervisor.forked, "start"),
+        "socketpair": (supervisor.socket, "socketpair"),
+        "epoll": (world._selector, "register"),
+    }[what]
+    world.forks = what == "fork"
+    monkeypatch.setattr(supervisor.forked, "is_safe", lambda: True)
+    with monkeypatch.context() as refused:
+        refused.setattr(*place, refuse)
+        waits = []
+        for _ in range(6):
+            world._start(slot, {})
+            waits.append(round(slot.restart_at_s - slot.started_s, 3))
+        assert waits == [0.2, 0.5, 1.0, 2.0, 2.0, 2.0]
+        assert slot.process is None and slot.channel is None and not world._selector.get_map()
+    assert capsys.readouterr().err.count("worker_not_started") == 1
+    assert "no room" in judge(world._state(), []).troubles[0].evidence
+    world.forks = False
+    monkeypatch.setattr(supervisor.sys, "executable", "/bin/true")
+    world._start(slot, {})
+    assert slot.process is not None and world._state().trouble == "" and slot.refused_starts == 0
+    assert slot.process.wait() == 0  # type: ignore[union-attr]
+    world._reap()
     close(world)
