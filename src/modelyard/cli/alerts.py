@@ -11,6 +11,7 @@ from urllib.parse import quote
 import typer
 
 from modelyard import config
+from modelyard.cli import folding
 from modelyard.cli.errors import EXIT
 from modelyard.cli.following import duration
 from modelyard.cli.show import Home, Json, emit_json, escape, line, on_one_line, table
@@ -45,7 +46,7 @@ def alerts(
     severity: Annotated[Severity | None, typer.Option(help="With silence: pages, or reports.")] = None,
     for_: Annotated[str | None, typer.Option("--for", metavar="TEXT", help="With silence: 30m, 4h, 2d, or until a time such as 2030-01-31.")] = None,
     why: Annotated[str, typer.Option(help="With silence: the reason, for whoever is on duty next.")] = "",
-    every: Annotated[bool, typer.Option("--all", help="Show every alert that is over, and all that is known of reports.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every alert, also those that are over, and all that is known of reports.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -62,6 +63,8 @@ def alerts(
         if what == "silence":
             if for_ is None:
                 raise InvalidConfig("say for how long: --for 4h", field="for", rule="required")
+            if not why.strip():
+                raise InvalidConfig("say why: --why TEXT; whoever is on duty next will want to know", field="why", rule="required")
             matcher = {
                 "deployment": deployment or "",
                 "rule": rule or "",
@@ -95,8 +98,12 @@ def _show(found: Alerts, *, json: bool, every: bool) -> None:
         line(f"[red]{escape(found.trouble)}[/red]; until that is mended the routes of before stand")
     active = [each for each in found.alerts if each.state != "resolved"]
     over = [each for each in found.alerts if each.state == "resolved"]
-    for each in active:
-        _alert(each, now, is_whole=every or each.severity == "page")
+    for group in folding.alarms(active):
+        most = len(group) if every else folding.ALERTS
+        for each in group[:most]:
+            _alert(each, now, is_whole=every or each.severity == "page")
+        if len(group) > most:
+            line(f"and {on_one_line(folding.rest(group, most))}; all: --all")
     if not active:
         line("[green]nothing fires[/green]")
     shown = over if every else over[:OVER]

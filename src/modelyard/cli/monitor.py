@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from modelyard import config, files
-from modelyard.cli import sparklines
+from modelyard.cli import folding, sparklines
 from modelyard.cli.show import Home, Json, emit_json, escape, line, on_one_line, table
 from modelyard.cli.times import moment
 from modelyard.cli.world import connect
@@ -66,13 +66,12 @@ def show(found: Overview, *, now: float) -> None:
     for said in found.trouble:
         line(f"[red]{escape(said)}[/red]")
     if found.verdicts:
-        groups = folded(found.verdicts, found.pages)
-        table(["", "", "rule", "found", "harm", "columns"], [_line(group, found.pages) for group in groups[:SHOWN]])
+        groups = folding.folded(found.verdicts, found.pages)
+        table(["", "", "rule", "found", "harm", "columns"], [_verdict(group, found.pages) for group in groups[:SHOWN]])
         if len(groups) > SHOWN:
             line(f"and {sum(map(len, groups[SHOWN:])):,} less important ones; --json has them all")
-    for alert in found.alerts:
-        if alert.state == "firing":
-            _show(alert)
+    for group in folding.alarms(alert for alert in found.alerts if alert.state == "firing"):
+        _show(group)
     budget = found.budget
     line(
         f"alarm budget: at most {budget.false_pages_a_month:g} false page{'' if budget.false_pages_a_month == 1 else 's'} a month; "
@@ -88,28 +87,28 @@ def show(found: Overview, *, now: float) -> None:
     table(["", "course", "latest", "largest"], rows, right=("latest", "largest"))
 
 
-def folded(verdicts: Sequence[Verdict], pages: Sequence[str] = ()) -> list[list[Verdict]]:
-    """The verdicts in their order, those of one detector that say the same of one column each together: 20 columns whose first week is still learnt
-    are one line. What fails, pages or has a price stands by itself.
-    """
-    groups: dict[tuple[str, ...], list[Verdict]] = {}
-    for place, verdict in enumerate(verdicts):
-        detector, _, _ = verdict.rule.partition(":")
-        column = verdict.columns[0] if len(verdict.columns) == 1 else ""
-        is_alone = (
-            not column or not verdict.evidence.startswith(column) or verdict.outcome == "fail" or verdict.rule in pages or verdict.harm is not None
-        )
-        key = (str(place),) if is_alone else (detector, verdict.outcome, verdict.evidence.removeprefix(column))
-        groups.setdefault(key, []).append(verdict)
-    return list(groups.values())
+def _show(group: Sequence[Alert]) -> None:
+    """Pages with why and what to do, the first of many; of several that are reports, or kept back, which they are: `modelyard alerts` tells each."""
+    first, kept_back = group[0], _kept_back(group[0])
+    if len(group) > 1 and (kept_back or first.severity == "report"):
+        since = _time(min(map(_fired, group)))
+        line(f"[bold]{len(group):,} {first.severity}s[/bold] fire, the first since {since} UTC: {on_one_line(folding.names(group))}{kept_back}")
+        line(f"  what was found: modelyard alerts {escape(first.deployment)}")
+        return
+    for alert in group[: folding.ALERTS]:
+        what = on_one_line(f"{alert.rule}; {alert.cause}: {alert.why}" if alert.cause else alert.rule)
+        line(f"[bold]{alert.severity} {escape(alert.id)}[/bold] fires since {_time(_fired(alert))} UTC: {what}{kept_back}")
+        line(f"  what to do: {escape(alert.advice)}")
+    if len(group) > folding.ALERTS:
+        line(f"and {on_one_line(folding.rest(group, folding.ALERTS))}; all: modelyard alerts {escape(first.deployment)} --all")
 
 
-def _show(alert: Alert) -> None:
-    told = f"silenced by {alert.silenced_by}" if alert.silenced_by else f"inhibited by {alert.inhibited_by}" if alert.inhibited_by else ""
-    why = f"; {alert.cause}: {alert.why}" if alert.cause else ""
-    since = _time(alert.since if alert.fired_at is None else alert.fired_at)
-    line(f"[bold]{alert.severity} {escape(alert.id)}[/bold] fires since {since} UTC: {on_one_line(alert.rule + why)} {told}")
-    line(f"  what to do: {escape(alert.advice)}")
+def _kept_back(alert: Alert) -> str:
+    return f" silenced by {alert.silenced_by}" if alert.silenced_by else f" inhibited by {alert.inhibited_by}" if alert.inhibited_by else ""
+
+
+def _fired(alert: Alert) -> float:
+    return alert.since if alert.fired_at is None else alert.fired_at
 
 
 def _text(path: Path) -> str:
@@ -129,19 +128,11 @@ def _judged(found: Overview, now: float) -> str:
     return said if ago < 180 else f"{said}, [yellow]{ago / 60:,.0f} minutes ago[/yellow]"
 
 
-def _line(group: Sequence[Verdict], pages: Sequence[str]) -> tuple[object, ...]:
-    first = group[0]
-    if len(group) > 1:
-        said = f"{len(group):,} columns{first.evidence.removeprefix(first.columns[0])}"
-        columns = tuple(column for verdict in group for column in verdict.columns)
-        first = Verdict(outcome=first.outcome, rule=first.rule.partition(":")[0], evidence=said, columns=columns)
-    return _verdict(first, pages)
-
-
-def _verdict(verdict: Verdict, pages: Sequence[str]) -> tuple[object, ...]:
+def _verdict(group: Sequence[Verdict], pages: Sequence[str]) -> tuple[object, ...]:
+    verdict = folding.told(group)
     harm = None if verdict.harm is None else f"{verdict.harm:.3g}"
     columns = ", ".join(verdict.columns[:4]) + (f" and {len(verdict.columns) - 4} more" if len(verdict.columns) > 4 else "")
-    page = "[bold red]PAGE[/bold red]" if verdict.rule in pages else ""
+    page = "[bold red]PAGE[/bold red]" if group[0].rule in pages else ""
     return page, _OUTCOMES[verdict.outcome], escape(verdict.rule), escape(verdict.evidence), harm, escape(columns)
 
 

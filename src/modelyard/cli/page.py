@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from modelyard.cli import plots
+from modelyard.cli import folding, plots
+from modelyard.monitor.alerts.advice import named
 
 if TYPE_CHECKING:
     from modelyard.client.answers import Alert, Overview, Series
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SHOWN = 200
 """How many verdicts are shown; the API has all."""
 BARS = 40
+NAMED = 12
+"""How many columns of one verdict are named, and how many of the alerts that are not shown."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root {
@@ -39,7 +42,8 @@ h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid var(--l
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th { text-align: left; color: var(--soft); font-weight: 500; }
 td, th { padding: .25rem .6rem .25rem 0; vertical-align: top; border-top: 1px solid var(--line); }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: anywhere; } td.rule { min-width: 12rem; } td.when { min-width: 7.5rem; }
+td.pass, td.warn, td.fail, td.unknown { white-space: nowrap; }
 p.soft, .unknown { color: var(--soft); } .pass { color: var(--pass); } .warn { color: var(--warn); } .fail { color: var(--fail); }
 .page { color: var(--back); background: var(--fail); padding: 0 .35rem; border-radius: 3px; font-size: 12px; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 1rem; }
@@ -101,18 +105,20 @@ def _alerts(body: Element, alerts: Sequence[Alert]) -> None:
     if not alerts:
         _say(body, "p", "There are none, and none are over of late.", "soft")
         return
-    rows = [
-        (
-            (each.state, "fail" if each.state == "firing" else "warn" if each.state == "pending" else "pass"),
-            each.severity,
-            each.rule,
-            plots.when(each.since) if each.resolved_at is None else f"{plots.when(each.since)} to {plots.when(each.resolved_at)}",
-            each.verdict.evidence,
-            " ".join(part for part in (each.why or each.cause, each.advice) if part),
-        )
-        for each in alerts
-    ]
+    rows = [row for group in folding.alarms(alerts) for row in _alarms(group)]
     _table(body, ("state", "severity", "rule", "since (UTC)", "found", "why, and what to do"), rows)
+
+
+def _alarms(group: Sequence[Alert]) -> Iterator[tuple[Any, ...]]:
+    """A row for each alert; of many that are alike for the first of them, and one that names the rest."""
+    for each in group[: folding.ALERTS]:
+        since = plots.when(each.since) if each.resolved_at is None else f"{plots.when(each.since)} to {plots.when(each.resolved_at)}"
+        colour = "fail" if each.state == "firing" else "warn" if each.state == "pending" else "pass"
+        what_to_do = f"what to do: {each.advice}" if each.advice else ""
+        why = "; ".join(part for part in (each.why or each.cause, what_to_do) if part)
+        yield (each.state, colour), each.severity, (each.rule, "rule"), (since, "when"), each.verdict.evidence, why
+    if len(group) > folding.ALERTS:
+        yield group[0].state, group[0].severity, "and more", "", folding.rest(group, folding.ALERTS, NAMED), ""
 
 
 def _verdicts(body: Element, found: Overview) -> None:
@@ -120,25 +126,22 @@ def _verdicts(body: Element, found: Overview) -> None:
     if not found.verdicts:
         _say(body, "p", "There are none yet.", "soft")
         return
-    rows = [
-        (
-            ("PAGE", "page") if each.rule in found.pages else "",
-            (each.outcome, each.outcome),
-            each.rule,
-            each.evidence,
-            "" if each.harm is None else f"{each.harm:.3g}",
-            ", ".join(each.columns),
-        )
-        for each in found.verdicts[:SHOWN]
-    ]
+    groups = folding.folded(found.verdicts, found.pages)
+    rows = [_verdict(folding.told(group), is_page=group[0].rule in found.pages) for group in groups[:SHOWN]]
     _table(body, ("", "", "rule", "found", "harm", "columns"), rows)
-    if len(found.verdicts) > SHOWN:
-        _say(body, "p", f"and {len(found.verdicts) - SHOWN:,} less important ones", "soft")
+    if len(groups) > SHOWN:
+        _say(body, "p", f"and {sum(map(len, groups[SHOWN:])):,} less important ones", "soft")
     budget = found.budget
     said = (
         f"Alarm budget: at most {budget.false_pages_a_month:g} false pages a month; {budget.spent:g} spent in the last 30 days, {budget.left:g} left."
     )
     _say(body, "p", said, "soft")
+
+
+def _verdict(verdict: Verdict, *, is_page: bool) -> tuple[Any, ...]:
+    harm = "" if verdict.harm is None else f"{verdict.harm:.3g}"
+    mark = ("PAGE", "page") if is_page else ""
+    return mark, (verdict.outcome, verdict.outcome), (verdict.rule, "rule"), verdict.evidence, harm, named(verdict.columns, most=NAMED)
 
 
 def _performance(body: Element, found: Overview) -> None:
@@ -160,7 +163,7 @@ def _performance(body: Element, found: Overview) -> None:
     _plots(body, figures, found)
     told = [each for each in found.verdicts if each.rule.partition(":")[0] in ("performance", "estimated_performance", "concept")]
     if told:
-        _table(body, ("", "rule", "found"), [((each.outcome, each.outcome), each.rule, each.evidence) for each in told])
+        _table(body, ("", "rule", "found"), [((each.outcome, each.outcome), (each.rule, "rule"), each.evidence) for each in told])
 
 
 def _drift(body: Element, verdicts: Iterable[Verdict]) -> None:
@@ -189,7 +192,7 @@ def _slices(body: Element, verdicts: Iterable[Verdict]) -> None:
     if not told:
         _say(body, "p", "None were searched.", "soft")
         return
-    rows = [((each.outcome, each.outcome), each.rule, each.evidence, "" if each.harm is None else f"{each.harm:.3g}") for each in told]
+    rows = [((each.outcome, each.outcome), (each.rule, "rule"), each.evidence, "" if each.harm is None else f"{each.harm:.3g}") for each in told]
     _table(body, ("", "rule", "found", "harm"), rows)
 
 

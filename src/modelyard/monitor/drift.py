@@ -271,7 +271,7 @@ def _numbers(feature: FeatureProfile, latest: _Latest, known: Directions, at: in
 
 def _sentence(feature: FeatureProfile, numbers: dict[str, float], outcome: Outcome, moved: str, began: float) -> str:
     if outcome == "unknown":
-        return f"{feature.name}: its first week is still learnt; until then only missing values and what the reference did not know can page"
+        return f"{feature.name}: the first week is still learnt; until then only missing values and what the reference did not know can page"
     if outcome == "pass":
         return f"{feature.name} lies {numbers['effect']:.2f} from the reference in its latest rows; {weight.said(numbers)}"
     told = weight.said(numbers) if numbers["value"] >= numbers["threshold"] else weight.said_of_held(numbers)

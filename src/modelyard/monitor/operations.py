@@ -320,8 +320,8 @@ def _verdict(name: str, metric: Metric, kept: _State, rarest: float, notes: Sequ
         return Verdict(outcome="unknown", rule=rule, evidence=evidence, numbers=numbers, window=window)
     if track.course.seen < anomalies.LEAST:
         missing = anomalies.LEAST - track.course.seen
-        evidence = f"{metric.what} is {metric.tell(metric.plain(last.value))}; what is usual is known after {missing} more figures{told}"
-        return Verdict(outcome="unknown", rule=rule, evidence=evidence, numbers=numbers, window=window)
+        said = f"{metric.what} is {metric.tell(metric.plain(last.value))}; what is usual is known after {missing} more minutes with enough requests"
+        return Verdict(outcome="unknown", rule=rule, evidence=said + told, numbers=numbers, window=window)
     outcome: Outcome = "pass" if point.chance > anomalies.RARE else "fail" if last.is_worse and point.chance <= rarest else "warn"
     said = f"{metric.what} is {metric.tell(metric.plain(last.value))}, where {metric.tell(metric.plain(point.expected))} is usual"
     if outcome != "pass":

@@ -90,7 +90,7 @@ def test_what_matters_comes_first_and_is_told_in_words(control: Control, capsys:
     for said in (
         "line  version 3  judged through 1970-01-01 00:59 UTC", "minutes ago", "PAGE", "drift:a", "[bold] moved by 0.4 sd", "0.031",
         "page a1b2 fires since 1970-01-01 00:02 UTC: drift:a; upstream break: unit: a is 1000 times larger silenced by s1", "what to do: look at a",
-        "a, b, c, d and 1 more", "and 11 less important ones", "at most 1 false page a month; 0 in the last 30 days, 1 left",
+        "a, b, c, d and 1 more", "25 more, each less important than those above", "at most 1 false page a month; 0 in the last 30 days, 1 left",
         "10 of 40 logged predictions have their truth (25%)",
         "7 requests came after", "1,234 requests", "3 segments or rows could not be kept", "2.5 s", "50.00%",
         "1.5 of the threshold",
@@ -101,24 +101,30 @@ def test_what_matters_comes_first_and_is_told_in_words(control: Control, capsys:
 
 
 def test_what_is_said_of_many_columns_alike_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def drift(name: str, said: str = ": its first week is still learnt", **more: Any) -> Verdict:
-        given = {"outcome": "unknown", "rule": f"drift:{name}", "evidence": f"{name}{said}", "columns": (name,)}
-        return Verdict(**(given | more))
-
-    learnt = [drift(f"c{place}") for place in range(25)]
-    others = [
-        drift("p"),  # it pages
-        drift("f", outcome="fail"),
-        drift("h", harm=0.1),
-        drift("o", ": otherwise"),
-        drift("x", rule="quality:x"),
-        drift("y", evidence="of y its first week is still learnt"),
-    ]
-    groups = monitor.folded([others[0], *learnt[:10], *others[1:], *learnt[10:]], ("drift:p",))
-    assert [len(group) for group in groups] == [1, 25, 1, 1, 1, 1, 1] and groups[1] == learnt
-    monitor.show(msgspec.structs.replace(FOUND, verdicts=tuple(learnt), pages=()), now=3600.0)
+    said = ": the first week is still learnt"
+    learnt = tuple(Verdict(outcome="unknown", rule=f"drift:c{place}", evidence=f"c{place}{said}", columns=(f"c{place}",)) for place in range(25))
+    monitor.show(msgspec.structs.replace(FOUND, verdicts=learnt, pages=()), now=3600.0)
     out = " ".join(capsys.readouterr().out.split())
-    assert "25 columns: its first week is still learnt" in out and "c0, c1, c2, c3 and 21 more" in out and "less important" not in out
+    assert "25 columns: the first week is still learnt" in out and "c0, c1, c2, c3 and 21 more" in out and "less important" not in out
+
+
+def test_many_reports_are_one_line_and_of_many_pages_the_first_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    page = FOUND.alerts[0]
+    reports = tuple(
+        msgspec.structs.replace(page, id=f"r{place}", rule=f"shift:c{place}", severity="report", silenced_by="", fired_at=300.0 - 60 * place)
+        for place in range(3)
+    )
+    other = msgspec.structs.replace(page, id="p2", rule="concept:error")
+    many = tuple(msgspec.structs.replace(page, id=f"s{place}", rule=f"slo:{place}", advice="", silenced_by="") for place in range(300))
+    monitor.show(msgspec.structs.replace(FOUND, alerts=(page, other, *many, *reports)), now=3600.0)
+    out = capsys.readouterr().out
+    assert "page a1b2 fires" in out and "page p2 fires" in out and "page s2 fires" in out and "page s3 fires" not in out
+    assert "and 297 more pages like these: slo:3, slo:4, slo:5, slo:6 and 293 more; all: modelyard alerts line --all" in out
+    assert "3 reports fire, the first since 1970-01-01 00:03 UTC: shift:c0, shift:c1, shift:c2" in out and "modelyard alerts line" in out
+    assert out.count("what to do: look at a") == 2
+    assert out.index("page s0 fires") < out.index("page a1b2 fires") < out.index("3 reports fire"), "what is kept back comes after what is told"
+    monitor.show(msgspec.structs.replace(FOUND, alerts=tuple(msgspec.structs.replace(each, silenced_by="s1") for each in many)), now=3600.0)
+    assert "300 pages fire, the first since 1970-01-01 00:02 UTC: slo:0, slo:1, slo:2, slo:3 and 296 more silenced by s1" in capsys.readouterr().out
 
 
 def test_nothing_judged_yet_is_said(capsys: pytest.CaptureFixture[str]) -> None:

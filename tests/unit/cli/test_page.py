@@ -102,3 +102,15 @@ def test_no_number_breaks_it(value: float) -> None:
 def test_many_verdicts_are_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHOWN", 3)
     assert "and 13 less important ones" in page(overview("a", "b", "c"), at=AT).decode()
+
+
+def test_hundreds_of_columns_leave_it_short() -> None:
+    names = [f"c{place}" for place in range(300)]
+    found = overview(*names)
+    first = msgspec.structs.replace(found.alerts[0], state="firing", inhibited_by="")
+    many = tuple(msgspec.structs.replace(first, id=name, rule=f"drift:{name}", why="", cause="", advice="look") for name in names)
+    moved = tuple(Verdict(outcome="fail", rule=f"drift:{name}", evidence=f"{name} moved", columns=(name,)) for name in names)
+    read = Read(page(msgspec.structs.replace(found, alerts=many, verdicts=moved, pages=tuple(each.rule for each in moved)), at=AT))
+    assert sum(tag == "tr" for tag, _ in read.tags) < 20
+    said = "\n".join(read.texts)
+    assert "297 more pages like these: drift:c3, " in said and "295 more, each less important than those above" in said and "what to do: look" in said

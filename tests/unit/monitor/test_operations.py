@@ -127,7 +127,7 @@ def test_few_requests_are_put_together_before_they_are_judged() -> None:
 def test_at_first_nothing_is_known() -> None:
     found = by_metric(judge([World().minute(0)]))
     assert {verdict.outcome for verdict in found.values()} == {"unknown"}
-    assert "more figures" in found["latency_p50"].evidence
+    assert "more minutes" in found["latency_p50"].evidence
     assert {verdict.outcome for verdict in by_metric(judge([])).values()} == {"unknown"}
 
 

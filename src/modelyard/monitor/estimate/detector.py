@@ -90,7 +90,7 @@ class EstimatedPerformance:
 
     def _verdicts(self, evidence: Evidence, state: State, begins: str) -> tuple[Verdict, ...]:
         if not state.windows:
-            waits = f"{state.rows:,} of {WINDOW_ROWS:,} rows of the first window have come{begins}"
+            waits = f"the first window takes {WINDOW_ROWS:,} rows and {WINDOW_S // 60} minutes: {state.rows:,} rows have come{begins}"
             if state.foreign:
                 waits += f"; {state.foreign:,} minutes were counted in other bins than the reference's"
             return (Verdict(outcome="unknown", rule=self.rule, evidence=waits),)

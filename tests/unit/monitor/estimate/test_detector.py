@@ -92,7 +92,9 @@ def test_it_recovers(reference: Reference) -> None:
 
 def test_a_window_is_not_closed_before_it_is_full(reference: Reference) -> None:
     found, _ = judged(reference, [stretch(0, minutes=14)])
-    assert outcomes(found) == {"estimated_performance": "unknown"} and "840 of 500 rows" in found.verdicts[0].evidence
+    assert (
+        outcomes(found) == {"estimated_performance": "unknown"} and "takes 500 rows and 15 minutes: 840 rows have come" in found.verdicts[0].evidence
+    )
     found, _ = judged(reference, [stretch(0, minutes=20, per_minute=20)])
     assert outcomes(found) == {"estimated_performance": "unknown"}
     found, _ = judged(reference, [stretch(0, minutes=20, per_minute=20), stretch(20, minutes=5, per_minute=20)])
