@@ -33,6 +33,7 @@ SERVING = {
 VERSIONS = {
     "guards": "benchmarks.guards:run",
     "experiments-drawn": "benchmarks.experiments:run",
+    "sticky-drawn": "benchmarks.sticky:run",
     "canary": "benchmarks.rollouts:canary",
     "shadow": "benchmarks.rollouts:shadow",
     "deploys": "benchmarks.deploys:run",
@@ -50,14 +51,16 @@ PAGES = {
     "parity": "benchmarks.parity_table:table",
     "judged": "benchmarks.guards:table",
     "experiments": "benchmarks.experiments:table",
+    "sticky": "benchmarks.sticky:table",
 }
-DRAWN = {"judged", "experiments"}
+DRAWN = {"judged", "experiments", "sticky"}
 """Pages that hold what was drawn at random and nothing that was timed: they are kept however busy the machine is."""
 # where a table stands that is not the figures of its own page: page in docs, and its markers.
 PLACES = {
     "stages": ("benchmarks", ("<!-- stages: begin -->", "<!-- stages: end -->")),
     "judged": ("rollouts", ("<!-- figures: begin -->", "<!-- figures: end -->")),
     "experiments": ("rollouts", ("<!-- experiments: begin -->", "<!-- experiments: end -->")),
+    "sticky": ("rollouts", ("<!-- sticky: begin -->", "<!-- sticky: end -->")),
 }
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -113,7 +113,7 @@ def _erred(rng: Any, world: World, worse: float) -> Any:
             kept = [had + more for had, more in zip(kept, _two_sizes(rng, new, larger), strict=True)]
             yield kept
         return
-    version, cells, come, often = _callers(rng, world)
+    version, cells, come, often = callers_of(rng, world)
     own = np.ones(often.shape) if math.isinf(world.alike) else np.exp(0.7 * rng.normal(size=often.shape))
     own = np.where(version == 0, own * worse, own)
     for look in range(LOOKS):
@@ -156,14 +156,14 @@ def _between(sums: Any, asked: Any) -> tuple[Any, Any]:
     return ((sums / total / rest) ** 2).sum(axis=2), total[..., 0] ** 2 / np.maximum((asked**2).sum(axis=2), 1)
 
 
-def _callers(rng: Any, world: World) -> tuple[Any, Any, Any, Any]:
+def callers_of(rng: Any, world: World, experiments: int = EXPERIMENTS) -> tuple[Any, Any, Any, Any]:
     """Of each caller of each experiment: the version, where it is counted, at which look it comes, and how often it asks between two."""
-    shape = (EXPERIMENTS, world.callers)
+    shape = (experiments, world.callers)
     often = np.ones(shape) if math.isinf(world.tail) else rng.pareto(world.tail, shape) + 1
     often *= 2 * ARM / LOOKS / often.sum(axis=1, keepdims=True)
     version, group = rng.integers(0, 2, shape), rng.integers(0, GROUPS, shape)
     come = rng.integers(0, LOOKS, shape) if world.come else np.zeros(shape, dtype=int)
-    return version, ((np.arange(EXPERIMENTS)[:, None] * 2 + version) * GROUPS + group).ravel(), come, often
+    return version, ((np.arange(experiments)[:, None] * 2 + version) * GROUPS + group).ravel(), come, often
 
 
 def _asked(rng: Any, world: World, worse: float) -> Any:
@@ -177,7 +177,7 @@ def _asked(rng: Any, world: World, worse: float) -> Any:
             failed += rng.binomial(new, share)
             yield asked, failed
         return
-    version, cells, come, often = _callers(rng, world)
+    version, cells, come, often = callers_of(rng, world)
     own = np.full(often.shape, RATE) if math.isinf(world.alike) else rng.beta(RATE * world.alike, (1 - RATE) * world.alike, often.shape)
     own = np.minimum(1.0, np.where(version == 0, own * worse, own))
     for look in range(LOOKS):

@@ -36,6 +36,8 @@ _COARSE = b"modelyard segment 1\n"
 _HASH_BYTES = 32
 GROUPS = 256
 """Of callers: enough that a group more or less decides nothing, and few enough that each has many requests."""
+OUTPUT_GROUPS = 64
+"""Of callers, by which outputs are counted: fewer, since each bin is counted by all of them."""
 _LOOK_S = 5.0
 _INPUTS_UNTIL = 0.6
 _PREDICTIONS_UNTIL = 0.85
@@ -111,12 +113,14 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Callers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How requests lie among their callers, where these stay with a version: by group of callers how many there were, and how many of them `failed`
     by the fault of server or model; `took` counts the answered ones by GROUPS times their half octave (`half_octaves`) and the group. A group, one of
-    GROUPS, is a hash of the caller that has nothing to do with which version it was given.
+    GROUPS, is a hash of the caller that has nothing to do with which version it was given. `outputs` counts rows as a Part does, for each of
+    OUTPUT_GROUPS (the group modulo that) one after the other; nothing where a version has too many bins for that.
     """
 
     asked: dict[int, int] = {}
     failed: dict[int, int] = {}
     took: dict[int, int] = {}
+    outputs: dict[str, tuple[int, ...]] = {}
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

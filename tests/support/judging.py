@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from modelyard.events import Callers, Latencies
+from modelyard.events import OUTPUT_GROUPS, Callers, Latencies
 from modelyard.monitor.evidence import Blocks, block
 from modelyard.rollout.guards import Stratum
 
@@ -65,6 +65,15 @@ def seconds(*samples: Any) -> Counted:
         for bucket, count in counts.items():
             total[bucket] = total.get(bucket, 0) + count
     return Counted(sum(total.values()), 0, total, blocks=reduce(add, map(block, each)))
+
+
+def sticky(counts: Any) -> Counted:
+    """Answers by [group of callers, bin], the missing ones last, of callers who keep to a version."""
+    table = np.zeros((OUTPUT_GROUPS, np.shape(counts)[1]), dtype=int)
+    table[: len(counts)] = counts
+    asked = {group: int(rows) for group, rows in enumerate(table.sum(axis=1)) if rows}
+    score = {"score": tuple(table.sum(axis=0).tolist())}
+    return Counted(requests=int(table.sum()), outputs=score, callers=Callers(asked=asked, outputs={"score": tuple(table.ravel().tolist())}))
 
 
 def stratum(candidate: Counted, champion: Counted | None = None, **more: Any) -> Stratum:

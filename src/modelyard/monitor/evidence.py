@@ -158,7 +158,12 @@ def _outputs(left: Mapping[str, tuple[int, ...]], right: Mapping[str, tuple[int,
 
 
 def _callers(left: Callers, right: Callers) -> Callers:
-    return Callers(asked=summed(left.asked, right.asked), failed=summed(left.failed, right.failed), took=summed(left.took, right.took))
+    return Callers(
+        asked=summed(left.asked, right.asked),
+        failed=summed(left.failed, right.failed),
+        took=summed(left.took, right.took),
+        outputs=_outputs(left.outputs, right.outputs),
+    )
 
 
 def _mirrors(left: Mirror, right: Mirror) -> Mirror:

@@ -312,6 +312,9 @@ def check(segment: Segment) -> None:
                 if max((*asked, *failed), default=0) >= events.GROUPS or max(halves, default=0) > events.LAST_BUCKET // events.HALF:
                     raise MalformedPayload("a group of callers that there is not")
                 numbers += [*asked, *asked.values(), *failed, *failed.values(), *took, *took.values()]
+                numbers += [count for counts in part.callers.outputs.values() for count in counts]
+                if any(len(counts) % events.OUTPUT_GROUPS for counts in part.callers.outputs.values()):
+                    raise MalformedPayload("outputs by more or fewer groups of callers than there are")
             if part.use is not None:
                 numbers += msgspec.structs.astuple(part.use)
             if min(numbers) < 0 or max(numbers) >= COUNT_LIMIT:

@@ -386,6 +386,16 @@ def joined(chunks: Sequence[Array]) -> Array:
     return np.concatenate(chunks)
 
 
+def places(feature: FeatureProfile, values: Array) -> Array:
+    """In which of its `counts` each value [row] of a feature falls; right after them the missing ones. As a Binner counts them."""
+    if feature.kind == "number":
+        numbers = values.astype(np.float64)
+        return np.where(np.isnan(numbers), _cells(feature), np.searchsorted(feature.edges, numbers, side="right"))
+    index, other = _index(feature.categories), len(feature.categories)
+    found = (other + 1 if _is_missing(value) else index.get(value, other) for value in values.tolist())
+    return np.fromiter(found, np.int64, len(values))
+
+
 class _Other:
     """The key under which folded rare categories are counted."""
 

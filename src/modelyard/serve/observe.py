@@ -26,6 +26,7 @@ from modelyard import events
 from modelyard.events import GROUPS, Callers, Failures, Latencies, Mirror, Part, ProfileCounts, Rows, Segment, Spool
 from modelyard.monitor import profile
 from modelyard.monitor.evidence import CALLERS, summed
+from modelyard.monitor.grouped import Grouped
 from modelyard.monitor.profile import BLOCK_ROWS, PROFILED_ELEMENTS, Binner, Profile, joined, reference
 from modelyard.serve.usage import shared
 from modelyard.types import ALONE
@@ -174,6 +175,7 @@ class Recorder:
         self._has_groups = False
         self._compared: Answers | None = None
         self._outputs: Binner | None = None
+        self._grouped: Grouped | None = None
         self._past: list[Part] = []
         self._past_rows = 0
         self._profile_rows_s = settings.profile_rows_s
@@ -204,7 +206,7 @@ class Recorder:
     def enter(self, generation: int, compared: Answers | None = None, *, has_groups: bool = False) -> None:
         """From now on count under the plan `generation`, and the outputs as those of `compared` are (None: not apart from the profile).
 
-        `has_groups`: callers stay with a version, so requests are counted by the groups of their callers too.
+        `has_groups`: callers stay with a version, so requests, and outputs, are counted by the groups of their callers too.
         """
         if compared is not None and not (compared.bins.features and compared.fit(self.answers)):
             compared = None
@@ -215,6 +217,8 @@ class Recorder:
             self._past.append(self._close())
         self._generation, self._compared, self._has_groups = generation, compared, has_groups
         self._outputs = None if compared is None or compared is self.answers else Binner(compared.bins, block_rows=self._counted_rows)
+        grouped = Grouped(compared.bins) if has_groups and compared is not None else None
+        self._grouped = grouped if grouped is not None and grouped.is_counting else None
 
     @property
     def is_holding(self) -> bool:
@@ -313,11 +317,12 @@ class Recorder:
         return part
 
     def _by_caller(self) -> Callers | None:
-        """What was asked and what failed, by groups of callers."""
+        """What was asked, what failed and what was answered, by groups of callers."""
         if not self._has_groups:
             return None
         asked = {} if self._asked is None else {group: int(self._asked[group]) for group in np.flatnonzero(self._asked).tolist()}
-        return Callers(asked=summed(asked, self._erred), failed=self._erred, took=self._took)
+        outputs = {} if self._grouped is None else self._grouped.take()
+        return Callers(asked=summed(asked, self._erred), failed=self._erred, took=self._took, outputs=outputs)
 
     def _by_output(self) -> dict[str, tuple[int, ...]]:
         """The outputs of the profiled rows by the bins that they are compared in; of the champion's own these are the profile's."""
@@ -357,6 +362,7 @@ class Recorder:
     def _profile(self, block: _Block) -> None:
         if self._profile_share <= 0:
             return
+        chosen = None
         if self._profile_share == 1:
             taken = block.rows
             for inputs, outputs in block.runs() if self._is_wide else ((block.inputs(), block.outputs()),):
@@ -366,6 +372,8 @@ class Recorder:
             taken = len(chosen)
             if taken:
                 self._count(block.inputs(chosen), block.outputs(chosen))
+        if self._grouped is not None and taken:
+            self._grouped.add(block.outputs(chosen), block.owners(chosen))
         self._profiled += taken
         if self._profiled > self._profile_rows_s and self._profile_share > _SMALLEST_SHARE:
             # More than a second's worth within one: what was counted stays, with its share; the rest is counted at half of it.
@@ -534,6 +542,12 @@ class _Block:
             self._groups = found
         return self._groups
 
+    def owners(self, chosen: Array | None = None) -> Array:
+        """Of each row, or each chosen one, the group of its caller."""
+        if chosen is None and self._counts is not None:
+            return np.repeat(self.groups, self._counts)
+        return self.groups if chosen is None else self.groups[self.requests(chosen)]
+
     @property
     def positions(self) -> Array:
         """Of each row, see `events.positions`."""
@@ -692,7 +706,7 @@ class _Kept:
     def add(self, block: _Block, chosen: Array, columns: dict[str, Array], *, has_groups: bool = False) -> None:
         """`columns` are those of the chosen rows."""
         if has_groups:
-            self._groups.append(block.groups[block.requests(chosen)].astype(np.uint8))
+            self._groups.append(block.owners(chosen).astype(np.uint8))
         ids, times = block.identify(chosen)
         self.rows += len(ids)
         self._ids += ids

@@ -60,12 +60,12 @@ def test_sums_are_exact_in_any_order() -> None:
 
 def test_callers_are_added_by_their_groups() -> None:
     parts = (
-        part(callers=Callers(asked={1: 2, 9: 1}, failed={9: 1}, took={300: 1})),
-        part(callers=Callers(asked={9: 4}, took={300: 2, 5: 1})),
+        part(callers=Callers(asked={1: 2, 9: 1}, failed={9: 1}, took={300: 1}, outputs={"a": (1, 2), "b": (5,)})),
+        part(callers=Callers(asked={9: 4}, took={300: 2, 5: 1}, outputs={"a": (0, 3)})),
         part(),
     )
     for order in permutations(map(of, parts)):
-        assert reduce(add, order, Seen()).callers == Callers(asked={1: 2, 9: 5}, failed={9: 1}, took={300: 3, 5: 1})
+        assert reduce(add, order, Seen()).callers == Callers(asked={1: 2, 9: 5}, failed={9: 1}, took={300: 3, 5: 1}, outputs={"a": (1, 5), "b": (5,)})
 
 
 def test_blocks_tell_how_far_seconds_differ() -> None:

@@ -134,6 +134,8 @@ def test_the_log_is_written_when_it_is_due(settings: Settings, spool: Spool) -> 
         part("a", callers=Callers(failed={-1: 1})),
         part("a", callers=Callers(asked={1: -1})),
         part("a", callers=Callers(took={71 * 256: 1})),
+        part("a", callers=Callers(outputs={"label": (1, -1) * 64})),
+        part("a", callers=Callers(outputs={"label": (1,) * 63})),
         part("a", use=Use(looks=1, cpu_us=-1)),
         part("a", use=Use(looks=1, resident_bytes=2**62)),
         part("a", profiles=(ProfileCounts(share=1.0, counts=b"no"),)),

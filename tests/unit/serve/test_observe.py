@@ -459,6 +459,28 @@ def test_where_callers_stay_with_a_version_their_groups_are_counted_and_logged(w
     assert (last.callers, last.predictions and last.predictions.groups) == (None, b"")
 
 
+@pytest.mark.parametrize("profiled", [1e6, 700.0])
+def test_outputs_are_counted_by_groups_too_while_versions_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, profiled: float) -> None:
+    """Summed over groups they are what is counted without, also where some rows are left out and where the bins are another version's."""
+    world = World(tmp_path, monkeypatch, profile_rows_s=profiled)
+    for generation, compared in enumerate((world.recorder.answers, msgspec.structs.replace(world.recorder.answers)), 1):
+        world.recorder.enter(generation, compared, has_groups=True)
+        inputs = draw(3000)
+        inputs["n"][:600] = np.nan
+        world.recorder.answered(
+            [f"a-{at}" for at in range(1000)], [3] * 1000, inputs, answers(inputs), [0.001] * 1000, groups=[1, 65, 2, -1, 255] * 200
+        )
+        part = only(world.second())
+        assert part.callers is not None
+        counts = np.array(part.callers.outputs["prediction"]).reshape(events.OUTPUT_GROUPS, -1)
+        assert tuple(counts.sum(axis=0)) == part.outputs["prediction"]
+        assert counts[:, -1].sum() > 0
+        assert counts[1].sum() > counts[2].sum() > 0 < counts[63].sum(), "groups 1 and 65 are one here"
+    world.recorder.enter(9, world.recorder.answers)
+    world.ask(1)
+    assert only(world.second()).callers is None
+
+
 def test_requests_that_stay_with_no_version_are_spread_over_all_groups(world: World) -> None:
     world.recorder.enter(4, has_groups=True)
     inputs = draw(2000)

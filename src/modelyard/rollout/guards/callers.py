@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from modelyard import events
-from modelyard.events import GROUPS, HALF
+from modelyard.events import GROUPS, HALF, OUTPUT_GROUPS
 
 if TYPE_CHECKING:
     from modelyard.rollout.guards.base import Callers
@@ -117,6 +117,30 @@ def effects(mine: Callers, other: Callers) -> Effects:
     )
 
 
+def on_sets(callers: Callers, name: str, sets: Array, trials: float) -> Array:
+    """The design effect on the share of rows whose output `name` falls into each of `sets` [set, bin], of one version in one step; NaN where none or
+    all do. `trials` is as how many requests all these rows count; 1 where no groups were counted.
+
+    Of few groups it is the size of the largest, and so it is where a version's outputs were not counted by groups.
+    """
+    if not callers.asked:
+        return np.ones(len(sets))
+    flat = np.array(callers.outputs.get(name, ()), dtype=np.float64)
+    if flat.size != OUTPUT_GROUPS * sets.shape[1] or not flat.any():
+        return np.full(len(sets), trials * max(callers.asked.values()) / max(1, sum(callers.asked.values())))
+    counts = flat.reshape(OUTPUT_GROUPS, -1)
+    sizes = counts.sum(axis=1)
+    rows, hits = sizes.sum(), sets @ counts.T
+    share = hits.sum(axis=1) / rows
+    variance, groups = _between((hits - share[:, None] * sizes) / rows, sizes)
+    if groups < LEAST_GROUPS:
+        return np.full(len(sets), trials * sizes.max() / rows)
+    alone = share * (1 - share) / trials
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Array = np.where(alone > 0, variance / alone, np.nan)
+    return found
+
+
 def counted(is_hit: Array, groups: Array) -> events.Callers:
     """Rows that count or not, by the groups of their callers; nothing where none of these stays with a version."""
     if not len(groups) or not (groups >= 0).any():
@@ -142,9 +166,16 @@ def _spread(sums: Array, sizes: Array) -> Spread:
     total = float(sizes.sum())
     if not total:
         return Spread(math.nan, 0.0)
+    variance, groups = _between(sums, sizes)
+    return Spread(float(variance), groups)
+
+
+def _between(sums: Array, sizes: Array) -> tuple[Array, float]:
+    """The variance by the last axis of `sums`, groups of these `sizes`, and to how many of equal size they come."""
+    total = float(sizes.sum())
     rest = 1 - sizes / total
-    variance = float(((sums[rest > 0] / rest[rest > 0]) ** 2).sum())
-    return Spread(variance, total**2 / float((sizes.astype(np.float64) ** 2).sum()))
+    variance: Array = ((sums[..., rest > 0] / rest[rest > 0]) ** 2).sum(axis=-1)
+    return variance, total**2 / float((sizes.astype(np.float64) ** 2).sum())
 
 
 def _spread_out(counts: Mapping[int, int]) -> Array:
@@ -153,10 +184,11 @@ def _spread_out(counts: Mapping[int, int]) -> Array:
     return found
 
 
-def best_step(evidence: Sequence[float]) -> float:
+def best_step(evidence: Sequence[Array | float]) -> Array:
     """Of the e-processes of steps that the same callers may share, the one that says most, at its part of the level.
 
     As `evalues.from_any_step` weighs them; but their product holds only for steps that have nothing to do with one another.
     """
-    weighed = [each - math.log((place + 1) * (place + 2)) for place, each in enumerate(evidence)]
-    return max(0.0, *weighed) if weighed else 0.0
+    weighed = [np.asarray(each) - math.log((place + 1) * (place + 2)) for place, each in enumerate(evidence)]
+    found: Array = np.max(np.broadcast_arrays(np.zeros(()), *weighed), axis=0)
+    return found

@@ -137,7 +137,7 @@ def _finding(guard: Guard, strata: Sequence[Stratum], alpha: float, measure: _Me
     def evidence(times: float, by: Guard, *, worse: bool) -> float:
         scaled = [*steps[:-1], *(_times(step, times) for step in steps[-1:])]
         found = [_evidence(step, by, measure, reach, worse=worse) for step in scaled]
-        return callers.best_step(found) if is_shared else float(evalues.from_any_step([np.asarray(each) for each in found], len(found)))
+        return float(callers.best_step(found)) if is_shared else float(evalues.from_any_step([np.asarray(each) for each in found], len(found)))
 
     known = [step for step in steps if math.isfinite(step.mine.value) and (not guard.compares or math.isfinite(step.other.value))]
     mine, other = known[-1] if known else _Step(NONE, NONE)

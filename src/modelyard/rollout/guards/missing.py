@@ -6,16 +6,17 @@ Hides that each output is tested for itself and rows of one request count once. 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modelyard.rollout.guards import evalues
+from modelyard.rollout.guards import binned, callers, evalues
 from modelyard.rollout.guards.base import Finding, Stratum
 from modelyard.rollout.guards.grammar import Guard
 
 if TYPE_CHECKING:
+    from modelyard.rollout.guards.base import Callers
     from modelyard.types import Array
 
 UNASKED = "missing<champion+1%"
@@ -24,21 +25,18 @@ UNASKED = "missing<champion+1%"
 
 def missing(guard: Guard, strata: Sequence[Stratum], _alpha: float) -> Finding:
     """Above the bound when some output is (the mean of their e-processes is one), below when all are (their least is one). The worst one is told."""
-    pairs = [pair for pair in map(_pair, strata) if pair is not None and (pair.other_trials or not guard.compares)]
+    steps = [step for step in map(_step, strata) if step is not None and (step.counts.other_trials or not guard.compares)]
+    pairs = [step.counts for step in steps]
     line = {"ratio": (guard.limit, 0.0), "difference": (1.0, guard.limit)}.get(guard.form)
 
     def evidence(times: float, by: evalues.Line | None, *, worse: bool) -> float:
-        taken = [*pairs[:-1], *(evalues.Two(*(times * each for each in pair)) for pair in pairs[-1:])]
-        if not taken or len({np.shape(pair.hits) for pair in taken}) > 1:
-            return 0.0
+        def absolute(two: evalues.Two) -> Array:
+            return (evalues.above if worse else evalues.below)(two.hits, two.trials, guard.limit)
 
-        def pooled(first: int) -> Array:
-            test = evalues.above if worse else evalues.below
-            return test(sum(pair.hits for pair in taken[first:]), sum(pair.trials for pair in taken[first:]), guard.limit)
+        def compared(two: evalues.Two) -> Array:
+            return (evalues.exceeds if worse else evalues.falls_short)(two, by or (1.0, 0.0))
 
-        compared = evalues.exceeds if worse else evalues.falls_short
-        steps = pooled if by is None else [compared(pair, by) for pair in taken]
-        found = evalues.from_any_step(steps, len(taken))
+        found = binned.together(steps, times, absolute if by is None else compared, adds_up=by is None)
         return float(evalues.mean_of(found) if worse else found.min())
 
     shares = np.asarray(pairs[-1].hits) / pairs[-1].trials if pairs else np.zeros(0)
@@ -60,24 +58,22 @@ def missing(guard: Guard, strata: Sequence[Stratum], _alpha: float) -> Finding:
     )
 
 
-def _pair(stratum: Stratum) -> evalues.Two | None:
+def _step(stratum: Stratum) -> binned.Step | None:
     """Requests whose answer lacks each output, and all of them, of both; None where no output of the candidate's is known."""
     candidate, champion = stratum.candidate, stratum.champion
-    outputs, answered = candidate.outputs, candidate.requests - candidate.errors
-    if stratum.is_shadow:
-        outputs, answered = candidate.mirror.outputs, candidate.mirror.sent - candidate.mirror.failed
+    outputs, answered = binned.answers(stratum)
     names = sorted(name for name, counts in outputs.items() if sum(counts))
     if not names or answered <= 0:
         return None
-    hits, trials = _lacking([outputs[name] for name in names], answered)
-    others = [champion.outputs.get(name, ()) for name in names]
-    if not all(map(sum, others)):
-        return evalues.Two(hits, trials, np.zeros(len(names)), 0.0)
-    return evalues.Two(hits, trials, *_lacking(others, champion.requests - champion.errors))
+    mine = _lacking(outputs, names, answered, candidate.callers)
+    if not all(sum(champion.outputs.get(name, ())) for name in names):
+        return binned.step(stratum, mine, binned.Hits(np.zeros(len(names)), 0.0, np.ones(len(names))))
+    return binned.step(stratum, mine, _lacking(champion.outputs, names, champion.requests - champion.errors, champion.callers))
 
 
-def _lacking(outputs: Sequence[Sequence[int]], answered: int) -> tuple[Array, float]:
+def _lacking(outputs: Mapping[str, Sequence[int]], names: Sequence[str], answered: int, asked_by: Callers) -> binned.Hits:
     """By their counts, the missing ones last: never more than requests, since rows of one request stand together."""
-    rows = min(sum(counts) for counts in outputs)
-    trials = float(min(rows, answered))
-    return np.array([counts[-1] / sum(counts) * trials for counts in outputs]), trials
+    counts = [outputs[name] for name in names]
+    trials = float(min(answered, *map(sum, counts)))
+    effects = [callers.on_sets(asked_by, name, np.eye(len(each))[-1:], trials) for name, each in zip(names, counts, strict=True)]
+    return binned.Hits(np.array([each[-1] / sum(each) * trials for each in counts]), trials, np.concatenate(effects))

@@ -51,7 +51,7 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
         taken = said(times)
         test = latency.slower_than if worse else latency.faster_than
         found = list(test(taken[:steps], taken[steps:], first, share, moved))
-        return callers.best_step([float(each) for each in found]) if is_shared else float(evalues.from_any_step(found, steps))
+        return float(callers.best_step(found) if is_shared else evalues.from_any_step(found, steps))
 
     together = [each.candidate.blocks for each in strata]
     squares, products = (_over(sums, first, counts.shape[1]) for sums in ([b.squares for b in together], [b.products for b in together]))
@@ -69,7 +69,7 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
             return latency.Blocks(float(weights @ numbers[start:]), weights @ squares[start:], weights @ products[start:])
 
         if is_shared:
-            found = callers.best_step([float(by_requests(each, first, share, guard.limit)) for each in said(times)[:steps]])
+            found = float(callers.best_step([by_requests(each, first, share, guard.limit) for each in said(times)[:steps]]))
         else:
             found = float(evalues.from_any_step(lambda start: by_requests(taken[start:].sum(axis=0), first, share, guard.limit), steps))
         if not numbers.any():

@@ -177,7 +177,7 @@ def _pooled(pairs: Sequence[Pair], times: float, bound: float, *, worse: bool) -
 
     said = [pair.said() for pair in taken]
     if _is_shared(pairs):
-        return callers.best_step([float(test(two.hits, two.trials, bound)) for two in said])
+        return float(callers.best_step([test(two.hits, two.trials, bound) for two in said]))
 
     def since(first: int) -> Array:
         return test(sum(two.hits for two in said[first:]), sum(two.trials for two in said[first:]), bound)
@@ -190,7 +190,7 @@ def _compared(pairs: Sequence[Pair], times: float, line: evalues.Line, *, worse:
     test = evalues.exceeds if worse else evalues.falls_short
     two = evalues.Two(*np.array([pair.said() for pair in _scaled(pairs, times)], dtype=np.float64).reshape(-1, 4).T)
     steps = list(test(two, line))
-    return callers.best_step([float(each) for each in steps]) if _is_shared(pairs) else float(evalues.from_any_step(steps, len(pairs)))
+    return float(callers.best_step(steps) if _is_shared(pairs) else evalues.from_any_step(steps, len(pairs)))
 
 
 def _is_shared(pairs: Sequence[Pair]) -> bool:

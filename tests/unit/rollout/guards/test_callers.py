@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from modelyard.events import GROUPS, Callers
+from modelyard.events import GROUPS, OUTPUT_GROUPS, Callers
 from modelyard.rollout.guards import callers
-from modelyard.rollout.guards.callers import ALONE, LEAST_GROUPS, best_step, counted, effect, effects, spread
+from modelyard.rollout.guards.callers import ALONE, LEAST_GROUPS, best_step, counted, effect, effects, on_sets, spread
 
 
 def groups(asked, failed) -> Callers:
@@ -92,3 +92,33 @@ def test_the_best_step_has_its_part_of_the_level() -> None:
 def test_nothing_was_asked() -> None:
     assert callers.spread(np.zeros(0), np.zeros(0, dtype=np.int64)).groups == 0
     assert effect(Callers()).groups == 0
+
+
+def binned(table) -> Callers:
+    return Callers(asked={0: int(np.sum(table))}, outputs={"score": tuple(np.asarray(table, dtype=int).ravel().tolist())})
+
+
+def test_the_effect_on_a_set_of_bins_is_that_on_a_share() -> None:
+    rng = np.random.default_rng(6)
+    sets = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    table = np.stack([rng.multinomial(each, rng.dirichlet([2, 1, 1])) for each in rng.integers(50, 200, OUTPUT_GROUPS)])
+    rows = table.sum()
+    found = on_sets(binned(table), "score", sets, float(rows))
+    for each, hits in zip(found, (table[:, 0], table[:, :2].sum(axis=1), table[:, 2]), strict=True):
+        assert each == pytest.approx(effect(groups(table.sum(axis=1), hits)).variance)
+    assert on_sets(binned(table), "score", sets, rows / 4) == pytest.approx(found / 4), "four rows of a request are one"
+    nothing = on_sets(binned(table * [1, 1, 0]), "score", sets, float(table[:, :2].sum()))
+    assert np.isnan(nothing).tolist() == [False, True, True], "where nothing varies"
+
+
+def test_the_effect_on_bins_of_few_groups_or_of_none_counted_is_the_size_of_the_largest() -> None:
+    few = np.zeros((OUTPUT_GROUPS, 2))
+    few[:4] = 50, 30
+    assert on_sets(binned(few), "score", np.eye(2), 320.0).tolist() == [80, 80]
+    for outputs in ({}, {"other": (1, 1)}, {"score": (1,) * OUTPUT_GROUPS}, {"score": (0,) * 2 * OUTPUT_GROUPS}):
+        assert on_sets(Callers(asked={1: 30, 2: 10}, outputs=outputs), "score", np.eye(2), 20.0).tolist() == [15, 15]
+    assert on_sets(Callers(), "score", np.eye(2), 20.0).tolist() == [1, 1], "each request was drawn for itself"
+
+
+def test_the_best_step_is_found_for_each_of_many() -> None:
+    assert best_step([np.array([5.0, 0.0]), np.array([1.0, 9.0])]) == pytest.approx([5 - math.log(2), 9 - math.log(6)])

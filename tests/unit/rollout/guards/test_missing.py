@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from judging import Counted, Mirrored, stratum
+from judging import Counted, Mirrored, sticky, stratum
 
+from modelyard.events import Callers
 from modelyard.rollout.guards import UNASKED, judge, parse
 
 ALPHA = 0.001
@@ -68,3 +69,45 @@ def test_a_shadow_is_judged_by_its_mirrored_answers_and_without_a_champion_nothi
     assert told(UNASKED, stratum(mirrored, CHAMPION)) == "unknown"
     assert told(UNASKED, stratum(seen(500, 500))) == "unknown"
     assert told(UNASKED, stratum(seen(50, 0), CHAMPION), stratum(seen(50, 50), CHAMPION), stratum(seen(500, 500))) == "fail"
+
+
+def test_where_callers_keep_to_a_version_one_who_asks_much_is_one() -> None:
+    """The control: of the same counts, taken for independent requests, it is a failure."""
+    one = sticky([(0, 0, 400), *[(100, 0, 0)] * 40])
+    champion = sticky([(100, 0, 0)] * 64)
+    assert told(UNASKED, stratum(one, champion)) == "unknown"
+    assert told("missing<1%", stratum(one, champion)) == "unknown"
+    independent = [each._replace(callers=Callers()) for each in (one, champion)]
+    assert told(UNASKED, stratum(*independent)) == told("missing<1%", stratum(*independent)) == "fail"
+
+
+def test_what_all_callers_miss_is_found_of_many_and_of_few() -> None:
+    champion = sticky([(100, 0, 0)] * 64)
+    assert told(UNASKED, stratum(sticky([(0, 0, 1)] * 20), champion)) == "fail"
+    assert told(UNASKED, stratum(sticky([(0, 0, 500)] * 8), champion)) == "fail", "of fewer than ten each counts once"
+    assert told(UNASKED, stratum(sticky([(0, 0, 500)]), champion)) == "unknown"
+    assert told(UNASKED, stratum(sticky([(80, 0, 20)] * 40), champion)) == "fail", "callers are alike"
+    assert told(UNASKED, stratum(sticky([(100, 0, 0)] * 64), champion)) == "pass"
+
+
+def test_steps_that_share_callers_are_not_added_up() -> None:
+    half, champion = sticky([(0, 0, 1)] * 2 + [(1, 0, 0)] * 12), sticky([(100, 0, 0)] * 64)
+    once = judge(parse(UNASKED), [stratum(half, champion)], alpha=ALPHA).numbers["e_fail"]
+    twice = judge(parse(UNASKED), [stratum(half, champion)] * 2, alpha=ALPHA).numbers["e_fail"]
+    assert twice == pytest.approx(once)
+
+
+def test_outputs_that_were_not_counted_by_groups_count_each_group_once() -> None:
+    """Of too many bins."""
+    champion = sticky([(100, 0, 0)] * 64)
+    some, all_of_them = (
+        Counted(4000, outputs={"score": score}, callers=Callers(asked=dict.fromkeys(range(40), 100))) for score in ((3600, 0, 400), (0, 0, 4000))
+    )
+    assert told(UNASKED, stratum(some, champion)) == "unknown"
+    assert told(UNASKED, stratum(all_of_them, champion)) == "fail"
+    assert told(UNASKED, stratum(some._replace(callers=Callers()), champion)) == "fail", "the control"
+
+
+def test_a_shadow_counts_requests_whoever_asks() -> None:
+    mirrored = Counted(mirror=Mirrored(sent=400, rows=400, outputs={"score": (360, 0, 40)}))
+    assert told(UNASKED, stratum(mirrored, sticky([(100, 0, 0)] * 64), is_shadow=True)) == "fail"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from judging import Counted, Mirrored, stratum
+from judging import Counted, Mirrored, sticky, stratum
 
+from modelyard.events import Callers
 from modelyard.rollout.guards import judge, parse
 
 ALPHA = 0.0125
@@ -53,3 +54,15 @@ def test_bins_that_do_not_match_or_are_missing_say_nothing() -> None:
 def test_a_shadow_is_judged_by_its_mirrored_requests() -> None:
     candidate = Counted(mirror=Mirrored(sent=10_000, outputs=outputs(TILTED)))
     assert judge(parse("prediction_shift<0.1"), [stratum(candidate, seen(EVEN), is_shadow=True)], alpha=ALPHA).outcome == "fail"
+
+
+def test_where_callers_keep_to_a_version_a_few_who_ask_much_are_no_shift() -> None:
+    """The control: of the same counts, taken for independent requests, it is one. And what shifts for all of them is found."""
+    few, champion = sticky([(0, 3000, 0)] * 2 + [(60, 40, 0)] * 50), sticky([(60, 40, 0)] * 64)
+    guard = parse("prediction_shift<0.1")
+    verdict = judge(guard, [stratum(few, champion)], alpha=ALPHA)
+    assert (verdict.outcome, verdict.numbers["estimate"] > 0.3) == ("unknown", True)
+    assert judge(guard, [stratum(*(each._replace(callers=Callers()) for each in (few, champion)))], alpha=ALPHA).outcome == "fail"
+    assert judge(guard, [stratum(sticky([(20, 80, 0)] * 64), champion)], alpha=ALPHA).outcome == "fail"
+    assert judge(guard, [stratum(sticky([(60, 40, 0)] * 64), champion)], alpha=ALPHA).outcome == "pass"
+    assert judge(guard, [stratum(sticky([(0, 900, 0)] * 9), champion)], alpha=ALPHA).outcome == "unknown", "nine callers are few"
