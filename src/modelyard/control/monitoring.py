@@ -103,6 +103,7 @@ class Monitoring:
         self._looked: tuple[float, float] | None = None
         self._chosen: tuple[Stamp, dict[str, Monitored]] | None = None
         self._tried: dict[str, int] = {}
+        self._failed: dict[tuple[str, str], list[tuple[str, Exception | str]]] = {}
         self._alarmed = 0
         self._log = PredictionLog(log_path(plane.settings))
         self._ledger: Ledger | ModelyardError | None = None
@@ -135,6 +136,7 @@ class Monitoring:
                 turned[name] = self._judge(name, deployed[name], windows, closed=closed, now=now)
                 if time.monotonic() - began_s > TURN_S:
                     break
+        self._log_failures()
         kept = {name: each for name, each in self._kept.items() if name not in gone} | {name: each.kept for name, each in turned.items()}
         with self._records.transaction() as records:
             for name in self._alarm(records, kept, now=now):
@@ -208,17 +210,29 @@ class Monitoring:
         try:
             seen = self._see(name, release, windows, watch.span(kept, settings=settings, closed=closed), now=now)
             after = watch.turn(kept, seen, detectors, settings=settings, pages=settings.false_pages_a_month)
-        except Exception as error:  # the others are judged all the same, and this one as soon as it can be
+        except Exception as error:  # noqa: BLE001  # the others are judged all the same, and this one as soon as it can be
             self._tried[name] = closed
             why = error.message if isinstance(error, ModelyardError) else f"{type(error).__name__}; the log of the control process tells more"
-            told = None if isinstance(error, ModelyardError) else error
-            log.error("what was seen of %s cannot be gathered or judged: %s", name, why, exc_info=told)
+            self._failed.setdefault(("", error.code if isinstance(error, ModelyardError) else type(error).__name__), []).append((name, error))
             why = f"what was seen cannot be gathered now, and is judged when it can be: {why}"
             return Turned(watch.unjudged(kept, why, detectors, settings=settings, now=now), settings)
         self._tried.pop(name, None)
         for rule, why in after.failed.items():
-            log.error("the detector %s failed on %s: %s", rule, name, why)
+            self._failed.setdefault((rule, ""), []).append((name, why))
         return Turned(after, settings, is_more=after.through < closed)
+
+    def _log_failures(self) -> None:
+        """A line for each sort of failure, with the first of those that it met and how many others: a store that is away meets all."""
+        for (rule, _), met in self._failed.items():
+            (name, error), others = met[0], len(met) - 1
+            named = f"{name} and {others:,} other{'s' if others > 1 else ''}" if others else name
+            if isinstance(error, str):
+                log.error("the detector %s failed on %s: %s", rule, named, error)
+            elif isinstance(error, ModelyardError):
+                log.error("what was seen of %s cannot be gathered or judged: %s", named, error.message)
+            else:
+                log.error("what was seen of %s cannot be gathered or judged", named, exc_info=error)
+        self._failed.clear()
 
     def _see(self, name: str, release: Release, windows: Windows, span: Span, *, now: float) -> Seen:
         """The evidence of a turn. Raises what home and bundle raise."""

@@ -243,6 +243,35 @@ def test_what_cannot_be_gathered_of_one_holds_up_no_other(watched: Watched, monk
     assert watched.kept("other").verdicts[0].outcome == "pass"
 
 
+def test_a_failure_that_meets_many_is_one_line_that_counts_them(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thousand deployments whose bundles were away were a thousand lines a minute."""
+    for number in range(5):
+        deployed(watched.plane, "line:2", name=f"other-{number}")
+    turn = watch.turn
+
+    def one(kept: Any, seen: Any, *given: Any, **more: Any) -> Any:
+        if seen.name == "other-4":
+            raise ZeroDivisionError("a bug")
+        if seen.name in ("line", "other-0"):
+            return msgspec.structs.replace(turn(kept, seen, *given, **more), failed={"told": "KeyError('x')"})
+        raise NotFound(f"the bundle of {seen.name} is away")
+
+    monkeypatch.setattr(watch, "turn", one)
+    for _ in range(2):
+        caplog.clear()
+        watched.now += 60
+        watched.monitoring.turn()
+        said = sorted(record.getMessage() for record in caplog.records)
+        assert said == [
+            "the detector told failed on line and 1 other: KeyError('x')",
+            "what was seen of other-1 and 2 others cannot be gathered or judged: the bundle of other-1 is away",
+            "what was seen of other-4 cannot be gathered or judged",
+        ]
+        assert "a bug" in caplog.text, "what nobody foresaw is told with where it arose"
+
+
 def test_a_fault_outside_all_detectors_holds_up_no_other(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     deployed(watched.plane, "line:2", name="other")
     watched.now = START + 60 + GRACE_S
