@@ -38,7 +38,8 @@ class Leisure:
         self._looked_s = monotonic()
         self._spent_s = thread_time()
         self._slept = _slept()
-        self._is_rested = True
+        self.is_rested = True
+        """Whether the thread has slept, as of the last look at its times."""
         self._executor: ThreadPoolExecutor | None = None
 
     @property
@@ -47,9 +48,9 @@ class Leisure:
         now = monotonic()
         if now - self._looked_s >= LOOK_S:
             spent_s, slept = thread_time(), _slept()
-            self._is_rested = spent_s - self._spent_s <= FULL * (now - self._looked_s) and slept != self._slept
+            self.is_rested = spent_s - self._spent_s <= FULL * (now - self._looked_s) and slept != self._slept
             self._looked_s, self._spent_s, self._slept = now, spent_s, slept
-        return self._is_rested and self._is_idle()
+        return self.is_rested and self._is_idle()
 
     @property
     def executor(self) -> ThreadPoolExecutor:

@@ -1,6 +1,6 @@
 """A version that is asked a share of what the champion has answered, to be compared; nobody is ever answered by it.
 
-Hides when that happens: after the answers have left, in blocks, while the worker has time to spare, and else not at all: what finds no room or
+Hides when that happens: after the answers have left, in bursts, while the worker has time to spare, and else not at all: what finds no room or
 waits too long is shed and counted. Runs do not pass through the version's batcher, whose next batch would wait for them; those that take long
 have a thread that yields to every other. It must not delay a caller, nor count a mirrored request among the live ones.
 """
@@ -8,74 +8,59 @@ have a thread that yields to every other. It must not delay a caller, nor count 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Mapping, Sequence
 from math import log, log1p
 from time import monotonic, thread_time
-from typing import TYPE_CHECKING, NamedTuple, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, cast
 
 from modelyard.errors import ModelyardError, Unavailable
 from modelyard.monitor.agreement import Agreement
-from modelyard.monitor.profile import joined
 from modelyard.runtime.isolated.process import Ended
-from modelyard.runtime.validate import row_bytes
+from modelyard.runtime.validate import internal_dtype
+from modelyard.serve import mirrored
+from modelyard.serve.mirrored import Asked, Found, Mirrored
 
 if TYPE_CHECKING:
     from modelyard.runtime.base import Submits
     from modelyard.serve.batching import Ran
     from modelyard.serve.dataplane import Version
     from modelyard.serve.leisure import Leisure
-    from modelyard.types import Array
+    from modelyard.types import Array, Schema
 
 BLOCK_ROWS = 64
 """Rows that run together, at most: enough to share what a run costs beside its rows."""
 
-HELD_ROWS = 256
+BURST_BLOCKS = 4
+"""So many blocks of a quick model are waited for: what is done a few times a second finds its code and data no longer in the core's caches, and takes
+several times as long as the same thing done again at once."""
+
+TOLD_ROWS = 256
+"""Answers are compared and counted together, as many at a time."""
+
+HELD_ROWS = 1024
 HELD_BYTES = 8 << 20
 """What may wait; more is shed."""
 
 HELD_S = 1.0
 """How long it may wait; older is shed."""
 
-GATHER_S = 0.1
-"""How long a block that is not full waits for more."""
+GATHER_S = 0.4
+"""How long a burst that is not full waits for more."""
 
 PAUSE_S = 0.002
 """Between two looks whether there is time."""
 
-SEEN_BYTES = 16 << 10
-"""A run's arrays of so many bytes together may be held whole for one row of it: that is less work than a copy of the row."""
+RESTLESS_PAUSE_S = 0.01
+"""The same while the event loop is all but never done: that will not change within less."""
+
+SEEN_BYTES = 8 << 10
+"""A run's arrays of so many bytes together may be held whole for some rows of it: that is less work than a copy of the rows."""
 
 LONG_S = 0.001
 """A block on the thread takes about this long where several requests fit in."""
-
-
-class Asked(NamedTuple):
-    """Requests that the champion answered in one run: the rows of each, what went in and came out, how long each took but for the run, and the
-    rows of that run."""
-
-    counts: list[int]
-    rows: int
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
-    besides_s: list[float]
-    run_rows: int
-    at_s: float
-
-
-class Mirrored(NamedTuple):
-    """What came of a block: requests without an answer, rows compared, rows that differ, what each answered request would have taken, and the
-    answers themselves."""
-
-    failed: int
-    rows: int
-    disagreed: int
-    latencies_s: list[float]
-    outputs: list[Mapping[str, Array]]
 
 
 class Shadow:
@@ -98,17 +83,20 @@ class Shadow:
         self._fit = fit
         self._agreement = Agreement(champion.schema, champion.known)
         self._loop = asyncio.get_running_loop()
-        self._most_rows = max(1, min(HELD_ROWS, HELD_BYTES // max(1, row_bytes(champion.schema))))
+        self._most_rows = max(1, min(HELD_ROWS, HELD_BYTES // max(1, _row_bytes(champion.schema))))
         self._held: deque[Asked] = deque()
         self._held_rows = 0
         self._running: list[Asked] = []
+        self._found: list[Found] = []
+        self._found_rows = 0
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = self._is_pausing = False
         self._is_closed = False
         self._is_full = False
         self._lost = 0
         self._skip = self._gap()
-        self._block_rows = self._fitting()
+        self._block_rows = self._burst_rows = 1
+        self._keep_pace()
 
     def close(self) -> None:
         """Ask no more; what waits or runs is shed."""
@@ -117,7 +105,8 @@ class Shadow:
         self._held.clear()
         if self._timer is not None:
             self._timer.cancel()
-        self._shed(sum(len(each.counts) for each in left) + self._lost)
+        self._tell()
+        self._shed(mirrored.requests(left) + self._lost)
 
     def choose(self, count: int) -> Sequence[int]:
         """Which of the next `count` requests are to be offered; each has the same chance.
@@ -134,23 +123,27 @@ class Shadow:
         return chosen
 
     def offer(self, chosen: Sequence[int], counts: list[int], ran: Ran, outputs: Mapping[str, Array], latencies_s: list[float]) -> None:
-        """Take in the `chosen` requests of a run whose answers have left: request i of it had `counts[i]` rows and took `latencies_s[i]`."""
+        """Take in the `chosen` requests of a run whose answers have left: request i of it had `counts[i]` rows and took `latencies_s[i]`.
+
+        What can wait is left for the burst: this is asked of a run among many, and is as little as it can be.
+        """
         if self._is_closed:
             return
-        taken = counts if len(chosen) == len(counts) else [counts[at] for at in chosen]
-        rows = sum(taken)
+        some: Sequence[int] | None = None
+        rows = run_rows = ran.rows
+        if len(chosen) != len(counts):
+            some = chosen
+            rows = len(chosen) if run_rows == len(counts) else sum([counts[at] for at in chosen])
         if self._held and self._held_rows + rows > self._most_rows:
             self._is_full = True
-            self._lost += len(taken)
+            self._lost += len(chosen)
             return
-        inputs = ran.inputs
-        if taken is not counts:
-            inputs, outputs = _rows_of(inputs, counts, chosen), _rows_of(outputs, counts, chosen)
-            latencies_s = [latencies_s[at] for at in chosen]
-        besides_s = [max(0.0, latency_s - ran.seconds) for latency_s in latencies_s]
-        self._held.append(Asked(taken, rows, inputs, outputs, besides_s, ran.rows, monotonic()))
+        asked = Asked(some, rows, counts, ran.inputs, outputs, latencies_s, ran.seconds, run_rows, monotonic())
+        if some is not None and _bytes(ran.inputs) + _bytes(outputs) > SEEN_BYTES:
+            asked = mirrored.apart(asked)
+        self._held.append(asked)
         self._held_rows += rows
-        if self._held_rows >= self._block_rows:
+        if self._held_rows >= self._burst_rows:
             if not self._is_pausing:
                 self._soon()
         elif self._timer is None:
@@ -176,12 +169,13 @@ class Shadow:
     def _inline_s(self) -> float:
         return self.version.inline_s
 
-    def _fitting(self) -> int:
-        """How many rows run within what a run may take: on the loop, where one row may."""
+    def _keep_pace(self) -> None:
+        """How many rows run within what a run may take: on the loop, where one row may; and how many are waited for."""
         pace = self.version.batcher.pace
         is_short = pace.of_run(1) <= self._inline_s
         bound_s = self._inline_s - pace.per_run_s if is_short else max(LONG_S, pace.of_run(1))
-        return max(1, min(BLOCK_ROWS, self._most_rows, self.version.batch_rows, int(bound_s / max(pace.per_row_s, 1e-9))))
+        self._block_rows = max(1, min(BLOCK_ROWS, self._most_rows, self.version.batch_rows, int(bound_s / max(pace.per_row_s, 1e-9))))
+        self._burst_rows = min(self._most_rows, self._block_rows * BURST_BLOCKS) if is_short else self._block_rows
 
     def _soon(self) -> None:
         self._is_pausing = False
@@ -192,23 +186,38 @@ class Shadow:
             self._is_due = True
             self._loop.call_soon(self._look)
 
+    def _rest_s(self) -> float:
+        """How long what is here waits for more: a burst that has begun goes on to its end."""
+        if self._found or self._held_rows >= self._burst_rows:
+            return 0.0
+        return self._held[0].at_s + GATHER_S - monotonic() if self._held else math.inf
+
     def _pause(self) -> None:
-        """Look again: soon where a block waits, else when it has waited long enough for more."""
-        if self._timer is None and self._held and not self._running:
-            rest_s = self._held[0].at_s + GATHER_S - monotonic()
-            self._is_pausing = self._held_rows >= self._block_rows or rest_s <= PAUSE_S
-            self._timer = self._loop.call_later(PAUSE_S if self._is_pausing else rest_s, self._soon)
+        """Look again: soon where a burst waits, else when it has waited long enough for more."""
+        if self._timer is None and (self._held or self._found) and not (self._is_due or self._running):
+            rest_s, pause_s = self._rest_s(), PAUSE_S if self._leisure.is_rested else RESTLESS_PAUSE_S
+            self._is_pausing = rest_s <= pause_s
+            self._timer = self._loop.call_later(max(rest_s, pause_s), self._soon)
 
     def _look(self) -> None:
-        """Run a block, if there is time."""
+        """Take a step of a burst, if there is time: what callers ask meanwhile is answered between two."""
         self._is_due = False
         now = monotonic()
         lost, self._lost = self._lost, 0
         while self._held and now - self._held[0].at_s > HELD_S:
-            lost += len(self._drop().counts)
+            lost += self._drop().requests
         self._shed(lost)
-        if self._held and not self._running and not self._is_closed and self._leisure.has_time:
-            self._begin()
+        if self._is_closed or self._running or not (self._held or self._found):
+            return
+        if self._leisure.has_time:
+            if self._held and self._found_rows < TOLD_ROWS:
+                self._begin()
+            else:
+                self._tell()
+            if self._rest_s() <= 0:
+                self._soon()
+        elif self._found and now - self._found[0].piece[0].at_s > 2 * HELD_S:
+            self._tell()
         self._pause()
 
     def _drop(self) -> Asked:
@@ -228,62 +237,64 @@ class Shadow:
         if hasattr(self.version.loaded.runtime, "submit"):
             self._ask(deque([block]), [])
         elif self.version.batcher.pace.of_run(rows) <= self._inline_s:
-            self._done(block, self._run(block, monotonic))
+            found = self._run(block, monotonic)
+            self._freed()
+            self._learn(found)
+            self._keep(found)
         else:
             self._leisure.executor.submit(self._run_away, block)
 
     def _run_away(self, block: list[Asked]) -> None:
-        """On the thread: the model's own time counts, not how long it made way for others."""
+        """On the thread: the model's own time counts, not how long it made way for others. What is long to run may be long to compare."""
         found = self._run(block, thread_time)
+        came = mirrored.compared(self._agreement, found)
         try:
-            self._loop.call_soon_threadsafe(self._done, block, found)
+            self._loop.call_soon_threadsafe(self._came_back, found, came)
         except RuntimeError:  # the loop has ended meanwhile
             return
 
-    def _run(self, block: list[Asked], clock: Callable[[], float]) -> tuple[Mirrored, float]:
-        """Ask `block`, request by request where it fails together; and the seconds of the model, 0 where it was not one run. Any thread may."""
-        results: list[Mirrored] = []
-        seconds = 0.0
-        todo = deque([block])
-        while todo:
-            piece = todo.popleft()
-            try:
-                began = clock()
-                outputs = self.version.run(self._inputs(piece), sum(each.rows for each in piece))
-                took = clock() - began
-                seconds = took if piece is block else 0.0
-                results.append(self._compared(piece, outputs, took))
-            except Exception:  # noqa: BLE001 - a version under trial may raise anything, and nobody is to notice
-                todo.extendleft(reversed(list(_one_by_one(piece))))
-                if _requests(piece) == 1:
-                    results.append(Mirrored(1, 0, 0, [], []))
-        return _together(results), seconds
+    def _run(self, block: list[Asked], clock: Callable[[], float]) -> list[Found]:
+        """Ask `block`, request by request where it fails together. Any thread may."""
+        try:
+            return [self._answered(block, clock)]
+        except Exception:  # noqa: BLE001 - a version under trial may raise anything, and nobody is to notice
+            if mirrored.requests(block) == 1:
+                return [Found(block, None, 0.0)]
+        return [found for each in mirrored.one_by_one(block) for found in self._run(each, clock)]
 
-    def _ask(self, todo: deque[list[Asked]], results: list[Mirrored]) -> None:
+    def _answered(self, piece: list[Asked], clock: Callable[[], float]) -> Found:
+        rows = mirrored.rows(piece)
+        inputs = self._inputs(piece)
+        began = clock()
+        outputs = self.version.run(inputs, rows)
+        return Found(piece, _whole(outputs, rows), clock() - began)
+
+    def _ask(self, todo: deque[list[Asked]], results: list[Found]) -> None:
         """As `_run`, of a model in another process, which is sent one piece after the other; an input that ends a process is remembered."""
         if not todo or self._is_closed:
-            self._done(self._running, (_together(results), 0.0))
+            self._ended(results)
             return
         piece, suspects = todo.popleft(), self.version.suspects
-        alone = _requests(piece) == 1
+        alone = mirrored.requests(piece) == 1
 
         def done(outputs: dict[str, Array] | None, error: ModelyardError | None, seconds: float) -> None:
             if outputs is not None:
-                results.append(self._compared(piece, outputs, seconds))
+                results.append(Found(piece, outputs, seconds))
                 if alone and suspects:
                     suspects.clear(self._inputs(piece))
             else:
                 if suspects is not None and error is not None and isinstance(error.__cause__, Ended):
-                    for each in [piece] if alone else _one_by_one(piece):
+                    for each in [piece] if alone else mirrored.one_by_one(piece):
                         suspects.blame(self._inputs(each))
                 if alone:
-                    results.append(Mirrored(1, 0, 0, [], []))
-                todo.extendleft(reversed(list(_one_by_one(piece))))
+                    results.append(Found(piece, None, 0.0))
+                else:
+                    todo.extendleft(reversed(list(mirrored.one_by_one(piece))))
             self._ask(todo, results)
 
         try:
             inputs = self._inputs(piece)
-            self.version.check(inputs, sum(each.rows for each in piece))
+            self.version.check(inputs, mirrored.rows(piece))
             if suspects and (not alone or suspects.refuses(inputs)):
                 raise Unavailable("these inputs are asked one by one, those that ended a process not at all")
             runtime = cast("Submits", self.version.loaded.runtime)
@@ -292,48 +303,53 @@ class Shadow:
             self._loop.call_soon(done, None, None, 0.0)
 
     def _inputs(self, piece: list[Asked]) -> Mapping[str, Array]:
-        return self._fit({name: joined([each.inputs[name] for each in piece]) for name in piece[0].inputs})
-
-    def _compared(self, piece: list[Asked], outputs: Mapping[str, Array], seconds: float) -> Mirrored:
-        """Each request is taken to last what it took beside the champion's run, and this version's time for as many rows as ran together then."""
-        rows = sum(each.rows for each in piece)
-        if any(len(values) != rows for values in outputs.values()):
-            raise ValueError("the model did not answer every row")
-        disagreed = compared = 0
-        if self._agreement.is_known:
-            at = 0
-            for each in _even(piece):
-                theirs = outputs if each.rows == rows else {name: values[at : at + each.rows] for name, values in outputs.items()}
-                disagreed += int(self._agreement.differ(each.outputs, theirs, each.rows).sum())
-                at += each.rows
-            compared = rows
-        latencies_s = [besides_s + seconds / rows * each.run_rows for each in piece for besides_s in each.besides_s]
-        return Mirrored(0, compared, disagreed, latencies_s, [outputs])
+        return self._fit(mirrored.inputs_of(piece))
 
     # What came of it.
 
-    def _done(self, block: list[Asked], found: tuple[Mirrored, float]) -> None:
-        mirrored, seconds = found
+    def _ended(self, found: list[Found]) -> None:
+        """A block has run elsewhere."""
+        self._freed()
+        if not self._is_closed:
+            self._keep(found)
+            self._pause()
+
+    def _came_back(self, found: list[Found], came: Mirrored) -> None:
+        """A block has run on the thread, and was compared there."""
+        self._freed()
+        if not self._is_closed:  # then it is counted as shed
+            self._learn(found)
+            self._count(found, came)
+            self._pause()
+
+    def _freed(self) -> None:
         self.version.mirrored -= 1
         self._running = []
-        if self._is_closed:
-            return  # counted as shed
-        if seconds:
-            self.version.batcher.pace.learn(sum(each.rows for each in block), seconds)
-            self._block_rows = self._fitting()
-        count = _requests(block)
+
+    def _learn(self, found: list[Found]) -> None:
+        """Take in what a block took, where it was one run."""
+        if len(found) == 1 and found[0].outputs is not None:
+            self.version.batcher.pace.learn(mirrored.rows(found[0].piece), found[0].seconds)
+            self._keep_pace()
+
+    def _keep(self, found: list[Found]) -> None:
+        """Let what was answered be compared with the rest of its burst."""
+        self._found += found
+        self._found_rows += sum(mirrored.rows(each.piece) for each in found)
+
+    def _tell(self) -> None:
+        found, self._found, self._found_rows = self._found, [], 0
+        if found:
+            self._count(found, mirrored.compared(self._agreement, found))
+
+    def _count(self, found: list[Found], came: Mirrored) -> None:
+        sent = sum(mirrored.requests(each.piece) for each in found)
         meter, recorder = self.version.meter, self.version.recorder
-        meter.mirrored(sent=count, failed=mirrored.failed, rows=mirrored.rows, disagreed=mirrored.disagreed)
+        meter.mirrored(sent=sent, failed=came.failed, rows=came.rows, disagreed=came.disagreed)
         if recorder is not None:
             recorder.mirrored(
-                sent=count,
-                failed=mirrored.failed,
-                rows=mirrored.rows,
-                disagreed=mirrored.disagreed,
-                latencies_s=mirrored.latencies_s,
-                outputs=mirrored.outputs,
+                sent=sent, failed=came.failed, rows=came.rows, disagreed=came.disagreed, latencies_s=came.latencies_s, outputs=came.outputs
             )
-        self._pause()
 
     def _shed(self, count: int) -> None:
         if count:
@@ -342,54 +358,16 @@ class Shadow:
                 self.version.recorder.mirrored(shed=count)
 
 
-def _rows_of(arrays: Mapping[str, Array], counts: list[int], chosen: Sequence[int]) -> dict[str, Array]:
-    """The chosen requests' rows; of small arrays a single request's as they lie there."""
-    if len(chosen) == 1:
-        (one,) = chosen
-        at = sum(counts[:one])
-        parts = {name: values[at : at + counts[one]] for name, values in arrays.items()}
-        is_small = sum(values.nbytes for values in arrays.values()) <= SEEN_BYTES
-        return parts if is_small else {name: part.copy() for name, part in parts.items()}
-    if max(counts) == 1:
-        return {name: values[chosen] for name, values in arrays.items()}
-    ends = list(accumulate(counts))
-    places = np.concatenate([np.arange(ends[at] - counts[at], ends[at]) for at in chosen])
-    return {name: values[places] for name, values in arrays.items()}
+def _row_bytes(schema: Schema) -> int:
+    """What a row of the inputs and outputs takes; of a dimension that is open, one element."""
+    return sum(internal_dtype(spec).itemsize * math.prod(max(size, 1) for size in spec.shape[1:]) for spec in (*schema.inputs, *schema.outputs))
 
 
-def _requests(piece: list[Asked]) -> int:
-    return sum(len(each.counts) for each in piece)
+def _bytes(arrays: Mapping[str, Array]) -> int:
+    return sum([values.nbytes for values in arrays.values()])
 
 
-def _even(piece: list[Asked]) -> list[Asked]:
-    """`piece` with the champion's answers end to end where they are of one shape: one comparison for all."""
-    try:
-        outputs = {name: joined([each.outputs[name] for each in piece]) for name in piece[0].outputs}
-    except ValueError:
-        return piece
-    return [piece[0]._replace(rows=sum(each.rows for each in piece), outputs=outputs)]
-
-
-def _one_by_one(piece: list[Asked]) -> Iterator[list[Asked]]:
-    """Each request of a piece of several by itself; nothing of a single one."""
-    if _requests(piece) == 1:
-        return
-    for each in piece:
-        at = 0
-        for count, besides_s in zip(each.counts, each.besides_s, strict=True):
-            part = slice(at, at + count)
-            at += count
-            inputs, outputs = ({name: values[part] for name, values in arrays.items()} for arrays in (each.inputs, each.outputs))
-            yield [Asked([count], count, inputs, outputs, [besides_s], each.run_rows, each.at_s)]
-
-
-def _together(results: list[Mirrored]) -> Mirrored:
-    if len(results) == 1:
-        return results[0]
-    return Mirrored(
-        sum(each.failed for each in results),
-        sum(each.rows for each in results),
-        sum(each.disagreed for each in results),
-        [latency_s for each in results for latency_s in each.latencies_s],
-        [outputs for each in results for outputs in each.outputs],
-    )
+def _whole(outputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+    if any(len(values) != rows for values in outputs.values()):
+        raise ValueError("the model did not answer every row")
+    return outputs

@@ -15,7 +15,7 @@ from modelyard.config import Settings
 from modelyard.errors import ModelFailed
 from modelyard.events import Mirror, quantile_s
 from modelyard.runtime.isolated.process import Ended
-from modelyard.serve import shadow
+from modelyard.serve import mirrored, shadow
 from modelyard.serve.admission import NORMAL
 from modelyard.serve.batching import Ran
 from modelyard.serve.dataplane import DataPlane, Deployment, Version
@@ -249,32 +249,104 @@ def test_a_block_is_as_large_as_may_run_on_the_loop(tmp_path: Path) -> None:
         made = world.switch(1.0)
         world.other.batcher.pace.expect(0.0002, 0.00001)
         one = Shadow(world.champion, world.other, 1.0, leisure=world.plane.leisure, fit=lambda inputs: inputs)
-        assert one._block_rows == 9
+        assert (one._block_rows, one._burst_rows) == (9, 36)
         assert world.other.batcher.pace.of_run(9) <= world.other.inline_s < world.other.batcher.pace.of_run(11)
         world.other.batcher.pace.expect(0.004, 0.00001)
-        assert one._fitting() == shadow.BLOCK_ROWS, "what leaves the loop for one row leaves it for as many as take as long"
+        one._keep_pace()
+        assert one._block_rows == shadow.BLOCK_ROWS, "what leaves the loop for one row leaves it for as many as take as long"
+        assert one._burst_rows == shadow.BLOCK_ROWS, "and is not waited for"
         assert made.champion is world.champion
 
     within(tmp_path, test, inline_limit_s=0.0003)
 
 
-@pytest.mark.parametrize(
-    ("counts", "chosen", "rows"),
-    [([1, 1, 1], [1], [1]), ([2, 1, 3], [2], [3, 4, 5]), ([1, 1, 1], [0, 2], [0, 2]), ([2, 1, 3], [0, 2], [0, 1, 3, 4, 5])],
-)
-@pytest.mark.parametrize("width", [1, 1 << 14])
-def test_the_rows_of_the_chosen_requests_are_taken(counts: list[int], chosen: list[int], rows: list[int], width: int) -> None:
-    arrays = {"x": np.repeat(np.arange(float(sum(counts)))[:, None], width, axis=1)}
-    taken = shadow._rows_of(arrays, counts, chosen)["x"]
-    assert taken[:, 0].tolist() == rows
-    assert np.shares_memory(taken, arrays["x"]) == (len(chosen) == 1 and width == 1), "a large run is not held for one request of it"
+@pytest.mark.parametrize("width", [1, 1 << 12])
+def test_a_large_run_is_not_held_for_some_requests_of_it(tmp_path: Path, width: int) -> None:
+    async def test(world: World) -> None:
+        made = world.switch(0.5)
+        (one,) = made.champion.shadows
+        arrays = {"x": np.repeat(np.arange(6.0)[:, None], width, axis=1)}
+        one.offer([0, 2], [2, 1, 3], Ran([], 6, arrays, {}, 0.0), {"y": np.arange(6)}, [0.1, 0.2, 0.3])
+        (held,) = one._held
+        assert (held.requests, held.rows, one._held_rows) == (2, 5, 5)
+        assert np.shares_memory(held.inputs["x"], arrays["x"]) == (width == 1)
+        assert mirrored.inputs_of([held])["x"][:, 0].tolist() == [0, 1, 3, 4, 5], "the same rows either way"
+
+    within(tmp_path, test)
 
 
-def test_arrays_that_are_small_each_and_large_together_are_not_held_for_one_request() -> None:
-    arrays = {str(column): np.full((512, 1), float(column)) for column in range(5)}
-    taken = shadow._rows_of(arrays, [1] * 512, [3])
-    assert [values.tolist() for values in taken.values()] == [[[float(column)]] for column in range(5)]
-    assert not any(np.shares_memory(values, arrays[name]) for name, values in taken.items())
+def test_a_burst_is_run_block_by_block_and_compared_once(tmp_path: Path, free: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        monkeypatch.setattr(shadow, "GATHER_S", 60.0)
+        made = world.switch(1.0)
+        (one,) = made.champion.shadows
+        ran: list[int] = []
+        told: list[int] = []
+        run, count = world.other.run, one._count
+        monkeypatch.setattr(world.other, "run", lambda inputs, rows: ran.append(rows) or run(inputs, rows))
+        monkeypatch.setattr(one, "_count", lambda found, came: told.append(came.rows) or count(found, came))
+        for number in range(shadow.BURST_BLOCKS * shadow.BLOCK_ROWS):
+            assert not ran, "it waits for as many as make a burst"
+            await world.ask(Asked(number))
+            await asyncio.sleep(0)
+        found = await world.mirrored(256)
+        assert (ran, told) == ([64] * 4, [256])
+        assert (found.sent, found.rows, found.disagreed, sum(found.latencies.values())) == (256, 256, 256, 256)
+        assert sum(found.outputs["prediction"]) == 256
+
+    within(tmp_path, test)
+
+
+def test_what_callers_ask_meanwhile_stands_between_two_blocks(tmp_path: Path, free: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        made = world.switch(1.0)
+        (one,) = made.champion.shadows
+        free[0] = False
+        for number in range(shadow.HELD_ROWS):
+            await world.ask(Asked(number))
+        run, ran = world.other.run, []
+
+        def busy(inputs: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+            ran.append(rows)
+            free[0] = False  # somebody asks
+            return run(inputs, rows)
+
+        monkeypatch.setattr(world.other, "run", busy)
+        for blocks in (1, 2):
+            free[0] = True
+            await asyncio.sleep(0.1)
+            assert ran == [64] * blocks
+        assert world.metrics.sums([0])["line", 2][MIRRORED] == 0
+        monkeypatch.setattr(shadow, "HELD_S", 0.0)
+        await asyncio.sleep(0.1)
+        assert world.metrics.sums([0])["line", 2][MIRRORED] == 128, "what has run is told at last, though there is never time"
+        assert not one._found
+        assert one._found_rows == 0
+
+    within(tmp_path, test)
+
+
+def test_what_has_run_when_a_plan_ends_counts(tmp_path: Path, free: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        monkeypatch.setattr(shadow, "BLOCK_ROWS", 1)
+        world.switch(1.0)
+        run = world.other.run
+
+        def busy(inputs: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+            free[0] = False
+            return run(inputs, rows)
+
+        monkeypatch.setattr(world.other, "run", busy)
+        await world.ask(Asked(1), Asked(2))
+        await world.ask(Asked(3))
+        await asyncio.sleep(0.05)
+        world.switch(0.0)
+        assert world.other.recorder is not None
+        (part,) = world.other.recorder.take(1.0)
+        assert part.mirror is not None
+        assert (part.generation, part.mirror.sent, part.mirror.shed, part.mirror.disagreed) == (1, 2, 1, 2)
+
+    within(tmp_path, test)
 
 
 def test_a_plan_that_ends_sheds_what_waits_and_counts_it_under_its_own_generation(tmp_path: Path, free: list[bool]) -> None:
@@ -388,11 +460,11 @@ def test_a_latency_is_what_the_caller_would_have_waited(tmp_path: Path, free: li
         world.switch(1.0)
         (one,) = world.champion.shadows
         ran = Ran([], 2, {key: np.concatenate([value] * 2) for key, value in Asked(1).request.inputs.items()}, {}, 0.25)
-        asked = shadow.Asked([1], 1, Asked(1).request.inputs, {"prediction": np.array([321.0])}, [0.5], ran.rows, 0.0)
-        found = one._compared([asked], {"prediction": np.array([1321.0])}, 0.1)
-        assert found.latencies_s == pytest.approx([0.5 + 2 * 0.1]), "beside the champion's run, and a run of as many rows"
         one.offer([0, 1], [1, 1], ran, {"prediction": np.array([321.0, 321.0])}, [0.75, 0.1])
-        assert one._held[0].besides_s == pytest.approx([0.5, 0.0])
+        (held,) = one._held
+        found = mirrored.compared(one._agreement, [mirrored.Found([held], {"prediction": np.array([1321.0, 321.0])}, 0.2)])
+        assert found.latencies_s == pytest.approx([0.5 + 2 * 0.1, 0.0 + 2 * 0.1]), "beside the champion's run, and a run of as many rows"
+        assert found.disagreed == 1
         assert quantile_s((await world.mirrored(2)).latencies, 1.0) == pytest.approx(0.5, rel=0.2)
 
     within(tmp_path, test)
