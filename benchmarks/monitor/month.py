@@ -70,9 +70,9 @@ def run(data: Path) -> list[Item]:
                 rows = _drawn(days, np.random.default_rng([place, seed, rate]), rate)
                 quiet.append(watched(reference, rows))
                 if not seed:
-                    worse.append(watched(reference, _worse(rows), until_h=SOON_H["worse", rate]))
+                    worse.append(watched(reference, worse(rows), until_h=SOON_H["worse", rate]))
                     units.append(watched(reference, _unit(rows, model), until_h=SOON_H["unit", rate]))
-        items += _items(rate, quiet, {"worse": worse, "unit": units})
+        items += items_of(rate, quiet, {"worse": worse, "unit": units})
     return items
 
 
@@ -147,7 +147,7 @@ def _is_changed(rows: Rows) -> np.ndarray:
     return rows.times >= rows.times[0] + CHANGED_DAY * DAY_S
 
 
-def _worse(rows: Rows) -> Rows:
+def worse(rows: Rows) -> Rows:
     """The model errs half as much again."""
     error = rows.truth - rows.predicted
     return rows._replace(truth=rows.predicted + error * np.where(_is_changed(rows), WORSE, 1.0))
@@ -185,7 +185,7 @@ def _logged(rows: Rows, part: slice) -> Logged | None:
     return Logged(rows.times[part], {name: values[part] for name, values in rows.inputs.items()}, {"prediction": rows.predicted[part]})
 
 
-def _items(rate: int, quiet: Sequence[Woken], changed: Mapping[str, Sequence[Woken]]) -> list[Item]:
+def items_of(rate: int, quiet: Sequence[Woken], changed: Mapping[str, Sequence[Woken]]) -> list[Item]:
     by_rule = Counter(rule for each in quiet for _, rules in each.pages for rule in rules)
     told = ", ".join(f"{rule} {count}" for rule, count in by_rule.most_common())
     stood = sum(each.stood for each in quiet) / len(quiet)

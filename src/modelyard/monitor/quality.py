@@ -4,9 +4,10 @@ constant.
 Hides the state that pages need. Breaks are found anew each turn (`monitor.breaks`) and only warn. A page is a Shiryaev-Roberts sum over blocks of
 requests: a block that is wholly missing (or constant, at one value) multiplies the evidence by 1 / c, any other takes it back to nothing. c bounds
 the chance of such a block by the column's own past, so a column that goes by the calendar (the hour, the season, a holiday) never pages by being
-constant within an hour; where the reference is never missing, nothing of the past is needed. The sum less the number of blocks is a supermartingale,
-so the expected time between false pages is at least the threshold, however often it is asked. It must not page for a column that the model does not
-use.
+constant within an hour; where the reference is never missing, nothing of the past is needed. Some vary for days and are constant then by the
+calendar (`workingday`, on a Saturday): a block that is as its whole hour was a day or a week before proves nothing, and constant columns page when a
+first week is known. The sum less the number of blocks is a supermartingale, so the expected time between false pages is at least the threshold,
+however often it is asked. It must not page for a column that the model does not use.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from typing import NamedTuple
 import msgspec
 
 from modelyard.monitor import breaks, weight
-from modelyard.monitor.base import MINUTE_S, Evidence, Judged
+from modelyard.monitor.base import MINUTE_S, Evidence, Judged, Reference
 from modelyard.monitor.breaks import Break
 from modelyard.monitor.profile import FeatureProfile
 from modelyard.monitor.series import Series
 from modelyard.types import Digest, Verdict
 
-FORMAT = 1
+FORMAT = 2
 MONTH_MINUTES = 30 * 24 * 60
 LEAST_CHANCE = 0.1
 """A block is never held to be less likely than this by itself, so that a page takes many of them."""
@@ -39,6 +40,9 @@ _AHEAD_S = 300.0
 _STALE_RUNS = 4
 _STALE_TIMES = 3
 _STALE_S = 600.0
+_HOUR_S, _DAY_HOURS, _WEEK_HOURS = 3_600, 24, 168
+_ANY = ""
+"""The look of an hour that was all of one sort, told by another release: its bins need not be these."""
 
 
 class Quality:
@@ -50,10 +54,10 @@ class Quality:
     def judge(self, evidence: Evidence, state: bytes) -> Judged:
         """See `Detector.judge`: one verdict for each column that is broken, and one for all others."""
         reference = evidence.reference
-        watched, note = _read(state, reference.digest, len(reference.profile.features), evidence.now)
+        watched, note = _read(state, reference, evidence.now)
         series = Series(reference, evidence.recent)
         fresh = Series(reference, [each for each in evidence.fresh if each.start > watched.last])
-        watched = _watch(watched, fresh)
+        watched = _watch(watched, fresh, learn_s=evidence.settings.drift.learn_days * _DAY_HOURS * _HOUR_S)
         told = breaks.examine(series, evidence.settings.quality) if len(series) else ()
         requests = breaks.refused([each for each in evidence.recent if each.digest == reference.digest])
         verdicts = [_warning(each) for each in (*([requests] if requests else []), *told)]
@@ -76,7 +80,8 @@ class _Run(msgspec.Struct, array_like=True):
 
 class _Watch(msgspec.Struct, array_like=True):
     """One column: the block that is being filled (`look`: its sort so far), the whole blocks, and the runs. `stays` counts the runs of one value
-    that ended in another, `longest` is how many seconds the longest of them took.
+    that ended in another, `longest` is how many seconds the longest of them took. `hour` (since 1970) is the one that goes on, `hour_look` what its
+    blocks have been so far; `hours` are those of the last week that were all of one sort, by their place in the week: the hour and its look.
     """
 
     requests: int = 0
@@ -88,6 +93,10 @@ class _Watch(msgspec.Struct, array_like=True):
     value: str = ""
     stays: int = 0
     longest: int = 0
+    name: str = ""
+    hour: int = 0
+    hour_look: str = ""
+    hours: dict[int, tuple[int, str]] = msgspec.field(default_factory=dict)
 
 
 class _State(msgspec.Struct, array_like=True):
@@ -95,6 +104,7 @@ class _State(msgspec.Struct, array_like=True):
     digest: Digest
     last: int
     columns: list[_Watch]
+    since: int = 0
 
 
 class _Look(NamedTuple):
@@ -108,31 +118,40 @@ class _Look(NamedTuple):
 _GONE, _VARIED = "gone", "varied"
 
 
-def _read(state: bytes, digest: Digest, columns: int, now: float) -> tuple[_State, str]:
-    """What the last turn remembered; a fresh one, and why, where it is another release's or none of ours."""
-    new = _State(FORMAT, digest, -1, [_Watch() for _ in range(columns)])
+def _read(state: bytes, reference: Reference, now: float) -> tuple[_State, str]:
+    """What the last turn remembered; a fresh one, and why, where it is another release's or none of ours. By which hours columns go is the traffic's,
+    whoever answers.
+    """
+    names = [feature.name for feature in reference.profile.features]
+    new = _State(FORMAT, reference.digest, -1, [_Watch(name=name) for name in names])
     if not state:
         return new, ""
     try:
         found = msgspec.msgpack.decode(state, type=_State)
     except msgspec.MsgspecError:
         return new, "; what was remembered could not be read, so that it begins anew"
-    if found.format != FORMAT or found.digest != digest or len(found.columns) != columns:
+    if found.format != FORMAT:
         return new, "; it begins anew with this release"
     if found.last > now + _AHEAD_S:
         return new, "; the clock went back, so that it begins anew"
-    return found, ""
+    if found.digest == reference.digest and [each.name for each in found.columns] == names:
+        return found, ""
+    known = {each.name: {place: (hour, _ANY) for place, (hour, _) in each.hours.items()} for each in found.columns}
+    for watch in new.columns:
+        watch.hours = known.get(watch.name, {})
+    new.since = found.since
+    return new, "; it begins anew with this release"
 
 
-def _watch(state: _State, fresh: Series) -> _State:
-    """With the fresh minutes counted."""
+def _watch(state: _State, fresh: Series, *, learn_s: float) -> _State:
+    """With the fresh minutes counted; for `learn_s` no column pages by being constant."""
     features = fresh.reference.features
     for at in range(len(fresh)):
         live = fresh.since(at, at + 1)
         start, requests = int(fresh.starts[at]), int(min(fresh.requests[at], fresh.rows[at]))
         for old, new, watch in zip(features, live.features, state.columns, strict=True):
-            _add(watch, old, _Look(_look(new), requests, start))
-        state.last = start
+            _add(watch, old, _Look(_look(new), requests, start), is_learnt=start - (state.since or start) >= learn_s)
+        state.last, state.since = start, state.since or start
     return state
 
 
@@ -143,7 +162,7 @@ def _look(live: FeatureProfile) -> str:
     return _VARIED if value is None else str(value)
 
 
-def _add(watch: _Watch, old: FeatureProfile, minute: _Look) -> None:
+def _add(watch: _Watch, old: FeatureProfile, minute: _Look, *, is_learnt: bool) -> None:
     """Fill the block; judge it when it is full. Rows of one request hang together, so it is requests that fill it."""
     watch.began = watch.began if watch.requests else minute.start
     watch.look = minute.text if not watch.requests or watch.look == minute.text else _VARIED
@@ -152,27 +171,48 @@ def _add(watch: _Watch, old: FeatureProfile, minute: _Look) -> None:
         return
     is_gone, is_same = watch.look == _GONE, watch.look not in (_GONE, _VARIED)
     is_vouched = old.rows > 0 and old.missing <= _RARE * old.rows
-    _step(watch.gone, is_gone, _chance(watch.gone, watch.blocks, is_vouched=is_vouched), watch.began)
+    is_usual = _is_usual(watch)
+    _step(watch.gone, is_gone, _chance(watch.gone, watch.blocks, is_vouched=is_vouched), watch.began, is_usual=is_usual and not is_vouched)
     if watch.value and watch.value != watch.look:  # the run of one value ends
         if is_same:
             watch.stays += 1
             watch.longest = max(watch.longest, watch.began - watch.same.since)
-        _step(watch.same, False, None, watch.began)
-    is_judged = old.kind != "missing" and breaks.only_value(old) is None
-    _step(watch.same, is_same, _chance(watch.same, watch.blocks, is_vouched=False) if is_judged else None, watch.began)
+        _end(watch.same)
+    is_judged = is_learnt and old.kind != "missing" and breaks.only_value(old) is None
+    _step(watch.same, is_same, _chance(watch.same, watch.blocks, is_vouched=False) if is_judged else None, watch.began, is_usual=is_usual)
     watch.value = watch.look if is_same else ""
     watch.blocks += 1
     watch.requests = 0
 
 
-def _step(run: _Run, is_so: bool, chance: float | None, start: int) -> None:
+def _is_usual(watch: _Watch) -> bool:
+    """Whether the block is as its whole hour was a day or a week before; the hour it lies in is noted."""
+    hour = watch.began // _HOUR_S
+    if hour != watch.hour:
+        place = watch.hour % _WEEK_HOURS
+        watch.hours.pop(place, None)
+        if watch.hour_look not in ("", _VARIED):
+            watch.hours[place] = watch.hour, watch.hour_look
+        watch.hour, watch.hour_look = hour, watch.look
+    elif watch.hour_look != watch.look:
+        watch.hour_look = _VARIED
+    looks = (watch.hours.get((hour - back) % _WEEK_HOURS, (0, _VARIED)) for back in (_DAY_HOURS, _WEEK_HOURS))
+    return any(at == hour - back and look in (watch.look, _ANY) for back, (at, look) in zip((_DAY_HOURS, _WEEK_HOURS), looks, strict=True))
+
+
+def _end(run: _Run) -> None:
+    run.before += run.blocks if run.evidence < _BROKEN else 0  # what was a break is no custom
+    run.evidence, run.blocks = 0.0, 0
+
+
+def _step(run: _Run, is_so: bool, chance: float | None, start: int, *, is_usual: bool) -> None:
     if not is_so:
-        run.before += run.blocks if run.evidence < _BROKEN else 0  # what was a break is no custom
-        run.evidence, run.blocks = 0.0, 0
+        _end(run)
         return
     run.since = run.since if run.blocks else start
     run.blocks += 1
-    run.evidence = min((1.0 + run.evidence) / chance, 1e300) if chance is not None else 0.0
+    if not is_usual:
+        run.evidence = min((1.0 + run.evidence) / chance, 1e300) if chance is not None else 0.0
 
 
 def _chance(run: _Run, blocks: int, *, is_vouched: bool) -> float | None:

@@ -8,16 +8,24 @@ from minutes import BEGINS, OTHER, Rows, draw, evidence, minute, minutes, refere
 
 from modelyard.monitor.base import Evidence, Minute, Reference
 from modelyard.monitor.quality import Quality
+from modelyard.monitor.settings import Drift, Monitored
 from modelyard.types import Verdict
 
-GONE = {"age": np.nan}
+MONDAY = 1_699_833_600
 
 
-def turns(known: Reference, made: list[Minute], detector: Quality, *, false_pages: float = 0.1) -> list[tuple[Verdict, ...]]:
+AT_ONCE = Monitored(drift=Drift(learn_days=0.0))
+"""Nothing waits for a first week."""
+
+
+def turns(
+    known: Reference, made: list[Minute], detector: Quality, *, false_pages: float = 0.1, settings: Monitored = AT_ONCE, state: bytes = b""
+) -> list[tuple[Verdict, ...]]:
     """A turn for each minute, as the loop makes them."""
-    state, told = b"", []
+    told = []
     for place in range(len(made)):
-        judged = detector.judge(evidence(known, made[max(0, place - 59) : place + 1], made[place : place + 1], false_pages=false_pages), state)
+        shown = evidence(known, made[max(0, place - 59) : place + 1], made[place : place + 1], false_pages=false_pages)
+        judged = detector.judge(shown._replace(settings=settings), state)
         state = judged.state
         told.append(judged.verdicts)
     return told
@@ -88,6 +96,43 @@ def test_a_column_of_the_calendar_never_pages() -> None:
     known = reference()
     told = turns(known, minutes(known, 600, clocked=True, rows=20), Quality())
     assert not any(map(fails, told))
+
+
+def weeks(known: Reference, count: int, *, stuck: range = range(0)) -> list[Minute]:
+    """A minute of 20 rows each hour from a Monday on, in which the city is always the same at weekends, and in the hours `stuck`."""
+    rng, found = np.random.default_rng(7), []
+    for hour in range(count * 168):
+        rows = draw(20, rng)
+        if hour // 24 % 7 >= 5 or hour in stuck:
+            rows["city"][:] = "bonn"
+        found.append(minute(known, 0, rows)._replace(start=MONDAY + hour * 3600))
+    return found
+
+
+def test_a_column_that_is_constant_at_weekends_pages_once_at_most_and_never_after_a_first_week() -> None:
+    known = reference()
+    paged = [place for place, each in enumerate(turns(known, weeks(known, 4), Quality())) if fails(each)]
+    assert paged and paged[-1] < 168, "only the first weekend is anything new"
+    assert not any(map(fails, turns(known, weeks(known, 4), Quality(), settings=Monitored())))
+
+
+def test_a_column_that_is_constant_at_another_time_than_at_weekends_pages_all_the_same() -> None:
+    known = reference()
+    tuesday = 3 * 168 + 30
+    told = turns(known, weeks(known, 4, stuck=range(tuesday, tuesday + 60)), Quality(), settings=Monitored())
+    first = next(place for place, each in enumerate(told) if fails(each))
+    assert fails(told[first]) == ["quality:city"] and tuesday < first < tuesday + 48
+
+
+def test_by_which_hours_a_column_goes_is_known_to_the_next_release() -> None:
+    known = reference()
+    other = known._replace(digest=OTHER)
+    detector, state = Quality(), b""
+    for each in weeks(known, 1):
+        state = detector.judge(evidence(known, [each])._replace(settings=AT_ONCE), state).state
+    theirs = [each._replace(digest=OTHER) for each in weeks(known, 2)[168:]]
+    assert not any(map(fails, turns(other, theirs, detector, state=state)))
+    assert any(map(fails, turns(other, theirs, detector)))
 
 
 def test_a_clock_that_stands_still_is_stale() -> None:
