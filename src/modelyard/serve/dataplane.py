@@ -45,10 +45,6 @@ THREADS = 4
 """Runs that may be off the event loop at once; a session releases the interpreter lock while it computes."""
 
 
-DRAWN = 256
-"""Requests for which a version is drawn at a time."""
-
-
 class Waiting(Call, Protocol):
     """A call with somebody to answer."""
 
@@ -273,7 +269,8 @@ class Deployment:
         self._header = where.encode() if kind == "header" else b""
         self.is_sticky = bool(kind)
         """Whether callers stay with a version; then what is counted is counted by their groups too."""
-        self._drawn: list[Version] = []
+        self.draws = map(versions.__getitem__, self.router.draws())
+        """The versions that the weights give, one for each request that does not keep to one."""
         self.casts = {version: casts for version in versions.values() if (casts := _casts(self.champion.schema, version.schema))}
         """Of versions that read wider types than the champion, by whose schema requests come: which inputs become what."""
 
@@ -285,20 +282,14 @@ class Deployment:
             placed = _placed(self.router, self._header, head)
             if placed[1] is not None:
                 return self.by_digest[placed[1]]
-        return self._next()
-
-    def _next(self) -> Version:
-        """The version that the weights give."""
-        if not self._drawn:
-            self._drawn = [self.by_digest[digest] for digest in self.router.pick(DRAWN)]
-        return self._drawn.pop()
+        return next(self.draws)
 
     def pick_by_field(self, request: InferenceRequest) -> Version:
         """The version that answers `request`, by its inputs; it is told its caller's group."""
         value = first_value(request.inputs, self.field)
         if value is None:
             request.group = ALONE
-            return self._next()
+            return next(self.draws)
         digest, request.group = self.router.place(value)
         return self.by_digest[digest]
 

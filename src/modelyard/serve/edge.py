@@ -184,7 +184,7 @@ class Edge:
         if isinstance(target, Deployment):
             # The champion's schema is the deployment's: a candidate accepts whatever it accepts.
             reader, field = target.champion, target.field
-            version = target.only or (reader if field else target.pick(head))
+            version = target.only or ((reader if field else target.pick(head)) if target.is_sticky else next(target.draws))
         else:
             version = reader = target
         exchange.version = version

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import blake2b
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from modelyard.events import GROUPS
 from modelyard.types import Digest, TrafficPlan
+
+DRAWN = 256
+"""Requests for which a digest is drawn at a time."""
 
 
 class Router:
@@ -38,7 +42,14 @@ class Router:
         if self.only is not None:
             return [self.only] * count
         digests, bounds, draw = self._digests, self._bounds, self._draw
+        if len(digests) == 2:  # nearly every plan that draws, in half the time
+            (first, second), bound = digests, bounds[0] / 100
+            return [first if draw() < bound else second for _ in range(count)]
         return [digests[bisect_right(bounds, draw() * 100)] for _ in range(count)]
+
+    def draws(self) -> Iterator[Digest]:
+        """What `pick` gives, one by one and without end; no Python of ours runs for each."""
+        return chain.from_iterable(iter(partial(self.pick, DRAWN), None))
 
     def place(self, value: bytes) -> tuple[Digest, int]:
         """The digest for every request with this value, and the value's group (`events.Callers`).

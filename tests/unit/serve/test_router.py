@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import cycle
+from itertools import cycle, islice
 
 import msgspec
 
@@ -9,7 +9,7 @@ from modelyard.events import GROUPS
 from modelyard.serve.router import Router, champion
 from modelyard.types import Digest, TrafficPlan
 
-A, B = Digest("sha256:" + "a" * 64), Digest("sha256:" + "b" * 64)
+A, B, C = (Digest("sha256:" + letter * 64) for letter in "abc")
 
 PLACES = [True, False, True, True, False, True, False, True, False, True, True, True]
 
@@ -28,6 +28,15 @@ def test_shares_are_the_weights() -> None:
     draws = cycle(n / 1000 for n in range(1000))
     router = Router(plan({A: 90, B: 10}), draw=lambda: next(draws))
     assert Counter(router.pick(1000)) == {A: 900, B: 100}
+
+
+def test_draws_go_on_by_the_weights_each_for_itself() -> None:
+    for weights in ({A: 90, B: 10}, {A: 90, B: 4, C: 6}):
+        drawn = [n / 100 for n in range(100)] * 8
+        rest = iter(drawn)
+        found = list(islice(Router(plan(weights), draw=lambda rest=rest: next(rest)).draws(), 600))
+        assert [digest == A for digest in found] == [value < 0.9 for value in drawn[:600]]
+        assert Counter(found) == {digest: 6 * weight for digest, weight in weights.items()}
 
 
 def test_champion_is_the_heaviest_and_the_first_among_equals() -> None:
