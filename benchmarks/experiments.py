@@ -142,7 +142,7 @@ def _effects(asked: Any, failed: Any) -> tuple[Any, Any]:
     with np.errstate(invalid="ignore", divide="ignore"):
         effects = np.where(alone > 0, variance / alone, np.nan)
     effects = np.where(groups < callers.LEAST_GROUPS, asked.max(axis=2), effects)
-    effects = np.where(np.isnan(effects), effects[:, ::-1], effects)
+    effects = np.where(np.isnan(effects), np.minimum(effects[:, ::-1], asked.max(axis=2)), effects)
     effects = np.maximum(1.0, np.nan_to_num(effects, nan=1.0))
     told = callers.effects(*(callers.filled(asked[0, version], failed[0, version]) for version in (0, 1)))
     assert np.allclose([told.mine, told.other], effects[0]), (told, effects[0])

@@ -41,7 +41,8 @@ def difference(lock: Lock, here: Lock) -> Verdict:
     """`pass` when both are the same, else `warn` naming each difference (package: locked version, version here)."""
     pairs = {"python": (lock.python, here.python)} | {name: (version, here.packages.get(name)) for name, version in lock.packages.items()}
     found = [f"{name} {locked} is {present or 'absent'} here" for name, (locked, present) in sorted(pairs.items()) if locked != present]
-    evidence = "; ".join(found) if found else f"Python and {len(lock.packages)} distributions are those of the lock"
+    packages = f"{len(lock.packages)} distribution{'' if len(lock.packages) == 1 else 's'}"
+    evidence = "; ".join(found) if found else f"Python and {packages} are those of the lock"
     return Verdict(outcome="warn" if found else "pass", rule="lock", evidence=evidence, numbers={"differing": float(len(found))})
 
 

@@ -91,7 +91,7 @@ def history(
         return
     rows = [(event.sequence, event.at[:19].replace("T", " "), escape(event.by), event.what, *_about(event), escape(event.why)) for event in events]
     table(["", "when (UTC)", "who", "what", "version", "weight", "generation", "why"], rows, right=("", "version", "weight", "generation"))
-    last = next((event for event in reversed(events) if event.what in ("back", "done", "step") and event.verdicts), None)
+    last = next((event for event in reversed(events) if event.what in ("back", "done", "step", "pause") and event.verdicts), None)
     if last is not None:
         line(f"the verdicts of {last.sequence}, {last.what}:")
         verdicts(last.verdicts)
@@ -149,31 +149,34 @@ def steps(wanted: Strategy, *, first: int, old: int | None, is_warm: bool = Fals
             kept = "until the next rollout" if wanted.kind == "blue-green" else "no longer"
         else:
             kept = f"for {duration(warm_s)}" if warm_s else "no longer"
-        told.append(f"done: version {old} is kept ready {kept}; `modelyard rollback` goes back to it")
+        returns = "goes back to it" if kept != "no longer" else "loads it again and goes back to it"
+        told.append(f"done: version {old} is kept ready {kept}; `modelyard rollback` {returns}")
     return told
 
 
 def _enters(wanted: Strategy, step: Step) -> str:
     approved = "once somebody else has approved it, " if step.approval else ""
     mirrored = f", {percent(wanted.mirror)} of the champion's requests mirrored" if wanted.mirror and 0 < step.weight < 100 else ""
-    sticky = f", each {wanted.sticky} with one version" if wanted.sticky and 0 < step.weight < 100 else ""
     if step.weight == 0:
         return f"{approved}{percent(wanted.mirror or 0)} of the requests asked of both, answered by the old one"
-    return f"{approved}{step.weight} % of the requests{sticky}{mirrored}"
+    whose = f"callers by {wanted.sticky}, each with one version" if wanted.sticky and step.weight < 100 else "requests"
+    return f"{approved}{step.weight} % of the {whose}{mirrored}"
 
 
 def _leaves(wanted: Strategy, step: Step, *, is_last: bool) -> str:
-    least = []
+    least, until = [], []
     if step.minimum_s:
-        least.append(f"{duration(step.minimum_s)}")
+        least.append(duration(step.minimum_s))
     if step.minimum_requests:
         least.append(f"{step.minimum_requests:,} requests")
     if wanted.guards and not (is_last and wanted.kind in ("shadow", "ab")):
-        least.append("every guard passed" if wanted.strict else "no guard failed and every estimate on its side")
+        until.append("every guard has passed" if wanted.strict else "every estimate keeps to its bound")
     if wanted.kind == "ab" and not is_last:
-        least.append(f"the better by {wanted.metric} is known")
+        until.append(f"the better by {wanted.metric} is known")
     if wanted.kind == "shadow" and not is_last and not wanted.promote:
-        least.append("somebody promotes it")
-    if not least:
+        until.append("somebody promotes it")
+    if not least and not until:
         return ""
-    return f", until {', '.join(least)}; paused after {duration(wanted.max_time_s)}"
+    told = [f"at least {' and '.join(least)}"] if least else []
+    told += [f"until {' and '.join(until)}"] if until else []
+    return f", {', '.join(told)}; paused after {duration(wanted.max_time_s)}"

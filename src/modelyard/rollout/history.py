@@ -107,7 +107,8 @@ def latest(records: Records, name: str) -> Event | None:
 
 
 def _begun(after: Deployment, new: Rollout, change: Change) -> list[Event]:
-    how = f"{new.strategy.kind}, {', '.join(new.strategy.guards)}" if new.strategy.guards else new.strategy.kind
+    decides = f" by {new.strategy.metric}" if new.strategy.metric else ""
+    how = ", ".join([f"{new.strategy.kind}{decides}", *new.strategy.guards])
     begun = _event(after, new.kind, change, release=new.goal.version, weight=0, verdicts=new.gates)
     begun = msgspec.structs.replace(begun, why=f"{change.why}: {how}" if change.why else how)
     return [begun] if new.phase == "holding" else [begun, _step(after, new, change)]

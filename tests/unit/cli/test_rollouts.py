@@ -18,11 +18,11 @@ def test_a_canary_is_told_step_by_step() -> None:
     wanted = strategy(Written(strategy="canary", steps=(1, 100), guards=("p99<1.2x",), approve=(100,), sticky="header:x-user", mirror="5%"))
     assert steps(wanted, first=5, old=3) == [
         "load it beside what serves, replay its golden records, at 0 %",
-        "1 % of the requests, each header:x-user with one version, 5 % of the champion's requests mirrored (generation 5), until 5m 00s, "
-        "100 requests, no guard failed and every estimate on its side; paused after 1d 00h",
-        "once somebody else has approved it, 100 % of the requests (generation 6), until 5m 00s, 100 requests, no guard failed and every estimate "
-        "on its side; paused after 1d 00h",
-        "done: version 3 is kept ready no longer; `modelyard rollback` goes back to it",
+        "1 % of the callers by header:x-user, each with one version, 5 % of the champion's requests mirrored (generation 5), "
+        "at least 5m 00s and 100 requests, until every estimate keeps to its bound; paused after 1d 00h",
+        "once somebody else has approved it, 100 % of the requests (generation 6), at least 5m 00s and 100 requests, "
+        "until every estimate keeps to its bound; paused after 1d 00h",
+        "done: version 3 is kept ready no longer; `modelyard rollback` loads it again and goes back to it",
     ]
 
 

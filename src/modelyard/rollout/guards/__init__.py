@@ -27,6 +27,8 @@ from modelyard.types import Outcome, Verdict
 
 _FAR = 2.0**24
 _MOST = 700.0
+ALIKE = 0.5
+"""Where requests of callers who keep to a version count as fewer of different callers than this share of them, it is callers that are wanting."""
 _FINDERS: dict[str, Callable[[Guard, Sequence[Stratum], float], Finding]] = {
     "error_rate": shares.error_rate,
     "disagreement": shares.disagreement,
@@ -53,8 +55,8 @@ def judge(guard: Guard, strata: Sequence[Stratum], *, alpha: float) -> Verdict:
     Else `unknown`, or `warn` where the champion breaks an absolute bound too and the candidate is not shown to be worse. `numbers`, each where it is
     known: `estimate` and `champion` (in the last step that has them), `bound`, `holds` (1: the estimate keeps to the bound, 0: it does not), `low`
     and `high` (the estimate's limits, always valid at `alpha`), `e_fail` and `e_pass` (to be held against 1 / `alpha`), `requests` and
-    `champion_requests` (over all steps), `missing` (how many more of the candidate's it would take at these rates), `alpha`. Seconds, and shares
-    of one.
+    `champion_requests` (over all steps), `missing` (how many more of the candidate's it would take at these rates), `alpha`, and where callers keep
+    to a version `worth` and `champion_worth` (as how many of different callers theirs count). Seconds, and shares of one.
     """
     if guard.metric == GOLDEN:
         return _golden(guard, strata)
@@ -85,6 +87,8 @@ def judge(guard: Guard, strata: Sequence[Stratum], *, alpha: float) -> Verdict:
         "missing": missing,
         "alpha": alpha,
     }
+    if finding.worth is not None:
+        numbers |= {"worth": finding.worth[0], "champion_worth": finding.worth[1]}
     known = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
     return Verdict(outcome=outcome, rule=str(guard), evidence=_sentence(guard, finding, known, outcome), numbers=known)
 
@@ -131,11 +135,27 @@ def _sentence(guard: Guard, finding: Finding, numbers: dict[str, float], outcome
     if outcome == "warn":
         return f"{told}, which the champion breaks too, and the candidate is not shown to be worse"
     if outcome == "unknown":
-        missing = f": about {numbers['missing']:,.0f} more would do" if "missing" in numbers else ""
-        return f"{told}, not told apart yet{missing}"
+        missing = f": about {_about(numbers['missing']):,.0f} more would do" if "missing" in numbers else ""
+        return f"{told}, not told apart yet{_callers(guard, finding) or missing}"
     if outcome == "pass" and guard.metric == "error_rate" and guard.form == "ratio" and not numbers.get("holds"):
         return f"{told}, and rarer than {_shown(guard, shares.NEGLIGIBLE)}, where a ratio does not count, at level {numbers['alpha']:.3g}"
     return f"{told}, {'broken' if outcome == 'fail' else 'kept'} at level {numbers['alpha']:.3g}"
+
+
+def _callers(guard: Guard, finding: Finding) -> str:
+    """Why so many do not tell, where it is for want of callers: more requests of the same ones would not either."""
+    if finding.worth is None:
+        return ""
+    (mine, other), compares = finding.worth, guard.compares and finding.champion_requests > 0
+    if mine >= ALIKE * finding.requests and not (compares and other < ALIKE * finding.champion_requests):
+        return ""
+    champion = f", the champion's as {_about(other):,.0f}" if compares else ""
+    return f": each caller keeps to one version, and so they count as {_about(mine):,.0f} of different callers{champion}; it takes more callers"
+
+
+def _about(number: float) -> float:
+    """To two digits."""
+    return float(f"{number:.2g}") if number >= 100 else number
 
 
 def _shown(guard: Guard, value: float) -> str:

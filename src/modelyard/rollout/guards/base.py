@@ -120,6 +120,7 @@ class Finding(NamedTuple):
 
     `estimate`, `champion` and the limits are of the last step that has any (NaN: none). `broken_before` says that the champion breaks an absolute
     bound too; then `worse` is the evidence that the candidate is worse than the champion. `least` is how many `units` it takes to say anything.
+    `worth` is there where callers keep to a version: as how many units of different callers those of either version count.
     """
 
     estimate: float
@@ -133,3 +134,4 @@ class Finding(NamedTuple):
     worse: Callable[[], float] | None = None
     broken_before: bool = False
     least: float = 0.0
+    worth: tuple[float, float] | None = None

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Hits(NamedTuple):
-    """Of one version in one step: requests in each set and all of them, and by what callers who are alike divide both (NaN: nothing varies)."""
+    """Of one version in one step: requests in each set and all of them, and by what callers who are alike divide both."""
 
     hits: Array
     trials: Array | float
-    effects: Array
+    by: callers.OnSets
 
 
 class Step(NamedTuple):
@@ -39,6 +39,13 @@ class Step(NamedTuple):
         return evalues.Two(hits / self.mine, trials / self.mine, other_hits / self.other, other_trials / self.other)
 
 
+def worth(steps: Sequence[Step]) -> tuple[float, float] | None:
+    """As how many requests of different callers those of candidate and champion count, of the set that says least; None where each counts."""
+    said = [each.said() for each in steps]
+    found = float(sum(np.min(two.trials) for two in said)), float(sum(np.min(two.other_trials) for two in said))
+    return found if any(each.is_shared for each in steps) else None
+
+
 def answers(stratum: Stratum) -> tuple[Mapping[str, Sequence[int]], int]:
     """The candidate's outputs, and how many requests they answered; of a shadow those of mirrored ones."""
     seen, mirror = stratum.candidate, stratum.candidate.mirror
@@ -46,13 +53,19 @@ def answers(stratum: Stratum) -> tuple[Mapping[str, Sequence[int]], int]:
 
 
 def step(stratum: Stratum, mine: Hits, other: Hits) -> Step:
-    """Of a version of which nothing varies the other's effects hold. What is mirrored is drawn by request, whoever asks."""
+    """Of a version of which nothing varies the other's effects hold, as far as they can. What is mirrored is drawn by request, whoever asks."""
     counts = evalues.Two(mine.hits, mine.trials, other.hits, other.trials)
     if stratum.is_shadow:
         return Step(counts, np.ones(len(mine.hits)), np.ones(len(mine.hits)), is_shared=False)
-    first, second = np.where(np.isnan(mine.effects), other.effects, mine.effects), np.where(np.isnan(other.effects), mine.effects, other.effects)
-    # Never taken for less than 1, and where nothing varies in either it is 1.
-    return Step(counts, np.fmax(1.0, first), np.fmax(1.0, second), bool(stratum.candidate.callers.asked or stratum.champion.callers.asked))
+    return Step(
+        counts, _effects(mine.by, other.by), _effects(other.by, mine.by), bool(stratum.candidate.callers.asked or stratum.champion.callers.asked)
+    )
+
+
+def _effects(own: callers.OnSets, other: callers.OnSets) -> Array:
+    """Never taken for less than 1, which it is where nothing varies in either."""
+    found: Array = np.fmax(1.0, np.where(np.isnan(own.effect), np.minimum(other.effect, own.most), own.effect))
+    return found
 
 
 def together(steps: Sequence[Step], times: float, test: Callable[[evalues.Two], Array], *, adds_up: bool = False) -> Array:

@@ -52,6 +52,16 @@ class Effects(NamedTuple):
     is_shared: bool = False
 
 
+class OnSets(NamedTuple):
+    """By set the design effect of one version in one step, NaN where nothing varies, and the most that it can be: the size of the largest group.
+
+    1 where no groups were counted.
+    """
+
+    effect: Array
+    most: Array
+
+
 ALONE = Effects()
 """Where each request was drawn for itself."""
 
@@ -104,12 +114,15 @@ def _slower(callers: Callers, half: int) -> events.Callers:
 
 
 def effects(mine: Callers, other: Callers) -> Effects:
-    """Of candidate and champion in one step; `ALONE` where no groups were counted. Of one that has no failure, or nothing else, the other's holds."""
+    """Of candidate and champion in one step; `ALONE` where no groups were counted.
+
+    Of one that has no failure, or nothing else, the other's holds, but for no more than the size of its own largest group.
+    """
     if not mine.asked and not other.asked:
         return ALONE
-    found = [effect(each) if each.asked else None for each in (mine, other)]
-    sizes = [1.0 if each is None else each.variance for each in found]
-    first, second = (sizes[1 - place] if math.isnan(size) else size for place, size in enumerate(sizes))
+    found = [effect(each).variance if each.asked else 1.0 for each in (mine, other)]
+    most = [float(max(each.asked.values(), default=1)) for each in (mine, other)]
+    first, second = (min(found[1 - place], most[place]) if math.isnan(size) else size for place, size in enumerate(found))
     return Effects(
         mine=1.0 if math.isnan(first) else max(1.0, first),
         other=1.0 if math.isnan(second) else max(1.0, second),
@@ -117,28 +130,34 @@ def effects(mine: Callers, other: Callers) -> Effects:
     )
 
 
-def on_sets(callers: Callers, name: str, sets: Array, trials: float) -> Array:
-    """The design effect on the share of rows whose output `name` falls into each of `sets` [set, bin], of one version in one step; NaN where none or
-    all do. `trials` is as how many requests all these rows count; 1 where no groups were counted.
+def on_sets(callers: Callers, name: str, sets: Array, trials: float) -> OnSets:
+    """Of the share of rows whose output `name` falls into each of `sets` [set, bin], of one version in one step.
 
-    Of few groups it is the size of the largest, and so it is where a version's outputs were not counted by groups.
+    `trials` is as how many requests all these rows count. Of few groups the effect is the most that it can be, and so it is where a version's outputs
+    were not counted by groups.
     """
     if not callers.asked:
-        return np.ones(len(sets))
+        return OnSets(np.ones(len(sets)), np.ones(len(sets)))
     flat = np.array(callers.outputs.get(name, ()), dtype=np.float64)
     if flat.size != OUTPUT_GROUPS * sets.shape[1] or not flat.any():
-        return np.full(len(sets), trials * max(callers.asked.values()) / max(1, sum(callers.asked.values())))
+        most = np.full(len(sets), trials * max(callers.asked.values()) / max(1, sum(callers.asked.values())))
+        return OnSets(most, most)
     counts = flat.reshape(OUTPUT_GROUPS, -1)
     sizes = counts.sum(axis=1)
     rows, hits = sizes.sum(), sets @ counts.T
     share = hits.sum(axis=1) / rows
     variance, groups = _between((hits - share[:, None] * sizes) / rows, sizes)
+    most = np.full(len(sets), trials * sizes.max() / rows)
     if groups < LEAST_GROUPS:
-        return np.full(len(sets), trials * sizes.max() / rows)
+        return OnSets(most, most)
     alone = share * (1 - share) / trials
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Array = np.where(alone > 0, variance / alone, np.nan)
-    return found
+        return OnSets(np.where(alone > 0, variance / alone, np.nan), most)
+
+
+def joined(found: Sequence[OnSets]) -> OnSets:
+    """Those of several outputs, one after the other."""
+    return OnSets(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def counted(is_hit: Array, groups: Array) -> events.Callers:

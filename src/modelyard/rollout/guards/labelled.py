@@ -45,6 +45,13 @@ class Estimate(NamedTuple):
     trials: float = 0.0
     shares: bool = False
 
+    @property
+    def worth(self) -> float:
+        """As how many labels of different callers these count; 0 of too few callers."""
+        if not self.shares or not self.alone > 0:
+            return self.labels
+        return self.labels * self.alone / self.variance if math.isfinite(self.variance) else 0.0
+
 
 NONE = Estimate(math.nan, math.nan, 0)
 
@@ -156,6 +163,7 @@ def _finding(guard: Guard, strata: Sequence[Stratum], alpha: float, measure: _Me
         worse=lambda: evidence(1.0, same, worse=True),
         broken_before=not guard.compares and sign * (champion - guard.limit) > 0,
         least=LEAST,
+        worth=(sum(step.mine.worth for step in steps), sum(step.other.worth for step in steps)) if is_shared else None,
     )
 
 

@@ -55,6 +55,7 @@ def missing(guard: Guard, strata: Sequence[Stratum], _alpha: float) -> Finding:
         passing=lambda times: evidence(times, line, worse=False),
         worse=lambda: evidence(1.0, (1.0, 0.0), worse=True),
         broken_before=line is None and champion > guard.limit,
+        worth=binned.worth(steps),
     )
 
 
@@ -67,7 +68,7 @@ def _step(stratum: Stratum) -> binned.Step | None:
         return None
     mine = _lacking(outputs, names, answered, candidate.callers)
     if not all(sum(champion.outputs.get(name, ())) for name in names):
-        return binned.step(stratum, mine, binned.Hits(np.zeros(len(names)), 0.0, np.ones(len(names))))
+        return binned.step(stratum, mine, binned.Hits(np.zeros(len(names)), 0.0, callers.OnSets(np.ones(len(names)), np.ones(len(names)))))
     return binned.step(stratum, mine, _lacking(champion.outputs, names, champion.requests - champion.errors, champion.callers))
 
 
@@ -75,5 +76,5 @@ def _lacking(outputs: Mapping[str, Sequence[int]], names: Sequence[str], answere
     """By their counts, the missing ones last: never more than requests, since rows of one request stand together."""
     counts = [outputs[name] for name in names]
     trials = float(min(answered, *map(sum, counts)))
-    effects = [callers.on_sets(asked_by, name, np.eye(len(each))[-1:], trials) for name, each in zip(names, counts, strict=True)]
-    return binned.Hits(np.array([each[-1] / sum(each) * trials for each in counts]), trials, np.concatenate(effects))
+    by = [callers.on_sets(asked_by, name, np.eye(len(each))[-1:], trials) for name, each in zip(names, counts, strict=True)]
+    return binned.Hits(np.array([each[-1] / sum(each) * trials for each in counts]), trials, callers.joined(by))

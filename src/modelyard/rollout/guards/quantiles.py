@@ -88,6 +88,7 @@ def quantile(guard: Guard, strata: Sequence[Stratum], alpha: float) -> Finding:
         passing=lambda times: compared(times, guard.bound, worse=False) if compares else bounded(times, worse=False),
         worse=lambda: compared(1.0, lambda seconds: seconds, worse=True),
         broken_before=not compares and not math.isnan(champion) and champion > guard.limit,
+        worth=(float(said(1.0)[:steps].sum()), float(said(1.0)[steps:].sum())) if is_shared else None,
     )
 
 

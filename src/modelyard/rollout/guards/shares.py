@@ -147,6 +147,7 @@ def _finding(guard: Guard, pairs: Sequence[Pair], alpha: float, *, units: str) -
         passing=passing,
         worse=lambda: _compared(pairs, 1.0, (1.0, 0.0), worse=True),
         broken_before=not guard.compares and champion > line[1],
+        worth=_worth(pairs),
     )
 
 
@@ -191,6 +192,11 @@ def _compared(pairs: Sequence[Pair], times: float, line: evalues.Line, *, worse:
     two = evalues.Two(*np.array([pair.said() for pair in _scaled(pairs, times)], dtype=np.float64).reshape(-1, 4).T)
     steps = list(test(two, line))
     return float(callers.best_step(steps) if _is_shared(pairs) else evalues.from_any_step(steps, len(pairs)))
+
+
+def _worth(pairs: Sequence[Pair]) -> tuple[float, float] | None:
+    said = [pair.said() for pair in pairs]
+    return (float(sum(two.trials for two in said)), float(sum(two.other_trials for two in said))) if _is_shared(pairs) else None
 
 
 def _is_shared(pairs: Sequence[Pair]) -> bool:

@@ -47,6 +47,7 @@ def prediction_shift(guard: Guard, strata: Sequence[Stratum], _alpha: float) -> 
         champion_requests=float(sum(np.min(step.counts.other_trials) for step in steps)),
         failing=lambda times: evidence(times, worse=True),
         passing=lambda times: evidence(times, worse=False),
+        worth=binned.worth(steps),
     )
 
 
@@ -67,11 +68,13 @@ def _is_like(counts: Sequence[int], others: Sequence[int]) -> bool:
 
 def _in_sets(outputs: Mapping[str, Sequence[int]], names: Sequence[str], requests: int, asked_by: Callers) -> binned.Hits:
     """Hits of each bin and of all bins up to each, and the trials: never more than requests, since rows of one request stand together."""
-    found = []
+    hits, sizes, by = [], [], []
     for name in names:
         counts = np.array(outputs[name], dtype=np.float64)
         counts *= min(1.0, requests / counts.sum()) if requests > 0 else 1.0
         trials = float(counts.sum())
         sets = np.concatenate([np.eye(len(counts)), np.tri(len(counts))[1:-2]])
-        found.append((sets @ counts, np.full(len(sets), trials), callers.on_sets(asked_by, name, sets, trials)))
-    return binned.Hits(*map(np.concatenate, zip(*found, strict=True)))
+        hits.append(sets @ counts)
+        sizes.append(np.full(len(sets), trials))
+        by.append(callers.on_sets(asked_by, name, sets, trials))
+    return binned.Hits(np.concatenate(hits), np.concatenate(sizes), callers.joined(by))

@@ -8,6 +8,7 @@ from judging import Counted, Mirrored, sticky, stratum
 
 from modelyard.rollout.guards import binned, callers, evalues
 from modelyard.rollout.guards.binned import Hits, Step, answers, together
+from modelyard.rollout.guards.callers import OnSets
 
 ONE = np.ones(2)
 COUNTS = evalues.Two(np.array([30.0, 5.0]), 100.0, np.array([10.0, 5.0]), 100.0)
@@ -48,10 +49,12 @@ def test_without_steps_or_of_steps_with_other_sets_nothing_is_said() -> None:
 
 def test_of_a_version_where_nothing_varies_the_others_effects_hold() -> None:
     given = stratum(sticky([(1, 1)]), Counted())
-    mine, other = (Hits(ONE, 9.0, np.array(effects)) for effects in ((np.nan, 0.2), (3.0, np.nan)))
+    mine, other = (Hits(ONE, 9.0, OnSets(np.array(effects), np.full(2, 4.0))) for effects in ((np.nan, 0.2), (3.0, np.nan)))
     found = binned.step(given, mine, other)
     assert (found.mine.tolist(), found.other.tolist(), found.is_shared) == ([3.0, 1.0], [3.0, 1.0], True)
-    nothing = Hits(ONE, 9.0, np.full(2, np.nan))
+    less = binned.step(given, mine._replace(by=mine.by._replace(most=np.full(2, 2.0))), other)
+    assert less.mine.tolist() == [2.0, 1.0], "as far as its own groups reach"
+    nothing = Hits(ONE, 9.0, OnSets(np.full(2, np.nan), np.full(2, 4.0)))
     assert binned.step(given, nothing, nothing).mine.tolist() == [1.0, 1.0]
     assert not binned.step(stratum(Counted(), Counted()), mine, other).is_shared
 
@@ -60,6 +63,6 @@ def test_a_shadow_has_its_mirrored_answers_and_no_effects() -> None:
     given = stratum(Counted(5, 1, outputs={"a": (4,)}, mirror=Mirrored(sent=9, failed=2, outputs={"a": (7,)})), sticky([(1, 1)]))
     assert answers(given) == ({"a": (4,)}, 4)
     assert answers(given._replace(is_shadow=True)) == ({"a": (7,)}, 7)
-    mine = Hits(ONE, 9.0, np.array([5.0, 5.0]))
+    mine = Hits(ONE, 9.0, OnSets(np.array([5.0, 5.0]), np.array([5.0, 5.0])))
     found = binned.step(given._replace(is_shadow=True), mine, mine)
     assert (found.mine.tolist(), found.other.tolist(), found.is_shared) == ([1.0, 1.0], [1.0, 1.0], False)

@@ -71,8 +71,8 @@ def test_each_of_too_few_groups_counts_once() -> None:
     large = groups([100_000] + [1] * 200, [50_000] + [0] * 200)
     assert effects(few, enough)[:2] == (100, 1) and effects(enough, few)[:2] == (1, 100)
     assert effects(large, enough).mine == 100_000
-    all_failed, none = groups([100, 50], [100, 50]), groups([100] * 50, [0] * 50)
-    assert effects(all_failed, none)[:2] == (100, 100), "whose effect is not known by itself has the other's"
+    all_failed, none = groups([100, 50], [100, 50]), groups([30] * 50, [0] * 50)
+    assert effects(all_failed, none)[:2] == (100, 30), "whose effect is not known by itself has the other's, as far as its own groups reach"
 
 
 def test_rows_are_counted_by_the_groups_of_their_callers() -> None:
@@ -103,21 +103,22 @@ def test_the_effect_on_a_set_of_bins_is_that_on_a_share() -> None:
     sets = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     table = np.stack([rng.multinomial(each, rng.dirichlet([2, 1, 1])) for each in rng.integers(50, 200, OUTPUT_GROUPS)])
     rows = table.sum()
-    found = on_sets(binned(table), "score", sets, float(rows))
+    found, most = on_sets(binned(table), "score", sets, float(rows))
+    assert most.tolist() == [table.sum(axis=1).max()] * 3
     for each, hits in zip(found, (table[:, 0], table[:, :2].sum(axis=1), table[:, 2]), strict=True):
         assert each == pytest.approx(effect(groups(table.sum(axis=1), hits)).variance)
-    assert on_sets(binned(table), "score", sets, rows / 4) == pytest.approx(found / 4), "four rows of a request are one"
-    nothing = on_sets(binned(table * [1, 1, 0]), "score", sets, float(table[:, :2].sum()))
+    assert on_sets(binned(table), "score", sets, rows / 4).effect == pytest.approx(found / 4), "four rows of a request are one"
+    nothing = on_sets(binned(table * [1, 1, 0]), "score", sets, float(table[:, :2].sum())).effect
     assert np.isnan(nothing).tolist() == [False, True, True], "where nothing varies"
 
 
 def test_the_effect_on_bins_of_few_groups_or_of_none_counted_is_the_size_of_the_largest() -> None:
     few = np.zeros((OUTPUT_GROUPS, 2))
     few[:4] = 50, 30
-    assert on_sets(binned(few), "score", np.eye(2), 320.0).tolist() == [80, 80]
+    assert on_sets(binned(few), "score", np.eye(2), 320.0).effect.tolist() == [80, 80]
     for outputs in ({}, {"other": (1, 1)}, {"score": (1,) * OUTPUT_GROUPS}, {"score": (0,) * 2 * OUTPUT_GROUPS}):
-        assert on_sets(Callers(asked={1: 30, 2: 10}, outputs=outputs), "score", np.eye(2), 20.0).tolist() == [15, 15]
-    assert on_sets(Callers(), "score", np.eye(2), 20.0).tolist() == [1, 1], "each request was drawn for itself"
+        assert on_sets(Callers(asked={1: 30, 2: 10}, outputs=outputs), "score", np.eye(2), 20.0).effect.tolist() == [15, 15]
+    assert on_sets(Callers(), "score", np.eye(2), 20.0).effect.tolist() == [1, 1], "each request was drawn for itself"
 
 
 def test_the_best_step_is_found_for_each_of_many() -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from judging import Counted, stratum, traffic
+from judging import Counted, sticky, stratum, traffic
 
 from modelyard.rollout.guards import judge, judge_all, parse
 from modelyard.rollout.machine import is_on_its_side
@@ -51,10 +51,26 @@ def test_what_is_missing_is_about_what_it_takes() -> None:
     for few in (Counted(300, 6), Counted(1000, 1)):
         verdict = judge(parse("error_rate<0.5%"), [stratum(few, champion)], alpha=ALPHA)
         assert verdict.outcome == "unknown"
-        assert f"about {verdict.numbers['missing']:,.0f} more would do" in verdict.evidence
+        rounded = float(f"{verdict.numbers['missing']:.2g}")
+        assert f"about {rounded:,.0f} more would do" in verdict.evidence
         more = (300 if few.requests == 300 else 1000) + verdict.numbers["missing"]
         enough = Counted(int(more * 1.05), round(few.errors * more * 1.05 / few.requests))
         assert judge(parse("error_rate<0.5%"), [stratum(enough, champion)], alpha=ALPHA).outcome != "unknown"
+
+
+def test_where_callers_are_few_or_alike_it_says_that_callers_are_wanting() -> None:
+    """Of one that asks nine of ten requests: more of its requests would tell nothing."""
+    few, many = sticky([(4000, 0, 0), *[(1, 0, 0)] * 30]), sticky([(60, 0, 0)] * 64)
+    for text in ("error_rate<1%", "missing<1%", "prediction_shift<0.1"):
+        verdict = judge(parse(text), [stratum(few, many)], alpha=ALPHA)
+        assert verdict.numbers["worth"] < 2 < verdict.numbers["champion_worth"]
+        assert verdict.outcome == "unknown"
+        assert "keeps to one version, and so they count as 1 of different callers" in verdict.evidence, text
+        assert "it takes more callers" in verdict.evidence and "would do" not in verdict.evidence
+    compared = judge(parse("error_rate<1.5x"), [stratum(many, few)], alpha=ALPHA)
+    assert "the champion's as 1; it takes more callers" in compared.evidence
+    assert "more callers" not in judge(parse("error_rate<1%"), [stratum(sticky([(2, 0, 0)] * 64), few)], alpha=ALPHA).evidence
+    assert "worth" not in judge(parse("error_rate<1%"), [stratum(Counted(100), Counted(100))], alpha=ALPHA).numbers
 
 
 def test_golden_is_the_readiness_of_the_workers() -> None:

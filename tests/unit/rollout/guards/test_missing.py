@@ -90,6 +90,13 @@ def test_what_all_callers_miss_is_found_of_many_and_of_few() -> None:
     assert told(UNASKED, stratum(sticky([(100, 0, 0)] * 64), champion)) == "pass"
 
 
+def test_a_total_failure_is_found_beside_a_champion_of_one_large_caller() -> None:
+    """The control: what the champion's one caller says of it is not to be said of the candidate's many."""
+    dominated = sticky([(40_000, 0, 0), *[(1, 0, 0)] * 30])
+    assert told(UNASKED, stratum(sticky([(0, 0, 60)] * 64), dominated)) == "unknown", "one caller says nothing of what was"
+    assert told("missing<1%", stratum(sticky([(0, 0, 60)] * 64), dominated)) == "fail"
+
+
 def test_steps_that_share_callers_are_not_added_up() -> None:
     half, champion = sticky([(0, 0, 1)] * 2 + [(1, 0, 0)] * 12), sticky([(100, 0, 0)] * 64)
     once = judge(parse(UNASKED), [stratum(half, champion)], alpha=ALPHA).numbers["e_fail"]
