@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
@@ -35,9 +35,11 @@ class Api:
         self.app: Guard = self.build()
         self.admin = self.keyring.add("admin", roles=("admin",))
 
-    def build(self, status: Callable[[], Status] = lambda: WORLD, *, hosts: Iterable[str] = (HOST,)) -> Guard:
+    def build(
+        self, status: Callable[[], Status] = lambda: WORLD, *, hosts: Iterable[str] = (HOST,), failing: Callable[[], Mapping[str, str]] = dict
+    ) -> Guard:
         """The guarded application, anew."""
-        return build(self.plane, identity=self.identity, hosts=hosts, status=status, changed=self._changed)
+        return build(self.plane, identity=self.identity, hosts=hosts, status=status, changed=self._changed, failing=failing)
 
     def key(self, *roles: str, models: tuple[str, ...] = ()) -> str:
         """A key with these roles, for these models."""

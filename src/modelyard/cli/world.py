@@ -25,7 +25,7 @@ from modelyard.control.plane import ControlPlane, local_principal
 from modelyard.control.status import DeploymentStatus, HostStatus, Status
 from modelyard.errors import Conflict, DeadlineExceeded, InvalidConfig, Rejected, Unavailable
 from modelyard.monitor.profile import Shift
-from modelyard.monitor.summary import Traffic
+from modelyard.monitor.summary import Traffic, unlogged
 from modelyard.registry import is_file
 from modelyard.registry.references import parse
 from modelyard.rollout.written import Written, strategy
@@ -37,6 +37,7 @@ WAIT_S = 300.0
 POLL_S = 0.03
 POLL_LONG_S = 0.5
 SHOWN_SHIFTS = 20
+LEAST_Q = 1e-300  # a chance that is too small for a number is not 0
 MODERATE, LARGE = 0.1, 0.25  # the usual reading of a population stability index
 
 
@@ -161,6 +162,10 @@ def status(*, home: Home = None, json: Json = False) -> None:
         line("[bold]degraded[/bold]" if found.health.is_ready else "[bold]not ready[/bold]")
         for trouble in found.health.troubles:
             line(f"  {escape(trouble.evidence)}")
+    for what, why in found.failing.items():
+        line(f"[red]{escape(what)} fails[/red]: {escape(why)}")
+    for said_of in found.unkept:
+        line(f"[yellow]{escape(said_of)}[/yellow]")
     if found.issuer is not None and found.issuer.trouble is not None:
         line(f"[yellow]the tokens' issuer is away[/yellow]: {escape(found.issuer.trouble)}; {_believed(found.issuer)}")
     if len(found.hosts) > 1:
@@ -182,6 +187,8 @@ def status(*, home: Home = None, json: Json = False) -> None:
     measures = ["traffic", "requests", "rows", "requests/s", "p50", "p99", "refused or failed"]
     table(measures, [_measures(traffic) for traffic in seen], right=measures[1:])
     for traffic in seen:
+        if missing := unlogged(traffic.dropped):
+            line(f"[yellow]{escape(traffic.name)}: {escape(missing)}[/yellow]")
         if traffic.shifts:
             title = f"{traffic.name}: shift of each feature and output against the data packaged with it, over {traffic.profiled_rows:,} rows"
             columns = ["", "role", "shift (PSI)", "mean moved", "missing", "was", "outside", "q"]
@@ -306,7 +313,7 @@ def _shift(shift: Shift) -> tuple[object, ...]:
     colour = "red" if shift.effect >= LARGE else "yellow" if shift.effect >= MODERATE else ""
     shown = f"[{colour}]{size}[/{colour}]" if colour else size
     shares = (f"{share:.1%}" for share in (shift.missing, shift.missing_reference, shift.outside))
-    return (escape(shift.feature), shift.role, shown, moved, *shares, f"{shift.q:.2g}")
+    return (escape(shift.feature), shift.role, shown, moved, *shares, f"< {LEAST_Q:g}" if shift.q < LEAST_Q else f"{shift.q:.2g}")
 
 
 def _state(found: DeploymentStatus) -> str:

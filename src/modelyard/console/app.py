@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -53,14 +53,16 @@ def build(
     hosts: Iterable[str],
     status: Callable[[], Status],
     changed: Callable[[], None],
+    failing: Callable[[], Mapping[str, str]] = dict,
     operations: tuple[Operation, ...] = OPERATIONS,
 ) -> Guard:
-    """The guarded application. `status` gives the world; `changed` is called after each change, so that the driver looks at once.
+    """The guarded application. `status` gives the world; `changed` is called after each change, so that the driver looks at once; `failing`
+    is what the control process cannot do now, and why.
 
     Raises InvalidConfig when a route has no policy or a policy no route.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    world = World(plane, status, changed)
+    world = World(plane, status, changed, failing)
     denials = Denials(plane.audit)
     long = CapacityLimiter(LONG)
     uploads = Uploads(plane.settings.uploads)

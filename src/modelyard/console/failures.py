@@ -1,6 +1,6 @@
-"""What the loops of the control process log when their turns fail.
+"""What the loops of the control process say when their turns fail: in the log, and to whoever asks how the home does.
 
-Hides that a failure which goes on is told once in a while only: a store that is away for a night must not fill the disk.
+Hides that a failure which goes on is logged once in a while only: a store that is away for a night must not fill the disk.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ class Failures:
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[str, float]] = {}
+        self._now: dict[str, str] = {}
 
     def tell(self, what: str, error: Exception) -> None:
         """A turn of the loop `what` ended in `error`."""
         said, now = (error.message if isinstance(error, ModelyardError) else repr(error)), time.monotonic()
+        self._now[what] = said if isinstance(error, ModelyardError) else f"{type(error).__name__}; the log of the control process tells more"
         before, at_s = self._told.get(what, ("", 0.0))
         if said == before and now - at_s < AGAIN_S:
             return
@@ -36,3 +38,8 @@ class Failures:
     def forget(self, what: str) -> None:
         """A turn of the loop `what` went well."""
         self._told.pop(what, None)
+        self._now.pop(what, None)
+
+    def now(self) -> dict[str, str]:
+        """The loops whose latest turn failed, and why."""
+        return dict(sorted(self._now.copy().items()))

@@ -7,7 +7,7 @@ make the routes, the checks and the OpenAPI document, so that none of them can s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,11 +38,14 @@ def in_utc(at: datetime, field: str) -> datetime:
 
 
 class World(NamedTuple):
-    """What operations act on. `status` gives the running world; `changed` is called after each change, so that the driver looks at once."""
+    """What operations act on. `status` gives the running world; `changed` is called after each change, so that the driver looks at once; `failing` is
+    what the control process cannot do now, and why.
+    """
 
     plane: ControlPlane
     status: Callable[[], Status]
     changed: Callable[[], None]
+    failing: Callable[[], Mapping[str, str]] = dict
 
 
 class Call(NamedTuple):

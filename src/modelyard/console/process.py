@@ -105,7 +105,9 @@ def _world(settings: Settings, identity: Identity, issuer: Issuer | None, uses: 
     hosts = {f"{name}:{port}" for name in (settings.control_host, "localhost", "127.0.0.1", "[::1]", *named)} | set(named)
     with ControlPlane(settings, is_checked=True) as plane:
         loops = Loops(plane, control=url, uses=uses)
-        app = build(plane, identity=identity, hosts=hosts, status=lambda: _with_issuer(loops.status(), issuer), changed=loops.changed)
+        app = build(
+            plane, identity=identity, hosts=hosts, status=lambda: _with_issuer(loops.status(), issuer), changed=loops.changed, failing=loops.failing
+        )
         with loops:
             try:
                 yield app
@@ -174,6 +176,7 @@ class Loops:
         while not self._stop.wait(EVERY_S):
             try:
                 self._uses.write()
+                self._failures.forget("uses of keys")
             except Exception as error:  # noqa: BLE001  # it is written the next time
                 self._failures.tell("uses of keys", error)
 
@@ -187,7 +190,12 @@ class Loops:
         stored = [each.deployment for each in self._plane.deployments.all()]
         trouble = {**({} if self._driver is None else self._driver.trouble), **self._host.report.trouble}
         traffic = self._watch.traffic(stored)
-        return status(self._plane, stored, trouble=trouble, traffic=traffic, hosts=self._seen, leader=self._election.leader)
+        found = status(self._plane, stored, trouble=trouble, traffic=traffic, hosts=self._seen, leader=self._election.leader)
+        return msgspec.structs.replace(found, failing=self.failing(), unkept=self._watch.unkept())
+
+    def failing(self) -> dict[str, str]:
+        """What this control process cannot do now, and why."""
+        return self._failures.now()
 
     def _carry_out(self) -> None:
         pace = Pace()
@@ -257,6 +265,7 @@ class Loops:
                 with contextlib.closing(Windows(windows_path(self._plane.settings))) as windows:
                     if tally.publish(rollouts, windows):
                         self._wake_driver.set()
+                self._failures.forget("tally")
             except Exception as error:  # noqa: BLE001  # the counts are told by the next turn that goes well
                 self._failures.tell("tally", error)
 
@@ -303,6 +312,7 @@ class Loops:
             try:
                 intake = intake or Intake(self._plane.settings)
                 is_more = intake.turn().is_more
+                self._failures.forget("intake")
             except Exception as error:  # noqa: BLE001  # observations wait in the spool until a turn goes well
                 self._failures.tell("intake", error)
             if not is_more:

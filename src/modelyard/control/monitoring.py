@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -25,6 +25,7 @@ from modelyard.monitor import settings as settings_of
 from modelyard.monitor.alerts import Explained, Rules, book
 from modelyard.monitor.base import MINUTE_S, Detector, Labelled, Logged, Minute, Reference
 from modelyard.monitor.cause import Happened
+from modelyard.monitor.evidence import summed
 from modelyard.monitor.intake import log_path, windows_path
 from modelyard.monitor.joined import Joined
 from modelyard.monitor.labels import Ledger, labels_path
@@ -33,8 +34,9 @@ from modelyard.monitor.logged import Follower
 from modelyard.monitor.overview import Overview
 from modelyard.monitor.recent import Recent
 from modelyard.monitor.settings import Monitored
+from modelyard.monitor.summary import unkept, unlogged
 from modelyard.monitor.watch import Kept, Seen, Span
-from modelyard.monitor.windows import TROUBLES, Windows
+from modelyard.monitor.windows import Windows
 from modelyard.rollout import history
 from modelyard.types import Digest
 
@@ -377,7 +379,9 @@ def overview(plane: ControlPlane, name: str, *, since: float | None = None, now:
     with contextlib.closing(Windows(windows_path(plane.settings))) as windows:
         if release is not None:
             found = windows.minutes(name, release.digest, since=begin, until=until)
-        trouble = [f"{count:,} {TROUBLES.get(kind, kind)}" for kind, count in windows.troubles().items()]
+        trouble = list(unkept(windows, since=begin))
+    if said := unlogged(_dropped(found)):
+        trouble.append(said)
     is_of_now = kept is not None and release is not None and kept.digest == release.digest
     detectors = watch.load() if is_of_now else {}
     if kept is not None and is_of_now and (behind := watch.closed(until) - kept.through) >= BEHIND_S:
@@ -399,6 +403,13 @@ def overview(plane: ControlPlane, name: str, *, since: float | None = None, now:
         may_page=lambda verdict: watch.is_page(verdict, detectors, settings),
         trouble=trouble,
     )
+
+
+def _dropped(minutes: Iterable[Minute]) -> Mapping[str, int]:
+    total: dict[str, int] = {}
+    for minute in minutes:
+        total = summed(total, minute.dropped)
+    return total
 
 
 def latest(records: Records) -> dict[str, tuple[Kept, Chosen]]:

@@ -69,7 +69,8 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The running world as one home sees it. `data_plane` is None while no supervisor runs; `health` says whether it is ready, and what is degraded,
-    or why no supervisor can be started.
+    or why no supervisor can be started. `failing` is what this control process cannot do now, and why; `unkept` says what was observed in the last
+    hour and could not be kept.
 
     `hosts` are all of the store, this one among them; `term` is the leader's. `issuer` is where the home accepts tokens.
     """
@@ -81,6 +82,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostStatus, ...] = ()
     term: int = 0
     issuer: IssuerState | None = None
+    failing: dict[str, str] = {}
+    unkept: tuple[str, ...] = ()
 
 
 def status(

@@ -53,6 +53,16 @@ class Watch:
                     found[deployment.name] = summary(windows, deployment.name, now=time.time(), digest=digest, reference=reference)
         return found
 
+    def unkept(self) -> tuple[str, ...]:
+        """What was observed in the last hour and could not be kept, in words; nothing where that cannot be read."""
+        from modelyard.monitor.intake import windows_path
+        from modelyard.monitor.summary import RECENT_S, unkept
+        from modelyard.monitor.windows import Windows
+
+        with contextlib.suppress(ModelyardError), contextlib.closing(Windows(windows_path(self._plane.settings))) as windows:
+            return unkept(windows, since=time.time() - RECENT_S)
+        return ()
+
     def _profile(self, release: Release) -> Profile | None:
         if release.digest not in self._profiles:
             try:

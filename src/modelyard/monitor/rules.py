@@ -90,7 +90,9 @@ def alerts(objective: float = OBJECTIVE) -> list[Rule]:
                 expr,
                 "0s",
                 burn.severity,
-                f"{{{{ $labels.model_name }}}} fails {burn.factor:g} times as many requests as {objective:.4%} allow",
+                f"{{{{ $labels.model_name }}}} fails {burn.factor:g} times as many requests as an objective of {100 * objective:.6g}% allows"
+                if burn.factor > 1
+                else f"{{{{ $labels.model_name }}}} fails all the requests that an objective of {100 * objective:.6g}% allows, and goes on",
                 f"Over {burn.long} and {burn.short}. See `modelyard status`; `modelyard rollback` if it began with a deploy.",
             )
         )

@@ -6,13 +6,15 @@ Pure over the windows; it must not judge. Nothing here pages: with nothing chang
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping
 
 import msgspec
 
 from modelyard.errors import Conflict, MalformedPayload
 from modelyard.events import quantile_s
 from modelyard.monitor.profile import Profile, Shift, compare, filled
-from modelyard.monitor.windows import Window, Windows
+from modelyard.monitor.windows import TROUBLES, Window, Windows
 from modelyard.types import Digest
 
 RECENT_S = 3600.0
@@ -78,6 +80,29 @@ def summary(
         profiled_rows=profiled_rows,
         dropped=total.dropped,
     )
+
+
+def unkept(windows: Windows, *, since: float) -> tuple[str, ...]:
+    """What was observed and could not be kept, in words, of each kind of which there was some since then; with how much there was in all, and when
+    last. Raises what the windows raise.
+    """
+    last = windows.troubled_at()
+    told = []
+    for kind, count in windows.troubles().items():
+        at = last.get(kind)
+        if at is None or at >= since:  # a file of an earlier release does not know when
+            when = "" if at is None else f"; the last at {time.strftime('%Y-%m-%d %H:%M', time.gmtime(at))} UTC"
+            told.append(f"{count:,} {TROUBLES.get(kind, kind)}{when}")
+    return tuple(told)
+
+
+def unlogged(dropped: Mapping[str, int]) -> str:
+    """What found no room in the prediction log though its share should have, in words; empty where all did."""
+    found = " and ".join(f"{_LOGGED.get(what, what)} of {count:,} rows" for what, count in sorted(dropped.items(), reverse=True) if count)
+    return f"{found} found no room and are missing from the log; the rows are counted and profiled all the same" if found else ""
+
+
+_LOGGED = {"predictions": "the answers", "inputs": "the inputs"}
 
 
 def _shifts(windows: Windows, name: str, digest: Digest, reference: Profile, since: float) -> tuple[int, tuple[Shift, ...]]:

@@ -101,6 +101,7 @@ TROUBLES = {
     "rebinned": "windows of profiles had other bins than later ones, and were let go",
 }
 """What each kind of trouble is, in words."""
+_AT = "at:"  # beside each count, when it last grew: a kind of its own, so that the table is that of earlier releases
 
 K = TypeVar("K")
 
@@ -278,6 +279,8 @@ class Windows(Database):
     def _count(self, connection: sqlite3.Connection, kind: str, count: int) -> None:
         query = "INSERT INTO troubles VALUES (?, ?) ON CONFLICT (kind) DO UPDATE SET count = count + excluded.count"
         connection.execute(query, (kind, count))
+        if count:
+            connection.execute("INSERT OR REPLACE INTO troubles VALUES (?, ?)", (_AT + kind, int(time.time())))
 
     # Handing on to the log.
 
@@ -469,7 +472,14 @@ class Windows(Database):
     def troubles(self) -> dict[str, int]:
         """How much could not be kept, or not where it belongs, since this file was made, by the kinds of TROUBLES."""
         with self._translated():
-            return dict(self._connection.execute("SELECT kind, count FROM troubles ORDER BY kind"))
+            found = self._connection.execute("SELECT kind, count FROM troubles ORDER BY kind").fetchall()
+        return {kind: count for kind, count in found if not kind.startswith(_AT)}
+
+    def troubled_at(self) -> dict[str, float]:
+        """When each kind of trouble was last met (seconds since 1970, UTC), as far as that is known."""
+        with self._translated():
+            found = self._connection.execute("SELECT kind, count FROM troubles").fetchall()
+        return {kind.removeprefix(_AT): float(at) for kind, at in found if kind.startswith(_AT)}
 
     # Making less of what is old.
 

@@ -20,6 +20,7 @@ from modelyard.control.status import DeploymentStatus, HostStatus, Plane, Servin
 from modelyard.errors import Conflict, InvalidConfig, Rejected, Unavailable
 from modelyard.health import Health, Trouble
 from modelyard.monitor.profile import Shift
+from modelyard.monitor.summary import Traffic
 from modelyard.rollout.machine import DIRECT
 from modelyard.targets.base import Deployment, Outcome, Release, Rollout
 from modelyard.types import ControlState, Digest, Verdict, write_control_state
@@ -176,6 +177,25 @@ def test_status_says_whether_the_data_plane_is_whole_and_why_not(
     said = capsys.readouterr().out
     assert [each in said for each in ("degraded", "not ready")] == [word == "degraded", word == "not ready"]
     assert ("slot 1 has no worker" in said) is (word is not None)
+
+
+def test_status_says_what_is_not_seen_or_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(dropped: dict[str, int], **more: Any) -> str:
+        traffic = Traffic(name="m", active_s=60, requests=5, rows=5, requests_s=1.0, dropped=dropped)
+        found = DeploymentStatus(deployment=Deployment(name="m", model="m", generation=1), serving=(), traffic=traffic)
+        monkeypatch.setattr(world, "connect", lambda _: Told(Status(home="h", data_plane=None, deployments=(found,), **more)))
+        world.status()
+        return capsys.readouterr().out
+
+    out = told({"inputs": 7}, failing={"intake": "no space left for monitor.sqlite"}, unkept=("3 segments found no room",))
+    for said in ("intake fails: no space left", "3 segments found no room", "m: the inputs of 7 rows found no room"):
+        assert said in out, said
+    assert not [said for said in ("fails", "no room") if said in told({})]
+
+
+def test_a_chance_that_is_too_small_for_a_number_is_not_0() -> None:
+    shift = Shift(feature="x", role="input", rows=1, effect=0.1, mean_shift=None, p=0.0, q=0.0, missing=0.0, missing_reference=0.0, outside=0.0)
+    assert world._shift(shift)[-1] == "< 1e-300" and world._shift(msgspec.structs.replace(shift, q=0.0123))[-1] == "0.012"
 
 
 def test_a_feature_is_called_as_it_is_whatever_marks_its_name_holds(capsys: pytest.CaptureFixture[str]) -> None:

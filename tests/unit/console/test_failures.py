@@ -19,6 +19,18 @@ def test_a_failure_that_goes_on_is_logged_once_a_minute(caplog: pytest.LogCaptur
     assert [record.getMessage() for record in caplog.records] == ["host: away", "lease: away", "host: another", "host: another"]
 
 
+def test_what_fails_now_is_told_until_it_goes_well() -> None:
+    told = failures.Failures()
+    told.tell("lease", Unavailable("away"))
+    told.tell("intake", ValueError("a secret"))
+    assert told.now() == {"intake": "ValueError; the log of the control process tells more", "lease": "away"}
+    told.tell("lease", Unavailable("still away"))
+    told.forget("intake")
+    assert told.now() == {"lease": "still away"}
+    told.forget("lease")
+    assert told.now() == {}
+
+
 def test_it_is_told_again_after_a_while(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "AGAIN_S", 0.0)
     told = failures.Failures()

@@ -560,7 +560,7 @@ def test_what_cannot_be_gathered_ends_no_alert(watched: Watched, monkeypatch: py
 def test_what_a_home_could_not_keep_is_told_as_trouble(watched: Watched) -> None:
     (watched.plane.settings.spool / "0-1-1.segment").write_bytes(b"no segment")
     watched.intake.drain()
-    assert monitoring.overview(watched.plane, "line", now=START + 90).trouble == ("1 segments were damaged and are set aside in the spool",)
+    assert monitoring.overview(watched.plane, "line", now=START + 90).trouble[0].startswith("1 segments were damaged and are set aside in the spool")
 
 
 def test_a_watch_that_is_far_behind_says_so(watched: Watched) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from modelyard import events
 from modelyard.events import Failures, Part, ProfileCounts, Segment
 from modelyard.monitor import profile
 from modelyard.monitor.profile import Binner, Profile, measure
-from modelyard.monitor.summary import summary
+from modelyard.monitor.summary import summary, unkept, unlogged
 from modelyard.monitor.windows import Windows
 from modelyard.types import Digest, Schema, TensorSpec
 
@@ -50,6 +52,25 @@ def seen(reference: Profile, at: float, *, digest: Digest = DIGEST, version: int
         dropped={"inputs": 2},
     )
     return Segment(slot=0, pid=1, started_at=at - 10, ended_at=at, parts=(part,))
+
+
+def test_what_could_not_be_kept_is_told_while_it_is_of_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = Windows(tmp_path / "w.sqlite")
+    assert unkept(windows, since=0) == ()
+    monkeypatch.setattr("time.time", lambda: 90_000.0)
+    windows.trouble("lost", 3)
+    windows.trouble("lost", 4)
+    assert unkept(windows, since=90_000) == ("7 segments of observations found no room and are lost; the last at 1970-01-02 01:00 UTC",)
+    assert unkept(windows, since=90_001) == () and windows.troubles() == {"lost": 7}
+    with contextlib.closing(sqlite3.connect(tmp_path / "w.sqlite")) as earlier, earlier:
+        earlier.execute("DELETE FROM troubles WHERE kind LIKE 'at:%'")
+    assert unkept(windows, since=90_001) == ("7 segments of observations found no room and are lost",), "by an earlier release: who knows when"
+
+
+def test_what_the_log_lacks_is_told_in_rows() -> None:
+    assert unlogged({}) == "" and unlogged({"inputs": 0}) == ""
+    assert unlogged({"inputs": 2}).startswith("the inputs of 2 rows found no room")
+    assert unlogged({"inputs": 2, "predictions": 1500}).startswith("the answers of 1,500 rows and the inputs of 2 rows found no room")
 
 
 def test_traffic_latency_errors_and_shift_are_told(tmp_path: Path, reference: Profile) -> None:

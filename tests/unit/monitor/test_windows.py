@@ -4,6 +4,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -61,6 +62,7 @@ def test_segments_count_once_and_add_up(windows: Windows) -> None:
     assert total is not None
     assert total.tolist() == [6, 3, 3]
     assert windows.troubles() == {"lost": 3}
+    assert windows.troubled_at()["lost"] == pytest.approx(time.time(), abs=60)
     assert windows.names() == ("m",)
 
 

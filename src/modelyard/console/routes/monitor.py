@@ -30,9 +30,16 @@ class SettingsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expected_revision: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
+_NEEDED = {"intake": "what is observed is not taken in now", "monitor": "nothing is judged now", "lease": "nothing can be written down now"}
+"""What of the control process a watch needs, by its loop: where that fails, the watch is older than it looks."""
+
+
 def _overview(call: Call) -> Overview:
     asked: MonitorQuery = call.query
-    return call.plane.overview(call.name, since=None if asked.since is None else in_utc(asked.since, "since"))
+    found = call.plane.overview(call.name, since=None if asked.since is None else in_utc(asked.since, "since"))
+    failing = call.world.failing()
+    said = (f"{what}: {failing[loop]}" for loop, what in _NEEDED.items() if loop in failing)
+    return msgspec.structs.replace(found, trouble=(*said, *found.trouble))
 
 
 def _settings(call: Call) -> Chosen:

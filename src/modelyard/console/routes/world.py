@@ -46,7 +46,8 @@ def _my_status(found: Status, sees: Callable[[str], bool]) -> Status:
         served = {serving.digest for each in deployments for serving in each.serving}
         mine = (trouble for trouble in health.troubles if trouble.model is None or trouble.model in served or sees(trouble.model))
         health = msgspec.structs.replace(health, troubles=tuple(mine))
-    return msgspec.structs.replace(found, deployments=deployments, hosts=tuple(hosts), health=health)
+    failing = dict.fromkeys(found.failing, "the log of the control process says why")  # it may be about others' models
+    return msgspec.structs.replace(found, deployments=deployments, hosts=tuple(hosts), health=health, failing=failing)
 
 
 def _data_plane(call: Call) -> DataPlane:

@@ -25,6 +25,14 @@ def test_a_watch_is_told(api: Api) -> None:
     assert api.ask("GET", "/deployments/nobody/monitor").status_code == 404
 
 
+def test_a_watch_that_is_older_than_it_looks_says_so(api: Api) -> None:
+    why = "no space left for monitor.sqlite"
+    api.app = api.build(failing=lambda: {"intake": why, "uses of keys": "a disk"})
+    assert api.told("GET", "/deployments/line/monitor")["trouble"] == [f"what is observed is not taken in now: {why}"]
+    api.app = api.build()
+    assert "trouble" not in api.told("GET", "/deployments/line/monitor")
+
+
 def test_settings_are_set_seen_and_lost_by_who_saw_older_ones(api: Api) -> None:
     path = "/deployments/line/monitor/settings"
     assert api.told("GET", path) == {"settings": {}, "revision": 0, "by": "", "at": ""}

@@ -23,11 +23,12 @@ def test_a_key_for_some_models_sees_their_part_of_the_status(api: Api) -> None:
     every = tuple(DeploymentStatus(deployment=Deployment(name=name, model=name, generation=1), serving=()) for name in ("line", "shop"))
     host = HostStatus(id="a", is_live=True, counts=True, workers=1, lagging=("line", "shop"), trouble={"line": "secret", "shop": "late"})
     health = Health(is_ready=True, troubles=tuple(Trouble(reason="not_answered", model=name, evidence=name) for name in ("line", "shop")))
-    api.app = api.build(lambda: msgspec.structs.replace(WORLD, deployments=every, hosts=(host,), health=health))
+    api.app = api.build(lambda: msgspec.structs.replace(WORLD, deployments=every, hosts=(host,), health=health, failing={"monitor": "of line"}))
     assert len(api.told("GET", "/status")["deployments"]) == 2 and api.told("GET", "/status")["hosts"][0]["lagging"] == ["line", "shop"]
     told = api.ask("GET", "/status", key=api.key("viewer", models=("shop",)))
     (mine,), (there,) = told.json()["deployments"], told.json()["hosts"]
     assert mine["deployment"]["name"] == "shop" and there["lagging"] == ["shop"] and there["trouble"] == {"shop": "late"}
+    assert told.json()["failing"] == {"monitor": "the log of the control process says why"}
     assert "line" not in told.text and [trouble["model"] for trouble in told.json()["health"]["troubles"]] == ["shop"]
 
 
