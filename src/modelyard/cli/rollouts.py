@@ -91,7 +91,7 @@ def history(
         return
     rows = [(event.sequence, event.at[:19].replace("T", " "), escape(event.by), event.what, *_about(event), escape(event.why)) for event in events]
     table(["", "when (UTC)", "who", "what", "version", "weight", "generation", "why"], rows, right=("", "version", "weight", "generation"))
-    last = next((event for event in reversed(events) if event.what in ("back", "done", "step", "pause") and event.verdicts), None)
+    last = next((event for event in reversed(events) if event.what not in ("deploy", "rollback") and event.verdicts), None)
     if last is not None:
         line(f"the verdicts of {last.sequence}, {last.what}:")
         verdicts(last.verdicts)

@@ -16,7 +16,7 @@ import msgspec
 from modelyard.errors import Conflict, Forbidden
 from modelyard.rollout.guards.grammar import parse
 from modelyard.rollout.history import ITSELF
-from modelyard.rollout.strategies import is_shown
+from modelyard.rollout.strategies import is_shown, written_time
 from modelyard.targets.base import HISTORY, Approval, Deployment, Outcome, Pause, Release, Rollout, Step, Strategy, Warm
 from modelyard.types import TrafficPlan, Verdict
 
@@ -285,7 +285,7 @@ def _watch(deployment: Deployment, rollout: Rollout, seen: Seen) -> Deployment:
         return _go_on(deployment, rollout, rollout.step + 1, seen)
     if rollout.pause is None and rollout.elapsed_s - rollout.resumed_s > rollout.strategy.max_time_s:
         step = rollout.strategy.steps[rollout.step].weight
-        why = f"the step of {step} % was not earned in {rollout.strategy.max_time_s:g} s: {waits}"
+        why = f"the step of {step} % was not earned in {written_time(rollout.strategy.max_time_s)}: {waits}"
         rollout = msgspec.structs.replace(rollout, pause=Pause(by=ITSELF, why=why, at=seen.at))
     return _with(deployment, msgspec.structs.replace(rollout, waits=waits))
 
@@ -298,7 +298,7 @@ def _waits(rollout: Rollout, seen: Seen) -> str:
         return "it is paused"
     strategy, step = rollout.strategy, rollout.strategy.steps[rollout.step]
     if rollout.elapsed_s < step.minimum_s:
-        return f"it takes at least {step.minimum_s:g} s"
+        return f"it takes at least {written_time(step.minimum_s)}"
     if rollout.requests < step.minimum_requests:
         return f"the candidate has had fewer than {step.minimum_requests:,} requests"
     if len(seen.guards) < len(strategy.guards):
@@ -309,7 +309,7 @@ def _waits(rollout: Rollout, seen: Seen) -> str:
         if strategy.strict and verdict.outcome != "pass":
             return f"{verdict.rule} has not passed yet"
         if not is_on_its_side(verdict):
-            return f"{verdict.rule} is on the wrong side of its bound"
+            return f"{verdict.rule} is {'on the wrong side of its bound' if 'holds' in verdict.numbers else 'not known yet'}"
     if rollout.step < len(strategy.steps) - 1:
         if strategy.kind == "ab" and (seen.metric is None or seen.metric.outcome != "pass"):
             return f"neither version is the better by {strategy.metric} yet"

@@ -107,6 +107,14 @@ def share_of_alpha(strategy: Strategy) -> float:
     return rest / max(1, sum(guard != GOLDEN for guard in strategy.guards) + (strategy.metric is not None))
 
 
+def written_time(seconds: float) -> str:
+    """As it is written for a rollout, in the largest unit that gives a whole number: `10m`, `6h`, `1d`."""
+    for unit, name in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= unit and seconds % unit == 0:
+            return f"{seconds / unit:g}{name}"
+    return f"{seconds:g}s"
+
+
 def require_fit(strategy: Strategy, *, has_champion: bool, schema: Schema, breaking: bool) -> None:
     """Return when a completed `strategy` can bring a version with this schema out here. Raises InvalidConfig, saying what else can."""
     if not has_champion and strategy.kind != "direct":
@@ -257,11 +265,8 @@ def _require_steps(strategy: Strategy) -> None:
         if not 0 <= step.minimum_s < math.inf or step.minimum_requests < 0:
             raise _refused("the minimums of a step are 0 or more", "steps", "range")
         if step.minimum_s > strategy.max_time_s:
-            raise _refused(
-                f"a step that takes at least {step.minimum_s:g} s would be paused after {strategy.max_time_s:g} s: raise --max-time",
-                "max_time_s",
-                "range",
-            )
+            least, most = written_time(step.minimum_s), written_time(strategy.max_time_s)
+            raise _refused(f"a step that takes at least {least} would be paused after {most}: raise --max-time", "max_time_s", "range")
 
 
 def _require_beside(strategy: Strategy, guards: tuple[Guard, ...]) -> None:

@@ -12,6 +12,7 @@ from modelyard.rollout.history import Event
 from modelyard.rollout.strategies import complete
 from modelyard.rollout.written import Written, strategy
 from modelyard.targets.base import Strategy
+from modelyard.types import Verdict
 
 
 def test_a_canary_is_told_step_by_step() -> None:
@@ -44,3 +45,20 @@ def test_a_reason_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(rollouts, "connect", lambda *_: contextlib.nullcontext(Control()))
     rollouts.history("line")
     assert r"[/bold] \x1b[2Jlunch" in capsys.readouterr().out
+
+
+def test_the_verdicts_of_the_latest_turn_are_shown_and_no_gates(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    judged, gate = (Verdict(outcome="unknown", rule=rule, evidence=f"found {rule}") for rule in ("p99<1.2x", "seal"))
+    events = [
+        Event(deployment="line", sequence=place, at="2030-01-01T00:00:00", by="key:ann", what=what, verdicts=(verdict,))
+        for place, (what, verdict) in enumerate((("deploy", gate), ("pause", judged), ("rollback", gate)), 1)
+    ]
+
+    class Control:
+        def call(self, *_: object, **__: object) -> tuple[Event, ...]:
+            return tuple(events)
+
+    monkeypatch.setattr(rollouts, "connect", lambda *_: contextlib.nullcontext(Control()))
+    rollouts.history("line")
+    told = capsys.readouterr().out
+    assert "the verdicts of 2, pause" in told and "found p99<1.2x" in told and "found seal" not in told

@@ -11,6 +11,7 @@ from modelyard.errors import NotFound
 from modelyard.rollout import history, machine
 from modelyard.rollout.deployments import Deployments
 from modelyard.rollout.history import Change, Event
+from modelyard.rollout.strategies import complete
 from modelyard.targets.base import Deployment, Release, Step, Strategy, Warm
 from modelyard.types import Digest, Verdict
 from serving import Home
@@ -42,6 +43,13 @@ def test_a_beginning_names_its_author_its_strategy_and_its_gates() -> None:
     (event,) = history.tell(SERVING, BEGUN, ANN)
     assert (event.what, event.by, event.version, event.weight, event.generation) == ("deploy", "key:ann", 2, 0, 4)
     assert event.why == "canary, error_rate<1%" and event.verdicts == (READY,)
+
+
+def test_an_experiment_names_what_decides_it() -> None:
+    strategy = complete(Strategy(kind="ab", metric="p50", sticky="header:x-user", guards=("error_rate<1%",)))
+    begun = machine.begin(SERVING, release(2), kind="deploy", gates=(READY,), at="t1", by="key:ann", strategy=strategy)
+    (event,) = history.tell(SERVING, begun, ANN)
+    assert event.why == "ab by p50, error_rate<1%"
 
 
 def test_a_step_is_told_with_what_earned_it_and_progress_is_not() -> None:

@@ -232,10 +232,11 @@ def test_each_step_of_a_canary_has_a_generation_and_the_old_release_stays_ready(
 @pytest.mark.parametrize(
     ("what", "why"),
     [
-        (watched(elapsed_s=59.9), "at least 60 s"),
+        (watched(elapsed_s=59.9), "at least 1m"),
         (watched(requests=99), "fewer than 100 requests"),
         (watched(guard=WRONG), "on the wrong side"),
-        (seen(), "at least 60 s"),
+        (watched(guard=Verdict(outcome="unknown", rule="p99<1.2x", evidence="")), "p99<1.2x is not known yet"),
+        (seen(), "at least 1m"),
     ],
 )
 def test_a_step_that_is_not_earned_yet_holds_and_says_why(serving: Deployment, what: machine.Seen, why: str) -> None:

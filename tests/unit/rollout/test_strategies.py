@@ -70,7 +70,7 @@ def test_guards_are_kept_as_they_are_read() -> None:
         ({"kind": "canary", "strict": True}, "give --guard"),
         ({"kind": "canary", "sticky": "cookie:x"}, "header:NAME"),
         ({"kind": "canary", "promote": True}, "goes with shadow"),
-        ({"kind": "canary", "max_time_s": 60.0}, "would be paused after 60 s"),
+        ({"kind": "canary", "max_time_s": 60.0}, "takes at least 5m would be paused after 1m"),
         ({"kind": "canary", "max_time_s": 0.0}, "max_time"),
         ({"kind": "canary", "alpha": 0.0}, "alpha"),
         ({"kind": "canary", "keep_warm_s": -1.0}, "keep_warm"),
@@ -189,3 +189,8 @@ def test_guards_ask_only_what_the_settings_name() -> None:
         with pytest.raises(InvalidConfig, match="prometheus_urls"):
             strategies.require_reach(strategy, allowed)
     strategies.require_reach(complete(Strategy(kind="canary")), "")
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(86_400.0, "1d"), (129_600.0, "36h"), (600.0, "10m"), (90.0, "90s"), (0.5, "0.5s"), (0.0, "0s")])
+def test_a_time_is_told_as_it_is_written(seconds: float, told: str) -> None:
+    assert strategies.written_time(seconds) == told

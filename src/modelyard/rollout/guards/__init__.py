@@ -149,8 +149,10 @@ def _callers(guard: Guard, finding: Finding) -> str:
     (mine, other), compares = finding.worth, guard.compares and finding.champion_requests > 0
     if mine >= ALIKE * finding.requests and not (compares and other < ALIKE * finding.champion_requests):
         return ""
-    champion = f", the champion's as {_about(other):,.0f}" if compares else ""
-    return f": each caller keeps to one version, and so they count as {_about(mine):,.0f} of different callers{champion}; it takes more callers"
+    champion = f", the champion's no more than {_about(other):,.0f}" if compares else ""
+    worth = f"{_about(mine):,.0f}"
+    said = f"callers keep to a version, so these say no more than {worth} request{'' if worth == '1' else 's'} of different callers would"
+    return f": {said}{champion}; it takes more callers"
 
 
 def _about(number: float) -> float:

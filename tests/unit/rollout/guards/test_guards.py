@@ -65,10 +65,10 @@ def test_where_callers_are_few_or_alike_it_says_that_callers_are_wanting() -> No
         verdict = judge(parse(text), [stratum(few, many)], alpha=ALPHA)
         assert verdict.numbers["worth"] < 2 < verdict.numbers["champion_worth"]
         assert verdict.outcome == "unknown"
-        assert "keeps to one version, and so they count as 1 of different callers" in verdict.evidence, text
+        assert "so these say no more than 1 request of different callers would" in verdict.evidence, text
         assert "it takes more callers" in verdict.evidence and "would do" not in verdict.evidence
     compared = judge(parse("error_rate<1.5x"), [stratum(many, few)], alpha=ALPHA)
-    assert "the champion's as 1; it takes more callers" in compared.evidence
+    assert "the champion's no more than 1; it takes more callers" in compared.evidence
     assert "more callers" not in judge(parse("error_rate<1%"), [stratum(sticky([(2, 0, 0)] * 64), few)], alpha=ALPHA).evidence
     assert "worth" not in judge(parse("error_rate<1%"), [stratum(Counted(100), Counted(100))], alpha=ALPHA).numbers
 
