@@ -326,6 +326,32 @@ def test_what_callers_ask_meanwhile_stands_between_two_blocks(tmp_path: Path, fr
     within(tmp_path, test)
 
 
+def test_where_callers_crowd_it_takes_a_step_now_and_then(tmp_path: Path, free: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        monkeypatch.setattr(shadow, "CROWDED_PAUSE_S", 60.0)
+        made = world.switch(1.0)
+        (one,) = made.champion.shadows
+        run, ran = world.other.run, []
+        monkeypatch.setattr(world.other, "run", lambda inputs, rows: ran.append(rows) or run(inputs, rows))
+        free[0] = False
+        for _ in range(16):
+            await world.ask(*(Asked(number) for number in range(shadow.CROWD)))
+        free[0] = True
+        one._stepped_s = time.monotonic() - 61
+        await asyncio.sleep(0.1)
+        assert ran == [64], "though there seems to be time"
+        for number in range(shadow.CROWD):
+            await world.ask(Asked(number))
+            await asyncio.sleep(0)
+        one._stepped_s -= 61
+        one._timer.cancel()  # type: ignore[union-attr]
+        one._soon()
+        found = await world.mirrored(136)
+        assert (found.sent, found.shed, ran) == (136, 0, [64, 64, 8]), "they come one by one again"
+
+    within(tmp_path, test)
+
+
 def test_what_has_run_when_a_plan_ends_counts(tmp_path: Path, free: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         monkeypatch.setattr(shadow, "BLOCK_ROWS", 1)
