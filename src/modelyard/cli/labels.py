@@ -56,9 +56,11 @@ def labels(
         emit_json(found)
         return
     if told is not None:
-        line(f"{told.new:,} labels were new, {told.same:,} the same as before, {told.changed:,} changed")
-        if told.outdated or told.future:
-            line(f"{told.outdated:,} were known before the one that stands, {told.future:,} are dated in the future and were refused")
+        line(f"taken: {told.new:,} new, {told.same:,} the same as before, {told.changed:,} changed")
+        if told.outdated:
+            line(f"kept as earlier: {told.outdated:,}, known before the one that stands")
+        if told.future:
+            line(f"refused: {told.future:,}, dated in the future")
     line(f"{name} has {found.labels:,} labels of {found.predictions:,} logged predictions:")
     line(f"  {found.matched:,} matched, {found.unknown:,} of no prediction")
     if found.unsampled:

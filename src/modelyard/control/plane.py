@@ -40,7 +40,7 @@ from modelyard.monitor.labels import Account, Answers, Given, Ledger, Received, 
 from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.overview import Overview
 from modelyard.monitor.receive import Inbox, Observed
-from modelyard.monitor.settings import Monitored, check
+from modelyard.monitor.settings import Monitored, check, require_rule
 from modelyard.monitor.sharing import is_shared
 from modelyard.monitor.windows import Windows
 from modelyard.rollout import machine, strategies
@@ -354,6 +354,8 @@ class ControlPlane:
         """Let nobody be told of what `matcher` means until then (seconds since 1970). Raises InvalidInput, or NotFound for a deployment."""
         if matcher.deployment:
             self.deployments.get(matcher.deployment)
+        if matcher.rule:
+            require_rule(matcher.rule, field="rule")
         meant = " ".join(f"{name}={value}" for name, value in msgspec.structs.asdict(matcher).items() if value)
         with self._audited(principal, "silence", meant, detail=why) as told, self.registry.records.transaction() as records:
             made = alert_book.silence(records, matcher, until=until, by=principal.name, why=why, now=time.time())

@@ -233,6 +233,7 @@ def _reports(kept: State, evidence: Evidence) -> Iterator[Verdict]:
         rule = f"{RULE}:{each.name}"
         numbers = {"changes": float(each.changes)}
         is_recent = each.changes > 0 and evidence.now - each.at < evidence.settings.window_s
-        told = f"{shown[each.name]} sees {each.changes} changes of the error over the last {REPORTED_ROWS:,} labels at most"
+        changes = "1 change" if each.changes == 1 else f"{each.changes} changes"
+        told = f"{shown[each.name]} sees {changes} of the error over the last {REPORTED_ROWS:,} labels at most"
         window = (each.at, evidence.now) if each.changes else None
         yield Verdict(outcome="warn" if is_recent else "pass", rule=rule, evidence=told, numbers=numbers, window=window)

@@ -159,7 +159,7 @@ def read(given: Any) -> Monitored:
         settings = msgspec.convert(given, Monitored)
     except msgspec.ValidationError as error:
         allowed = f"; it may say {_allowed(str(error))}" if "unknown field" in str(error) else ""
-        raise InvalidConfig(f"monitor.toml: {error}{allowed}", field="settings", rule="known" if allowed else "form") from error
+        raise InvalidConfig(f"monitor.toml: {_plainly(str(error))}{allowed}", field="settings", rule="known" if allowed else "form") from error
     check(settings)
     return settings
 
@@ -174,6 +174,8 @@ def check(settings: Monitored) -> None:
     """Raises InvalidConfig for what no model could honour."""
     if not all(map(math.isfinite, _numbers(msgspec.to_builtins(settings)))):
         raise InvalidConfig("monitor.toml: a number is finite", field="settings", rule="range")
+    for rule in settings.alerts.hold:
+        require_rule(rule, field="alerts.hold")
     for figure, bound in settings.bounds.items():
         if figure not in FIGURES:
             raise InvalidConfig(f"bounds are of {', '.join(FIGURES)}, not of {figure}", field="bounds", rule="known")
@@ -181,6 +183,15 @@ def check(settings: Monitored) -> None:
             raise InvalidConfig(f"the bound of {figure} says least, most or both", field="bounds", rule="required")
         if bound.least is not None and bound.most is not None and bound.least > bound.most:
             raise InvalidConfig(f"the bound of {figure} has a least above its most", field="bounds", rule="range")
+
+
+def require_rule(rule: str, *, field: str) -> None:
+    """Raises InvalidConfig for what is neither a detector nor a rule of one, such as `drift:age`: it would mean nothing, and nobody would know."""
+    known = (*(name for name in Monitored.__struct_fields__ if isinstance(getattr(Monitored(), name), Section)), "watch")
+    if rule.partition(":")[0] not in known:
+        raise InvalidConfig(
+            f"{field}: no detector is called {rule}; there are {', '.join(known)}, and their rules such as drift:COLUMN", field=field, rule="known"
+        )
 
 
 def require_fit(settings: Monitored, schema: Schema, *, features: Iterable[str], routes: Collection[str]) -> None:
@@ -213,10 +224,20 @@ def _numbers(value: Any) -> Iterable[float]:
         yield value
 
 
+def _plainly(said: str) -> str:
+    """What msgspec says, the setting first: `drift.learn_days: expected a number >= 0.0`."""
+    said, _, where = said.partition(" - at `$")
+    for form, words in (("`float`", "a number"), ("`int`", "a whole number"), ("`str`", "a text"), ("`object`", "a table"), ("`array`", "a list")):
+        said = said.replace(form, words)
+    said = said.replace("Object contains unknown field", "there is no setting")
+    place = where.rstrip("`").removeprefix(".")
+    return f"{place}: {said[0].lower()}{said[1:]}" if place else said
+
+
 def _allowed(said: str) -> str:
     """The fields of that part of the settings which an error of msgspec speaks of."""
     part = said.rpartition("$.")[2].partition("`")[0] if "$." in said else ""
-    found = getattr(Monitored(), part.split(".")[0], None) if part else None
+    found = Bound() if part.startswith("bounds[") else getattr(Monitored(), part.split(".")[0], None) if part else None
     fields = found.__struct_fields__ if isinstance(found, msgspec.Struct) else Monitored.__struct_fields__
     return ", ".join(fields)
 

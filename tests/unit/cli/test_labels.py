@@ -90,9 +90,9 @@ def test_what_became_of_labels_is_told_with_ids_of_what_needs_a_look(
     told = capsys.readouterr().out
     assert given == [("line", [("a", 1, 5.0), ("b", "no", None)])] and "left out: 1 rows" in told
     for part in (
-        "1 labels were new",
-        "4 were known before",
-        "5 are dated in the future",
+        "taken: 1 new",
+        "kept as earlier: 4, known before",
+        "refused: 5, dated in the future",
         "12 matched, 3 of no prediction",
         "5 are unsampled",
         "2 came after the day",

@@ -64,6 +64,12 @@ def test_the_file_is_its_document() -> None:
     assert all(json.dumps(expr) in rules.written() for _, expr in rules.records())
 
 
+def test_what_burns_is_told_in_words() -> None:
+    told = [rule.summary.replace("{{ $labels.model_name }}", "churn") for rule in rules.alerts(0.999)[:3]]
+    assert told[0] == "churn fails 14.4 times as many requests as an objective of 99.9% allows"
+    assert told[2] == "churn fails all the requests that an objective of 99.9% allows, and goes on"
+
+
 def scene(errors: str, requests: str, at: str, burning: list[str]) -> dict[str, Any]:
     """A test of promtool's: series by the minute, and which burn alerts fire then."""
     labels = 'model_name="churn",model_version="1"'

@@ -69,12 +69,21 @@ def test_what_is_said_is_kept_and_told_again() -> None:
         ("[slo]\nanswered = 1.0", "answered"),
         ("ignore = [1]", "ignore"),
         ("ignore = ", "TOML"),
+        ("[bounds.mae]\nleats = 2", "there is no setting `leats`; it may say least, most$"),
+        ("[drift]\nlearn_days = -1", r"monitor\.toml: drift\.learn_days: expected a number >= 0\.0$"),
+        ("[concept]\nlearn_rows = 1.5", "concept.learn_rows: expected a whole number, got a number$"),
+        ("[[slices]]", "slices: expected a table, got a list$"),
+        ("[alerts]\nhold = {drft = 60}", r"alerts\.hold: no detector is called drft; there are drift, shift, .* watch"),
         ("# " + "x" * settings.LIMIT_BYTES, "KiB"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(text: str, says: str) -> None:
     with pytest.raises(InvalidConfig, match=says):
         parse(text)
+
+
+def test_a_rule_of_a_detector_may_be_held() -> None:
+    assert parse('[alerts]\nhold = {drift = 60, "operations:cpu" = 5, watch = 3}').alerts.hold == {"drift": 60, "operations:cpu": 5, "watch": 3}
 
 
 def test_what_the_model_or_the_home_does_not_have_is_refused_with_what_they_have() -> None:

@@ -61,7 +61,8 @@ def step(
 ) -> tuple[State, tuple[Notification, ...]]:
     """One turn. `verdicts` are all that was judged now, by deployment; `causes` explain some of them, by deployment and rule.
 
-    A deployment that is not in `verdicts` is served no more, and a rule that a deployment lacks is judged no more: their alerts are over. Where
+    A deployment that is not in `verdicts` is served no more, and a detector that it lacks judges no more: their alerts are over. A rule that its
+    detector tells no more passes: many tell what they find, and nothing of the rest. Where
     nobody could judge (`unknown`, of the rule or of its whole detector) an alert stays as it is. A clock that was put back counts from then on.
     """
     books: dict[str, Book] = {}
@@ -99,6 +100,7 @@ def _judged(
     """The alerts after `verdicts`, those that are over among them; None: `name` is served no more."""
     judged = _joined(verdicts or ())
     blind = {verdict.rule for verdict in judged.values() if verdict.outcome == "unknown"}
+    judging = {detector_of(rule) for rule in judged}
     policy = rules.policy_of(name)
     known = tuple(before)
     taken = {alert.id for alert in known}
@@ -117,8 +119,10 @@ def _judged(
             continue
         elif verdicts is None:
             alerts += _over(found, "the deployment is served no more", now)
-        elif verdict is None and detector_of(rule) not in blind:
+        elif verdict is None and detector_of(rule) not in blind | judging:
             alerts += _over(found, "it is judged no more", now)
+        elif verdict is None and detector_of(rule) not in blind:  # it tells what it finds, and this is not among it
+            alerts += _passing(found, policy, now, ended="it is found no more")
         elif verdict is None or verdict.outcome == "unknown":
             alerts.append(found)
         else:
@@ -152,12 +156,12 @@ def _failing(
     return [*ended, found]
 
 
-def _passing(alert: Alert, policy: Policy, now: float) -> list[Alert]:
+def _passing(alert: Alert, policy: Policy, now: float, *, ended: str = "it passes again") -> list[Alert]:
     if alert.state == "pending":
         return []
     since = now if alert.passing_since is None else alert.passing_since
     if now - since >= policy.keep_s:
-        return _over(alert, "it passes again", now)
+        return _over(alert, ended, now)
     return [msgspec.structs.replace(alert, passing_since=since)]
 
 

@@ -81,6 +81,7 @@ def test_a_silence_is_made_shown_ended_and_audited(api: Api) -> None:
         {"rule": "drift", "until": "2001-01-01T00:00:00Z", "why": "w"},
         {"rule": "drift", "until": "2999-01-01T00:00:00Z", "why": "w", "severity": "loud"},
         {"rule": "drift", "until": "2999-01-01T00:00:00Z", "why": "w", "extra": 1},
+        {"rule": "drft:age", "until": "2999-01-01T00:00:00Z", "why": "w"},
     ],
 )
 def test_a_silence_that_is_none_is_refused(api: Api, body: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ def test_a_key_for_some_models_sees_their_part_of_the_status(api: Api) -> None:
     told = api.ask("GET", "/status", key=api.key("viewer", models=("shop",)))
     (mine,), (there,) = told.json()["deployments"], told.json()["hosts"]
     assert mine["deployment"]["name"] == "shop" and there["lagging"] == ["shop"] and there["trouble"] == {"shop": "late"}
+    assert api.told("GET", "/status")["failing"] == {"monitor": "of line"}
     assert told.json()["failing"] == {"monitor": "the log of the control process says why"}
     assert "line" not in told.text and [trouble["model"] for trouble in told.json()["health"]["troubles"]] == ["shop"]
 

@@ -106,6 +106,18 @@ def test_what_is_judged_no_more_is_over(gone: bool, ended: str) -> None:
     assert told.kind == "resolved" and told.resolved[0].ended == ended
 
 
+def test_what_a_detector_finds_no_more_passes_for_a_while_before_it_is_over() -> None:
+    """`shift` names what has moved and nothing else: what moves back and forth at its bound must not ring each time."""
+    machine = Machine()
+    machine.turn(verdict("warn", "shift:a"))
+    assert machine.turn(verdict("warn", "shift:b"), after_s=300) != () and machine.states == {"shift:a": "firing", "shift:b": "firing"}
+    machine.turn(verdict("warn", "shift:a"), verdict("warn", "shift:b"))
+    machine.turn(verdict("pass", "shift"))
+    assert machine.states == {"shift:a": "firing", "shift:b": "firing"}
+    (told,) = machine.turn(verdict("pass", "shift"), after_s=300)
+    assert {alert.ended for alert in told.resolved} == {"it is found no more"}
+
+
 def test_what_stays_is_said_again_after_a_while_and_news_wait_for_their_interval() -> None:
     machine = Machine()
     machine.turn(verdict())
