@@ -202,6 +202,8 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
         if name in headers and name in (b"host", b"origin", b"authorization", b"content-length"):
             raise Unauthenticated("a header that decides access was sent twice")
         headers[name] = value
+    if b"transfer-encoding" in headers and b"content-length" in headers:
+        raise MalformedPayload("a body has a length or a coding, not both: two readers could take its end for two places", rule="http")
     return headers
 
 
@@ -252,7 +254,7 @@ def _replay(content: bytes, receive: Receive) -> Receive:
 async def _refuse(error: ModelyardError, send: Send, *, methods: str = "") -> None:
     """Answer with `error`; as 405 where the path takes other `methods`."""
     content = body(error)
-    told = {**headers(error), **({"Allow": methods} if methods else {})}
+    told = {**headers(error), **({"Allow": methods} if methods else {}), **({"Connection": "close"} if error.rule == "http" else {})}
     fields = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     fields += [(name.lower().encode(), value.encode()) for name, value in told.items()]
     await send({"type": "http.response.start", "status": 405 if methods else STATUS[type(error)], "headers": fields})

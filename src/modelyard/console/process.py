@@ -88,6 +88,7 @@ def serve(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         waits = opening.begin()
+        listener.listen(server.config.backlog)  # who reads that it runs and asks at once waits for the loop, and is not refused
         opened.callback((settings.run / "control.json").unlink, missing_ok=True)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         write_control_state(settings.run, ControlState(pid=os.getpid(), url=url, started_at=started_at, waits=waits))

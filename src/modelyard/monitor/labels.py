@@ -460,9 +460,12 @@ def text(value: Scalar | None) -> str:
     if type(value) is not float and isinstance(value, _BOOLEANS):
         return str(bool(value))
     if type(value) is float or isinstance(value, _NUMBERS):
-        if not math.isfinite(value):
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number may have any number of digits
+            number = math.inf
+        if not math.isfinite(number):
             raise InvalidInput("a label is a text, a finite number or true or false", field="labels", rule="truth")
-        number = float(value)
         return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
     if not isinstance(value, str) or len(value) > TRUTH_LIMIT:
         raise InvalidInput(f"a label is a text of at most {TRUTH_LIMIT} characters, a finite number or true or false", field="labels", rule="truth")

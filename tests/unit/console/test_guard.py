@@ -181,6 +181,13 @@ def test_a_body_that_does_not_fit_is_400(ask: Ask, body: bytes) -> None:
     assert answer.status_code == 400 and answer.json()["error"]["code"] == "malformed_payload"
 
 
+def test_a_body_whose_end_could_be_read_in_two_ways_is_refused_and_the_connection_ended(ask: Ask) -> None:
+    """What follows it would be another request to one of two servers in a row (RFC 9112, 6.1)."""
+    told = ask("POST", "/api/v1/gc", content=b"0\r\n\r\n", headers={"content-length": "5", "transfer-encoding": "chunked"})
+    assert (told.status_code, told.json()["error"]["rule"], told.headers["connection"]) == (400, "http", "close")
+    assert "connection" not in ask("POST", "/api/v1/gc", content=b"[").headers
+
+
 @pytest.mark.parametrize("is_silent", [False, True])
 def test_a_body_that_breaks_off_is_no_request(plane: ControlPlane, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, is_silent: bool) -> None:
     """A rollback needs no body: what came of one that breaks off must not be taken for the whole."""

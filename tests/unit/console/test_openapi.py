@@ -10,8 +10,9 @@ from api import Api
 from openapi_spec_validator import validate
 
 from modelyard import config
+from modelyard.console import openapi
 from modelyard.console.openapi import describe
-from modelyard.console.routes import OPERATIONS
+from modelyard.console.routes import OPERATIONS, world
 from modelyard.control.plane import ControlPlane
 from modelyard.security import policy
 
@@ -44,3 +45,14 @@ def test_every_role_may_read_it_and_nobody_without_a_key() -> None:
     for role in policy.ROLES:
         assert api.told("GET", "/openapi.json", key=api.key(role))["openapi"] == "3.1.0"
     assert api.ask("GET", "/openapi.json", key=None).status_code == 401
+
+
+def test_it_is_made_once_and_not_for_each_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 of them, asked for by who may do nothing else, kept everybody out for two minutes."""
+    world._written.cache_clear()
+    made: list[object] = []
+    monkeypatch.setattr(openapi, "describe", lambda every: made.append(every) or describe(every))
+    api = Api(ControlPlane(config.load()))
+    first, second = (api.ask("GET", "/openapi.json", key=api.key("viewer")).content for _ in range(2))
+    assert first == second and len(made) == 1
+    world._written.cache_clear()

@@ -18,6 +18,7 @@ from modelyard import events
 from modelyard.client import Client
 from modelyard.client.places import read_admin_key
 from modelyard.config import child_environment, load
+from modelyard.console import process
 from modelyard.console.process import MOVING_S, REST_S, Pace
 from modelyard.control.status import Status
 from modelyard.errors import NotFound, Unauthenticated, Unavailable
@@ -65,6 +66,23 @@ def _answers(url: str, key: str) -> bool:
             return client.call("GET", "/status", answer=Status).data_plane is None
     except Unavailable:
         return False
+
+
+def test_who_asks_as_soon_as_it_is_said_to_run_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was said before anything listened, so that whoever came first found nobody."""
+    (port,) = free_ports(1)
+    reached = []
+
+    def told(*_: object) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            reached.append(port)
+        raise NotFound("enough was seen")
+
+    monkeypatch.setattr(process, "write_control_state", told)
+    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
+    with pytest.raises(NotFound, match="enough"):
+        process.serve(load({"home": tmp_path, "control_port": port}))
+    assert reached == [port]
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:

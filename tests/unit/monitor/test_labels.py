@@ -264,6 +264,13 @@ def test_the_newest_is_by_when_it_was_known_where_that_is_said(home: Home) -> No
         home.ledger.give("m", [Given("a", "no", float("inf"))], at=300.0)
 
 
+@pytest.mark.parametrize("truth", [10**400, -(10**400), float("inf"), float("nan")])
+def test_a_number_beyond_all_is_no_label(home: Home, truth: float) -> None:
+    with pytest.raises(InvalidInput, match="finite number"):
+        home.ledger.give("m", [Given("a", truth)], at=200.0)
+    assert home.ledger.give("m", [Given("a", 10**300)], at=200.0) == Received(new=1)
+
+
 def test_a_label_from_far_ahead_is_refused_counted_and_named(home: Home) -> None:
     ahead = [Given(f"f{number}", "yes", 300.0 + AHEAD_S + 1) for number in range(5)]
     assert home.ledger.give("m", [*ahead, Given("a", "yes", 300.0 + AHEAD_S)], at=300.0) == Received(new=1, future=5)

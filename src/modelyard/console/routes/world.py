@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -62,11 +63,17 @@ def _config(call: Call) -> dict[str, Setting]:
     return {name: Setting(value=value, source=source) for name, (value, source) in config.shown(call.plane.settings).items()}
 
 
-def _document(_: Call) -> dict[str, Any]:
+def _document(_: Call) -> msgspec.Raw:
+    return _written()
+
+
+@cache
+def _written() -> msgspec.Raw:
+    """The document, made once: it takes as long as a hundred other answers, and is always the same."""
     from modelyard.console.openapi import describe
     from modelyard.console.routes import OPERATIONS as EVERY
 
-    return describe(EVERY)
+    return msgspec.Raw(msgspec.json.encode(describe(EVERY)))
 
 
 OPERATIONS = (
