@@ -59,6 +59,8 @@ def notes(strategy: Strategy, *, name: str) -> tuple[str, ...]:
     needs = {need for each in guards(strategy) for need in each.needs.split(", ")}
     if "labels" in needs:
         told.append(f"it needs labels while it runs: modelyard labels {name} --file F")
+    if strategy.sticky and needs & {"live", "labels"}:
+        told.append(f"callers count here, by {strategy.sticky}, not their requests: where a few ask most of them, little can be told")
     if any(step.approval for step in strategy.steps):
         told.append(f"somebody else approves it with a key of their own, whose role is approver: modelyard approve {name}")
     if strategy.kind == "shadow" and not strategy.promote:

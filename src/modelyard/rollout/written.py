@@ -21,6 +21,19 @@ Share = str | int | float
 KINDS = ("direct", "blue-green", "canary", "shadow", "ab")
 LIMIT_BYTES = 64 << 10
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_WORDS = (
+    ("Object contains unknown", "unknown"),
+    ("Invalid enum value", "there is no"),
+    ("Expected", "expected"),
+    (" | null`", "`"),
+    ("`int | float | str`", "a number or a text"),
+    ("`array`", "a list"),
+    ("`object`", "a table"),
+    ("`str`", "a text"),
+    ("`int`", "a whole number"),
+    ("`float`", "a number"),
+    ("`bool`", "true or false"),
+)
 _TIME = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
@@ -67,9 +80,21 @@ def read(text: str) -> Written:
     try:
         return msgspec.toml.decode(text, type=Written)
     except msgspec.ValidationError as error:
-        raise InvalidConfig(f"deployment.toml: {error}; it may say {', '.join(Written.__struct_fields__)}", field="file", rule="known") from error
+        raise InvalidConfig(f"deployment.toml: {_told(str(error))}", field="file", rule="known") from error
     except msgspec.DecodeError as error:
         raise InvalidConfig(f"deployment.toml cannot be read as TOML: {error}", field="file", rule="form") from error
+
+
+def _told(found: str) -> str:
+    """What the decoder found, in the words of TOML, and what might stand there instead."""
+    what, _, place = found.partition(" - at `$.")
+    place = place.rstrip("`")
+    for ours, theirs in _WORDS:
+        what = what.replace(ours, theirs)
+    told = f"{place}: {what}" if place else what
+    if "unknown field" in what:
+        return f"{told}; it may say {', '.join((WrittenStep if place.startswith('step') else Written).__struct_fields__)}"
+    return f"{told}; there are {', '.join(KINDS)}" if place == "strategy" else told
 
 
 def strategy(written: Written) -> Strategy:

@@ -34,6 +34,9 @@ def test_what_a_person_should_know_is_said() -> None:
     assert "no guard judges it" in planned.notes(complete(Strategy(kind="canary")), name="churn")[0]
     assert planned.notes(complete(Strategy(kind="canary", guards=("error_rate<1%",))), name="churn") == ()
     assert planned.notes(complete(Strategy()), name="churn") == ()
+    (sticky,) = planned.notes(complete(Strategy(kind="ab", metric="p50", sticky="header:x-user")), name="churn")
+    assert sticky.startswith("callers count here, by header:x-user, not their requests")
+    assert planned.notes(complete(Strategy(kind="canary", guards=("golden",), sticky="field:user")), name="churn") == ()
     (labels,) = planned.notes(complete(Strategy(kind="canary", guards=("auc>=champion-0.01",))), name="churn")
     assert "modelyard labels churn" in labels
     approved = complete(Strategy(kind="canary", guards=("golden",), steps=steps((50, 100), approvals=(100,))))

@@ -62,10 +62,12 @@ def test_steps_in_short() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("strateg = 'canary'", "unknown field `strateg`"),
-        ("strategy = 'rolling'", "rolling"),
-        ("strategy = 'canary'\n[[step]]\nweigth = 3", "weigth"),
-        ("strategy = 'canary'\nsteps = '1,2'", "array"),
+        ("strateg = 'canary'", "unknown field `strateg`; it may say model, name"),
+        ("strategy = 'rolling'", "strategy: there is no 'rolling'; there are direct, blue-green, canary"),
+        ("strategy = 'canary'\n[[step]]\nweigth = 3", "^deployment.toml: step.*weigth`; it may say weight, weights, time, requests, approval$"),
+        ("strategy = 'canary'\nsteps = '1,2'", "^deployment.toml: steps: expected a list, got a text$"),
+        ("step = 3", "step: expected a list, got a whole number"),
+        ("max_time = true", "max_time: expected a number or a text, got true or false"),
         ("strategy = ", "TOML"),
         ("strategy = 'canary'\n[[step]]\nweights = {champion = 90, candidate = 5}", "sum to 100, not 95"),
         ("strategy = 'canary'\n[[step]]\nweights = {champion = 100}", "sum to 100"),
