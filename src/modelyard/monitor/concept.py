@@ -2,8 +2,8 @@
 
 Our own monitor of the risk pages, by a threshold that the alarm budget sets; ADWIN and HDDM, which the field knows, run beside it over the recent
 labels and report. An error that fell is reported and becomes what the next is held against. Hides how errors become scores between 0 and 1, and that
-these are held against their hour of the day (`monitor.levels`). Pure. It must not know where labels come from, nor what a good error would be: that
-is `monitor.performance`'s.
+these are held against their hour of the week, and those of one day taken together (`monitor.rhythm`). Pure. It must not know where labels come from,
+nor what a good error would be: that is `monitor.performance`'s.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from modelyard.monitor import levels, remembered, risk, weight
+from modelyard.monitor import remembered, risk, weight
+from modelyard.monitor import rhythm as rhythms
 from modelyard.monitor.base import Evidence, Judged, Labelled, Reference
-from modelyard.monitor.levels import Levels
+from modelyard.monitor.rhythm import Rhythm
 from modelyard.monitor.risk import Alarm, Cursor, Risk, Terms
 from modelyard.types import Digest, Verdict
 
 if TYPE_CHECKING:
     from modelyard.types import Array
 
-FORMAT = 2
+FORMAT = 3
 RULE = "concept"
 REPORTED_ROWS = 20_000
 """The labelled predictions, the latest, over which the field's detectors are run."""
@@ -59,7 +60,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: Digest
     cursor: Cursor = Cursor()
     risk: Risk = Risk()
-    levels: Levels = Levels()
+    rhythm: Rhythm = Rhythm()
     scale: float = 0.0
     rose_from: float = 0.0
     fell: Fell | None = None
@@ -122,18 +123,20 @@ def _scale(reference: Reference, labelled: Labelled, mask: Array) -> float:
 
 
 def fed(kept: State, found: Array, times: Array, terms: Terms) -> tuple[State, list[Alarm]]:
-    """With these scores taken in, without the cycle of the day; and what happened. While its shape is learnt a baseline is of a day that was levelled
-    otherwise, or not at all, perhaps of its quietest hours alone: it begins anew, or an alarm by it would never end.
+    """With these scores taken in, without the cycle of the week, so many for one as go together; and what happened.
+
+    What was judged before a cycle was known begins anew: a baseline of hours as they were, perhaps of a day's quietest, would be exceeded for ever.
     """
-    hours, held, alarms = kept.levels, kept.risk, list[Alarm]()
-    for part in levels.by_day(hours, times):
-        before = hours.day
-        hours, flat = levels.levelled(hours, found[part], times[part])
-        if hours.day != before and hours.is_new:
+    rhythm, held, alarms = kept.rhythm, kept.risk, list[Alarm]()
+    for rows, day in rhythms.pieces(rhythm, times):
+        rhythm, part = rhythms.taken(rhythm, found[rows], times[rows], day)
+        if part.is_known:
             held = Risk(rows=held.rows)
-        held, more = risk.feed(held, flat, times[part], terms=terms)
+        held, more = risk.feed(held, part.scores, times[rows], terms=msgspec.structs.replace(terms, together=part.together, margin=part.margin))
+        if any(each.kind != "returned" for each in more):  # what came and went was weather, too
+            rhythm = rhythms.moved(rhythm)
         alarms += more
-    return msgspec.structs.replace(kept, risk=held, levels=hours), alarms
+    return msgspec.structs.replace(kept, risk=held, rhythm=rhythm), alarms
 
 
 def _noted(kept: State, alarms: list[Alarm], now: float) -> State:
@@ -147,9 +150,10 @@ def _noted(kept: State, alarms: list[Alarm], now: float) -> State:
 
 def _verdict(kept: State, labelled: Labelled, evidence: Evidence, terms: Terms) -> Verdict:
     held, rule = kept.risk, f"{RULE}:error"
-    numbers = {"labels": float(held.rows), "baseline": held.baseline}
+    numbers = {"labels": float(held.rows), "baseline": held.baseline, "labels_as_one": kept.rhythm.together}
     if not held.bets and not (kept.fell and kept.fell.at == evidence.now):
-        told = f"{held.rows:,} labels have come; the baseline is learnt from {terms.learn_rows:,}"
+        needed = math.ceil(terms.learn_rows * kept.rhythm.together)
+        told = f"{held.rows:,} labels have come; the baseline is learnt from {needed:,}"
         return Verdict(outcome="unknown", rule=rule, evidence=told, numbers=numbers)
     numbers |= weight.numbers(held.rise, math.log(terms.rows_between), peak=held.peak if held.is_raised else None)
     numbers |= {"rows_between_false_pages": terms.rows_between}

@@ -30,6 +30,8 @@ FALLS = tuple(1 / odds for odds in RISES)
 """A fall is bet on as a rise is."""
 FALL_ROWS = 4.0
 """A fall only reports, and may take longer to be sure of: so many times the rows lie between two in vain."""
+END_ROWS = 0.1
+"""A rise that lasts is taken to be over in vain no sooner than after this share of the rows between two that are none."""
 CHUNK = 256
 """Rows that are taken together; which they are depends on how many came before, not on how they were handed over."""
 ROWS_BETWEEN = 1_000_000.0
@@ -54,13 +56,16 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked: on average `rows_between` rows lie between two false alarms of a rise.
 
     With a `bound` only a mean above it is an alarm. Without one the baseline is learnt from the first `learn_rows` rows and followed for as long as
-    nothing is wrong, over about the last `memory_rows`.
+    nothing is wrong, over about the last `memory_rows`. Of rows that go `together`, as those of one day do, so many say as much as one: likelihood
+    ratios are tempered by it, and a baseline needs as many times the rows. Within a `margin` of its odds the mean may move without being an alarm.
     """
 
     rows_between: float = ROWS_BETWEEN
     bound: float | None = None
     learn_rows: int = LEARN_ROWS
     memory_rows: int = MEMORY_ROWS
+    together: float = 1.0
+    margin: float = 1.0
 
 
 class Bet(msgspec.Struct, frozen=True, array_like=True):
@@ -80,7 +85,8 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The state. `weight` and `total` are the baseline's rows and what they sum to; `rows` have been taken in all.
 
     While `is_raised` the baseline stands still; `since` is when the rise began, `level` the mean from there to the alarm, and `bet` the one by which
-    the rise goes on: when its evidence is gone, so is the rise. `peak` is the most evidence that there has been since the alarm.
+    the rise goes on; `over` is the evidence, in natural logarithms, that it no longer does. `peak` is the most evidence of it since the
+    alarm.
     """
 
     rows: int = 0
@@ -92,6 +98,7 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     level: float = 0.0
     bet: int = 0
     peak: float = 0.0
+    over: float = _NONE
 
     @property
     def baseline(self) -> float:
@@ -123,8 +130,8 @@ def feed(risk: Risk, scores: Array, times: Array, *, terms: Terms) -> tuple[Risk
     place = 0
     while place < len(scores):
         last = place + min(CHUNK - risk.rows % CHUNK, len(scores) - place)
-        if terms.bound is None and risk.weight < terms.learn_rows:
-            last = min(last, place + math.ceil(terms.learn_rows - risk.weight))
+        if terms.bound is None and risk.weight < terms.learn_rows * terms.together:
+            last = min(last, place + math.ceil(terms.learn_rows * terms.together - risk.weight))
             risk = _learnt(risk, scores[place:last], terms)
         else:
             risk, taken, alarm = _bet(risk, scores[place:last], times[place:last], terms)
@@ -164,8 +171,9 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def _learnt(risk: Risk, scores: Array, terms: Terms) -> Risk:
     weight, total = risk.weight + len(scores), risk.total + float(scores.sum())
-    if weight > terms.memory_rows and (risk.rows + len(scores)) % CHUNK == 0:
-        weight, total = float(terms.memory_rows), total * terms.memory_rows / weight
+    most = terms.memory_rows * terms.together
+    if weight > most and (risk.rows + len(scores)) % CHUNK == 0:
+        weight, total = most, total * most / weight
     return msgspec.structs.replace(risk, rows=risk.rows + len(scores), weight=weight, total=total)
 
 
@@ -179,11 +187,14 @@ def _bet(risk: Risk, scores: Array, times: Array, terms: Terms) -> tuple[Risk, i
     else:
         before = np.cumsum(scores) - scores
         base = (risk.total + before + 0.5) / (risk.weight + np.arange(len(scores)) + 1.0)
-    steps = np.log1p(scores[:, None] * _GAINS) - np.log1p(base[:, None] * _GAINS)
+    steps = np.log1p(scores[:, None] * _GAINS) - np.log1p(_beyond(base, terms.margin) * _GAINS)
+    if terms.together != 1:
+        steps /= terms.together
     paths = np.cumsum(steps, axis=0)
     begins = steps - paths  # minus each bet's path up to before the row
     sums = paths + np.logaddexp(np.logaddexp.accumulate(begins, axis=0), np.array([bet.sum for bet in bets]))
-    place, kind = _first(sums, risk, terms)
+    overs = _over(risk, steps)
+    place, kind = _first(sums, overs, risk, terms)
     taken = place + 1
     after = _carried(bets, (sums[place], paths[place]), begins[:taken], scores[:taken], times[:taken])
     if not risk.is_raised and terms.bound is None:
@@ -194,7 +205,7 @@ def _bet(risk: Risk, scores: Array, times: Array, terms: Terms) -> tuple[Risk, i
         most = math.log(terms.rows_between) + _BEYOND
         caps = [most] * len(RISES) + [most + math.log(FALL_ROWS)] * len(FALLS)
         after = [msgspec.structs.replace(bet, sum=min(bet.sum, cap)) for bet, cap in zip(after, caps, strict=True)]
-    risk = msgspec.structs.replace(risk, bets=tuple(after))
+    risk = msgspec.structs.replace(risk, bets=tuple(after), over=float(overs[place]))
     if risk.is_raised or kind == "rose":
         risk = msgspec.structs.replace(risk, peak=max(risk.peak, float(_rise(sums[:taken]).max())))
     if risk.is_raised:  # the more has come, the better is known when it began
@@ -209,11 +220,29 @@ def _rise(sums: Array) -> Array:
     return found
 
 
-def _first(sums: Array, risk: Risk, terms: Terms) -> tuple[int, Literal["rose", "fell", "returned"] | None]:
+def _beyond(base: Array, margin: float) -> Array:
+    """What each bet is against [row, bet]: the base, or by the margin above it (of a rise) or below it (of a fall)."""
+    if margin == 1:
+        return base[:, None]
+    odds = np.where(_GAINS > 0, margin, 1 / margin)
+    found: Array = base[:, None] * odds / (1 + base[:, None] * (odds - 1))
+    return found
+
+
+def _over(risk: Risk, steps: Array) -> Array:
+    """Evidence after each row that the rise is over, summed over every row since which it may be; none where there is no rise."""
+    if not risk.is_raised:
+        return np.full(len(steps), _NONE)
+    back = np.cumsum(-steps[:, risk.bet])
+    found: Array = back + np.logaddexp(np.logaddexp.accumulate(-steps[:, risk.bet] - back), risk.over)
+    return found
+
+
+def _first(sums: Array, overs: Array, risk: Risk, terms: Terms) -> tuple[int, Literal["rose", "fell", "returned"] | None]:
     """At which row something happens, and what; the last row, where nothing does."""
     threshold = math.log(terms.rows_between)
     if risk.is_raised:
-        found = np.flatnonzero(sums[:, risk.bet] <= threshold / 2)
+        found = np.flatnonzero(overs >= threshold + math.log(END_ROWS))
         return (int(found[0]), "returned") if len(found) else (len(sums) - 1, None)
     rise = _rise(sums)
     rose = np.flatnonzero(rise >= threshold)
@@ -245,7 +274,7 @@ def _carried(bets: tuple[Bet, ...], last: tuple[Array, Array], begins: Array, sc
 def _happened(risk: Risk, kind: Literal["rose", "fell", "returned"], taken: int, terms: Terms) -> tuple[Risk, int, Alarm]:
     if kind == "returned":
         alarm = Alarm(kind, 0, risk.since, risk.level, risk.baseline if terms.bound is None else terms.bound)
-        return msgspec.structs.replace(risk, is_raised=False, bets=(), peak=0.0), taken, alarm
+        return msgspec.structs.replace(risk, is_raised=False, bets=(), peak=0.0, over=_NONE), taken, alarm
     side = range(len(_ODDS))[_DOWN if kind == "fell" else _UP]
     best = max(side, key=lambda number: risk.bets[number].best)  # the likeliest beginning and size together
     bet = risk.bets[best]

@@ -11,7 +11,6 @@ from labelling import DIGEST, REGRESSOR, START, classified, evidence, first, mea
 
 from modelyard.monitor import concept, risk
 from modelyard.monitor.concept import FORMAT, ConceptDrift, State
-from modelyard.monitor.levels import Levels, levelled
 from modelyard.monitor.risk import Risk, Terms
 from modelyard.monitor.settings import Concept, Monitored
 
@@ -59,7 +58,7 @@ def test_an_error_that_falls_is_reported_and_wakes_nobody() -> None:
 
 def test_it_does_not_matter_over_how_many_turns_the_labels_come() -> None:
     rng = np.random.default_rng(4)
-    labels = classified(rng, [0.2] * 2_000 + [0.5] * 500)
+    labels = classified(rng, [0.2] * 2_000 + [0.5] * 500, every_s=600.0)
     settings = Monitored(concept=Concept(reports=False, rows_between_false_pages=100_000))
     once = judge(labels, settings=settings)
     state = b""
@@ -108,8 +107,27 @@ def test_what_goes_up_and_down_by_the_hour_leaves_no_alarm_that_never_ends_and_a
         assert not before.risk.is_raised
         after, alarms = concept.fed(before, wrong[late], at[late], terms)
         assert after.risk.is_raised and [each.kind for each in alarms] == ["rose"]
-        flat = levelled(Levels(), wrong[~late], at[~late])[1]
-        assert risk.feed(Risk(), flat, at[~late], terms=terms)[0].is_raised, "where it does not begin anew"
+        plain = risk.feed(Risk(), wrong[~late], at[~late], terms=terms)[1]
+        assert any(each.kind == "rose" for each in plain), "as the rows come"
+
+
+def test_errors_that_share_a_days_weather_wake_seldom_and_a_rise_beyond_it_does() -> None:
+    """No hour differs; days do. The budget allows an alarm in vain every 20,000 rows; a day has 240."""
+    terms, days, pages, plain = Terms(rows_between=20_000.0), 120, 0, 0
+    at = 20_458 * 86_400.0 + np.arange(days * 240) * 360.0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        day = np.repeat(rng.normal(0.0, 0.4, days), 240)
+        wrong = (rng.random(len(at)) < 1 / (1 + np.exp(1.5 - day))).astype(np.float64)
+        kept, alarms = concept.fed(State(format=FORMAT, digest=DIGEST), wrong, at, terms)
+        pages += sum(each.kind == "rose" for each in alarms)
+        plain += sum(each.kind == "rose" for each in risk.feed(Risk(), wrong, at, terms=terms)[1])
+        assert 3 < kept.rhythm.together < 15
+        worse = (rng.random(240 * 20) < 0.45).astype(np.float64)
+        after, _ = concept.fed(kept, worse, at[-1] + 360.0 * np.arange(1, 240 * 20 + 1), terms)
+        assert after.risk.is_raised
+    assert pages <= 4 * len(at) / 20_000
+    assert plain > 5 * pages and plain > 20, "were rows taken one by one"
 
 
 def test_the_budget_moves_the_threshold() -> None:

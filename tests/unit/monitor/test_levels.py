@@ -81,6 +81,29 @@ def test_scores_that_never_vary_stay_as_they_are(score: float) -> None:
         assert np.array_equal(levelled(Levels(), scores, at)[1], scores)
 
 
+def test_mondays_that_are_lower_are_levelled_and_weekdays_that_are_alike_are_left() -> None:
+    """By the weeks seen so far: what a weekday's few rows show by chance is no cycle."""
+    at = MONDAY + np.arange(70 * 24 * 20) * 180.0
+    hour, weekday, late = at % DAY_S // 3600, (at // DAY_S + 3) % 7, at >= MONDAY + 42 * DAY_S
+    for drop in (0.0, 0.15):
+        rng = np.random.default_rng(5)
+        chance = 0.35 + 0.15 * np.sin(hour / 24 * 2 * np.pi) - drop * (weekday == 0)
+        scores = (rng.random(len(at)) < chance).astype(np.float64)
+        _, found = levelled(Levels(), scores, at)
+        monday, others = (found[late & (weekday == 0)].mean(), found[late & (weekday != 0)].mean())
+        assert monday == pytest.approx(others, abs=0.03)
+        assert others - scores[late & (weekday == 0)].mean() == pytest.approx(drop, abs=0.03), "as it was"
+
+
+def test_what_happens_once_is_no_cycle() -> None:
+    """The error doubles at noon of the third day: from then on afternoons were higher than mornings, and no day was like another."""
+    rng = np.random.default_rng(6)
+    at = MONDAY + np.arange(7 * 24 * 500) * 7.2
+    scores = (rng.random(len(at)) < np.where(at < MONDAY + 2.5 * DAY_S, 0.1, 0.2)).astype(np.float64)
+    kept, found = levelled(Levels(), scores, at)
+    assert not kept.is_sure and np.array_equal(found, scores)
+
+
 def test_scores_at_their_ends_stay_numbers() -> None:
     at = MONDAY + np.arange(10 * 24 * 20) * 180.0
     always = (at % DAY_S < DAY_S / 2).astype(np.float64)

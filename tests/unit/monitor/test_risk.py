@@ -156,3 +156,34 @@ def test_the_budget_is_of_months_and_the_threshold_of_rows() -> None:
     assert rows_between(day, 0.5) == pytest.approx(1_001 * 30 / 0.5)
     assert rows_between(labelled([]), 1.0) == 1_000.0 and rows_between(day, 0.0) == ROWS_BETWEEN
     assert math.isfinite(rows_between(labelled([5.0]), 1e-9))
+
+
+def test_rows_that_go_together_say_as_much_as_one() -> None:
+    """Each row ten times: taken for what it is, it alarms as seldom as its tenth, and sees a rise as soon."""
+    for seed in range(5):
+        once = flips(np.random.default_rng(seed), (3_000, 0.2), (600, 0.5))
+        (alarm, *_) = fed(once, Terms(rows_between=1e5))[1]
+        (tenfold, *_) = fed(np.repeat(once, 10), Terms(rows_between=1e6, together=10.0))[1]
+        assert (tenfold.kind, tenfold.place // 10) == ("rose", pytest.approx(alarm.place, abs=12))
+        assert fed(np.repeat(once[:3_000], 10), Terms(rows_between=1e6))[1], "were they taken one by one"
+    assert fed(np.zeros(299), Terms(together=2.0))[0].bets == fed(np.zeros(599), Terms(together=2.0))[0].bets == ()
+
+
+def test_within_a_margin_nothing_happens_and_beyond_it_something_does() -> None:
+    rng = np.random.default_rng(5)
+    for after, kinds in ((0.4, []), (0.9, ["rose"]), (0.1, []), (0.01, ["fell"])):
+        scores = flips(rng, (4_000, 0.2), (400, after))
+        assert [each.kind for each in fed(scores, Terms(margin=4.0))[1]] == kinds
+    assert [each.kind for each in fed(flips(rng, (4_000, 0.2), (400, 0.4)))[1]] == ["rose"]
+
+
+def test_a_small_rise_that_is_over_ends_though_a_small_bet_is_never_without_evidence() -> None:
+    """Scores that vary little: the bet's own sum over all beginnings stays high, and by it the rise would go on for long."""
+    level = np.repeat([0.4, 0.46, 0.4], [2_000, 1_500, 6_000])
+    scores = np.clip(level + np.random.default_rng(6).normal(0.0, 0.1, len(level)), 0.0, 1.0)
+    terms = Terms(rows_between=2_000.0)
+    _, alarms = fed(scores, terms)
+    (end, *_) = (each.place for each in alarms if each.kind == "returned" and each.place > 3_500)
+    assert end < 4_500
+    state, _ = fed(scores[:end], terms)
+    assert state.is_raised and state.bets[state.bet].sum > math.log(terms.rows_between) / 2
