@@ -110,6 +110,14 @@ class World:
         return part.mirror
 
 
+async def true(said: Callable[[], object]) -> None:
+    """Wait until it is."""
+    until = time.monotonic() + 20
+    while not said():
+        assert time.monotonic() < until
+        await asyncio.sleep(0.002)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not shed what a test waits for."""
@@ -314,11 +322,12 @@ def test_what_callers_ask_meanwhile_stands_between_two_blocks(tmp_path: Path, fr
         monkeypatch.setattr(world.other, "run", busy)
         for blocks in (1, 2):
             free[0] = True
-            await asyncio.sleep(0.1)
+            await true(lambda wanted=blocks: len(ran) >= wanted)
+            await asyncio.sleep(0.02)
             assert ran == [64] * blocks
         assert world.metrics.sums([0])["line", 2][MIRRORED] == 0
         monkeypatch.setattr(shadow, "HELD_S", 0.0)
-        await asyncio.sleep(0.1)
+        await true(lambda: world.metrics.sums([0])["line", 2][MIRRORED])
         assert world.metrics.sums([0])["line", 2][MIRRORED] == 128, "what has run is told at last, though there is never time"
         assert not one._found
         assert one._found_rows == 0
@@ -329,22 +338,23 @@ def test_what_callers_ask_meanwhile_stands_between_two_blocks(tmp_path: Path, fr
 def test_where_callers_crowd_it_takes_a_step_now_and_then(tmp_path: Path, free: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         monkeypatch.setattr(shadow, "CROWDED_PAUSE_S", 60.0)
+        monkeypatch.setattr(shadow, "GATHER_S", 60.0)
         made = world.switch(1.0)
         (one,) = made.champion.shadows
         run, ran = world.other.run, []
         monkeypatch.setattr(world.other, "run", lambda inputs, rows: ran.append(rows) or run(inputs, rows))
-        free[0] = False
         for _ in range(16):
             await world.ask(*(Asked(number) for number in range(shadow.CROWD)))
-        free[0] = True
+        await true(lambda: one._held_rows == 128)
         one._stepped_s = time.monotonic() - 61
-        await asyncio.sleep(0.1)
+        one._soon()
+        await true(lambda: ran)
+        await asyncio.sleep(0.02)
         assert ran == [64], "though there seems to be time"
         for number in range(shadow.CROWD):
             await world.ask(Asked(number))
-            await asyncio.sleep(0)
+        await true(lambda: one._held_rows == 72)
         one._stepped_s -= 61
-        one._timer.cancel()  # type: ignore[union-attr]
         one._soon()
         found = await world.mirrored(136)
         assert (found.sent, found.shed, ran) == (136, 0, [64, 64, 8]), "they come one by one again"
@@ -363,9 +373,10 @@ def test_what_has_run_when_a_plan_ends_counts(tmp_path: Path, free: list[bool], 
             return run(inputs, rows)
 
         monkeypatch.setattr(world.other, "run", busy)
+        (one,) = world.champion.shadows
         await world.ask(Asked(1), Asked(2))
         await world.ask(Asked(3))
-        await asyncio.sleep(0.05)
+        await true(lambda: one._found)
         world.switch(0.0)
         assert world.other.recorder is not None
         (part,) = world.other.recorder.take(1.0)
