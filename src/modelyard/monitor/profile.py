@@ -603,12 +603,15 @@ def _test(old: FeatureProfile, new: FeatureProfile) -> tuple[float, float]:
     cells = [(float(a), float(b)) for a, b in zip(old.counts, new.counts, strict=True)]
     if old.kind == "missing":
         cells = [(float(old.present), float(new.present))]
+    gone = (float(old.missing), float(new.missing))
+    apart = _apart([*cells, gone])
     cells = _pooled(cells, ordered=old.kind == "number")
     ranked = cells if old.kind == "number" else []
-    gone = (float(old.missing), float(new.missing))
     least = 5.0 / _smaller_share(old.rows, new.rows)
     cells = [*cells, gone] if sum(gone) >= least or len(cells) == 0 else [(cells[0][0] + gone[0], cells[0][1] + gone[1]), *cells[1:]]
     cells = [cell for cell in cells if sum(cell)]
+    is_exact = len(cells) < 2
+    cells = apart if is_exact else cells
     if len(cells) < 2:
         return 0.0, 1.0
     n, m = float(old.rows), float(new.rows)
@@ -616,6 +619,8 @@ def _test(old: FeatureProfile, new: FeatureProfile) -> tuple[float, float]:
     shares = [((a + 0.5) / (n + size / 2), (b + 0.5) / (m + size / 2)) for a, b in cells]
     index = sum((now - then) * math.log(now / then) for then, now in shares)
     effect = max(0.0, index - (size - 1) * (1 / n + 1 / m))
+    if is_exact:
+        return effect, _exact_test(cells[1], n, m)
     p = _g_test(cells, n, m)
     return effect, min(1.0, 2 * min(p, _rank_test(ranked))) if len(ranked) > 1 else p
 
@@ -646,6 +651,31 @@ def _pooled(cells: list[tuple[float, float]], *, ordered: bool) -> list[tuple[fl
         last = pooled.pop()
         pooled.append((last[0] + a, last[1] + b))
     return pooled or [(n, m)]
+
+
+def _apart(cells: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The fullest cell and all others as one; one alone where nothing lies elsewhere."""
+    most = max(cells, key=sum)
+    rest = sum(a for a, _ in cells) - most[0], sum(b for _, b in cells) - most[1]
+    return [most, rest] if sum(rest) else [most]
+
+
+def _exact_test(cell: tuple[float, float], n: float, m: float) -> float:
+    """Fisher's exact test of one cell against all else, for cells of which too few are expected for `_g_test`; doubled, and never too small.
+
+    Of a much larger sample that lies in one cell alone, all cells of the smaller one come to too few. The tail is bounded by a geometric series.
+    """
+    (a, b), r = cell, sum(cell)
+    if a * (n + m) <= r * n:
+        a, b, n, m = b, a, m, n
+    ratio = (n - a) * b / ((a + 1) * (m - b + 1))
+    if ratio >= 1:
+        return 1.0
+    return min(1.0, 2 * math.exp(_log_choose(n, a) + _log_choose(m, b) - _log_choose(n + m, r)) / (1 - ratio))
+
+
+def _log_choose(n: float, k: float) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def _g_test(cells: list[tuple[float, float]], n: float, m: float) -> float:

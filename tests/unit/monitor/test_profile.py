@@ -229,6 +229,27 @@ def test_p_holds_at_the_actual_size(rows: int) -> None:
     assert 0.02 < np.mean(np.array(found) <= 0.05) < 0.08
 
 
+@pytest.mark.parametrize("rows", [64, 500])
+def test_what_lies_in_one_place_alone_is_a_shift_from_few_rows_however_much_comes(rows: int) -> None:
+    """The more came, the fewer of the reference's rows were expected anywhere else, until all cells were one and nothing had changed."""
+    rng = np.random.default_rng(rows)
+    schema = Schema(inputs=(TensorSpec(name="X", datatype="FP64", shape=(-1, 1)),), outputs=(), layout="array", task="other")
+    reference = measure({"X": rng.normal(size=(rows, 1))}, schema)
+    for came in (300, 5000, 100_000):
+        (shift,) = compare(reference, count(reference, {"X": np.full((came, 1), 9.0)}))
+        assert shift.effect > 5 and shift.p < 1e-20, came
+    still = measure({"X": np.ones((rows, 1))}, schema)
+    assert compare(still, count(still, {"X": np.ones((100_000, 1))}))[0].p == 1.0
+
+
+@pytest.mark.parametrize("hits", range(11))
+def test_the_exact_test_is_fishers(hits: int) -> None:
+    n, m, r = 64, 1500, 10
+    ways = [math.comb(n, k) * math.comb(m, r - k) / math.comb(n + m, r) for k in range(r + 1)]
+    exact = min(1.0, 2 * min(sum(ways[hits:]), sum(ways[: hits + 1])))
+    assert exact - 1e-9 <= profile._exact_test((hits, r - hits), n, m) <= 1.05 * exact + 1e-12
+
+
 def test_the_test_finds_a_small_shift() -> None:
     rng = np.random.default_rng(0)
     schema = Schema(inputs=(TensorSpec(name="X", datatype="FP64", shape=(-1, 40)),), outputs=(), layout="array", task="other")
