@@ -39,6 +39,8 @@ _ABOVE = 3.0  # R is kept within e^3 of its threshold, so that an alarm ends soo
 _HELD_S, _HELD_IN_CYCLES_S = 3600.0, 86_400.0  # a shift of what goes up and down by the hour may only show at its peaks
 _UNKNOWN_CYCLES = 1.0  # what cycles may account for, in deviations, in a week that is not learnt yet: of what is never missing, one row in a hundred
 _KNOWN = 64
+_ALIKE = 0.5
+"""Evidence in two directions that differs by less than e^0.5 says nothing of which it is."""
 
 
 class _Written(msgspec.Struct, frozen=True, array_like=True):
@@ -216,12 +218,23 @@ def _latest(memory: Array, known: Directions) -> _Latest:
     return _Latest(shares, np.einsum("sdc,sc->sd", known.scores, shares), distance)
 
 
+def _leading(terms: Array, latest: _Latest) -> Array:
+    """The direction of each stream in which there is most evidence; `len(NAMES)` is none of them. Where several are alike, since evidence beyond the
+    threshold is let go, the one in which the latest rows lie farthest: what moved up is not told as spread wider after a while.
+    """
+    most = terms.max(axis=1, keepdims=True)
+    by_direction = terms[:, :-1].reshape(len(terms), len(NAMES), BETS).max(axis=2)
+    is_most = by_direction >= most - _ALIKE
+    farthest: Array = np.where(is_most, latest.scores, -np.inf).argmax(axis=1)
+    return np.where(is_most.any(axis=1), farthest, len(NAMES))
+
+
 def _verdicts(state: _State, known: Directions, streams: _Streams, made: Bets) -> list[Verdict]:
     if not state.rows:
         return []
     found = edetector.evidence(state.detected, made)
-    leading = (state.detected.sums + made.stakes).argmax(axis=1) // BETS
     latest = _latest(state.detected.memory, known)
+    leading = _leading(state.detected.sums + made.stakes, latest)
     end = state.cycles.at + MINUTE_S
     is_held = state.until > state.cycles.at
     is_learning = bool(streams.first_s > 0 and not state.cycles.weeks)

@@ -66,6 +66,17 @@ def test_where_the_window_shows_a_sharp_beginning_it_is_told_as_its_cause_tells_
     assert of(kept, "drift:a").window[0] == told.window[0], "it stays what was told"  # type: ignore[index]
 
 
+def test_what_moved_up_is_not_told_as_spread_wider_after_a_while() -> None:
+    """Evidence is let go beyond the threshold: a strong shift reaches that in several directions, and for days."""
+    reference = normal_reference(tuple("abcdefgh"))
+    rng = np.random.default_rng(0)
+    state, names = b"", [f"drift:{name}" for name in "abcdefgh"]
+    for begin in range(0, 100, 20):
+        state = judge(reference, drawn(rng, reference.profile, range(begin, begin + 20), rows=139, mean=1.0), state).state
+        found = judge(reference, [], state)
+        assert all("lies higher by" in of(found, name).evidence for name in names)
+
+
 def test_an_alarm_ends_when_its_cause_has() -> None:
     reference = normal_reference(("a",))
     rng = np.random.default_rng(0)
