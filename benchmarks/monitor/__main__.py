@@ -31,6 +31,7 @@ BARS: dict[str, str] = {
     "estimate": "benchmarks.monitor.estimate:run",
     "estimate-numbers": "benchmarks.monitor.estimate_numbers:run",
     "seasonal": "benchmarks.monitor.seasonal:run",
+    "seasonal-performance": "benchmarks.monitor.seasonal_performance:run",
     "month": "benchmarks.monitor.month:run",
 }
 DATA = ROOT.parent / "shared" / "data"

@@ -2,8 +2,9 @@
 
 Figures have intervals, and each window says how many of its predictions have a label. What pages is no window's figure but a test that may be asked
 after every label for ever (`monitor.risk`): against what the bundle's reference reached (on rows held out from training) less the smallest loss worth
-a page, or the bound that the settings give. Hides how accuracy, AUC, MAE and RMSE become means of scores between 0 and 1. Pure. It must not know
-where labels come from.
+a page, or the bound that the settings give. A bound is of days and weeks as a whole: a rush hour that is beyond it every day breaks none, so scores
+are judged without their rhythm (`monitor.rhythm`). Hides how accuracy, AUC, MAE and RMSE become means of scores between 0 and 1. Pure. It must not
+know where labels come from.
 
 Sources: Wilson (JASA 1927) for a share; DeLong, DeLong and Clarke-Pearson (Biometrics 1988) for an AUC. The mean of a score that is cut off is at
 most that of the whole, so that a bound on the one is a test of the other.
@@ -19,7 +20,9 @@ import msgspec
 import numpy as np
 
 from modelyard.monitor import remembered, risk, weight
+from modelyard.monitor import rhythm as rhythms
 from modelyard.monitor.base import Evidence, Judged, Labelled
+from modelyard.monitor.rhythm import Rhythm
 from modelyard.monitor.risk import Cursor, Risk, Terms
 from modelyard.types import Digest, Verdict
 
@@ -36,6 +39,9 @@ LEAST_ROWS = 30
 CUT = {"mae": 10.0, "rmse": 30.0}
 """Errors (and squared ones) count up to this many times their bound: one mad label is not a page."""
 UNPAIRED = 512
+AT_FIRST = 4.0
+"""While a rhythm is not known its hours may lie beyond the bound so many times, by their odds: what is worse pages at once."""
+_DAY_S = 86_400
 _HOUR_S = 3600
 _Z = 1.96
 
@@ -66,15 +72,26 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return None if not self.answered else min(1.0, self.labelled / self.answered)
 
 
+class Day(msgspec.Struct, frozen=True, array_like=True):
+    """A day of a stream whose rhythm is not known yet, from its first row on: what rows gained as evidence, how many they are, what they sum to."""
+
+    since: float
+    gained: tuple[float, ...] = ()
+    rows: int = 0
+    total: float = 0.0
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept between turns: a test per figure, of which limit it is, and the scores of predictions that wait for one of the other class to be
-    ranked with."""
+    """What is kept between turns: a test per figure, of which limit it is, and its scores' rhythm; and the scores of predictions that wait for one of
+    the other class to be ranked with."""
 
     format: int
     digest: Digest
     cursor: Cursor = Cursor()
     tests: dict[str, Risk] = {}
     limits: dict[str, float] = {}
+    rhythms: dict[str, Rhythm] = {}
+    days: dict[str, Day] = {}
     positives: tuple[float, ...] = ()
     negatives: tuple[float, ...] = ()
 
@@ -109,9 +126,10 @@ class Performance:
         mask, cursor = kept.cursor.fresh(labelled, now=evidence.now, settle_s=settings.settle_s)
         share = evidence.false_pages / max(1, len(demands))
         terms = {name: Terms(rows_between=risk.rows_between(labelled, share), bound=bound(name, each)) for name, each in demands.items()}
-        kept = _tested(msgspec.structs.replace(kept, cursor=cursor), labelled, mask, demands, terms)
+        kept = fed(msgspec.structs.replace(kept, cursor=cursor), _of(labelled, mask), demands, terms)
         told = windows(labelled, window_s=settings.window_s, now=evidence.now)
-        return Judged(tuple(_verdict(name, kept, told, demands.get(name), terms.get(name)) for name in names), remembered.written(kept))
+        shown = _Shown(told, _latest_day(labelled))
+        return Judged(tuple(_verdict(name, kept, shown, demands.get(name), terms.get(name)) for name in names), remembered.written(kept))
 
 
 def figure_names(schema: Schema) -> tuple[str, ...]:
@@ -197,13 +215,16 @@ def bound(name: str, demand: Demand) -> float:
     return 1 / CUT[name] if name in CUT else 1 - demand.limit
 
 
-def _tested(kept: State, labelled: Labelled, mask: Array, demands: Mapping[str, Demand], terms: Mapping[str, Terms]) -> State:
+def fed(kept: State, new: Labelled, demands: Mapping[str, Demand], terms: Mapping[str, Terms]) -> State:
+    """With these labelled predictions taken in, in the order in which they are judged."""
     limits = {name: demand.limit for name, demand in demands.items()}
-    tests = {name: test for name, test in kept.tests.items() if limits.get(name) == kept.limits.get(name)}  # of another limit it says nothing
-    kept = msgspec.structs.replace(kept, tests=tests, limits=limits)
-    if not mask.any():
+    same = {name for name, limit in limits.items() if kept.limits.get(name) == limit}  # of another limit a test says nothing
+    tests = {name: each for name, each in kept.tests.items() if name in same}
+    cycles = {name: each for name, each in kept.rhythms.items() if name in same}
+    days = {name: each for name, each in kept.days.items() if name in same}
+    kept = msgspec.structs.replace(kept, tests=tests, rhythms=cycles, days=days, limits=limits)
+    if not len(new.times):
         return kept
-    new = _of(labelled, mask)
     for name, demand in demands.items():
         times = new.times
         if name == "accuracy":
@@ -214,8 +235,37 @@ def _tested(kept: State, labelled: Labelled, mask: Array, demands: Mapping[str, 
         else:
             errors = np.abs(new.predicted - new.truth) / demand.limit
             scores = np.minimum(errors if name == "mae" else errors**2, CUT[name]) / CUT[name]
-        tests[name], _ = risk.feed(tests.get(name, Risk()), scores, times, terms=terms[name])
-    return msgspec.structs.replace(kept, tests={name: tests[name] for name in demands})
+        test, cycle, day = tests.get(name, Risk()), cycles.get(name, Rhythm()), days.pop(name, None)
+        for rows, date in rhythms.pieces(cycle, times):
+            was_raised = test.is_raised
+            cycle, part = rhythms.taken(cycle, scores[rows], times[rows], date)
+            margin = part.margin if part.margin <= rhythms.MARGIN_OF_WEEK else AT_FIRST
+            own = msgspec.structs.replace(terms[name], together=part.together, margin=margin)
+            test, day = _judged(test, day, part.scores, times[rows], own)
+            cycle = cycle if test.is_raised is was_raised else rhythms.moved(cycle)
+        tests[name], cycles[name] = test, cycle
+        days |= {} if day is None else {name: day}
+    return msgspec.structs.replace(kept, tests={name: tests[name] for name in demands}, rhythms=cycles, days=days)
+
+
+def _judged(test: Risk, day: Day | None, scores: Array, times: Array, terms: Terms) -> tuple[Risk, Day | None]:
+    """With rows of one piece of the rhythm. While it is not known each is allowed its margin, and a whole day, when it is over, none."""
+    if terms.margin == 1:
+        return risk.feed(test, scores, times, terms=terms)[0], None
+    while len(scores):
+        day = Day(float(times[0])) if day is None else day
+        past = np.flatnonzero(times >= day.since + _DAY_S)
+        last = int(past[0]) if len(past) else len(scores)
+        test, _ = risk.feed(test, scores[:last], times[:last], terms=terms)
+        more = risk.gained(scores[:last], terms=terms)
+        gains = tuple(a + b for a, b in zip(day.gained or (0.0,) * len(more), more, strict=True))
+        day = Day(day.since, gains, day.rows + last, day.total + float(scores[:last].sum()))
+        if last < len(scores):
+            if not test.is_raised:
+                test = risk.with_whole(test, day.gained, since=day.since, rows=day.rows, total=day.total)
+            day = None
+        scores, times = scores[last:], times[last:]
+    return test, day
 
 
 def _ranked(kept: State, new: Labelled) -> tuple[Array, Array, tuple[float, ...], tuple[float, ...]]:
@@ -242,8 +292,21 @@ def _ranked(kept: State, new: Labelled) -> tuple[Array, Array, tuple[float, ...]
     return np.array(scores), np.array(times), tuple(waiting[1]), tuple(waiting[0])
 
 
-def _verdict(name: str, kept: State, told: Sequence[Window], demand: Demand | None, terms: Terms | None) -> Verdict:
-    rule = f"{RULE}:{name}"
+def _latest_day(labelled: Labelled) -> Mapping[str, Figure]:
+    """The figures of the last day that has labels, whatever its windows: harm is told by these, since an hour of the night is no measure of it."""
+    chosen = labelled.times > labelled.times[-1] - _DAY_S
+    return figures(_of(labelled, chosen)) if int(chosen.sum()) >= LEAST_ROWS else {}
+
+
+class _Shown(NamedTuple):
+    """What is told beside the test: the latest windows, and the figures of the last day that has labels."""
+
+    windows: Sequence[Window]
+    day: Mapping[str, Figure]
+
+
+def _verdict(name: str, kept: State, beside: _Shown, demand: Demand | None, terms: Terms | None) -> Verdict:
+    rule, told = f"{RULE}:{name}", beside.windows
     latest = next((each for each in reversed(told) if name in each.figures), None)
     numbers = _numbers(name, told, latest)
     shown = "too few labels in every window yet" if latest is None else _shown(name, latest)
@@ -254,10 +317,11 @@ def _verdict(name: str, kept: State, told: Sequence[Window], demand: Demand | No
     test = kept.tests.get(name, Risk())
     numbers |= {"limit": demand.limit, **weight.numbers(test.rise, math.log(terms.rows_between), peak=test.peak if test.is_raised else None)}
     numbers |= {} if demand.reference is None else {"reference": demand.reference}
-    limit = f"{'at most' if name in CUT else 'at least'} {demand.limit:.4g}"
+    limit = f"over days as a whole it is to be {'at most' if name in CUT else 'at least'} {demand.limit:.4g}"
+    harm = _harm(name, beside.day, demand)
     if test.is_raised:
-        harm, end = _harm(name, latest, demand), max([test.since, *(each.end for each in told[-1:])])
-        said = f"{shown}; it is to be {limit}, and the labels since then say that it is not"
+        end = max([test.since, *(each.end for each in told[-1:])])
+        said = f"{shown}; {limit}, and by the labels since the alarm began it is not"
         if test.rise < math.log(terms.rows_between):
             said += f"; {weight.said_of_held(numbers)}"
         return Verdict(outcome="fail", rule=rule, evidence=said, numbers=numbers, window=(test.since, end), harm=harm)
@@ -266,10 +330,10 @@ def _verdict(name: str, kept: State, told: Sequence[Window], demand: Demand | No
     return Verdict(
         outcome="pass",
         rule=rule,
-        evidence=f"{shown}; it is to be {limit}: {weight.said(numbers)}",
+        evidence=f"{shown}; {limit}: {weight.said(numbers)}",
         numbers=numbers,
         window=window,
-        harm=_harm(name, latest, demand),
+        harm=harm,
     )
 
 
@@ -290,10 +354,10 @@ def _shown(name: str, window: Window) -> str:
     return f"{shown} {figure.value:.4g} ({figure.low:.4g} to {figure.high:.4g}) by {window.labelled:,} labels{share}"
 
 
-def _harm(name: str, latest: Window | None, demand: Demand) -> float | None:
-    if latest is None or demand.reference is None:
+def _harm(name: str, day: Mapping[str, Figure], demand: Demand) -> float | None:
+    if name not in day or demand.reference is None:
         return None
-    value = latest.figures[name].value
+    value = day[name].value
     if name in CUT:
         return max(0.0, value / demand.reference - 1) if demand.reference > 0 else None
     return max(0.0, demand.reference - value)

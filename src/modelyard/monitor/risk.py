@@ -13,6 +13,7 @@ distribution shifts" (ICLR 2022).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
@@ -142,6 +143,26 @@ def feed(risk: Risk, scores: Array, times: Array, *, terms: Terms) -> tuple[Risk
     return risk, alarms
 
 
+def gained(scores: Array, *, terms: Terms) -> tuple[float, ...]:
+    """By what these rows, in whatever order, multiply each bet on a rise beyond the bound; natural logarithms."""
+    base = 0.0 if terms.bound is None else terms.bound
+    steps = np.log1p(scores[:, None] * _GAINS[_UP]) - np.log1p(base * _GAINS[_UP])
+    found: tuple[float, ...] = tuple((steps.sum(axis=0) / terms.together).tolist())
+    return found
+
+
+def with_whole(risk: Risk, whole: Sequence[float], *, since: float, rows: int, total: float) -> Risk:
+    """With rows that were taken as one, by what they `gained`: each bet is what it was, or what it is by these rows alone where that is more.
+
+    For rows of which the mean, and not that of each, is at most the bound: by concavity a bet gains nothing by these either, on average.
+    """
+    bets = list(risk.bets or (Bet(),) * len(_ODDS))
+    for place, each in enumerate(whole):
+        if each > bets[place].sum:
+            bets[place] = Bet(sum=each, best=each, since=since, rows=rows, total=total)
+    return msgspec.structs.replace(risk, bets=tuple(bets))
+
+
 def rows_between(labelled: Labelled, false_alarms: float) -> float:
     """How many labelled rows a month of them has for each of the `false_alarms` that it may bring; by default where nobody may be woken at all."""
     if false_alarms <= 0:
@@ -187,7 +208,8 @@ def _bet(risk: Risk, scores: Array, times: Array, terms: Terms) -> tuple[Risk, i
     else:
         before = np.cumsum(scores) - scores
         base = (risk.total + before + 0.5) / (risk.weight + np.arange(len(scores)) + 1.0)
-    steps = np.log1p(scores[:, None] * _GAINS) - np.log1p(_beyond(base, terms.margin) * _GAINS)
+    margin = 1.0 if risk.is_raised and terms.bound is not None else terms.margin  # what was found to lie beyond a bound is held against it
+    steps = np.log1p(scores[:, None] * _GAINS) - np.log1p(_beyond(base, margin) * _GAINS)
     if terms.together != 1:
         steps /= terms.together
     paths = np.cumsum(steps, axis=0)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from labelling import CLASSIFIER, DIGEST, REGRESSOR, START, classified, evidence, first, measured
 
+from modelyard.monitor import risk
 from modelyard.monitor.base import Labelled
 from modelyard.monitor.performance import Performance, auc, demanded, figure_names, figures, windows
+from modelyard.monitor.risk import Risk, Terms
 from modelyard.monitor.settings import Bound, Monitored
 from modelyard.monitor.settings import Performance as Section
 from modelyard.types import Schema
@@ -54,6 +56,48 @@ def test_errors_of_a_regressor_are_held_against_the_references_and_one_mad_label
     worse = measured(rng, [1.6] * 1_500, start=float(labels.times[-1]) + 60)
     told, _ = judge(worse._replace(numbers=worse.numbers + 3_000), state, schema=REGRESSOR, quality={"mae": 0.8})
     assert told["mae"].outcome == "fail" and told["mae"].harm == pytest.approx(0.6, abs=0.15)
+
+
+def rushed(rng: np.random.Generator, days: int, share: float, rush: float, *, first_hour: int = 0) -> Labelled:
+    """Sixty predictions an hour, wrong with the chance `share`, and from seven to ten with the chance `rush`."""
+    hours = np.arange(first_hour, 24 * days)
+    return classified(rng, np.repeat(np.where((hours % 24 >= 7) & (hours % 24 < 10), rush, share), 60), start=START + 3_600 * first_hour)
+
+
+def by_the_hour(labels: Labelled, **more) -> list[str]:
+    """The outcomes of turns, one each hour."""
+    outcomes, state = [], b""
+    for row in range(60, len(labels.times) + 1, 60):
+        part = Labelled(*(each[max(0, row - 1_440) : row] for each in labels[:5] if each is not None))
+        told, state = judge(part, state, **more)
+        outcomes.append(told["accuracy"].outcome)
+    return outcomes
+
+
+@pytest.mark.parametrize("first_hour", [0, 7])
+def test_a_rush_hour_that_is_beyond_the_bound_every_day_breaks_none_while_the_days_keep_it(first_hour: int) -> None:
+    quality = {"accuracy": 0.9}
+    labels = rushed(np.random.default_rng(1), 9, 0.05, 0.35, first_hour=first_hour)
+    assert "fail" not in by_the_hour(labels, quality=quality)
+    _, alarms = risk.feed(Risk(), (labels.truth != labels.predicted).astype(float), labels.times, terms=Terms(rows_between=216_000.0, bound=0.15))
+    assert sum(alarm.kind == "rose" for alarm in alarms) >= 9, "judged with its rhythm it is broken every day"
+    worse = rushed(np.random.default_rng(2), 2, 0.25, 0.55, first_hour=first_hour)
+    assert "fail" in by_the_hour(worse, quality=quality)[:25], "a day that breaks it as a whole pages when it is over"
+
+
+def test_of_the_first_day_what_is_much_worse_pages_at_once() -> None:
+    labels = classified(np.random.default_rng(3), [0.6] * 120)
+    assert judge(labels, quality={"accuracy": 0.9})[0]["accuracy"].outcome == "fail"
+    labels = classified(np.random.default_rng(3), [0.3] * 1_430)
+    assert judge(labels, quality={"accuracy": 0.9})[0]["accuracy"].outcome == "pass", "it may be the hour"
+    labels = classified(np.random.default_rng(3), [0.3] * 1_450)
+    assert judge(labels, quality={"accuracy": 0.9})[0]["accuracy"].outcome == "fail", "it was the day"
+
+
+def test_harm_is_of_the_last_day_and_not_of_the_latest_window() -> None:
+    labels = classified(np.random.default_rng(4), [0.4] * 1_400 + [0.0] * 100)
+    verdict = judge(labels, quality={"accuracy": 0.9})[0]["accuracy"]
+    assert verdict.numbers["accuracy"] == 1.0 and verdict.harm == pytest.approx(0.27, abs=0.05)
 
 
 def test_a_bound_of_the_settings_goes_before_the_references() -> None:

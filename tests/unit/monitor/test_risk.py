@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modelyard.monitor.base import Labelled
-from modelyard.monitor.risk import ROWS_BETWEEN, Alarm, Cursor, Risk, Terms, feed, rows_between
+from modelyard.monitor.risk import ROWS_BETWEEN, Alarm, Cursor, Risk, Terms, feed, gained, rows_between, with_whole
 
 
 def flips(rng: np.random.Generator, *parts: tuple[int, float]) -> np.ndarray:
@@ -91,6 +91,21 @@ def test_a_bound_is_held_against_from_the_first_row_and_below_it_is_no_alarm() -
     assert fed(flips(rng, (20_000, 0.1)), Terms(bound=0.15))[1] == []
     _, alarms = fed(flips(rng, (3_000, 0.3)), Terms(bound=0.15))
     assert alarms[0].kind == "rose" and alarms[0].place < 400 and alarms[0].before == 0.15
+
+
+def test_rows_that_are_taken_as_one_count_in_any_order_and_beyond_the_bound_alone() -> None:
+    rng = np.random.default_rng(3)
+    terms = Terms(bound=0.2, rows_between=10_000.0)
+    for share, is_raised in ((0.35, True), (0.15, False)):
+        scores = flips(rng, (1_000, share))
+        whole = gained(scores, terms=terms)
+        assert whole == pytest.approx(gained(np.sort(scores), terms=terms))
+        risk = with_whole(Risk(), whole, since=5.0, rows=len(scores), total=float(scores.sum()))
+        after, alarms = feed(risk, flips(rng, (5, share)), np.arange(5.0), terms=terms)
+        assert (after.is_raised, len(alarms)) == (is_raised, int(is_raised))
+        assert not is_raised or (after.since == 5.0 and abs(after.level - share) < 0.05)
+    more = with_whole(after, tuple(-1.0 for _ in whole), since=9.0, rows=1, total=0.0)
+    assert [bet.sum for bet in more.bets] == [max(bet.sum, -1.0) if place < 4 else bet.sum for place, bet in enumerate(after.bets)]
 
 
 def test_scores_need_not_be_zeros_and_ones() -> None:
