@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,6 +83,8 @@ _AT_ONCE = 500
 _PROBES = 16
 _WRITTEN_AT_ONCE = 2_000
 """So many rows are written in one transaction where there may be a million: others write in between."""
+_ADDED_AT_ONCE = 200
+"""So many rows one statement adds: each by a statement of its own costs twice as much."""
 _BOOLEANS, _NUMBERS = (bool, np.bool_), (int, float, np.number)
 _NAMED = 3
 _DAY_S = 86_400
@@ -99,6 +101,15 @@ class Given(NamedTuple):
     id: str
     truth: Scalar
     known_at: float | None = None
+
+
+class Sheet(NamedTuple):
+    """Labels that may be kept, as columns: of which predictions, what is true as it is compared, since when each is known, and when all were given."""
+
+    ids: Sequence[str]
+    truths: Sequence[str]
+    known: Sequence[float]
+    at: float
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,24 +208,27 @@ class Ledger(Database):
 
     def give(self, name: str, labels: Sequence[Given | tuple[str, Scalar]], *, at: float) -> Received:
         """Keep the labels of a deployment's predictions, by prediction id, all or none. Raises InvalidInput for what is no label."""
-        if len(labels) > BATCH:
-            raise InvalidInput(f"at most {BATCH:,} labels are taken at once", field="labels", rule="count")
-        given = [each if len(each) == 3 else (*each, None) for each in labels]
-        texts = [(_checked(key), text(truth), _dated(known_at, at)) for key, truth, known_at in given]
-        counts = dict.fromkeys(Received.__struct_fields__, 0)
+        return self.keep([(name, sheet(labels, at=at))])[0]
+
+    def keep(self, sheets: Sequence[tuple[str, Sheet]]) -> list[Received]:
+        """Keep labels of deployments in one transaction, in this order, all or none; what those of each sheet were."""
         with self._translated(), self._transaction() as connection:
-            if _are_written_as_new(connection, name, texts, at):
-                counts["new"] = len(texts)
-            else:
-                had = _had(connection, name, [key for key, _, _ in texts])
-                for label in texts:
-                    counts[self._keep(connection, name, label, at, had)] += 1
-                _write(connection, name, had)
-            fields = ", ".join(counts)
-            added = ", ".join(f"{field} = {field} + excluded.{field}" for field in counts)
-            marks = ", ".join("?" * len(counts))
-            query = f"INSERT INTO received (name, {fields}) VALUES (?, {marks}) ON CONFLICT (name) DO UPDATE SET {added}"  # noqa: S608  names of ours
-            connection.execute(query, (name, *counts.values()))
+            return [self._keep_sheet(connection, name, each) for name, each in sheets]
+
+    def _keep_sheet(self, connection: sqlite3.Connection, name: str, labels: Sheet) -> Received:
+        counts = dict.fromkeys(Received.__struct_fields__, 0)
+        if _are_written_as_new(connection, name, labels):
+            counts["new"] = len(labels.ids)
+        else:
+            had = _had(connection, name, labels.ids)
+            for label in zip(labels.ids, labels.truths, labels.known, strict=True):
+                counts[self._keep(connection, name, label, labels.at, had)] += 1
+            _write(connection, name, had, labels.at)
+        fields = ", ".join(counts)
+        added = ", ".join(f"{field} = {field} + excluded.{field}" for field in counts)
+        marks = ", ".join("?" * len(counts))
+        query = f"INSERT INTO received (name, {fields}) VALUES (?, {marks}) ON CONFLICT (name) DO UPDATE SET {added}"  # noqa: S608  names of ours
+        connection.execute(query, (name, *counts.values()))
         return Received(**counts)
 
     def _keep(self, connection: sqlite3.Connection, name: str, label: tuple[str, str, float], at: float, had: dict[str, _Label]) -> str:
@@ -249,10 +263,9 @@ class Ledger(Database):
             last, looked = self._numbers(name)
             self._opened[name] = last
             query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND number > ? AND number <= ?"
-            new = self._connection.execute(query, (name, looked, last)).fetchall()
+            new = [key for (key,) in self._connection.execute(query, (name, looked, last))]
             query = "SELECT id FROM labels WHERE name = ? AND found = 0 AND at >= ? AND number <= ? ORDER BY at DESC LIMIT ?"
-            old = self._connection.execute(query, (name, now - RETRIED_S, looked, RETRIED)).fetchall()
-        return [key for (key,) in new], [key for (key,) in old]
+            return new, [key for (key,) in self._connection.execute(query, (name, now - RETRIED_S, looked, RETRIED))]
 
     def _numbers(self, name: str) -> tuple[int, int]:
         """The number of the last label of a deployment, and up to which number they were looked for."""
@@ -416,16 +429,16 @@ def _had(connection: sqlite3.Connection, name: str, ids: Sequence[str]) -> dict[
     return found
 
 
-def _are_written_as_new(connection: sqlite3.Connection, name: str, labels: Sequence[tuple[str, str, float]], at: float) -> bool:
+def _are_written_as_new(connection: sqlite3.Connection, name: str, labels: Sheet) -> bool:
     """Write labels that are all of ids not seen before, as most of many are, without looking for each; whether they are. Else nothing is written."""
-    step = max(1, len(labels) // _PROBES)
-    if len({key for key, _, _ in labels}) < len(labels) or any(known_at > at + AHEAD_S for _, _, known_at in labels):
+    ids = labels.ids
+    if len(ids) < _PROBES or len(set(ids)) < len(ids) or max(labels.known) > labels.at + AHEAD_S:
         return False
-    if len(labels) < _PROBES or _had(connection, name, [key for key, _, _ in labels[::step]]):
+    if _had(connection, name, ids[:: max(1, len(ids) // _PROBES)]):
         return False
     connection.execute("SAVEPOINT new")
     try:
-        _add(connection, name, [(key, truth, known_at, at) for key, truth, known_at in labels])
+        _add(connection, name, labels)
         is_new = True
     except sqlite3.IntegrityError:
         connection.execute("ROLLBACK TO new")
@@ -434,21 +447,48 @@ def _are_written_as_new(connection: sqlite3.Connection, name: str, labels: Seque
     return is_new
 
 
-def _add(connection: sqlite3.Connection, name: str, labels: list[tuple[str, str, float, float]]) -> None:
-    """Write labels (id, truth, known since, given at) of ids that are not there, in the order in which they lie in the file, each with its number."""
-    if not labels:
+def _adding(rows: int) -> str:
+    numbered = ", ".join(f"(?, ?, ?, {place:d})" for place in range(rows))
+    return f"""INSERT INTO labels (name, at, first_at, number, id, truth, known_at)
+        SELECT ?, ?, ?, ? + column4, column1, column2, column3 FROM (VALUES {numbered})"""  # noqa: S608  question marks and numbers
+
+
+_ADD_ONE, _ADD_MANY = _adding(1), _adding(_ADDED_AT_ONCE)
+
+
+def _add(connection: sqlite3.Connection, name: str, labels: Sheet) -> None:
+    """Write labels of ids that are not there, in the order in which they lie in the file, each with its number."""
+    count = len(labels.ids)
+    if not count:
         return
-    connection.execute("INSERT INTO numbers VALUES (?, ?, 0) ON CONFLICT (name) DO UPDATE SET last = last + excluded.last", (name, len(labels)))
-    first = connection.execute("SELECT last FROM numbers WHERE name = ?", (name,)).fetchone()[0] - len(labels) + 1
-    rows = [(name, key, truth, at, at, known_at, first + place) for place, (key, truth, known_at, at) in enumerate(sorted(labels))]
-    connection.executemany("INSERT INTO labels (name, id, truth, at, first_at, known_at, number) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.execute("INSERT INTO numbers VALUES (?, ?, 0) ON CONFLICT (name) DO UPDATE SET last = last + excluded.last", (name, count))
+    first = connection.execute("SELECT last FROM numbers WHERE name = ?", (name,)).fetchone()[0] - count + 1
+    rows = sorted(zip(labels.ids, labels.truths, labels.known, strict=True))
+    whole = count - count % _ADDED_AT_ONCE
+    for start in range(0, whole, _ADDED_AT_ONCE):
+        values = chain.from_iterable(rows[start : start + _ADDED_AT_ONCE])
+        connection.execute(_ADD_MANY, (name, labels.at, labels.at, first + start, *values))
+    rest = ((name, labels.at, labels.at, first + place, *rows[place]) for place in range(whole, count))
+    connection.executemany(_ADD_ONE, rest)
 
 
-def _write(connection: sqlite3.Connection, name: str, labels: Mapping[str, _Label]) -> None:
-    """Write what is to be written of them, in the order in which they lie in the file."""
-    _add(connection, name, [(key, each.truth, each.known_at, each.at) for key, each in labels.items() if each.is_new])
+def _write(connection: sqlite3.Connection, name: str, labels: Mapping[str, _Label], at: float) -> None:
+    """Write what is to be written of them, in the order in which they lie in the file; those that are new were given at `at`."""
+    new = {key: each for key, each in labels.items() if each.is_new}
+    _add(connection, name, Sheet([*new], [each.truth for each in new.values()], [each.known_at for each in new.values()], at))
     newer = [(each.truth, each.at, each.known_at, name, key) for key, each in labels.items() if each.is_newer and not each.is_new]
     connection.executemany("UPDATE labels SET truth = ?, at = ?, known_at = ? WHERE name = ? AND id = ?", newer)
+
+
+def sheet(labels: Sequence[Given | tuple[str, Scalar] | tuple[str, Scalar, float | None]], *, at: float) -> Sheet:
+    """Labels as a ledger keeps them. Raises InvalidInput for what is no label, and for too many."""
+    if len(labels) > BATCH:
+        raise InvalidInput(f"at most {BATCH:,} labels are taken at once", field="labels", rule="count")
+    ids = [each[0] for each in labels]
+    if not (all(ids) and max(map(len, ids), default=0) <= ID_LIMIT):
+        raise InvalidInput(f"a prediction id has 1 to {ID_LIMIT} characters", field="labels", rule="id")
+    known = [_dated(each[2], at) if len(each) == 3 else at for each in labels]
+    return Sheet(ids, [text(each[1]) for each in labels], known, at)
 
 
 def text(value: Scalar | None) -> str:
@@ -574,12 +614,6 @@ def fitting(classes: Sequence[Scalar] | None) -> Callable[[str], bool]:
         return lambda truth: math.isfinite(_number(truth))
     known = {text(each) for each in classes}
     return lambda truth: truth in known
-
-
-def _checked(id: str) -> str:
-    if not 0 < len(id) <= ID_LIMIT:
-        raise InvalidInput(f"a prediction id has 1 to {ID_LIMIT} characters", field="labels", rule="id")
-    return id
 
 
 def _dated(known_at: float | None, at: float) -> float:
