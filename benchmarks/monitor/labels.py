@@ -31,7 +31,8 @@ def unmatched(folder: Path) -> Item:
 
     from modelyard.client.verbs import parts
     from modelyard.console.routes.deployments import LabelsRequest
-    from modelyard.monitor.labels import Given, Ledger, account
+    from modelyard.console.routes.deployments import given as read
+    from modelyard.monitor.labels import Ledger, account
     from modelyard.monitor.log import PredictionLog
     from modelyard.monitor.windows import Windows
 
@@ -40,7 +41,7 @@ def unmatched(folder: Path) -> Item:
     with closing(Ledger(folder / "labels.sqlite")) as ledger, closing(Windows(folder / "monitor.sqlite")) as windows:
         for part in parts((key, truth, None) for key, truth in given.items()):
             asked = msgspec.json.decode(msgspec.json.encode({"labels": part}), type=LabelsRequest)
-            ledger.give(months.NAME, [Given(each.id, each.truth, each.known_at) for each in asked.labels], at=time.time())
+            ledger.give(months.NAME, read(asked), at=time.time())
         gave = time.process_time() - began
         found = account(ledger, PredictionLog(folder / "log"), windows, months.NAME, now=time.time())
     if (found.labels, found.unknown, found.received.new) != (LABELS, LABELS, LABELS):

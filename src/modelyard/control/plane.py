@@ -24,19 +24,20 @@ from modelyard.bundle import archive
 from modelyard.config import Settings
 from modelyard.control import alerting, audit, monitoring, planned
 from modelyard.control.host import FetchedStock, HomeStock, host_id
+from modelyard.control.labelling import Desk, Gift
 from modelyard.control.monitoring import Chosen, Monitoring
 from modelyard.control.once import Once
 from modelyard.control.planned import Planned
 from modelyard.control.progress import shown
 from modelyard.errors import Conflict, Denied, Forbidden, InvalidConfig, InvalidInput, ModelyardError, NotFound, Unavailable
-from modelyard.monitor import receive, relay
+from modelyard.monitor import receive
 from modelyard.monitor.alerts import book as alert_book
 from modelyard.monitor.alerts.base import Matcher, Silence
 from modelyard.monitor.alerts.deliver import Deliverer
 from modelyard.monitor.alerts.written import Routes
 from modelyard.monitor.budget import account as account_of
-from modelyard.monitor.intake import labels_outbox, log_path, windows_path
-from modelyard.monitor.labels import Account, Answers, Given, Ledger, Received, account, answers, anything, fitting, labels_path
+from modelyard.monitor.intake import log_path, windows_path
+from modelyard.monitor.labels import Account, Answers, Ledger, Received, Unchecked, account, answers, anything, fitting, labels_path, sheet
 from modelyard.monitor.log import PredictionLog
 from modelyard.monitor.overview import Overview
 from modelyard.monitor.receive import Inbox, Observed
@@ -58,7 +59,7 @@ from modelyard.security.seal import Trust, TrustedKey, local_signer
 from modelyard.security.uses import last_uses
 from modelyard.targets.base import Deployment, Release, Strategy, Target
 from modelyard.targets.local import Local
-from modelyard.types import Digest, Placement, Principal, Scalar, Tag, Tolerance, Verdict, parse_name
+from modelyard.types import Digest, Placement, Principal, Tag, Tolerance, Verdict, parse_name
 
 if TYPE_CHECKING:
     from modelyard.control.packaging import Progress
@@ -144,7 +145,7 @@ class ControlPlane:
         self.deployments = Deployments(self.registry)
         self.alert_routes = Routes(settings.alert_routes)
         self._inbox = Inbox(settings)
-        self._outbox = relay.Outbox(labels_outbox(settings), limit_bytes=settings.spool_limit_bytes)
+        self._desk = Desk(settings, self.registry.records, self.audit)
         self.targets: dict[str, Target] = {"local": Local(plan=settings.plan, run=settings.run)}
 
     def __enter__(self) -> ControlPlane:
@@ -537,23 +538,13 @@ class ControlPlane:
         """What happened to a deployment, oldest first: who did what and why, with the verdicts. Raises NotFound."""
         return self.deployments.history(name)
 
-    def labels(self, principal: Principal, name: str, labels: Sequence[Given | tuple[str, Scalar]]) -> Received:
+    def labels(self, principal: Principal, name: str, labels: Sequence[Unchecked]) -> Received:
         """Keep true answers of a deployment's predictions, by prediction id; the newest of an id stands.
 
         Raises NotFound, InvalidInput, or Overloaded while too many wait to be sent to the other hosts: none is kept then.
         """
         self.deployments.get(name)
-        if is_shared(self.settings.shared_url):
-            self._outbox.require_room()
-        with (
-            self._announced(principal, "labels", name, detail=f"{len(labels)} labels"),
-            contextlib.closing(Ledger(labels_path(self.settings))) as ledger,
-        ):
-            at = time.time()
-            received = ledger.give(name, labels, at=at)
-            if is_shared(self.settings.shared_url):  # whoever is told that this failed gives them again
-                self._outbox.send(name, labels, at=at)
-            return received
+        return self._desk.give(Gift(principal, name, sheet(labels, at=time.time()), is_shared(self.settings.shared_url)))
 
     def labelled(self, name: str) -> Account:
         """What became of all labels of a deployment, and how they came. Raises NotFound."""

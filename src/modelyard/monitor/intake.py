@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,6 +35,10 @@ from modelyard.types import parse_digest, parse_name
 TURN_SEGMENTS = 256
 TURN_OTHERS, TURN_TOLD = 48, 8
 """So many places are kept for what others have counted, and for what they were told to be true; this home's own workers come first."""
+PORTION, PORTION_BYTES, OTHERS_S = 16, 4 << 20, 0.25
+"""What others have counted is taken in by portions, each in a transaction of its own, for so long in a turn, or one portion: a minute of a thousand
+others comes at once, and this home's own workers tell of themselves every second.
+"""
 TURN_BYTES = 64 << 20
 TURN_LABELS = 10_000
 """Once so many labels have come in a turn the rest waits: a million take a while to keep, and what is counted here must not wait for it."""
@@ -90,6 +95,14 @@ def log_path(settings: Settings) -> Path:
     return settings.home / "log"
 
 
+class _Done(NamedTuple):
+    """One portion: how many segments were looked at, taken in, and set aside."""
+
+    looked: int
+    taken: int
+    aside: int
+
+
 class Intake:
     """The loop's body. One thread owns it, and its `windows`; a second intake on the same home does no harm, since a segment's name is kept once."""
 
@@ -111,20 +124,25 @@ class Intake:
         """
         now = time.time() if now is None else now
         waiting = events.pending(self._spool)
-        segments, bad = self._read(_in_turn(waiting))
-        aside = [path for path in bad if self._set_aside(path)]
-        taken = self._take(segments, now)
+        own, others, told = _in_turn(waiting)
+        done = [self._portion(own, now)] if own else []
+        began_s, place = self._monotonic(), 0
+        while place < len(others) and (place == 0 or self._monotonic() - began_s < OTHERS_S):
+            done.append(self._portion(others[place : place + PORTION], now, limit_bytes=PORTION_BYTES))
+            place += done[-1].looked
+        if told:
+            done.append(self._portion(told, now))
         files = self._write_log() if is_last or self._is_log_due(now) else 0
         if self._monotonic() - self._forgot_s > FORGET_EVERY_S:
             self._forget(now, waiting)
         if self._is_compacting or self._monotonic() - self._compacted_s > COMPACT_EVERY_S:
             self._compacted_s = self._monotonic()
             self._is_compacting = compact(self.windows, now=self._time(now), kept=ages(self._settings))
-        is_more = len(waiting) > len(segments) + len(bad)
+        is_more = len(waiting) > sum(each.looked for each in done)
         if not is_more and self._monotonic() >= self._tidy_s:
             found = self._log.tidy(before=oldest_kept(now, TIDY_AFTER_DAYS))
             self._tidy_s = self._monotonic() + (TIDY_EVERY_S if found else TIDIED_EVERY_S)
-        return Taken(segments=taken, set_aside=len(aside), files=files, is_more=is_more)
+        return Taken(segments=sum(each.taken for each in done), set_aside=sum(each.aside for each in done), files=files, is_more=is_more)
 
     def drain(self) -> None:
         """Take in all that waits, and write the log."""
@@ -135,15 +153,23 @@ class Intake:
         """Let go of the files. Nothing is lost by not coming here."""
         self.windows.close()
 
-    def _read(self, in_turn: list[Path]) -> tuple[dict[Path, Segment], list[Path]]:
+    def _portion(self, paths: list[Path], now: float, *, limit_bytes: int = TURN_BYTES) -> _Done:
+        """Take in the first of these, in one transaction."""
+        segments, bad, looked = self._read(paths, limit_bytes)
+        aside = [path for path in bad if self._set_aside(path)]
+        return _Done(looked=looked, taken=self._take(segments, now), aside=len(aside))
+
+    def _read(self, in_turn: list[Path], limit_bytes: int) -> tuple[dict[Path, Segment], list[Path], int]:
+        """The first segments, those that are none, and how many were looked at."""
         found: dict[Path, Segment] = {}
         bad: list[Path] = []
-        size = labels = 0
+        size = labels = looked = 0
         for path in in_turn:
+            if found and (size >= limit_bytes or labels >= TURN_LABELS):
+                break
+            looked += 1
             try:
                 size += path.lstat().st_size
-                if found and (size > TURN_BYTES or labels >= TURN_LABELS):
-                    break
                 segment = events.read(path)
                 check(segment)
                 labels += sum(len(each.ids) for each in segment.labels)
@@ -152,7 +178,7 @@ class Intake:
                 continue
             except (MalformedPayload, OSError):
                 bad.append(path)
-        return found, bad
+        return found, bad, looked
 
     def _take(self, segments: dict[Path, Segment], now: float) -> int:
         if not segments:
@@ -182,8 +208,7 @@ class Intake:
             return
         try:
             with closing(Ledger(labels_path(self._settings))) as ledger:
-                for segment in segments:
-                    relay.take(ledger, segment, now=now)
+                relay.take(ledger, segments, now=now)
         except (Misconfigured, Tampered):
             self.windows.trouble("unrelayed", sum(len(each.ids) for segment in segments for each in segment.labels))
 
@@ -257,7 +282,7 @@ class Intake:
                     stray.unlink()
 
 
-def _in_turn(waiting: list[Path]) -> list[Path]:
+def _in_turn(waiting: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
     """Of what waits what this turn takes in, in this order: of this home's own workers, of others' counts, of labels; each the oldest first."""
     own, others, told = (list[Path]() for _ in range(3))
     for path in waiting:
@@ -265,7 +290,7 @@ def _in_turn(waiting: list[Path]) -> list[Path]:
     room = TURN_SEGMENTS - min(len(told), TURN_TOLD)
     own = own[: room - min(len(others), TURN_OTHERS)]
     others = others[: room - len(own)]
-    return [*own, *others, *told[: TURN_SEGMENTS - len(own) - len(others)]]
+    return own, others, told[: TURN_SEGMENTS - len(own) - len(others)]
 
 
 def _timed(segment: Segment, now: float) -> Segment:

@@ -103,8 +103,12 @@ class Given(NamedTuple):
     known_at: float | None = None
 
 
+Unchecked = Given | tuple[str, Scalar] | tuple[str, Scalar, float | None]
+"""A label as somebody gives it."""
+
+
 class Sheet(NamedTuple):
-    """Labels that may be kept, as columns: of which predictions, what is true as it is compared, since when each is known, and when all were given."""
+    """Labels as columns: of which predictions, what is true as it is compared, since when that is known; and when all were given."""
 
     ids: Sequence[str]
     truths: Sequence[str]
@@ -206,7 +210,7 @@ class Ledger(Database):
 
     # Taking in.
 
-    def give(self, name: str, labels: Sequence[Given | tuple[str, Scalar]], *, at: float) -> Received:
+    def give(self, name: str, labels: Sequence[Unchecked], *, at: float) -> Received:
         """Keep the labels of a deployment's predictions, by prediction id, all or none. Raises InvalidInput for what is no label."""
         return self.keep([(name, sheet(labels, at=at))])[0]
 
@@ -480,7 +484,7 @@ def _write(connection: sqlite3.Connection, name: str, labels: Mapping[str, _Labe
     connection.executemany("UPDATE labels SET truth = ?, at = ?, known_at = ? WHERE name = ? AND id = ?", newer)
 
 
-def sheet(labels: Sequence[Given | tuple[str, Scalar] | tuple[str, Scalar, float | None]], *, at: float) -> Sheet:
+def sheet(labels: Sequence[Unchecked], *, at: float) -> Sheet:
     """Labels as a ledger keeps them. Raises InvalidInput for what is no label, and for too many."""
     if len(labels) > BATCH:
         raise InvalidInput(f"at most {BATCH:,} labels are taken at once", field="labels", rule="count")

@@ -11,19 +11,23 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from modelyard import events, files
 from modelyard.errors import MalformedPayload, Overloaded, Unavailable
 from modelyard.events import SUFFIX, Labels, Segment
-from modelyard.monitor.labels import AHEAD_S, BATCH, ID_LIMIT, TRUTH_LIMIT, Given, Ledger, text
-from modelyard.types import Scalar, parse_name
+from modelyard.monitor.labels import AHEAD_S, BATCH, ID_LIMIT, TRUTH_LIMIT, Ledger, Sheet
+from modelyard.types import parse_name
 
 PORTION_BYTES = 1 << 20
 """About so much goes into one segment: less than half of what may be sent at once."""
 EVERY_S = 5.0
 """How often what waits is sent."""
+AT_ONCE = 500
+"""So many labels of other hosts are kept in one transaction, however few each portion has: those of a host whose clients give one at a time come by
+the thousand.
+"""
 _ROW_BYTES = 32
 _LEAST_BYTES = 4096
 """So much a file takes on a disk, and the more for those who list them."""
@@ -59,10 +63,11 @@ class Outbox:
                     retry_after_s=EVERY_S,
                 )
 
-    def send(self, name: str, labels: Sequence[Given | tuple[str, Scalar]], *, at: float) -> None:
+    def send(self, name: str, labels: Sheet) -> None:
         """Leave what a ledger has taken for the other hosts, on disk when this returns. Raises StorageFull or InvalidConfig."""
         folder = files.make_folder(self._folder)
-        for portion in _portions(name, [Given(*each) for each in labels], at):
+        for portion in _portions(name, labels):
+            at = labels.at
             data = events.encode(Segment(slot=0, pid=os.getpid(), started_at=at, ended_at=at, parts=(), labels=(portion,)))
             files.write_atomically(folder / f"l.{secrets.token_hex(8)}-0{SUFFIX}", data, mode=0o600)
             with self._lock:
@@ -79,12 +84,23 @@ def tells(name: str) -> bool:
     return _MARK in name
 
 
-def take(ledger: Ledger, segment: Segment, *, now: float) -> int:
-    """Keep the labels in a segment of another host, whose clock may be ahead of this one's; how many there were. Raises what the ledger raises."""
-    for each in segment.labels:
-        given = [Given(*label) for label in zip(each.ids, each.truths, each.known, strict=True)]
-        ledger.give(each.name, given, at=min(each.at, now))
-    return sum(len(each.ids) for each in segment.labels)
+def take(ledger: Ledger, segments: Iterable[Segment], *, now: float) -> int:
+    """Keep the labels in segments of other hosts, whose clocks may be ahead of this one's, many in one transaction; how many there were.
+
+    Raises what the ledger raises.
+    """
+    together: list[tuple[str, Sheet]] = []
+    count = total = 0
+    for each in (labels for segment in segments for labels in segment.labels):
+        if together and count + len(each.ids) > AT_ONCE:
+            ledger.keep(together)
+            together, count = [], 0
+        together.append((each.name, Sheet(each.ids, each.truths, each.known, min(each.at, now))))
+        count += len(each.ids)
+        total += len(each.ids)
+    if together:
+        ledger.keep(together)
+    return total
 
 
 def check(labels: Labels) -> None:
@@ -100,21 +116,20 @@ def check(labels: Labels) -> None:
         raise MalformedPayload("labels too long")
 
 
-def _portions(name: str, labels: Sequence[Given], at: float) -> Iterator[Labels]:
+def _portions(name: str, labels: Sheet) -> Iterator[Labels]:
     """The labels that were kept, as much of them at a time as a segment has room for."""
     kept: list[tuple[str, str, float]] = []
     size = 0
-    for each in labels:
-        truth, known_at = text(each.truth), at if each.known_at is None else float(each.known_at)
-        if known_at > at + AHEAD_S:
+    for label in zip(labels.ids, labels.truths, labels.known, strict=True):
+        if label[2] > labels.at + AHEAD_S:
             continue
-        kept.append((each.id, truth, known_at))
-        size += _ROW_BYTES + len(each.id.encode()) + len(truth.encode())
-        if size > PORTION_BYTES:
-            yield _packed(name, kept, at)
+        kept.append(label)
+        size += _ROW_BYTES + len(label[0].encode()) + len(label[1].encode())
+        if size > PORTION_BYTES or len(kept) == BATCH:
+            yield _packed(name, kept, labels.at)
             kept, size = [], 0
     if kept:
-        yield _packed(name, kept, at)
+        yield _packed(name, kept, labels.at)
 
 
 def _packed(name: str, labels: Sequence[tuple[str, str, float]], at: float) -> Labels:

@@ -26,8 +26,8 @@ RECENT_EVERY_S = 60.0
 """Other hosts' clocks may be so far off that once a minute more of them are looked at than those in which something new should be."""
 ALL_EVERY_S = 6 * 3600.0
 KEPT_DAYS = 7
-AT_ONCE, LABELS_AT_ONCE = 256, 16
-"""So many segments are brought before it is looked again whether there is room: of labels each may have a MiB."""
+AT_ONCE, LABELS_AT_ONCE = 32, 16
+"""So many segments are brought before it is looked again whether there is room: of counts each may have three MiB, of labels one."""
 COUNTS_SHARE, LABELS_SHARE = 0.5, 0.25
 """So much of the spool may be taken when more is brought: a million labels leave room for what is counted meanwhile, here and elsewhere."""
 

@@ -186,6 +186,50 @@ def test_many_segments_are_taken_in_bounded_turns(settings: Settings, spool: Spo
     assert requests(taker) == 8
 
 
+def test_what_others_have_counted_is_taken_in_for_so_long_and_what_is_counted_here_first(
+    settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction for each portion, so many of them as there is time for and at least one; this home's own in one, before them."""
+    monkeypatch.setattr(intake, "PORTION", 4)
+    now_s = [0.0]
+    taken: list[list[str]] = []
+    take = Windows.take
+
+    def slow(windows: Windows, segments: dict[str, Segment], **more: object) -> int:
+        taken.append([name.partition("-")[0] for name in segments])
+        now_s[0] += intake.OTHERS_S / 1.5
+        return take(windows, segments, **more)  # type: ignore[arg-type]  # as it was given
+
+    monkeypatch.setattr(Windows, "take", slow)
+    for number in range(20):
+        (settings.spool / f"r.x.h{number:02d}.a-1{events.SUFFIX}").write_bytes(events.encode(segment(part(f"other-{number}"))))
+    taker = Intake(settings, monotonic=lambda: now_s[0])
+    for number in range(6):
+        spool.write(segment(part(f"own-{number}")))
+    assert taker.turn().is_more
+    assert [len(each) for each in taken] == [6, 4, 4] and set(taken[0]) == {"0"}
+    spool.write(segment(part("own-6")))
+    monkeypatch.setattr(intake, "OTHERS_S", 0.0)
+    assert taker.turn().is_more and [len(each) for each in taken[3:]] == [1, 4], "some go on in any turn"
+    monkeypatch.setattr(intake, "OTHERS_S", 1e9)
+    assert not taker.turn().is_more and [len(each) for each in taken[5:]] == [4, 4]
+    assert requests(taker) == 27
+
+
+def test_a_portion_of_others_is_bounded_in_bytes_too(settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PORTION_BYTES", 1)
+    for number in range(3):
+        (settings.spool / f"r.x.h{number}.a-1{events.SUFFIX}").write_bytes(events.encode(segment(part(f"other-{number}"))))
+        spool.write(segment(part(f"own-{number}")))
+    taker = Intake(settings)
+    sizes: list[int] = []
+    take = Windows.take
+    monkeypatch.setattr(Windows, "take", lambda windows, segments, **more: sizes.append(len(segments)) or take(windows, segments, **more))
+    while taker.turn().is_more:
+        pass
+    assert sizes == [3, 1, 1, 1] and requests(taker) == 6
+
+
 def test_on_a_full_disk_segments_wait(settings: Settings, spool: Spool) -> None:
     taker = Intake(settings)
     spool.write(segment(part("first")))

@@ -18,7 +18,7 @@ from modelyard.monitor import export, intake, receive, relay
 from modelyard.monitor.destinations import ToStore
 from modelyard.monitor.export import Exporter
 from modelyard.monitor.intake import labels_outbox, outbox_path, windows_path
-from modelyard.monitor.labels import AHEAD_S, Given, Ledger, labels_path
+from modelyard.monitor.labels import AHEAD_S, Given, Ledger, labels_path, sheet
 from modelyard.monitor.merging import merge
 from modelyard.monitor.windows import Windows
 
@@ -26,7 +26,7 @@ from modelyard.monitor.windows import Windows
 def give(host: Host, *labels: Given, at: float = NOW - 60) -> None:
     with closing(Ledger(labels_path(host.settings))) as ledger:
         ledger.give("m", labels, at=at)
-    host.labels.send("m", labels, at=at)
+    host.labels.send("m", sheet(labels, at=at))
 
 
 def known(host: Host) -> dict[str, str]:
@@ -88,7 +88,7 @@ def test_in_whatever_order_they_come_the_newest_stands_everywhere(tmp_path: Path
                 known = at if known_at is None else known_at
                 labels = Labels(name="m", at=at, ids=("a",), truths=(truth,), known=(known,))
                 segment = Segment(slot=0, pid=1, started_at=at, ended_at=at, parts=(), labels=(labels,))
-                assert [relay.take(ledger, segment, now=NOW) for _ in range(2)] == [1, 1], "twice does no harm"
+                assert [relay.take(ledger, [segment], now=NOW) for _ in range(2)] == [1, 1], "twice does no harm"
             assert ledger.labels("m") == {"a": "truth 2"}
             assert set(ledger.conflicts("m").get("a", ())) <= {"truth 0", "truth 1"}
 
@@ -97,7 +97,7 @@ def test_the_same_truth_told_again_from_before_makes_nothing_older(tmp_path: Pat
     with closing(Ledger(tmp_path / "labels.sqlite")) as ledger:
         for truth, at in (("right", NOW - 10), ("right", NOW - 30), ("wrong", NOW - 20)):
             labels = Labels(name="m", at=at, ids=("a",), truths=(truth,), known=(NOW - 7200,))
-            relay.take(ledger, Segment(slot=0, pid=1, started_at=at, ended_at=at, parts=(), labels=(labels,)), now=NOW)
+            relay.take(ledger, [Segment(slot=0, pid=1, started_at=at, ended_at=at, parts=(), labels=(labels,))], now=NOW)
         assert ledger.labels("m") == {"a": "right"}
 
 
@@ -105,7 +105,7 @@ def test_a_host_whose_clock_is_ahead_gives_no_label_of_tomorrow(tmp_path: Path) 
     at = NOW + 10 * AHEAD_S
     labels = Labels(name="m", at=at, ids=("a",), truths=("1",), known=(at,))
     with closing(Ledger(tmp_path / "labels.sqlite")) as ledger:
-        relay.take(ledger, Segment(slot=0, pid=1, started_at=at, ended_at=at, parts=(), labels=(labels,)), now=NOW)
+        relay.take(ledger, [Segment(slot=0, pid=1, started_at=at, ended_at=at, parts=(), labels=(labels,))], now=NOW)
         assert ledger.labels("m") == {} and ledger.received("m").future == 1
 
 
@@ -123,7 +123,7 @@ def test_where_too_many_wait_no_more_are_taken_and_none_is_dropped(hosts: list[H
     full = relay.Outbox(labels_outbox(one.settings), limit_bytes=3 * 4096)
     for number in range(3):
         full.require_room()
-        full.send("m", [Given(str(number), 1)], at=NOW - 60)
+        full.send("m", sheet([Given(str(number), 1)], at=NOW - 60))
     for outbox in (full, relay.Outbox(labels_outbox(one.settings), limit_bytes=3 * 4096)):
         with pytest.raises(Overloaded, match="not taken; give them again"):
             outbox.require_room()
@@ -131,6 +131,25 @@ def test_where_too_many_wait_no_more_are_taken_and_none_is_dropped(hosts: list[H
         host.turn()
     assert known(two) == {"0": "1", "1": "1", "2": "1"}, "what was taken arrives"
     relay.Outbox(labels_outbox(one.settings), limit_bytes=3 * 4096).require_room()
+
+
+def test_labels_that_came_one_by_one_cost_a_host_few_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "AT_ONCE", 100)
+    at = NOW - 60
+
+    def portions(count: int, each: int) -> list[Labels]:
+        return [Labels(name="m", at=at, ids=tuple(f"{n}-{m}" for m in range(each)), truths=("1",) * each, known=(at,) * each) for n in range(count)]
+
+    segments = [
+        Segment(slot=0, pid=1, started_at=at, ended_at=at, parts=(), labels=tuple(each))
+        for each in (portions(150, 1), portions(2, 99), portions(1, 500))
+    ]
+    with closing(Ledger(tmp_path / "labels.sqlite")) as ledger:
+        said: list[str] = []
+        ledger._connection.set_trace_callback(said.append)
+        assert relay.take(ledger, segments, now=NOW) == 150 + 2 * 99 + 500
+        assert said.count("COMMIT") == 5, "a hundred, fifty, those of one portion each, and what is larger alone"
+        assert len(ledger.labels("m")) == 150 + 2 * 99 - 2 + 500 - 99, "some of them twice"
 
 
 def test_counts_that_find_no_room_to_wait_in_take_no_label_along(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from modelyard.events import Segment
 from modelyard.monitor import export, sharing
 from modelyard.monitor.destinations import ToStore
 from modelyard.monitor.intake import outbox_path, windows_path
-from modelyard.monitor.labels import Given, Ledger, labels_path
+from modelyard.monitor.labels import Given, Ledger, labels_path, sheet
 from modelyard.monitor.sharing import LABELS_AT_ONCE, store_at
 from modelyard.monitor.windows import Windows
 
@@ -100,7 +100,7 @@ def test_of_many_labels_no_more_are_brought_than_leave_room_for_what_is_counted(
     monkeypatch.setattr(export, "LABELS_BYTES", 1)
     one = Host(tmp_path / "one", url, host="one")
     for number in range(100, 140):
-        one.labels.send("m", [Given(str(number), 1)], at=NOW - 60)
+        one.labels.send("m", sheet([Given(str(number), 1)], at=NOW - 60))
     one.turn()
     sizes = [path.stat().st_size for path in (tmp_path / "store" / "v1").rglob("*.segment")]
     assert len(sizes) == 40

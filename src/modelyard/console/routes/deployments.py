@@ -15,11 +15,12 @@ from modelyard.console.operations import LIMIT, Call, Operation
 from modelyard.control.once import Effect
 from modelyard.control.planned import Planned
 from modelyard.errors import InvalidInput
-from modelyard.monitor.labels import BATCH, ID_LIMIT, Account, Given, Received
+from modelyard.monitor.labels import BATCH, ID_LIMIT, Account, Received
 from modelyard.registry import is_file
 from modelyard.registry.references import parse
 from modelyard.rollout.history import Event
 from modelyard.targets.base import Deployment, Strategy
+from modelyard.types import Scalar
 
 Generation = Annotated[int, msgspec.Meta(ge=0)] | None
 
@@ -132,9 +133,14 @@ def _history(call: Call) -> tuple[Event, ...]:
     return call.plane.history(call.name)[-asked.limit :]
 
 
+def given(asked: LabelsRequest) -> list[tuple[str, Scalar, float | None]]:
+    """The labels of a request, as a ledger takes them."""
+    return [(each.id, each.truth, each.known_at) for each in asked.labels]
+
+
 def _labels(call: Call) -> Received:
     asked: LabelsRequest = call.body
-    return call.plane.labels(call.who, call.name, [Given(each.id, each.truth, each.known_at) for each in asked.labels])
+    return call.plane.labels(call.who, call.name, given(asked))
 
 
 def _labelled(call: Call) -> Account:
