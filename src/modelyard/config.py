@@ -36,6 +36,9 @@ FILES = (
 )
 """Settings that name a file: `~` is understood, and what follows from the folder of the call is settled here, once for all processes."""
 
+FILE_LIMIT_BYTES = 64 << 10
+"""Of `settings.toml`."""
+
 SAGEMAKER_MODELS = Path("/opt/ml/models")
 MODEL_STORES = ("gs", "s3", "abfs", "abfss", "az")
 """Schemes of the stores from which a platform's model is fetched."""
@@ -354,15 +357,18 @@ def _check_route(name: str, route: str) -> None:
 
 def _read_file(path: Path, known: set[str]) -> dict[str, Any]:
     try:
-        text = path.read_text("utf-8")
+        with path.open("rb") as file:
+            content = file.read(FILE_LIMIT_BYTES + 1)
+        if len(content) > FILE_LIMIT_BYTES:
+            raise InvalidConfig(f"{path} has more than {FILE_LIMIT_BYTES >> 10} KiB, which no settings need")
         import tomllib  # most homes have no such file, and every process that starts would wait for it
 
-        values = tomllib.loads(text)
+        values = tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise InvalidConfig(f"{path} cannot be read ({error.strerror}); set {PREFIX}HOME to a folder of this user's") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path} cannot be read as TOML: {error}") from error
     unknown = sorted(set(values) - known)
     if unknown:

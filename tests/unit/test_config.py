@@ -66,6 +66,17 @@ def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
         config.load()
 
 
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 60_000, "a = " + "{a=" * 20_000, "a = " + "9" * 60_000, "#" * 65_537], ids=["lists", "tables", "digits", "size"]
+)
+def test_a_file_that_no_settings_need_is_refused_in_a_line(tmp_path: Path, text: str) -> None:
+    """One nested deep ended in 3,000 lines of a traceback, one of a single long name in no time that anybody waited for."""
+    (tmp_path / "settings.toml").write_text(text)
+    with pytest.raises(InvalidConfig, match=r"settings\.toml (cannot be read as TOML|has more than 64 KiB)") as refused:
+        config.load({"home": tmp_path})
+    assert "\n" not in refused.value.message
+
+
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text("port 1")
     with pytest.raises(InvalidConfig, match="TOML"):

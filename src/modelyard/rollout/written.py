@@ -81,7 +81,7 @@ def read(text: str) -> Written:
         return msgspec.toml.decode(text, type=Written)
     except msgspec.ValidationError as error:
         raise InvalidConfig(f"deployment.toml: {_told(str(error))}", field="file", rule="known") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidConfig(f"deployment.toml cannot be read as TOML: {error}", field="file", rule="form") from error
 
 

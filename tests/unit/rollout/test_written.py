@@ -113,3 +113,8 @@ def test_weights() -> None:
     for text in ("", "1,,2", "a", "1.5,100", "-1,100", "1000"):
         with pytest.raises(InvalidConfig, match="whole percents"):
             weights(text)
+
+
+def test_what_is_nested_too_deep_is_no_toml() -> None:
+    with pytest.raises(InvalidConfig, match="cannot be read as TOML"):
+        read("a = " + "[" * 30_000)

@@ -39,7 +39,7 @@ def read(path: Path) -> dict[str, Route]:
 
     try:
         values = tomllib.loads(content.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path.name} cannot be read as TOML: {error}", field="alerts_file", rule="form") from error
     unknown = sorted(values.keys() - {"routes"})
     tables: Any = values.get("routes", {})

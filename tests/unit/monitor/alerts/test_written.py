@@ -163,3 +163,10 @@ def test_a_relative_file_lies_beside_the_settings(tmp_path: Path) -> None:
     path.write_text(WHOLE)
     secret = read(path)["oncall"]._secret  # type: ignore[attr-defined]
     assert secret.read() == "hush"
+
+
+def test_what_is_nested_too_deep_is_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.toml"
+    path.write_text("a = " + "[" * 30_000)
+    with pytest.raises(InvalidConfig, match="cannot be read as TOML"):
+        read(path)
