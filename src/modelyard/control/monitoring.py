@@ -186,6 +186,7 @@ class Monitoring:
         rules = Rules(
             pages=frozenset(rule for rule, detector in detectors.items() if detector.pages),
             policies={name: each.alerts for name, each in settings.items()},
+            begun={name: each.begun for name, each in kept.items()},
         )
         verdicts = {name: watch.alarming(each.verdicts, detectors, settings[name]) for name, each in kept.items()}
         causes = {(name, rule): Explained(each.kind, each.said, each.advice) for name, found in kept.items() for rule, each in found.causes.items()}

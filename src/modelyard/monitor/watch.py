@@ -97,7 +97,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of a deployment between turns. Minutes that begin before `through` were handed to the detectors.
 
-    `since` is where the watch of the release began. `handed` are the requests of the minutes of the last day, so that what comes later is counted:
+    `since` is where the watch of the release began, `begun` when that was. `handed` are the requests of the minutes of the last day, so that what
+    comes later is counted:
     `late` requests in all. `track` is the course of figures: by name, the beginnings of equal steps and the largest value in each. `failed` are the
     detectors that could not judge, and why; `paged` is when somebody was woken, of the last month; `causes` explain what fails, by rule. `gaps` are
     the latest, oldest first: they are told for a window.
@@ -117,6 +118,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     paged: tuple[float, ...] = ()
     causes: dict[str, Cause] = {}
     gaps: tuple[Gap, ...] = ()
+    begun: float = 0.0
 
     def with_gap(self, gap: Gap) -> Kept:
         """One more gap is known. Those that were found at a time that is still to come, by a clock that was put back since, were found before it."""
@@ -148,8 +150,9 @@ def begin(digest: Digest, version: int, *, settings: Monitored, now: float, befo
     """
     through = int((now - min(settings.window_s, AWAY_S)) // MINUTE_S) * MINUTE_S
     if before is None:
-        return Kept(version=version, digest=digest, through=through, since=through)
-    return Kept(version=version, digest=digest, through=through, since=through, states=before.states, paged=before.paged, gaps=before.gaps)
+        return Kept(version=version, digest=digest, through=through, since=through, begun=now)
+    fresh = Kept(version=version, digest=digest, through=through, since=through, begun=now)
+    return msgspec.structs.replace(fresh, states=before.states, paged=before.paged, gaps=before.gaps)
 
 
 def strayed(kept: Kept, *, at: float, seconds: float, since: float) -> Kept:

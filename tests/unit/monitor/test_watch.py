@@ -70,6 +70,7 @@ def test_a_new_release_begins_with_what_detectors_knew_and_nothing_else() -> Non
     before = judged(fresh(), minutes(0, 10), told)
     after = begin(Digest("sha256:" + "2" * 64), 4, settings=DEFAULTS, now=NOW, before=before)
     assert after.states == before.states and after.verdicts == () and after.handed == {} and after.through < before.through
+    assert after.begun == NOW
 
 
 def test_without_traffic_detectors_are_asked_all_the_same() -> None:

@@ -219,7 +219,7 @@ class Rules(NamedTuple):
     """By what the machine goes this turn. `pages` are the detectors (or rules) whose `fail` is a page; whatever else fails or warns is a report.
 
     `paging` by deployment, else `pages`; `policies` likewise, else `policy`; `alive_s` is how often receivers are told that all is as it was (0: none
-    of them forgets).
+    of them forgets). `begun` is when the release that a deployment is judged by took over, where that is known.
     """
 
     pages: frozenset[str] = frozenset()
@@ -229,6 +229,7 @@ class Rules(NamedTuple):
     silences: tuple[Silence, ...] = ()
     inhibitions: tuple[Inhibition, ...] = INHIBITIONS
     alive_s: float = 0.0
+    begun: Mapping[str, float] = {}
 
     def severity(self, deployment: str, verdict: Verdict) -> Severity:
         """That of an alert of `deployment` from `verdict`, which fails or warns."""

@@ -45,6 +45,11 @@ KEPT = 100
 ONE_CAUSE_S = 3_600.0
 """Alerts of one kind of cause that began so near to one another are taken for one, whatever their columns: a shift reaches its columns in turn."""
 
+RELEASE_S = 3_600.0
+"""How long an alert on a release that serves no more waits for a word on the next: its first week may be one in which nobody can tell."""
+_OF_ALL = ("slo", "operations", "watch")
+"""What is judged of the deployment, whichever release answers."""
+
 _ORDER = ("slo", "quality", "concept", "performance", "estimated_performance", "drift", "operations")
 """Which of several alerts that share a cause is told: the first of these, then whichever began first."""
 
@@ -62,8 +67,8 @@ def step(
     """One turn. `verdicts` are all that was judged now, by deployment; `causes` explain some of them, by deployment and rule.
 
     A deployment that is not in `verdicts` is served no more, and a detector that it lacks judges no more: their alerts are over. A rule that its
-    detector tells no more passes: many tell what they find, and nothing of the rest. Where
-    nobody could judge (`unknown`, of the rule or of its whole detector) an alert stays as it is. A clock that was put back counts from then on.
+    detector tells no more passes: many tell what they find, and nothing of the rest. Where nobody could judge (`unknown`, of the rule or of its whole
+    detector) an alert stays as it is, for an hour where another release has taken over. A clock that was put back counts from then on.
     """
     books: dict[str, Book] = {}
     told: list[Notification] = []
@@ -124,7 +129,8 @@ def _judged(
         elif verdict is None and detector_of(rule) not in blind:  # it tells what it finds, and this is not among it
             alerts += _passing(found, policy, now, ended="it is found no more")
         elif verdict is None or verdict.outcome == "unknown":
-            alerts.append(found)
+            is_past = _is_of_before(found, rules.begun.get(name, 0.0), now)
+            alerts += _over(found, "the release that had it serves no more, and of this one it is not known yet", now) if is_past else [found]
         else:
             alerts += _passing(found, policy, now)
     return alerts
@@ -163,6 +169,11 @@ def _passing(alert: Alert, policy: Policy, now: float, *, ended: str = "it passe
     if now - since >= policy.keep_s:
         return _over(alert, ended, now)
     return [msgspec.structs.replace(alert, passing_since=since)]
+
+
+def _is_of_before(alert: Alert, begun: float, now: float) -> bool:
+    """Whether an alert of which nothing is known now is of a release that serves no more, and the one that took over has had its time to show it."""
+    return alert.since < begun <= now - RELEASE_S and detector_of(alert.rule) not in _OF_ALL
 
 
 def _over(alert: Alert, ended: str, now: float) -> list[Alert]:

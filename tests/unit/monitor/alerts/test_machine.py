@@ -98,6 +98,19 @@ def test_unknown_neither_ends_an_alert_nor_begins_one(blind: Verdict) -> None:
     assert machine.states == {"drift:age": "firing"}
 
 
+@pytest.mark.parametrize("rule", ["drift:age", "slo:answered"])
+@pytest.mark.parametrize("took_over_s", [-60.0, 60.0, None])
+def test_an_alert_on_a_release_that_serves_no_more_does_not_ring_for_the_week_that_the_next_one_learns(rule: str, took_over_s: float | None) -> None:
+    machine = Machine()
+    machine.turn(verdict(rule=rule))
+    machine.rules = machine.rules._replace(begun={} if took_over_s is None else {"churn": machine.now + took_over_s})
+    assert machine.turn(verdict("unknown", rule), after_s=3_500) == () and machine.states == {rule: "firing"}
+    told = machine.turn(verdict("unknown", rule), after_s=400)
+    is_over = took_over_s == 60.0 and rule == "drift:age"
+    assert machine.states == {rule: "resolved" if is_over else "firing"}
+    assert [each.resolved[0].ended for each in told] == (["the release that had it serves no more, and of this one it is not known yet"] * is_over)
+
+
 @pytest.mark.parametrize(("gone", "ended"), [(True, "the deployment is served no more"), (False, "it is judged no more")])
 def test_what_is_judged_no_more_is_over(gone: bool, ended: str) -> None:
     machine = Machine()
