@@ -42,7 +42,7 @@ h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid var(--l
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th { text-align: left; color: var(--soft); font-weight: 500; }
 td, th { padding: .25rem .6rem .25rem 0; vertical-align: top; border-top: 1px solid var(--line); }
-td { overflow-wrap: anywhere; } td.rule { min-width: 12rem; } td.when { min-width: 7.5rem; }
+td { overflow-wrap: anywhere; } td.rule { min-width: 13rem; } td.number { white-space: nowrap; } td.when { min-width: 7.5rem; }
 td.pass, td.warn, td.fail, td.unknown { white-space: nowrap; }
 p.soft, .unknown { color: var(--soft); } .pass { color: var(--pass); } .warn { color: var(--warn); } .fail { color: var(--fail); }
 .page { color: var(--back); background: var(--fail); padding: 0 .35rem; border-radius: 3px; font-size: 12px; }
@@ -92,8 +92,11 @@ def _head(body: Element, found: Overview, at: float) -> None:
     judged = "not judged yet" if found.judged_through is None else f"judged through {plots.when(found.judged_through)} UTC"
     _say(body, "p", f"{judged}; this page was made {plots.when(at)} UTC", "soft")
     pages = len(found.pages)
+    firing = sum(each.state == "firing" and each.severity == "page" for each in found.alerts)
     said = f"{pages} of what is judged may wake somebody now." if pages else "Nothing that may wake somebody fails."
-    _say(body, "p", said, "fail" if pages else "pass")
+    if firing and not pages:
+        said = f"{firing} {'page fires' if firing == 1 else 'pages fire'} still, though nothing that may wake somebody is known to fail now."
+    _say(body, "p", said, "fail" if pages or firing else "pass")
     for trouble in found.trouble:
         _say(body, "p", trouble, "warn")
     if found.late:
@@ -132,16 +135,15 @@ def _verdicts(body: Element, found: Overview) -> None:
     if len(groups) > SHOWN:
         _say(body, "p", f"and {sum(map(len, groups[SHOWN:])):,} less important ones", "soft")
     budget = found.budget
-    said = (
-        f"Alarm budget: at most {budget.false_pages_a_month:g} false pages a month; {budget.spent:g} spent in the last 30 days, {budget.left:g} left."
-    )
+    most = f"at most {budget.false_pages_a_month:g} false page{'' if budget.false_pages_a_month == 1 else 's'} a month"
+    said = f"Alarm budget: {most}; {budget.spent:g} spent in the last 30 days, {budget.left:g} left."
     _say(body, "p", said, "soft")
 
 
 def _verdict(verdict: Verdict, *, is_page: bool) -> tuple[Any, ...]:
     harm = "" if verdict.harm is None else f"{verdict.harm:.3g}"
     mark = ("PAGE", "page") if is_page else ""
-    return mark, (verdict.outcome, verdict.outcome), (verdict.rule, "rule"), verdict.evidence, harm, named(verdict.columns, most=NAMED)
+    return mark, (verdict.outcome, verdict.outcome), (verdict.rule, "rule"), verdict.evidence, (harm, "number"), named(verdict.columns, most=NAMED)
 
 
 def _performance(body: Element, found: Overview) -> None:

@@ -104,6 +104,15 @@ def test_many_verdicts_are_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> N
     assert "and 13 less important ones" in page(overview("a", "b", "c"), at=AT).decode()
 
 
+def test_a_page_that_fires_is_told_though_nothing_is_known_to_fail_now() -> None:
+    """An alert stands while its detector cannot judge: the head of the page may not say that all is well."""
+    found = overview("a", "b", "c")
+    (fires, *_) = (each for each in found.alerts if each.state == "firing")
+    heads = [Read(page(msgspec.structs.replace(found, pages=(), alerts=alerts), at=AT)).texts for alerts in ((fires,), ())]
+    assert any("1 page fires still" in text for text in heads[0]) and any("Nothing that may wake somebody fails" in text for text in heads[1])
+    assert not any("Nothing that may wake" in text for text in heads[0])
+
+
 def test_hundreds_of_columns_leave_it_short() -> None:
     names = [f"c{place}" for place in range(300)]
     found = overview(*names)
