@@ -621,15 +621,16 @@ def test_a_packaged_model_is_estimated_by_what_the_log_has_of_it(people: Any) ->
     intake = Intake(plane.settings)
     watching = Monitoring(plane, plane.registry.records, clock=lambda: now, detectors={"estimated_performance": EstimatedPerformance()})
     said: list[dict[str, Verdict]] = []
+    starts = (START, START + 86_400, START + 87_300)  # of hours that were never seen more would be allowed
     for window, ages in enumerate([(18, 90), (62, 90), (62, 90)]):
         for minute in range(15):
-            at = START + 900 * window + 60 * minute + 30
+            at = starts[window] + 60 * minute + 30
             frame, _ = draw(50, 100 + 15 * window + minute, *ages)
             inputs = {name: frame[name].to_numpy(object if name == "city" else np.float64)[:, None] for name in frame}
             outputs = {"label": model.predict(frame).astype(object), "probability": model.predict_proba(frame)}
             ids = tuple(f"{window}-{minute}-{row}" for row in range(50))
             spooled(plane, segment(plane, release, at, inputs, outputs, ids=ids))
-        now = START + 900 * (window + 1) + GRACE_S
+        now = starts[window] + 900 + GRACE_S
         intake.turn(now=now, is_last=True)
         watching.turn()
         said.append({verdict.rule: verdict for verdict in last(plane.registry.records, "people").verdicts})

@@ -1,8 +1,9 @@
 """The detector `estimated_performance`: how well the model does where no label has come yet, window by window, and a page where it surely fails.
 
 Hides when a window is full and how certain "surely" is. Windows do not overlap. A figure fails when in two windows on end its best plausible value
-lies beyond the bound; how plausible goes by the alarm budget: were each window, with nothing wrong, to lie beyond with a chance of `false pages a
-month / windows a month`, no more pages could come of it, however the windows hang together. It cannot see a change in the truth itself.
+lies beyond the bound, which is of days as a whole (`estimate.hours`); how plausible goes by the alarm budget: were each window, with nothing wrong,
+to lie beyond with a chance of `false pages a month / windows a month`, no more pages could come of it, however the windows hang together. It cannot
+see a change in the truth itself.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import numpy as np
 from modelyard.monitor import profile
 from modelyard.monitor.base import Judged
 from modelyard.monitor.budget import MONTH_S
-from modelyard.monitor.estimate import estimator, prices, reconcile
+from modelyard.monitor.estimate import estimator, hours, prices, reconcile
 from modelyard.monitor.estimate.estimator import Estimated, Figure
 from modelyard.monitor.estimate.figures import LOWER_IS_BETTER
+from modelyard.monitor.estimate.hours import Hour
 from modelyard.monitor.estimate.reconcile import Pair, Reconciled
 from modelyard.types import Verdict
 
@@ -57,8 +59,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What is remembered: the window that fills (from when, its minutes' counts), the closed ones, oldest first, and how many minutes were counted in
-    other bins."""
+    """What is remembered: the window that fills (from when, its minutes' counts), the closed ones, oldest first, by figure what the hours of the last
+    week were, and how many minutes were counted in other bins."""
 
     format: int
     digest: str
@@ -67,6 +69,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     counts: bytes = b""
     windows: tuple[Window, ...] = ()
     foreign: int = 0
+    hours: dict[str, tuple[Hour, ...]] = {}
 
 
 class EstimatedPerformance:
@@ -138,6 +141,8 @@ def _verdict(rule: str, name: str, evidence: Evidence, windows: Sequence[Window]
     if limit is None:
         outcome = "unknown"
         text += "; nothing to hold it against"
+    elif not beyond[-1] and (low > limit if name in LOWER_IS_BETTER else high < limit):
+        text += f"; the bound of {limit:.4g} is of days as a whole, and these hours are not known to be worse than they are wont to be"
     harm = None
     if before is not None:
         harm = max(0.0, value / before - 1.0 if name in LOWER_IS_BETTER and before > 0 else before - value)
@@ -206,6 +211,7 @@ def _closed(state: State, end: float, evidence: Evidence, learnt: Learnt) -> Sta
     reference = evidence.reference
     live = profile.filled(reference.profile, profile.unpack(state.counts))
     found = _of_log(evidence, learnt, state.start, end) or prices.binned(learnt, live)
+    seen, beyond = _held(found.figures, state, end, evidence)
     window = Window(
         start=state.start,
         end=end,
@@ -214,10 +220,10 @@ def _closed(state: State, end: float, evidence: Evidence, learnt: Learnt) -> Sta
         unknown=found.unknown,
         why=found.why,
         estimated={name: (each.value, each.low, each.high, each.deviation) for name, each in found.figures.items()},
-        is_beyond=_beyond(found.figures, state.windows, evidence),
+        is_beyond=beyond,
         columns=prices.guilty(learnt, live, least=evidence.settings.estimated_performance.smallest_loss / 5),
     )
-    return State(format=_FORMAT, digest=state.digest, windows=(*state.windows, window)[-REMEMBERED:], foreign=state.foreign)
+    return State(format=_FORMAT, digest=state.digest, windows=(*state.windows, window)[-REMEMBERED:], foreign=state.foreign, hours=seen)
 
 
 def _of_log(evidence: Evidence, learnt: Learnt, start: float, end: float) -> Estimated | None:
@@ -233,22 +239,29 @@ def _of_log(evidence: Evidence, learnt: Learnt, start: float, end: float) -> Est
     return estimator.estimate(learnt.estimator, evidence.reference.schema, inputs, outputs)
 
 
-def _beyond(found: Mapping[str, Figure], windows: Sequence[Window], evidence: Evidence) -> tuple[str, ...]:
-    """The figures whose best plausible value lies beyond their bound."""
+def _held(found: Mapping[str, Figure], state: State, end: float, evidence: Evidence) -> tuple[dict[str, tuple[Hour, ...]], tuple[str, ...]]:
+    """What is known of hours then, and the figures whose best plausible value lies beyond their bound, or beyond what these hours are allowed."""
     judged = [name for name in found if name in JUDGED]
     chance = min(0.025, evidence.false_pages * WINDOW_S / MONTH_S / max(len(judged), 1))
     reach = -NormalDist().inv_cdf(chance) if chance > 0 else math.inf
-    beyond = []
+    known, beyond = dict(state.hours), []
     for name in judged:
         limit = bound(name, evidence.reference.quality, evidence.settings)
-        seen = _reconciled(windows, name)
+        seen = _reconciled(state.windows, name)
         is_absolute = evidence.reference.promised or name in evidence.settings.bounds
         # An estimate that was learnt from rows of the training is held against a figure that flatters as much: the truth is below both.
         value = found[name].value + (seen.correction if is_absolute else 0.0)
         error = reach * math.sqrt(found[name].deviation ** 2 + seen.variance)
-        if limit is not None and (value - error > limit if name in LOWER_IS_BETTER else value + error < limit):
+        before, lost = known.get(name, ()), hours.loss(name, value)
+        known[name] = hours.noted(before, state.start, end, lost)
+        if limit is None:
+            continue
+        best, most = hours.loss(name, value - error if name in LOWER_IS_BETTER else value + error), hours.loss(name, limit)
+        usual = hours.loss(name, evidence.reference.quality.get(name, limit))
+        may = hours.allowed(before, state.start, end, limit=most, usual=usual, is_share=name not in LOWER_IS_BETTER)
+        if best > may or (best > most and hours.of_the_day(known[name], usual=usual) - (lost - best) > most):
             beyond.append(name)
-    return tuple(beyond)
+    return known, tuple(beyond)
 
 
 # -- the truth, when it comes ----------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from estimating import TWO, Rows, bins, counts, learnt, rows
 
 from modelyard.monitor.base import Evidence, Judged, Labelled, Logged, Minute, Reference
 from modelyard.monitor.estimate import Learnt, detector
+from modelyard.monitor.estimate import hours as hourly
 from modelyard.monitor.estimate.detector import EstimatedPerformance
+from modelyard.monitor.estimate.hours import Hour
 from modelyard.monitor.settings import Bound, Estimated, Monitored
 from modelyard.types import Digest
 
@@ -49,8 +51,16 @@ def stretch(at: int, *, minutes: int = 15, per_minute: int = 60, **where: Any) -
     return [rows(TWO, per_minute, seed=1_000 + at + place, **where) for place in range(minutes)]
 
 
-def judged(reference: Reference, stretches: list[list[Rows]], **how: Any) -> tuple[Judged, list[Judged]]:
-    state = b""
+def known(reference: Reference, losses: dict[str, float] | None = None) -> bytes:
+    """State of a detector that has seen two days before, of which all hours were as the reference; or of those `losses`."""
+    hours: dict[str, tuple[Hour, ...]] = {}
+    for name, value in reference.quality.items():
+        lost = (losses or {}).get(name, hourly.loss(name, value))
+        hours[name] = tuple(Hour(int(START // 3600) - each, 3600.0, 3600.0 * lost) for each in range(48, 0, -1))
+    return msgspec.msgpack.encode(detector.State(format=1, digest=reference.digest, hours=hours))
+
+
+def judged(reference: Reference, stretches: list[list[Rows]], *, state: bytes = b"", **how: Any) -> tuple[Judged, list[Judged]]:
     all_: list[Judged] = []
     at = 0
     for given in stretches:
@@ -76,7 +86,7 @@ def test_a_healthy_model_passes(reference: Reference, is_logged: bool) -> None:
 
 def test_a_model_that_surely_does_worse_warns_and_then_fails_and_names_the_column(reference: Reference) -> None:
     old = {"ages": (65, 85)}
-    found, all_ = judged(reference, [stretch(0), stretch(15, **old), stretch(30, **old)])
+    found, all_ = judged(reference, [stretch(0), stretch(15, **old), stretch(30, **old)], state=known(reference))
     rule = "estimated_performance:accuracy"
     assert [outcomes(each)[rule] for each in all_] == ["pass", "warn", "fail"]
     verdict = next(each for each in found.verdicts if each.rule == rule)
@@ -137,8 +147,26 @@ def test_the_truth_is_set_beside_the_estimate_when_it_comes(reference: Reference
     assert "too high" in found.verdicts[0].evidence
 
 
+def test_hours_that_are_not_known_yet_or_are_wont_to_be_as_bad_break_no_bound(reference: Reference) -> None:
+    old = [stretch(0, ages=(65, 85)), stretch(15, ages=(65, 85))]
+    rule = "estimated_performance:accuracy"
+    bad = {"accuracy": 0.4, "auc": 0.4}
+    for state in (b"", known(reference, bad)):
+        found, _ = judged(reference, old, state=state)
+        verdict = next(each for each in found.verdicts if each.rule == rule)
+        assert verdict.outcome == ("pass" if not state else "fail"), "a day that is as bad throughout breaks it"
+        assert state or "of days as a whole" in verdict.evidence
+    hours = msgspec.msgpack.decode(known(reference), type=detector.State)
+    seen = {
+        name: tuple(Hour(each.hour, 3600.0, 1440.0) if (START // 3600 - each.hour) % 24 < 2 else each for each in row)
+        for name, row in hours.hours.items()
+    }
+    found, _ = judged(reference, old, state=msgspec.msgpack.encode(msgspec.structs.replace(hours, hours=seen)))
+    assert outcomes(found)[rule] == "pass", "so it was at these hours on both days before"
+
+
 def test_labels_correct_the_next_estimates(reference: Reference) -> None:
-    state = b""
+    state = known(reference)
     for at in (0, 15, 30, 45, 60):
         given = stretch(at)
         truth = labels(given, at, wrong=0.3)
@@ -154,7 +182,7 @@ def test_labels_correct_no_estimate_that_was_learnt_from_the_training(reference:
     trained = reference._replace(learnt=msgspec.structs.replace(reference.learnt, is_held_out=False))
     assert trained.promised == {} and reference.promised == reference.quality
     for settings, expected in ((Monitored(), "pass"), (Monitored(bounds={"accuracy": Bound(least=0.7)}), "fail")):
-        state = b""
+        state = known(trained)
         for at in (0, 15, 30, 45, 60):
             given = stretch(at)
             told = evidence(trained, at, given, labelled=labels(given, at, wrong=0.3))._replace(settings=settings)
@@ -211,8 +239,8 @@ def test_state_is_small(reference: Reference) -> None:
 def test_with_nothing_wrong_nobody_is_warned(reference: Reference, least: float, expected: set[str]) -> None:
     """The negative control: with no loss tolerated, what the reference's own draw leaves uncertain is taken for harm now and then."""
     settings = Monitored(estimated_performance=Estimated(smallest_loss=least, smallest_rise=least))
-    state, found = b"", set()
     lucky = {name: value + 0.02 for name, value in reference.quality.items()} if not least else reference.quality
+    state, found = known(reference._replace(quality=lucky)), set()
     for window in range(120):
         given = evidence(reference._replace(quality=lucky), 15 * window, [rows(TWO, 600, seed=5_000 + window)])
         fresh = [minute._replace(span_s=900) for minute in given.fresh]
