@@ -412,7 +412,7 @@ def test_an_error_that_rises_in_late_labels_becomes_a_page_and_so_does_a_broken_
     for minute in range(12):
         watched.see(START + 60 * minute + 30, rows=100, ids=tuple(f"{minute}-{row}" for row in range(100)))
         if minute:  # the truth comes a minute late
-            errors = rng.normal(0.0, 1.0 if minute < 9 else 5.0, 100)
+            errors = rng.normal(0.0, 1.0 if minute < 9 else 10.0, 100)  # of the first hours less is not known to be wrong
             watched.plane.labels(WHO, "line", [(f"{minute - 1}-{row}", float(70.5 + error)) for row, error in enumerate(errors)])
         watched.now = START + 60 * (minute + 1) + GRACE_S
         leader.turn()
