@@ -42,6 +42,8 @@ REST_S = 0.5
 TRIES = 5
 MIGRATION_LIMIT_S = 60.0
 _MIGRATING = 0x4D59_5244
+_one_migrates = threading.Lock()
+"""Several threads of a process may find an old format at once, and Python imports no library whole that two threads enter from two sides."""
 
 T = TypeVar("T")
 
@@ -208,7 +210,8 @@ class PostgresRecords:
                     "SET synchronous_commit = on; SET client_encoding = 'UTF8'"
                 )
                 if _format(_rows(connection)) < formats.NEWEST:
-                    self._migrate()
+                    with _one_migrates:
+                        self._migrate()
         except BaseException:
             connection.close()
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,3 +206,21 @@ def test_a_database_of_a_newer_release_is_refused_and_left_as_it_is(store: Postg
     with psycopg.connect(url) as other:
         other.execute(f"UPDATE alembic_version SET version_num = '{formats.REVISIONS[-1]}'")
     assert store.get("m", "a") is not None
+
+
+def test_threads_that_find_a_new_database_at_once_are_all_answered(postgres: Postgres) -> None:
+    """In a process of its own, which has not imported what migrates: two threads that did at once left one with half a library."""
+    code = """
+import sys, threading
+from modelyard.registry.postgres import PostgresRecords
+store, together, found = PostgresRecords(sys.argv[1]), threading.Barrier(6), []
+def ask():
+    together.wait()
+    found.append(store.get("kind", "key"))
+threads = [threading.Thread(target=ask) for _ in range(6)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(found)
+"""
+    said = subprocess.run([sys.executable, "-c", code, postgres.url()], capture_output=True, text=True, timeout=120, check=True)
+    assert said.stdout.strip() == str([None] * 6), said.stderr
