@@ -64,15 +64,15 @@ def run(data: Path) -> list[Item]:
     items = []
     seasons = list(_seasons(data))
     for rate, seeds in SEEDS.items():
-        quiet, worse, units = list[Woken](), list[Woken](), list[Woken]()
+        quiet, worsened, units = list[Woken](), list[Woken](), list[Woken]()
         for place, (reference, days, model) in enumerate(seasons):
             for seed in range(seeds):
                 rows = _drawn(days, np.random.default_rng([place, seed, rate]), rate)
                 quiet.append(watched(reference, rows))
                 if not seed:
-                    worse.append(watched(reference, worse(rows), until_h=SOON_H["worse", rate]))
+                    worsened.append(watched(reference, worse(rows), until_h=SOON_H["worse", rate]))
                     units.append(watched(reference, _unit(rows, model), until_h=SOON_H["unit", rate]))
-        items += items_of(rate, quiet, {"worse": worse, "unit": units})
+        items += items_of(rate, quiet, {"worse": worsened, "unit": units})
     return items
 
 
