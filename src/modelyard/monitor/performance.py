@@ -295,6 +295,7 @@ def _ranked(kept: State, new: Labelled) -> tuple[Array, Array, tuple[float, ...]
 def _latest_day(labelled: Labelled) -> Mapping[str, Figure]:
     """The figures of the last day that has labels, whatever its windows: harm is told by these, since an hour of the night is no measure of it."""
     chosen = labelled.times > labelled.times[-1] - _DAY_S
+    chosen[-LEAST_ROWS:] = True  # of few an hour a day has too little to tell
     return figures(_of(labelled, chosen)) if int(chosen.sum()) >= LEAST_ROWS else {}
 
 
