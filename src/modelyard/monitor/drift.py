@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from modelyard.monitor import budget, cycles, directions, edetector, weight
+from modelyard.monitor import budget, cycles, directions, edetector, persistence, weight
 from modelyard.monitor.base import MINUTE_S, Judged
 from modelyard.monitor.cycles import Cycles, Spread
 from modelyard.monitor.directions import DOWN, MISSING, NAMES, NARROWER, OUTSIDE, UP, WIDER, Directions
 from modelyard.monitor.edetector import BETS, Bets, Detected
+from modelyard.monitor.persistence import Persistence
 from modelyard.monitor.series import Series
 from modelyard.types import Verdict
 
@@ -41,6 +42,7 @@ _UNKNOWN_CYCLES = 1.0  # what cycles may account for, in deviations, in a week t
 _KNOWN = 64
 _ALIKE = 0.5
 """Evidence in two directions that differs by less than e^0.5 says nothing of which it is."""
+_BEFORE = (15, 16)  # how many arrays were written before
 
 
 class _Written(msgspec.Struct, frozen=True, array_like=True):
@@ -67,6 +69,7 @@ class _State(NamedTuple):
     began: Array
     until: Array
     peak: Array
+    persistence: Persistence
     rows: int
 
 
@@ -148,10 +151,17 @@ def _follow(state: _State, known: Directions, streams: _Streams, evidence: Evide
         state = state._replace(cycles=grown, rows=state.rows + int(minute.counts[0]))
         if grown.weeks != weeks:
             made = _bets(state, known, streams)
-        detected = edetector.advance(state.detected, known, made, counts, streams.needed + _ABOVE)
+        detected = edetector.advance(state.detected, known, made, counts, streams.needed + _ABOVE, fresh=persistence.fresh(state.persistence))
         found = edetector.evidence(detected, made)
-        state = _timed(state._replace(detected=detected), streams, found, counts, start)
+        seen = persistence.grown(state.persistence, counts, start, _usual(known, state.cycles))
+        state = _timed(state._replace(detected=detected, persistence=seen), streams, found, counts, start)
     return state, made, skipped
+
+
+def _usual(known: Directions, seen: Cycles) -> Array:
+    """Where rows lie: the reference's, and those of the last weeks where any came [way, stream, cell]."""
+    rows = seen.total.sum(axis=1, keepdims=True)
+    return np.stack((known.shares, np.where(rows > 0, seen.total / np.maximum(rows, 1.0), known.shares)))
 
 
 def _placed(before: _State, after: _State, known: Directions, evidence: Evidence) -> _State:
@@ -375,6 +385,7 @@ def _begin(known: Directions, reference: Reference) -> _State:
         began=np.full(count, np.nan),
         until=np.full(count, -np.inf),
         peak=np.zeros(count),
+        persistence=persistence.begin(*known.shares.shape),
         rows=0,
     )
 
@@ -392,7 +403,9 @@ def _parts(state: _State) -> tuple[Array, ...]:
     c = state.cycles
     spreads = (part for each in c.spreads for part in (each.sums, each.farthest, each.proven))
     small = (c.widths, state.detected.sums, state.detected.memory, state.quiet_rows, c.blocks, c.total, *spreads)
-    return (*(each.astype("<f4") for each in small), *(each.astype("<f8") for each in (state.quiet_at, state.began, state.until, state.peak)))
+    p = state.persistence
+    large = (state.quiet_at, state.began, state.until, state.peak, p.changes, p.expected, p.together, p.apart)
+    return (*(each.astype("<f4") for each in small), *(each.astype("<f8") for each in large), p.latest.astype("<f4"))
 
 
 def _names(known: Directions) -> tuple[str, ...]:
@@ -426,15 +439,16 @@ def _unpacked(empty: _State, written: _Written) -> _State:
     """Raises ValueError where the arrays are not of these shapes."""
     shapes = [(each.shape, each.dtype) for each in _parts(empty)]
     given = written.arrays
-    if len(given) == len(shapes) - 1:  # the release before wrote no peaks
-        given = (*given, empty.peak.tobytes())
+    if len(given) in _BEFORE:  # an earlier release wrote neither peaks nor how rows persist
+        given = (*given, *(each.tobytes() for each in _parts(empty)[len(given) :]))
     arrays: list[Any] = [np.frombuffer(data, dtype=kind).reshape(shape).astype(np.float64) for data, (shape, kind) in zip(given, shapes, strict=True)]
-    widths, sums, memory, quiet_rows, blocks, total, *parts, quiet_at, began, until, peak = arrays
+    widths, sums, memory, quiet_rows, blocks, total, *parts, quiet_at, began, until, peak, changes, expected, together, apart, latest = arrays
     at, seen_s, weeks, rows = written.scalars
     triples = zip(written.lengths, parts[0::3], parts[1::3], parts[2::3], strict=True)
     spreads = tuple(Spread(count, moments, farthest, proven) for (_, count), moments, farthest, proven in triples)
     grown = Cycles(at, seen_s, weeks, tuple(lasted_s for lasted_s, _ in written.lengths), blocks, total, spreads, widths)
-    return _State(Detected(sums, memory), grown, quiet_at, quiet_rows, began, until, peak, rows)
+    persisting = Persistence(changes, expected, together, apart, latest, at)
+    return _State(Detected(sums, memory), grown, quiet_at, quiet_rows, began, until, peak, persisting, rows)
 
 
 def _inherited(empty: _State, written: _Written, known: Directions) -> _State:

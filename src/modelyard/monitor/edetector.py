@@ -45,6 +45,7 @@ _EXPONENTS = np.array([0.1, 0.25, 0.5, 0.85])
 _STAKES = np.array([0.3, 0.4, 0.2, 0.1])
 _BY_DIRECTION = {UP: 0.22, DOWN: 0.22, WIDER: 0.08, NARROWER: 0.08, MISSING: 0.1, OUTSIDE: 0.1}
 _LATELY = 0.2
+_BY_ROWS = np.isin(np.arange(PROCESSES) // BETS, (MISSING, OUTSIDE))
 _CLOSEST = 0.95
 """No bet risks more than this share of what is at stake."""
 MEMORY_ROWS = 2000.0
@@ -126,17 +127,21 @@ def _shares_bet_on(known: Directions, direction: int, margin: Array, room: Array
     return found
 
 
-def advance(state: Detected, known: Directions, made: Bets, counts: Array, ceiling: Array) -> Detected:
+def advance(state: Detected, known: Directions, made: Bets, counts: Array, ceiling: Array, *, fresh: Array | float = 1.0) -> Detected:
     """After one block of `counts` [stream, cell]. `ceiling` [stream] is the most that R may be, as a logarithm: what lies above is let go, so that an
     alarm ends soon after its cause. A stream without rows stays as it is.
+
+    Bets are taken to the power of `fresh` [stream], at most 1 and known before the block, but those on what is missing or was never known: a bet that
+    falls on average does so to any such power too (Jensen), so that the law holds whatever it is.
     """
     rows = counts.sum(axis=1)
     gained = np.matmul(made.factors, counts[:, :, None])[:, :, 0]
     lately, is_bet = _lately(state.memory, known, made.radius)
-    fresh = np.zeros_like(state.sums)  # the logarithm of the 1 that begins; a bet that is not made begins nothing, and what it had fades
-    fresh[:, -1] = np.where(is_bet, 0.0, _LOWEST)
+    begun = np.zeros_like(state.sums)  # the logarithm of the 1 that begins; a bet that is not made begins nothing, and what it had fades
+    begun[:, -1] = np.where(is_bet, 0.0, _LOWEST)
     gained = np.concatenate((gained, np.where(is_bet, (lately * counts).sum(axis=1), -np.log(2.0))[:, None]), axis=1)
-    sums = np.where(made.active, np.logaddexp(state.sums, fresh) + gained, _LOWEST)
+    gained = np.where(_BY_ROWS, gained, np.reshape(fresh, (-1, 1)) * gained)
+    sums = np.where(made.active, np.logaddexp(state.sums, begun) + gained, _LOWEST)
     sums = np.clip(sums, _LOWEST, ceiling[:, None] - made.stakes)
     had_rows = rows > 0
     memory = state.memory * np.exp(-rows / MEMORY_ROWS)[:, None] + counts

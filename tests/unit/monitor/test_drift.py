@@ -17,7 +17,7 @@ from modelyard.monitor.estimate import Learnt
 from modelyard.monitor.profile import Binner
 from modelyard.monitor.settings import Drift as Section
 from modelyard.monitor.settings import Monitored
-from modelyard.types import Verdict
+from modelyard.types import Schema, TensorSpec, Verdict
 
 AT_ONCE = Monitored(drift=Section(learn_days=0))
 DAY = 1440
@@ -96,7 +96,7 @@ def test_an_alarm_that_is_held_tells_what_raised_it_also_by_what_a_release_befor
     rng = np.random.default_rng(0)
     found = judge(reference, drawn(rng, reference.profile, range(40), rows=139, mean=0.6))
     fields = msgspec.msgpack.decode(zlib.decompress(found.state))
-    before = zlib.compress(msgspec.msgpack.encode([*fields[:5], fields[5][:-1]]))
+    before = zlib.compress(msgspec.msgpack.encode([*fields[:5], fields[5][:15]]))
     well = drawn(rng, reference.profile, range(40, 60), rows=139)
     held, other = (of(judge(reference, well, state), "drift:a") for state in (found.state, before))
     assert held.outcome == other.outcome == "fail" and held.window == other.window
@@ -326,3 +326,31 @@ def test_an_evidence_names_an_output_that_is_called_like_an_input() -> None:
 def test_the_kind_of_evidence_is_that_of_the_port() -> None:
     given: Evidence = evidence(normal_reference(), [])
     assert Drift().judge(given, b"").state
+
+
+def holidays(rng: np.random.Generator, days: range, *, on: tuple[int, ...], is_by_row: bool = False) -> list[Minute]:
+    """A row an hour of a column that is 1 on the days `on` and else 0; `is_by_row`: in one row of thirty, whichever."""
+    known = calendar()
+    found = []
+    for hour in range(days.start * 24, days.stop * 24):
+        value = float(rng.random() < 1 / 30) if is_by_row else float(hour // 24 in on)
+        binner = Binner(known.profile)
+        binner.add({"holiday": np.array([[value]])}, {})
+        found.append(Minute(MONDAY + hour * 3600, 1, DIGEST, 1, 1, {}, {}, {}, binner.take()))
+    return found
+
+
+def calendar() -> Reference:
+    """Of a hundred and twenty days four were holidays."""
+    schema = Schema(inputs=(TensorSpec(name="holiday", datatype="FP64", shape=(-1, 1)),), outputs=(), layout="frame", task="regression")
+    days = np.repeat(np.arange(120) % 30 == 7, 24).astype(np.float64)[:, None]
+    return Reference(DIGEST, schema, profile.measure({"holiday": days}, schema), {}, {})
+
+
+def test_a_holiday_is_one_draw_and_not_as_many_as_its_rows() -> None:
+    rng = np.random.default_rng(0)
+    found = judge(calendar(), holidays(rng, range(30), on=(9, 23)), settings=Monitored())
+    assert of(found, "drift:holiday").outcome == "pass"
+    mixed = judge(calendar(), holidays(rng, range(9), on=(), is_by_row=True), settings=Monitored())
+    stuck = judge(calendar(), holidays(rng, range(9, 10), on=(9,)), mixed.state, settings=Monitored())
+    assert of(stuck, "drift:holiday").outcome == "fail", "where it went by the row before, a day of nothing else is a shift"
