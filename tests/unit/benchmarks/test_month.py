@@ -29,9 +29,9 @@ def reference() -> Reference:
 
 
 def test_who_is_woken_and_by_what(monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(month, "MONTH_DAYS", 6)
-    monkeypatch.setattr(month, "CHANGED_DAY", 3)
-    made = rows(np.random.default_rng(3), 6 * 240)
+    monkeypatch.setattr(month, "MONTH_DAYS", 14)
+    monkeypatch.setattr(month, "CHANGED_DAY", 9)
+    made = rows(np.random.default_rng(3), 14 * 240)
     quiet = month.watched(reference(), made)
     assert quiet.pages == () and quiet.stood == 0
     worse = month.watched(reference(), month.worse(made))
