@@ -290,7 +290,8 @@ def _end_orphans(settings: Settings) -> list[int]:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                     _until(partial(_is_gone, pid, arguments), 5.0)
-        (settings.run / f"{name}.json").unlink(missing_ok=True)
+        for told in (f"{name}.json", f"{name}.unstarted"):
+            (settings.run / told).unlink(missing_ok=True)
     for path in settings.run.glob("worker-*.json"):
         path.unlink(missing_ok=True)
     return left

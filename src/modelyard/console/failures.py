@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 
 from modelyard.errors import ModelyardError
 
@@ -43,3 +44,8 @@ class Failures:
     def now(self) -> dict[str, str]:
         """The loops whose latest turn failed, and why."""
         return dict(sorted(self._now.copy().items()))
+
+
+def seen(failing: Mapping[str, str], sees: Callable[[str], bool]) -> dict[str, str]:
+    """What fails, as who `sees` some models may know it: why may be about others', and whoever is held to some sees no name that is none."""
+    return dict(failing) if sees("") else dict.fromkeys(failing, "the log of the control process says why")

@@ -261,6 +261,7 @@ class Loops:
         while not self._stop.wait(REST_S):
             rollouts = self._host.rollouts
             if not any(rollouts.values()):
+                self._failures.forget("tally")  # what failed is over with its rollout
                 continue
             try:
                 with contextlib.closing(Windows(windows_path(self._plane.settings))) as windows:

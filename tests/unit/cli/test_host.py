@@ -18,7 +18,7 @@ from modelyard import config
 from modelyard.cli import host
 from modelyard.config import Settings
 from modelyard.errors import Unavailable
-from modelyard.types import HostPlan, read_plan, read_unstarted, write_plan
+from modelyard.types import HostPlan, read_plan, read_unstarted, write_plan, write_unstarted
 
 
 @pytest.fixture
@@ -122,6 +122,14 @@ def test_a_child_for_which_the_system_has_no_room_is_tried_again_and_told(
     assert child.pid is not None and child._process is not None and child._process.wait() == 0
     assert read_unstarted(settings.run, "serve") == ""
     assert len(capsys.readouterr().err.splitlines()) == 2, "once for each change, however often it is tried"
+
+
+def test_what_a_parent_that_was_killed_said_of_a_start_is_forgotten_with_what_it_left(settings: Settings) -> None:
+    """The next time that process ended, nobody was told why it truly was away."""
+    for name in host.MODULES:
+        write_unstarted(settings.run, name, "Cannot allocate memory")
+    assert host._end_orphans(settings) == []
+    assert [read_unstarted(settings.run, name) for name in host.MODULES] == ["", ""]
 
 
 def test_a_port_in_use_names_its_flag(settings: Settings) -> None:

@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from world import free_ports, wait_until
@@ -20,6 +22,7 @@ from modelyard.client.places import read_admin_key
 from modelyard.config import child_environment, load
 from modelyard.console import process
 from modelyard.console.process import MOVING_S, REST_S, Pace
+from modelyard.control.plane import ControlPlane
 from modelyard.control.status import Status
 from modelyard.errors import NotFound, Unauthenticated, Unavailable
 from modelyard.events import Part, Segment
@@ -121,6 +124,29 @@ def test_rests_grow_while_nothing_comes_of_them_and_are_short_after_something_ha
     assert pace.pause_s(is_moving=True) == longest
     pace.restart()
     assert pace.pause_s(is_moving=True) == shortest
+
+
+def test_counts_that_could_not_be_told_are_no_failure_once_their_rollout_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status said for ever after that it fails: no turn came that could have gone well."""
+
+    def full(*_: object) -> bool:
+        raise Unavailable("no space left")
+
+    monkeypatch.setattr(process, "REST_S", 0.01)
+    monkeypatch.setattr(process.Tally, "publish", full)
+    with ControlPlane(load({"home": tmp_path})) as plane:
+        loops = process.Loops(plane)
+        rollouts = {"m": (object(),)}
+        monkeypatch.setattr(loops, "_host", SimpleNamespace(rollouts=rollouts))
+        telling = threading.Thread(target=loops._tell)
+        telling.start()
+        try:
+            wait_until(lambda: loops.failing() == {"tally": "no space left"})
+            rollouts.clear()
+            wait_until(lambda: not loops.failing())
+        finally:
+            loops._stop.set()
+            telling.join()
 
 
 def test_processes_that_share_a_store_have_what_each_has_seen(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from typing import Annotated
 
 import msgspec
 
+from modelyard.console.failures import seen
 from modelyard.console.operations import Call, Operation, in_utc
 from modelyard.control.monitoring import Chosen
 from modelyard.control.once import Effect
 from modelyard.monitor.overview import Overview
 from modelyard.monitor.settings import Monitored
+from modelyard.security import policy
 
 
 class MonitorQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,7 +39,7 @@ _NEEDED = {"intake": "what is observed is not taken in now", "monitor": "nothing
 def _overview(call: Call) -> Overview:
     asked: MonitorQuery = call.query
     found = call.plane.overview(call.name, since=None if asked.since is None else in_utc(asked.since, "since"))
-    failing = call.world.failing()
+    failing = seen(call.world.failing(), lambda name: policy.sees(call.who, name))
     said = (f"{what}: {failing[loop]}" for loop, what in _NEEDED.items() if loop in failing)
     return msgspec.structs.replace(found, trouble=(*said, *found.trouble))
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from modelyard import config
+from modelyard.console.failures import seen
 from modelyard.console.operations import Call, Operation
 from modelyard.control.status import Status
 from modelyard.errors import Unavailable
@@ -47,9 +48,7 @@ def _my_status(found: Status, sees: Callable[[str], bool]) -> Status:
         served = {serving.digest for each in deployments for serving in each.serving}
         mine = (trouble for trouble in health.troubles if trouble.model is None or trouble.model in served or sees(trouble.model))
         health = msgspec.structs.replace(health, troubles=tuple(mine))
-    # Why may be about others' models: whoever is held to some sees no name that is none.
-    failing = found.failing if sees("") else dict.fromkeys(found.failing, "the log of the control process says why")
-    return msgspec.structs.replace(found, deployments=deployments, hosts=tuple(hosts), health=health, failing=failing)
+    return msgspec.structs.replace(found, deployments=deployments, hosts=tuple(hosts), health=health, failing=seen(found.failing, sees))
 
 
 def _data_plane(call: Call) -> DataPlane:

@@ -29,6 +29,8 @@ def test_a_watch_that_is_older_than_it_looks_says_so(api: Api) -> None:
     why = "no space left for monitor.sqlite"
     api.app = api.build(failing=lambda: {"intake": why, "uses of keys": "a disk"})
     assert api.told("GET", "/deployments/line/monitor")["trouble"] == [f"what is observed is not taken in now: {why}"]
+    told = api.ask("GET", "/deployments/line/monitor", key=api.key("viewer", models=("line",))).json()["trouble"]
+    assert told == ["what is observed is not taken in now: the log of the control process says why"], "why may be about another's model"
     api.app = api.build()
     assert "trouble" not in api.told("GET", "/deployments/line/monitor")
 
