@@ -1,4 +1,5 @@
-"""Hours that were replayed, judged as they would have been at their time, until somebody is woken by what the model costs: when, why, in what words.
+"""Hours that were replayed, judged as they would have been at their time, until somebody is woken by what the model costs, and by its inputs: when,
+why, in what words.
 
 Hides that months pass in seconds: each hour is handed to the very turn that the control process makes once a minute, with the clock of the data. It
 must not judge: the detectors do, as they are shipped.
@@ -45,9 +46,9 @@ class Paged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """What watching found: the first page by `drift`, and the one by the `error`, with its `message` as it is delivered.
+    """What watching found: the first page by the `error`, with its `message` as it is delivered, and the first by `drift`.
 
-    By then the monitor had seen so many `hours`, and labels had shown an error above `allowed` bikes an hour.
+    By that of the error the monitor had seen so many `hours`, and labels had shown an error above `allowed` bikes an hour.
     """
 
     hours: int
@@ -58,7 +59,8 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def watch(bundle: Bundle, hours: Any, predictions: Mapping[str, float], *, error: float, progress: Callable[[str, float], None]) -> Watched:
-    """Judge `hours` (a frame, in time order) by what was answered to them (`predictions`, by `date`T`hour`) until labels show that the model errs.
+    """Judge `hours` (a frame, in time order) by what was answered to them (`predictions`, by `date`T`hour`) until labels show that the model errs
+    and inputs that they moved.
 
     `error` is that on hours out of bag. Raises Unavailable when nothing of that kind is found to the end.
     """
@@ -75,7 +77,7 @@ def watch(bundle: Bundle, hours: Any, predictions: Mapping[str, float], *, error
     seen = _Seen(bundle, hours, times, predictions)
     rules = alerts.Rules(pages=frozenset(rule for rule, detector in detectors.items() if detector.pages))
     kept = turns.begin(bundle.digest, 1, settings=settings, now=float(times[0]))
-    state, drift = alerts.State(), None
+    state, drift, woken = alerts.State(), None, None
     first, last = int(times[0] // DAY_S), int(times[-1] // DAY_S)
     for day in range(first, last + 1):
         end = (day + 1) * DAY_S
@@ -99,10 +101,12 @@ def watch(bundle: Bundle, hours: Any, predictions: Mapping[str, float], *, error
                     continue
                 if drift is None and alert.rule.startswith("drift:"):
                     drift = _paged(alert, end)
-                if drift is not None and alert.rule.partition(":")[0] in ("concept", "performance"):
+                if woken is None and alert.rule.partition(":")[0] in ("concept", "performance"):
                     message = text.plain(msgspec.structs.replace(notification, firing=(alert,), also=()))
-                    count = bisect_left(times, end)
-                    return Watched(hours=count, allowed=TOLERATED * error, drift=drift, error=_paged(alert, end), message=message)
+                    woken = bisect_left(times, end), _paged(alert, end), message
+        if drift is not None and woken is not None:
+            count, paged, message = woken
+            return Watched(hours=count, allowed=TOLERATED * error, drift=drift, error=paged, message=message)
     raise Unavailable("the monitor found nothing to wake somebody for")
 
 
