@@ -32,9 +32,9 @@ SURE = 4.0
 DOUBTFUL = 1.5
 """By so many they may well."""
 COMPARED_HOURS = 18
-"""Before so many hours were compared with the same of days before, nobody can say."""
+"""Before so many hours were compared with the same of days before, nobody can say within the first week."""
 WEEK = 7
-"""After so many days the shape is known well enough to be levelled by as it will be later."""
+"""After so many days the shape is known well enough to be levelled by as it will be later; of a stream of an hour a day, that there is none."""
 _ALIKE = 1e-12
 """Scores of one hour that vary by no more than this differ by rounding alone."""
 _NONE = (0.0,) * (DAYS * HOURS)
@@ -65,8 +65,8 @@ class Levels(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether a cycle may be there that is not known: too few hours were compared, or it shows, and has been seen for less than a week."""
-        return self.compared < COMPARED_HOURS or (self.closed < WEEK and self.alike > DOUBTFUL * math.sqrt(self.chance))
+        """Whether a cycle may be there that is not known: it was seen for less than a week, and too few hours were compared, or it shows."""
+        return self.closed < WEEK and (self.compared < COMPARED_HOURS or self.alike > DOUBTFUL * math.sqrt(self.chance))
 
     @property
     def hours(self) -> int:

@@ -55,6 +55,13 @@ def test_a_first_day_of_a_few_hours_is_not_a_day_that_is_known() -> None:
     assert margins(found)[:3] == [MARGIN_OF_HOURS, MARGIN_OF_DAYS, MARGIN_OF_DAYS]
 
 
+def test_of_one_hour_a_day_nobody_learns_a_cycle_and_after_a_week_nothing_is_allowed() -> None:
+    scores, at = stream(np.random.default_rng(3), 10, swing=0.2)
+    batch = at % DAY_S // 3600 == 2
+    _, found = parts(Rhythm(), scores[batch], at[batch])
+    assert margins(found) == [MARGIN_OF_HOURS, *[MARGIN_OF_DAYS] * 6, 1.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize("size", [1, 59, 1_000])
 def test_portions_of_any_size_are_told_the_same(size: int) -> None:
     rng = np.random.default_rng(4)
