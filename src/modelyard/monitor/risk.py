@@ -131,7 +131,7 @@ def feed(risk: Risk, scores: Array, times: Array, *, terms: Terms) -> tuple[Risk
     place = 0
     while place < len(scores):
         last = place + min(CHUNK - risk.rows % CHUNK, len(scores) - place)
-        if terms.bound is None and risk.weight < terms.learn_rows * terms.together:
+        if terms.bound is None and not risk.is_raised and risk.weight < terms.learn_rows * terms.together:
             last = min(last, place + math.ceil(terms.learn_rows * terms.together - risk.weight))
             risk = _learnt(risk, scores[place:last], terms)
         else:

@@ -184,6 +184,14 @@ def test_rows_that_go_together_say_as_much_as_one() -> None:
     assert fed(np.zeros(299), Terms(together=2.0))[0].bets == fed(np.zeros(599), Terms(together=2.0))[0].bets == ()
 
 
+def test_a_raised_baseline_stands_still_also_where_more_rows_turn_out_to_go_together() -> None:
+    rng = np.random.default_rng(1)
+    risk, (alarm,) = fed(flips(rng, (400, 0.1), (300, 0.5)), Terms(rows_between=1e4))
+    assert alarm.kind == "rose" and risk.weight < 4 * Terms().learn_rows
+    later, alarms = feed(risk, flips(rng, (3_000, 0.5)), np.arange(3_000.0), terms=Terms(rows_between=1e4, together=4.0))
+    assert later.is_raised and not alarms and later.baseline == risk.baseline
+
+
 def test_within_a_margin_nothing_happens_and_beyond_it_something_does() -> None:
     rng = np.random.default_rng(5)
     for after, kinds in ((0.4, []), (0.9, ["rose"]), (0.1, []), (0.01, ["fell"])):
