@@ -34,6 +34,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `pending` has not failed for long enough yet, `firing` has, `resolved` is over (`ended` says how). `since` is when it began to fail, `fired_at`
     when it began to fire, `passing_since` from when on a firing one passes again. `cause` and `why` are what explains it, `advice` what to do.
+    `begun` is when the release took over on which it last failed (0: nobody knows).
     A firing one of which nobody is told is silenced by a silence (`silenced_by`), or inhibited by another alert (`inhibited_by`): the ids.
     """
 
@@ -53,6 +54,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended: str = ""
     silenced_by: str = ""
     inhibited_by: str = ""
+    begun: float = 0.0
 
     @property
     def is_told(self) -> bool:

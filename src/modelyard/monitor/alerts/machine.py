@@ -155,7 +155,13 @@ def _failing(
         )
     cause, why, advice = (found.cause, found.why, "") if explained is None else explained
     found = msgspec.structs.replace(
-        found, verdict=verdict, passing_since=None, cause=cause, why=why, advice=advice or advise(verdict.rule, cause, verdict.columns)
+        found,
+        verdict=verdict,
+        passing_since=None,
+        cause=cause,
+        why=why,
+        advice=advice or advise(verdict.rule, cause, verdict.columns),
+        begun=rules.begun.get(name, 0.0),
     )
     if found.state == "pending" and now - found.since >= rules.policy_of(name).hold_s(verdict.rule):
         found = msgspec.structs.replace(found, state="firing", fired_at=now)
@@ -173,7 +179,7 @@ def _passing(alert: Alert, policy: Policy, now: float, *, ended: str = "it passe
 
 def _is_of_before(alert: Alert, begun: float, now: float) -> bool:
     """Whether an alert of which nothing is known now is of a release that serves no more, and the one that took over has had its time to show it."""
-    return alert.since < begun <= now - RELEASE_S and detector_of(alert.rule) not in _OF_ALL
+    return max(alert.since, alert.begun) < begun <= now - RELEASE_S and detector_of(alert.rule) not in _OF_ALL
 
 
 def _over(alert: Alert, ended: str, now: float) -> list[Alert]:

@@ -111,6 +111,14 @@ def test_an_alert_on_a_release_that_serves_no_more_does_not_ring_for_the_week_th
     assert [each.resolved[0].ended for each in told] == (["the release that had it serves no more, and of this one it is not known yet"] * is_over)
 
 
+def test_an_alert_that_the_next_release_has_too_stays_where_a_turn_cannot_judge() -> None:
+    machine = Machine()
+    machine.turn(verdict())
+    machine.rules = machine.rules._replace(begun={"churn": machine.now + 60})
+    machine.turn(verdict(), after_s=8_000)
+    assert machine.turn(verdict("unknown", "drift")) == () and machine.states == {"drift:age": "firing"}
+
+
 @pytest.mark.parametrize(("gone", "ended"), [(True, "the deployment is served no more"), (False, "it is judged no more")])
 def test_what_is_judged_no_more_is_over(gone: bool, ended: str) -> None:
     machine = Machine()
