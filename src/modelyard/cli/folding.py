@@ -104,7 +104,7 @@ def _shared(verdict: Verdict) -> str | None:
         said = verdict.evidence.removeprefix(verdict.columns[0])
         return said if said != verdict.evidence and _CLAUSES.match(said) else None
     if verdict.outcome == "unknown" and not verdict.columns and _about(verdict):
-        return _CLAUSES.split(verdict.evidence)[-1]
+        return _CLAUSES.split(verdict.evidence, maxsplit=1)[-1]
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from modelyard.cli import folding
@@ -48,6 +49,9 @@ def test_figures_that_are_not_known_for_one_reason_are_one() -> None:
     groups = folding.folded(given)
     assert [len(group) for group in groups] == [2, 1, 1, 1]
     assert folding.told(groups[0]).evidence == f"latency_p50, memory: {known_soon}" and folding.told(groups[0]).rule == "operations"
+    note = "a new release serves; what is usual was learnt of the one before"
+    groups = folding.folded([msgspec.structs.replace(each, evidence=f"{each.evidence}; {note}") for each in given[:3]])
+    assert [folding.told(group).evidence for group in groups] == [f"latency_p50, memory: {known_soon}; {note}", f"{given[2].evidence}; {note}"]
 
 
 @pytest.mark.parametrize("outcome", ["fail", "warn", "unknown"])
