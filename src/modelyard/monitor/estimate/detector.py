@@ -60,7 +60,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered: the window that fills (from when, its minutes' counts), the closed ones, oldest first, by figure what the hours of the last
-    week were, and how many minutes were counted in other bins."""
+    week were, which of them had rows (`seen`), and how many minutes were counted in other bins."""
 
     format: int
     digest: str
@@ -70,6 +70,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     windows: tuple[Window, ...] = ()
     foreign: int = 0
     hours: dict[str, tuple[Hour, ...]] = {}
+    seen: tuple[Hour, ...] = ()
 
 
 class EstimatedPerformance:
@@ -211,7 +212,8 @@ def _closed(state: State, end: float, evidence: Evidence, learnt: Learnt) -> Sta
     reference = evidence.reference
     live = profile.filled(reference.profile, profile.unpack(state.counts))
     found = _of_log(evidence, learnt, state.start, end) or prices.binned(learnt, live)
-    seen, beyond = _held(found.figures, state, end, evidence)
+    state = msgspec.structs.replace(state, seen=hours.noted(state.seen, state.start, end, 0.0))
+    known, beyond = _held(found.figures, state, end, evidence)
     window = Window(
         start=state.start,
         end=end,
@@ -223,7 +225,8 @@ def _closed(state: State, end: float, evidence: Evidence, learnt: Learnt) -> Sta
         is_beyond=beyond,
         columns=prices.guilty(learnt, live, least=evidence.settings.estimated_performance.smallest_loss / 5),
     )
-    return State(format=_FORMAT, digest=state.digest, windows=(*state.windows, window)[-REMEMBERED:], foreign=state.foreign, hours=seen)
+    windows = (*state.windows, window)[-REMEMBERED:]
+    return State(format=_FORMAT, digest=state.digest, windows=windows, foreign=state.foreign, hours=known, seen=state.seen)
 
 
 def _of_log(evidence: Evidence, learnt: Learnt, start: float, end: float) -> Estimated | None:
@@ -259,7 +262,7 @@ def _held(found: Mapping[str, Figure], state: State, end: float, evidence: Evide
         best, most = hours.loss(name, value - error if name in LOWER_IS_BETTER else value + error), hours.loss(name, limit)
         usual = hours.loss(name, evidence.reference.quality.get(name, limit))
         may = hours.allowed(before, state.start, end, limit=most, usual=usual, is_share=name not in LOWER_IS_BETTER)
-        if best > may or (best > most and hours.of_the_day(known[name], usual=usual) - (lost - best) > most):
+        if best > may or (best > most and hours.of_the_day(known[name], usual=usual, seen=state.seen) - (lost - best) > most):
             beyond.append(name)
     return known, tuple(beyond)
 

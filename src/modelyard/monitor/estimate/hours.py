@@ -64,13 +64,23 @@ def allowed(hours: Sequence[Hour], start: float, end: float, *, limit: float, us
     return min(limit * times, (1 + limit) / 2) if is_share else limit * times
 
 
-def of_the_day(hours: Sequence[Hour], *, usual: float) -> float:
-    """The mean loss of the last day; what was not estimated of it counts as `usual`."""
+def of_the_day(hours: Sequence[Hour], *, usual: float, seen: Sequence[Hour]) -> float:
+    """The mean loss of the last day; what was not estimated of it counts as `usual`. `seen` are the hours that had rows, estimated or not."""
     last = max(each.hour for each in hours)
     day = [each for each in hours if each.hour > last - DAY]
     seconds, total = sum(each.seconds for each in day), sum(each.total for each in day)
-    whole = max(seconds, float(DAY * HOUR_S))
+    whole = max(seconds, _day_s(seen))
     return (total + (whole - seconds) * usual) / whole
+
+
+def _day_s(seen: Sequence[Hour]) -> float:
+    """For how long a day has rows: as long as any of the last week had, so that no office's night counts; of less than a day nobody knows."""
+    last, spans = max(each.hour for each in seen), [0.0] * (WEEK // DAY + 1)
+    if last - min(each.hour for each in seen) < DAY:
+        return float(DAY * HOUR_S)
+    for each in seen:
+        spans[(last - each.hour) // DAY] += each.seconds
+    return min(max(spans), float(DAY * HOUR_S))
 
 
 def _middle(start: float, end: float) -> int:

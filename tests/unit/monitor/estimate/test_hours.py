@@ -52,8 +52,16 @@ def test_before_an_hour_was_seen_it_is_allowed_a_few_times_the_bound() -> None:
 
 
 def test_the_day_as_a_whole_counts_what_was_not_estimated_as_usual() -> None:
-    assert hours.of_the_day(days(3), usual=USUAL) == pytest.approx((3 * RUSH + 21 * NIGHT) / 24)
-    assert hours.of_the_day(days(1)[7:10], usual=USUAL) == pytest.approx((3 * RUSH + 21 * USUAL) / 24)
+    assert hours.of_the_day(days(3), usual=USUAL, seen=days(3)) == pytest.approx((3 * RUSH + 21 * NIGHT) / 24)
+    assert hours.of_the_day(days(1)[7:10], usual=USUAL, seen=days(1)[7:10]) == pytest.approx((3 * RUSH + 21 * USUAL) / 24)
+    assert hours.of_the_day(days(3)[-17:-14], usual=USUAL, seen=days(3)) == pytest.approx((3 * RUSH + 21 * USUAL) / 24)
+
+
+def test_of_the_day_of_an_office_its_night_is_no_part() -> None:
+    open_ = tuple(each for each in days(3) if 7 <= each.hour % 24 < 15)
+    assert hours.of_the_day(open_, usual=USUAL, seen=open_) == pytest.approx((3 * RUSH + 5 * NIGHT) / 8)
+    monday = hours.noted(open_, 3600.0 * (START + 5 * 24 + 7), 3600.0 * (START + 5 * 24 + 8), RUSH)
+    assert hours.of_the_day(monday, usual=USUAL, seen=monday) == pytest.approx((RUSH + 7 * USUAL) / 8), "one hour is no day"
 
 
 def test_a_week_is_remembered_and_nothing_that_lies_ahead() -> None:
