@@ -120,7 +120,8 @@ def run(settings: Settings, ready: Callable[[Up], None]) -> int:
         children = {name: Child(name, settings) for name in MODULES}
         try:
             for child in children.values():
-                child.start()
+                if why := child.start():
+                    raise Unavailable(f"the {child.name} process cannot be started ({why})")
             where = _wait_for_children(settings, children, stop)
             files.write_atomically(settings.run / STATE, msgspec.json.encode(where))
             ready(where)
@@ -166,7 +167,7 @@ class Child:
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
-        self._name = name
+        self.name = name
         self._run = settings.run
         self._unstarted = ""
         self._pid_file = settings.run / f"{name}.pid"
@@ -176,18 +177,17 @@ class Child:
         self._started_s = 0.0
         self._pause_s = 0.0
 
-    def start(self) -> None:
-        """Start the process, in a session of its own: Ctrl-C reaches the parent alone, which stops it in order. Raises Unavailable."""
+    def start(self) -> str:
+        """Start the process, in a session of its own: Ctrl-C reaches the parent alone, which stops it in order. Why not, if refused."""
         self._started_s = time.monotonic()
         try:
             self._process = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
         except OSError as error:
-            self._tell_unstarted(error.strerror or "no reason given")
-            raise Unavailable(f"the {self._name} process cannot be started ({self._unstarted})") from error
-        self._tell_unstarted("")
+            return error.strerror or "no reason given"
         # Who comes after a parent that was killed must find this process before it has said anything itself.
         with contextlib.suppress(OSError):
             self._pid_file.write_text(str(self._process.pid))
+        return ""
 
     @property
     def pid(self) -> int | None:
@@ -206,17 +206,16 @@ class Child:
         if lived < self._pause_s:
             return
         self._pause_s = 0.1 if lived > STEADY_S else min(5.0, max(0.1, 2 * self._pause_s))
-        with contextlib.suppress(Unavailable):  # it has been told
-            self.start()
+        self._tell_unstarted(self.start())
 
     def _tell_unstarted(self, why: str) -> None:
         if why == self._unstarted:
             return
         told = f"cannot be started ({why}), which is tried again; the rest goes on" if why else "is started again"
-        print(f"modelyard: the {self._name} process {told}", file=sys.stderr, flush=True)
+        print(f"modelyard: the {self.name} process {told}", file=sys.stderr, flush=True)
         self._unstarted = why
         with contextlib.suppress(ModelyardError, OSError):
-            write_unstarted(self._run, self._name, why)
+            write_unstarted(self._run, self.name, why)
 
     def tell(self, number: int) -> None:
         """Send a signal to the process if it lives."""
@@ -402,7 +401,10 @@ def _detached(settings: Settings) -> Up:
         start = file.tell()
         command = [sys.executable, "-P", "-m", "modelyard.cli.host"]
         environment = config.child_environment(settings)
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+        try:
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+        except OSError as error:
+            raise Unavailable(f"modelyard cannot be started now ({error.strerror})") from error
     try:
         where = _wait_for_parent(settings, lambda: process.poll() is None)
     except Unavailable as error:

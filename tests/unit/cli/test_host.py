@@ -105,8 +105,8 @@ def test_a_child_for_which_the_system_has_no_room_is_tried_again_and_told(
         return popen(*arguments, **more)
 
     monkeypatch.setattr(host.subprocess, "Popen", start)
-    with pytest.raises(Unavailable, match="serve process cannot be started"):
-        child.start()  # the first time it is who starts the home that is told
+    assert child.start() == "Resource temporarily unavailable", "the first time it is who starts the home that is told"
+    assert capsys.readouterr().err == "" and read_unstarted(settings.run, "serve") == "", "and nothing is tried again"
     for _ in range(600):
         now[0] += 0.1
         child.keep()
@@ -130,6 +130,21 @@ def test_what_a_parent_that_was_killed_said_of_a_start_is_forgotten_with_what_it
         write_unstarted(settings.run, name, "Cannot allocate memory")
     assert host._end_orphans(settings) == []
     assert [read_unstarted(settings.run, name) for name in host.MODULES] == ["", ""]
+
+
+def test_a_home_that_the_system_has_no_room_for_is_one_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a traceback, or two lines of which one said that it is tried again."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "no room")
+
+    with monkeypatch.context() as refused:
+        refused.setattr(host.subprocess, "Popen", refuse)
+        refused.setattr(host.signal, "signal", lambda *_: None)
+        with pytest.raises(Unavailable, match=r"cannot be started now \(no room\)"):
+            host._detached(settings)
+        with pytest.raises(Unavailable, match=r"the control process cannot be started \(no room\)"):
+            host.run(settings, lambda _: None)
 
 
 def test_a_port_in_use_names_its_flag(settings: Settings) -> None:
