@@ -623,7 +623,7 @@ def fitting(classes: Sequence[Scalar] | None) -> Callable[[str], bool]:
 def _dated(known_at: float | None, at: float) -> float:
     if known_at is None:
         return at
-    if not math.isfinite(known_at):
+    if not 0 <= known_at < math.inf:
         raise InvalidInput("since when a label is known is a time in seconds since 1970", field="labels", rule="known_at")
     return float(known_at)
 
