@@ -511,7 +511,7 @@ class Verbs:
                 reply = yield from asking(self._budgets.of("GET"), send, may_repeat=True)
                 told = _converted(decoded(reply, send.url), answers.DataPlane, send.url)
                 found = places.beside(control.url, told.url)
-                if control.url.startswith("https:") and not is_confidential(found):
+                if control.url.lower().startswith("https:") and not is_confidential(found):
                     raise InvalidConfig(
                         f"the data plane is at {found}, where the key can be read on the way; give data_url to ask it so all the same",
                         field="data_url", rule="confidential",

@@ -280,8 +280,10 @@ def test_where_predictions_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert play(json_of({"error": "no such route"}, 404), json_of(line))[1] == "http://127.0.0.1:8080/v2/models/m"
     client = Client("https://ml.example", "my_key")
     assert play(json_of({"url": "https://0.0.0.0:8080", "grpc": None}), json_of(line))[1] == "https://ml.example:8080/v2/models/m"
-    client = Client("https://ml.example", "my_key")
-    assert play(found, json_of(line)) == ["https://ml.example/api/v1/data-plane"], "the key is not sent in the clear to where it was not given for"
+    for scheme in ("https", "HTTPS"):
+        client = Client(f"{scheme}://ml.example", "my_key")
+        asked = play(found, json_of(line))
+        assert asked == [f"{scheme}://ml.example/api/v1/data-plane"], "the key is not sent in the clear to where it was not given for"
     client = Client("https://ml.example", "my_key", data_url="http://ml.example:8080")
     assert play(json_of(line)) == ["http://ml.example:8080/v2/models/m"]
     client = Client(data_url="http://d/", key="k")
