@@ -58,7 +58,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     With a `bound` only a mean above it is an alarm. Without one the baseline is learnt from the first `learn_rows` rows and followed for as long as
     nothing is wrong, over about the last `memory_rows`. Of rows that go `together`, as those of one day do, so many say as much as one: likelihood
-    ratios are tempered by it, and a baseline needs as many times the rows. Within a `margin` of its odds the mean may move without being an alarm.
+    ratios are tempered by it, and a baseline needs as many times the rows before the first bet. Within a `margin` of its odds the mean may move
+    without being an alarm.
     """
 
     rows_between: float = ROWS_BETWEEN
@@ -131,7 +132,7 @@ def feed(risk: Risk, scores: Array, times: Array, *, terms: Terms) -> tuple[Risk
     place = 0
     while place < len(scores):
         last = place + min(CHUNK - risk.rows % CHUNK, len(scores) - place)
-        if terms.bound is None and not risk.is_raised and risk.weight < terms.learn_rows * terms.together:
+        if terms.bound is None and not risk.bets and risk.weight < terms.learn_rows * terms.together:
             last = min(last, place + math.ceil(terms.learn_rows * terms.together - risk.weight))
             risk = _learnt(risk, scores[place:last], terms)
         else:

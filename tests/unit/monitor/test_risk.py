@@ -192,6 +192,15 @@ def test_a_raised_baseline_stands_still_also_where_more_rows_turn_out_to_go_toge
     assert later.is_raised and not alarms and later.baseline == risk.baseline
 
 
+def test_what_is_judged_is_not_learnt_again_where_more_rows_turn_out_to_go_together() -> None:
+    """A change itself makes days differ, and so more rows go together: it must not be learnt for that."""
+    rng = np.random.default_rng(1)
+    risk, alarms = fed(flips(rng, (400, 0.1)), Terms(rows_between=1e4))
+    assert risk.bets and not alarms
+    _, (alarm, *_) = feed(risk, flips(rng, (800, 0.5)), np.arange(800.0), terms=Terms(rows_between=1e4, together=4.0))
+    assert alarm.kind == "rose" and alarm.before < 0.2
+
+
 def test_within_a_margin_nothing_happens_and_beyond_it_something_does() -> None:
     rng = np.random.default_rng(5)
     for after, kinds in ((0.4, []), (0.9, ["rose"]), (0.1, []), (0.01, ["fell"])):
