@@ -297,7 +297,8 @@ def _carried(bets: tuple[Bet, ...], last: tuple[Array, Array], begins: Array, sc
 def _happened(risk: Risk, kind: Literal["rose", "fell", "returned"], taken: int, terms: Terms) -> tuple[Risk, int, Alarm]:
     if kind == "returned":
         alarm = Alarm(kind, 0, risk.since, risk.level, risk.baseline if terms.bound is None else terms.bound)
-        return msgspec.structs.replace(risk, is_raised=False, bets=(), peak=0.0, over=_NONE), taken, alarm
+        bets = (Bet(),) * len(_ODDS)  # all from the start; what was learnt holds
+        return msgspec.structs.replace(risk, is_raised=False, bets=bets, peak=0.0, over=_NONE), taken, alarm
     side = range(len(_ODDS))[_DOWN if kind == "fell" else _UP]
     best = max(side, key=lambda number: risk.bets[number].best)  # the likeliest beginning and size together
     bet = risk.bets[best]

@@ -190,6 +190,8 @@ def test_a_raised_baseline_stands_still_also_where_more_rows_turn_out_to_go_toge
     assert alarm.kind == "rose" and risk.weight < 4 * Terms().learn_rows
     later, alarms = feed(risk, flips(rng, (3_000, 0.5)), np.arange(3_000.0), terms=Terms(rows_between=1e4, together=4.0))
     assert later.is_raised and not alarms and later.baseline == risk.baseline
+    back, (alarm, *more) = feed(later, flips(rng, (4_000, 0.1)), np.arange(4_000.0), terms=Terms(rows_between=1e4, together=4.0))
+    assert alarm.kind == "returned" and not more and back.bets, "and it goes on: with nothing to bet on, nobody would be told that it is over"
 
 
 def test_what_is_judged_is_not_learnt_again_where_more_rows_turn_out_to_go_together() -> None:
