@@ -323,7 +323,7 @@ def _clamped(book: Book, now: float) -> Book:
         return at if at is None or at <= now else now
 
     def alert(each: Alert) -> Alert:
-        times = {name: clamp(getattr(each, name)) for name in ("since", "fired_at", "passing_since", "resolved_at")}
+        times = {name: clamp(getattr(each, name)) for name in ("since", "fired_at", "passing_since", "resolved_at", "begun")}
         return each if all(getattr(each, name) == at for name, at in times.items()) else msgspec.structs.replace(each, **times)
 
     def group(each: Group) -> Group:
