@@ -671,7 +671,7 @@ class Connection(asyncio.Protocol):
         elif not self.is_reading:
             return  # it is we who hold it up
         elif self.phase == HEADER:
-            if age_s <= HEADER_TIMEOUT_S - SWEEP_S:  # at the next look it would be later than promised
+            if age_s <= HEADER_TIMEOUT_S - 2 * SWEEP_S:  # at the next look, a little late under load, it would be later than promised
                 return
             if self._is_between:  # it has asked nothing: an answer now might be taken for that of its first request
                 self._close()
