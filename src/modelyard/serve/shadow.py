@@ -91,7 +91,8 @@ class Shadow:
         self._loop = asyncio.get_running_loop()
         self._most_rows = max(1, min(HELD_ROWS, HELD_BYTES // max(1, _row_bytes(champion.schema))))
         self._held: deque[Asked] = deque()
-        self._held_rows = 0
+        self._held_rows = self._held_bytes = 0
+        self._is_open = any(-1 in spec.shape[1:] for spec in (*champion.schema.inputs, *champion.schema.outputs))
         self._running: list[Asked] = []
         self._found: list[Found] = []
         self._found_rows = 0
@@ -145,7 +146,7 @@ class Shadow:
         if len(chosen) != len(counts):
             some = chosen
             rows = len(chosen) if run_rows == len(counts) else sum([counts[at] for at in chosen])
-        if self._held and self._held_rows + rows > self._most_rows:
+        if self._held and (self._held_rows + rows > self._most_rows or self._held_bytes > HELD_BYTES):
             self._is_full = True
             self._lost += len(chosen)
             return
@@ -154,6 +155,8 @@ class Shadow:
             asked = mirrored.apart(asked)
         self._held.append(asked)
         self._held_rows += rows
+        if self._is_open:  # a row may have any size
+            self._held_bytes += _bytes(asked.inputs) + _bytes(asked.outputs)
         if self._held_rows >= self._burst_rows:
             if not self._is_pausing:
                 self._soon()
@@ -246,6 +249,8 @@ class Shadow:
     def _drop(self) -> Asked:
         asked = self._held.popleft()
         self._held_rows -= asked.rows
+        if self._is_open:
+            self._held_bytes -= _bytes(asked.inputs) + _bytes(asked.outputs)
         self._is_full = False
         return asked
 

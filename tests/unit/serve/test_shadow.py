@@ -24,7 +24,7 @@ from modelyard.serve.metrics import MIRROR_SHED, MIRRORED, REQUESTS, Metrics
 from modelyard.serve.observe import Observer
 from modelyard.serve.shadow import HELD_ROWS, Shadow
 from modelyard.serve.suspects import Suspects
-from modelyard.types import InferenceRequest, InferenceResponse, TrafficPlan
+from modelyard.types import InferenceRequest, InferenceResponse, TensorSpec, TrafficPlan
 from serving import Home
 
 
@@ -248,6 +248,27 @@ def test_what_finds_no_room_is_counted_and_not_offered(tmp_path: Path, free: lis
         found = await world.mirrored(HELD_ROWS + 4)
         assert (found.sent, found.shed) == (HELD_ROWS, 4)
         assert one.choose(3), "there is room again"
+
+    within(tmp_path, test)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_rows_that_may_have_any_size_are_held_by_their_bytes(tmp_path: Path, free: list[bool], is_open: bool) -> None:
+    async def test(world: World) -> None:
+        free[0] = False
+        world.switch(1.0)
+        champion = world.champion
+        if is_open:
+            champion.schema = msgspec.structs.replace(champion.schema, outputs=(TensorSpec(name="prediction", datatype="FP64", shape=(-1, -1)),))
+        one = Shadow(champion, world.other, 1.0, leisure=world.plane.leisure, fit=lambda inputs: inputs)
+        wide = {"prediction": np.zeros((1, shadow.HELD_BYTES // 16))}
+        for _ in range(8):
+            one.offer([0], [1], Ran([], 1, {"a": np.zeros((1, 1))}, {}, 0.0), wide, [0.1])
+        assert (len(one._held), one._lost) == ((2, 6) if is_open else (8, 0)), "of another schema no row is so large"
+        while one._held:
+            one._drop()
+        assert one._held_bytes == 0
+        one.close()
 
     within(tmp_path, test)
 
