@@ -70,7 +70,7 @@ def run(data: Path) -> list[Item]:
                 rows = _drawn(days, np.random.default_rng([place, seed, rate]), rate)
                 quiet.append(watched(reference, rows))
                 if not seed:
-                    worsened.append(watched(reference, worse(rows), until_h=SOON_H["worse", rate]))
+                    worsened.append(watched(reference, worse(rows)))
                     units.append(watched(reference, _unit(rows, model), until_h=SOON_H["unit", rate]))
         items += items_of(rate, quiet, {"worse": worsened, "unit": units})
     return items

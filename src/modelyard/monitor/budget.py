@@ -37,7 +37,7 @@ def split(total: float, weights: Mapping[K, float]) -> dict[K, float]:
     """`total` in proportion to `weights`; negative or unknown (NaN) weights count as none. All zero where nothing has weight."""
     sane = {key: weight if math.isfinite(weight) and weight > 0 else 0.0 for key, weight in weights.items()}
     whole = math.fsum(sane.values())
-    return {key: total * weight / whole if whole else 0.0 for key, weight in sane.items()}
+    return {key: total * (weight / whole) if whole else 0.0 for key, weight in sane.items()}
 
 
 def shares(total: float, needs: Mapping[K, float | None]) -> dict[K, float]:
