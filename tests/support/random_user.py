@@ -6,12 +6,15 @@ Hides the namespace that lets such a user reach an interpreter that lies in a fo
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 USER = 1_234_567
 ROOT = Path(__file__).parents[2]
@@ -72,3 +75,20 @@ def run(command: Sequence[str], variables: Mapping[str, str], **more: Any) -> su
     finally:
         process.kill()
     return subprocess.CompletedProcess(list(command), process.returncode, out.decode(), errors.decode())
+
+
+@contextmanager
+def folder(mode: int, component: Callable[[str], str], lacks: Callable[[str], NoReturn], *commands: str) -> Iterator[Path]:
+    """A folder that this user reaches, which those of pytest are not; `lacks` says what such a start needs and is not here."""
+    if os.geteuid() != 0:
+        lacks("a start as root")
+    for command in ("setpriv", "unshare", *commands):
+        component(command)
+    made = Path(tempfile.mkdtemp(prefix="modelyard-tests-"))
+    made.chmod(mode)
+    try:
+        if run(["true"], {}).returncode != 0:
+            lacks("mount namespaces")
+        yield made
+    finally:
+        shutil.rmtree(made)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -33,18 +31,8 @@ ROOM = str(resource.getrlimit(resource.RLIMIT_NPROC)[0]).replace("-1", "unlimite
 @pytest.fixture
 def place(component: Callable[[str], str], lacks: Callable[[str], NoReturn]) -> Iterator[Path]:
     """A folder that any user may write."""
-    if os.geteuid() != 0:
-        lacks("a start as root")
-    for command in ("setpriv", "unshare", "prlimit"):
-        component(command)
-    folder = Path(tempfile.mkdtemp(prefix="modelyard-tests-"))
-    folder.chmod(0o777)
-    try:
-        if random_user.run(["true"], {}).returncode != 0:
-            lacks("mount namespaces")
+    with random_user.folder(0o777, component, lacks, "prlimit") as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 class LimitedHome:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,18 +30,8 @@ ANSWER = {"predictions": [321.0]}
 @pytest.fixture(scope="module")
 def place(component: Callable[[str], str], lacks: Callable[[str], NoReturn]) -> Iterator[Path]:
     """A folder that any user reaches, which those of pytest are not."""
-    if os.geteuid() != 0:
-        lacks("a start as root")
-    for command in ("setpriv", "unshare"):
-        component(command)
-    folder = Path(tempfile.mkdtemp(prefix="modelyard-tests-"))
-    folder.chmod(0o755)
-    try:
-        if random_user.run(["true"], {}).returncode != 0:
-            lacks("mount namespaces")
+    with random_user.folder(0o755, component, lacks) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,22 @@
 """The demo's problem: how many bikes are rented in an hour, from calendar and weather.
 
-Hides where the data lies and how the model is trained. Trained on the first half of 2011, the model has never seen a fall, nor
+Hides where the data lies and how the model is trained and packaged. Trained on the first half of 2011, the model has never seen a fall, nor
 the growth of 2012: the later months move its inputs and its error for real.
 """
 
 from __future__ import annotations
 
 import lzma
+from collections.abc import Callable
 from importlib import resources
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
 
 NAME = "bikes"
 FEATURES = ("hour", "season", "weather", "holiday", "workingday", "temp", "hum", "windspeed")
@@ -72,3 +77,19 @@ def train(past: Any) -> Any:
     columns = ColumnTransformer([("words", words, ["season", "weather"])], remainder="passthrough")
     forest = RandomForestRegressor(TREES, min_samples_leaf=3, oob_score=True, random_state=0)
     return Pipeline([("columns", columns), ("forest", forest)]).fit(past[list(FEATURES)], past[TARGET])
+
+
+def package(model: Any, learnt: Any, held: Any, *, home: Path, progress: Callable[[str, float], None]) -> Bundle:
+    """The next version of NAME: `model`, trained on the hours `learnt`; its quality is that on those `held` back."""
+    from modelyard import control
+
+    return control.package(
+        model,
+        name=NAME,
+        data=learnt[list(FEATURES)],
+        labels=learnt[TARGET],
+        evaluation=held[list(FEATURES)],
+        evaluation_labels=held[TARGET],
+        home=home,
+        progress=progress,
+    )

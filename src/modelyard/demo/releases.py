@@ -57,19 +57,8 @@ def package(world: World, hours: Any, *, factor: float = 1.0) -> Any:
 
     Every gate lets it pass, whatever the factor: it answers just as it was trained to.
     """
-    from modelyard import control
-
     learnt, held = bikes.held_back(hours.assign(**{bikes.TARGET: hours[bikes.TARGET] * factor}))
-    return control.package(
-        bikes.train(learnt),
-        name=bikes.NAME,
-        data=learnt[list(bikes.FEATURES)],
-        labels=learnt[bikes.TARGET],
-        evaluation=held[list(bikes.FEATURES)],
-        evaluation_labels=held[bikes.TARGET],
-        home=world.settings.home,
-        progress=lambda _stage, _fraction: None,
-    )
+    return bikes.package(bikes.train(learnt), learnt, held, home=world.settings.home, progress=lambda _stage, _fraction: None)
 
 
 def release(world: World, reference: str, asking: Asking, *, guards: Sequence[str], tell: Callable[[str, float], None]) -> Release:

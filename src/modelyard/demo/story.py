@@ -101,19 +101,8 @@ def run(teller: Teller, *, keep: bool = False) -> Report:
 
 
 def _package(model: Any, past: Any, held: Any, world: World, step: Step, *, error: float) -> tuple[Bundle, Packaged]:
-    from modelyard.control import package
-
     started = time.monotonic()
-    bundle = package(
-        model,
-        name=bikes.NAME,
-        data=past[list(bikes.FEATURES)],
-        labels=past[bikes.TARGET],
-        evaluation=held[list(bikes.FEATURES)],
-        evaluation_labels=held[bikes.TARGET],
-        home=world.settings.home,
-        progress=step.progress,
-    )
+    bundle = bikes.package(model, past, held, home=world.settings.home, progress=step.progress)
     parity = bundle.attestation["parity"]
     largest = max(output["max_abs"] for output in parity["outputs"].values())
     step.done(
